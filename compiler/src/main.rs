@@ -1,0 +1,2 @@
+//! The command line `braid`.
+fn main() {}

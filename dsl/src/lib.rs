@@ -1,0 +1,3 @@
+//! Front end of Braid: text becomes a checked [`model::Model`].
+pub mod model;
+pub mod span;

@@ -1,0 +1,363 @@
+//! The checked model: what the front end hands to the compiler.
+//!
+//! A [`Model`] is a list of [`Value`]s in an order in which every value stands after its arguments. Each value applies one
+//! [`Op`] of a closed, small set over named axes. Blocks, functions, `repeat` and `match` are gone: they were evaluated.
+//! What is left of the text is the place of each value ([`Span`]) and the instance that it belongs to ([`Scope`]).
+
+use crate::span::Span;
+
+/// Names one axis of a [`Model`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AxisId(pub u32);
+/// Names one value; an index into [`Model::values`] or [`Body::values`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub u32);
+/// Names one parameter; an index into [`Model::params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub u32);
+/// Names one block instance; an index into [`Model::scopes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScopeId(pub u32);
+
+/// How long an axis is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Size {
+    /// Known while compiling.
+    Fixed(usize),
+    /// A sequence: known only when the artifact runs.
+    Seq,
+}
+
+/// A named axis. Two axes of one model with equal name and size are one axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Axis {
+    /// The name in the text; a renamed local carries a `'n` suffix.
+    pub name: String,
+    /// Its length.
+    pub size: Size,
+}
+
+/// The type of an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// A real number.
+    Float,
+    /// An integer: token ids, positions, expert ids.
+    Int,
+    /// A truth value.
+    Bool,
+}
+
+/// Element type and axes; the order of the axes is that of the declaration and carries no meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type {
+    /// What one element is.
+    pub elem: Elem,
+    /// Distinct axes.
+    pub axes: Vec<AxisId>,
+}
+
+/// One operation applied to earlier values.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// What is done.
+    pub op: Op,
+    /// Its operands, in the order that the op documents.
+    pub args: Vec<ValueId>,
+    /// The result's type.
+    pub ty: Type,
+    /// The equation it comes from.
+    pub span: Span,
+    /// The block instance it belongs to.
+    pub scope: ScopeId,
+}
+
+/// Pointwise functions of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum Unary {
+    Neg,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Sigmoid,
+    Tanh,
+    Softplus,
+    Erf,
+    Sin,
+    Cos,
+    Abs,
+    Floor,
+    Not,
+}
+
+/// Pointwise functions of two operands; operands broadcast over the union of their axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+    Rem,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Eq,
+    Ne,
+    And,
+    Or,
+}
+
+/// How a reduction combines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum Reduce {
+    Sum,
+    Max,
+    Min,
+}
+
+/// The op set. Pointwise ops broadcast by axis name. `t` below stands for the sequence axis.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    // ---- leaves -------------------------------------------------------------------------------------------------
+    /// The `n`-th input of the model (token ids: Int `[t]`).
+    Input(usize),
+    /// A parameter (no sequence axis).
+    Param(ParamId),
+    /// A number; no axes. `Int` constants hold integral values, `Bool` 0 or 1.
+    Const(f64),
+    /// 0, 1, 2 … along a fixed axis; Int.
+    Index(AxisId),
+    /// Absolute position along the sequence axis; Int `[t]`.
+    Position(AxisId),
+    // ---- pointwise ----------------------------------------------------------------------------------------------
+    /// `f(x)`.
+    Unary(Unary),
+    /// `f(a, b)`.
+    Binary(Binary),
+    /// `select(condition, a, b)`.
+    Select,
+    /// Int or Bool to Float.
+    ToFloat,
+    // ---- reductions ---------------------------------------------------------------------------------------------
+    /// Over the named axes of one operand.
+    Reduce(Reduce, Vec<AxisId>),
+    /// `sum[axes] a * b`: recognised by the graph builder from `Reduce(Sum)` of `Mul`, never made by the front end.
+    Contract(Vec<AxisId>),
+    // ---- views: the same numbers under other axes ---------------------------------------------------------------
+    /// `x[from as to]`.
+    Rename(AxisId, AxisId),
+    /// `x[axis: start .. start + size(to) as to]`.
+    Slice {
+        /// The axis that is cut.
+        axis: AxisId,
+        /// First index kept.
+        start: usize,
+        /// The axis that results (may equal `axis` if nothing is cut).
+        to: AxisId,
+    },
+    /// `x[axis: i]`: one index of a fixed axis; the axis goes.
+    Pick {
+        /// The axis that goes.
+        axis: AxisId,
+        /// The index kept.
+        index: usize,
+    },
+    /// `x[axis as (a, b, …)]`, `a` slowest.
+    Split(AxisId, Vec<AxisId>),
+    /// `x[(a, b, …) as axis]`, `a` slowest.
+    Merge(Vec<AxisId>, AxisId),
+    /// `concat[a, b, … as axis](x, y, …)`: operand `i` has axis `a_i`; all other axes broadcast.
+    Concat(Vec<AxisId>, AxisId),
+    // ---- data dependent -----------------------------------------------------------------------------------------
+    /// `table[axis: ids]`: operands `table, ids`. Result axes: those of `table` less `axis`, and those of `ids`
+    /// (axes in both are matched, not repeated).
+    Gather(AxisId),
+    /// `top[axis as into](x, n)`: Int, indices of the `size(into)` largest along `axis`, falling; ties to the lower index.
+    Top {
+        /// The axis that is searched.
+        axis: AxisId,
+        /// The axis that counts the results.
+        into: AxisId,
+    },
+    // ---- along the sequence -------------------------------------------------------------------------------------
+    /// `shift(x, n)`: the value `n` positions earlier, zero before the start.
+    Shift(usize),
+    /// `convolve[width](x, w)`: `y_t = sum_j w[j] x_{t - (W-1) + j}`, causal, zero before the start; other axes pointwise.
+    Conv(AxisId),
+    /// A recurrence; operands are its captures. Its results are read by [`Op::Result`].
+    Recur(Box<Recur>),
+    /// Attention; operands `q, k, v` and then the captures of its bodies (without sequence axis).
+    Attend(Box<Attend>),
+    /// The `n`-th output of a `Recur` operand.
+    Result(usize),
+    // ---- leaves that stand only in a body -----------------------------------------------------------------------
+    /// The `n`-th capture. In `Recur`: operand `n` at this step (its sequence axis is gone). In `Attend`: operand `3 + n`.
+    Capture(usize),
+    /// In `Recur`: state `n` as the step begins.
+    State(usize),
+    /// In `Attend`'s score: the dot product; axes are `q`'s and `k`'s less contracted and sequence axes.
+    Score,
+    /// In `Attend`: absolute position of the query; Int, no axes.
+    QueryPosition,
+    /// In `Attend`: absolute position of the key; Int, no axes.
+    KeyPosition,
+    // ---- made by the compiler's `forms` stage only --------------------------------------------------------------
+    /// Keeps only the rows whose outputs the caller wants.
+    Wanted,
+}
+
+/// A small program over one step or one pair of positions; the last ids are named by its owner.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    /// Values in order; ids index this list.
+    pub values: Vec<Value>,
+}
+
+/// `recur S: [..], … over t { … }`.
+#[derive(Clone, Debug)]
+pub struct Recur {
+    /// The sequence axis.
+    pub seq: AxisId,
+    /// The memory that is carried.
+    pub states: Vec<State>,
+    /// One step.
+    pub body: Body,
+    /// For each state its value after the step (a `Float` with exactly the state's axes, up to order).
+    pub next: Vec<ValueId>,
+    /// What is read; each becomes a value with the sequence axis added, see [`Op::Result`].
+    pub outputs: Vec<ValueId>,
+}
+
+/// One state of a recurrence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Its name in the text.
+    pub name: String,
+    /// Its axes; no sequence axis.
+    pub axes: Vec<AxisId>,
+    /// What every element starts with (may be infinite).
+    pub init: f64,
+}
+
+/// `attend[k](q, k, v) { keep: …  score: …  sink: … }`: softmax over the keys that `keep` lets a query see.
+#[derive(Clone, Debug)]
+pub struct Attend {
+    /// The sequence axis (of queries and keys alike).
+    pub seq: AxisId,
+    /// Axes that the dot product contracts.
+    pub contract: Vec<AxisId>,
+    /// Which key a query may see; `Bool`, from positions and captures.
+    pub keep: Body,
+    /// The value of `keep`.
+    pub keep_result: ValueId,
+    /// The score expression over [`Op::Score`].
+    pub score: Body,
+    /// The value of `score`.
+    pub score_result: ValueId,
+    /// Capture index of a learned logit that joins the softmax's denominator, if any.
+    pub sink: Option<usize>,
+}
+
+impl PartialEq for Recur {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+            && self.states == other.states
+            && self.next == other.next
+            && self.outputs == other.outputs
+            && self.body == other.body
+    }
+}
+impl PartialEq for Attend {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+            && self.contract == other.contract
+            && self.keep == other.keep
+            && self.score == other.score
+            && (self.keep_result, self.score_result, self.sink) == (other.keep_result, other.score_result, other.sink)
+    }
+}
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.values.len() == other.values.len()
+            && self.values.iter().zip(&other.values).all(|(a, b)| a.op == b.op && a.args == b.args && a.ty == b.ty)
+    }
+}
+
+/// A trained tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Dotted path of instance names and the parameter's own: `layers.3.mixer.wq`.
+    pub path: String,
+    /// Its axes, in declared order (that of a checkpoint unless a weight map says otherwise).
+    pub axes: Vec<AxisId>,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// One instance of a block (or the model itself), for reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scope {
+    /// The enclosing instance; `None` for the model.
+    pub parent: Option<ScopeId>,
+    /// The instance's own name; iterations of a `repeat` read `layers.3`.
+    pub name: String,
+    /// The block's name in the text.
+    pub block: String,
+}
+
+/// How the outputs are used to make more inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generate {
+    /// Not declared: one pass.
+    None,
+    /// One token after another, each from the logits of the one before.
+    Autoregressive,
+}
+
+/// A compile-time value that a model was instantiated with; weight maps compute with them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constant {
+    /// A whole number, also the size of a `dim`.
+    Int(i64),
+    /// A real number.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    Text(String),
+    /// A list.
+    List(Vec<Constant>),
+}
+
+/// A whole model: checked, every size known but the sequence's.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its name in the text.
+    pub name: String,
+    /// The doc comment.
+    pub doc: String,
+    /// All axes.
+    pub axes: Vec<Axis>,
+    /// All parameters that are used.
+    pub params: Vec<Param>,
+    /// All block instances; the first is the model.
+    pub scopes: Vec<Scope>,
+    /// All values, arguments first.
+    pub values: Vec<Value>,
+    /// The inputs' names and types.
+    pub inputs: Vec<(String, Type)>,
+    /// The result.
+    pub output: ValueId,
+    /// How it generates.
+    pub generate: Generate,
+    /// Every compile-time parameter with its value, by name.
+    pub constants: Vec<(String, Constant)>,
+}

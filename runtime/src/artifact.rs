@@ -1,0 +1,223 @@
+//! The contract between compiler and runtime: what an artifact holds and how its code is called.
+//!
+//! An artifact is one file: an ELF shared library (as `dlopen` takes it) followed by a trailer
+//! `manifest (JSON) · manifest length (u64 LE) · FNV-1a-64 of all bytes before this field (u64 LE) · format version (u32 LE) · "BRAIDART"`.
+//! The library exports `braid_prepare`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
+
+use serde::{Deserialize, Serialize};
+
+/// The last eight bytes of every artifact.
+pub const MAGIC: &[u8; 8] = b"BRAIDART";
+/// Raised whenever the manifest or [`Call`] changes its meaning.
+pub const VERSION: u32 = 1;
+/// Alignment in bytes of every buffer that generated code touches.
+pub const ALIGN: usize = 64;
+
+/// How the numbers of a packed tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// Everything that is known about an artifact but its code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The model's name.
+    pub model: String,
+    /// As given to `--target`, resolved: `cpu:x86-64-v4`.
+    pub target: String,
+    /// CPU features that the code uses, as Rust and LLVM spell them (`avx512f`, `avx2`, `fma` …).
+    pub features: Vec<String>,
+    /// Storage of the large weights.
+    pub dtype: Dtype,
+    /// Size of the last axis of the output (the vocabulary of a language model).
+    pub vocab: usize,
+    /// Whether the model declares `generate autoregressive`.
+    pub autoregressive: bool,
+    /// Most rows of one sequence in one call (longer prompts are cut into several calls).
+    pub max_rows: usize,
+    /// Parameters and where their numbers come from in a checkpoint. Empty bindings: the model has no weight map.
+    pub params: Vec<Param>,
+    /// What the weights blob holds, in order of offset.
+    pub packed: Vec<Packed>,
+    /// Bytes of the weights blob.
+    pub weights_bytes: usize,
+    /// Bytes of the region that `braid_prepare` fills once.
+    pub prepared_bytes: usize,
+    /// Arena bytes for each row of `rows_capacity`.
+    pub arena_row_bytes: usize,
+    /// Scratch bytes for each thread.
+    pub scratch_bytes: usize,
+    /// Caches and states of one sequence, in order of offset.
+    pub states: Vec<State>,
+    /// Bytes of one sequence's states that do not depend on the capacity.
+    pub state_fixed_bytes: usize,
+    /// Bytes of one sequence's states for each position of capacity.
+    pub state_position_bytes: usize,
+}
+
+/// One parameter of the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Param {
+    /// Dotted path, `layers.3.mixer.wq`.
+    pub path: String,
+    /// Names of its axes, in declared order.
+    pub axes: Vec<String>,
+    /// Their sizes.
+    pub shape: Vec<usize>,
+    /// Where a checkpoint holds it; `None`: no map was given.
+    pub binding: Option<Binding>,
+}
+
+/// Element `i_0, i_1 …` of a parameter is element `offset + Σ strides[a]·i_a` of the checkpoint's tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The tensor's name, or one name for each index of `stacked`.
+    pub tensors: Vec<String>,
+    /// The axis (index into the parameter's) along which the tensors are stacked; its stride is 0.
+    pub stacked: Option<usize>,
+    /// The shape each tensor must have.
+    pub shape: Vec<usize>,
+    /// First element.
+    pub offset: usize,
+    /// In elements, one for each axis of the parameter.
+    pub strides: Vec<usize>,
+}
+
+/// One tensor of the weights blob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Packed {
+    /// Index into [`Manifest::params`].
+    pub param: usize,
+    /// Byte offset in the blob, a multiple of [`ALIGN`].
+    pub offset: usize,
+    /// Bytes, padding included.
+    pub bytes: usize,
+    /// Storage.
+    pub dtype: Dtype,
+    /// Order of the numbers.
+    pub layout: Layout,
+}
+
+/// Order of a packed tensor. Axes are indices into the parameter's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Layout {
+    /// Row-major in this order of axes.
+    Dense(Vec<usize>),
+    /// For matrix products: `[batch…][⌈N/width⌉][K][width]`, where N and K run over the listed axes (first slowest) and columns
+    /// past N are zero. Each batch element is padded on its own.
+    Panels {
+        /// Axes kept apart.
+        batch: Vec<usize>,
+        /// Contracted axes.
+        k: Vec<usize>,
+        /// Result axes.
+        n: Vec<usize>,
+        /// Columns of a panel.
+        width: usize,
+    },
+}
+
+/// One piece of memory that a sequence carries from call to call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// `layers.3.mixer.S`, `layers.1.mixer.keys` …
+    pub name: String,
+    /// `recurrence`, `convolution`, `shift`, `keys`, `values`, `positions`.
+    pub kind: String,
+    /// Names and sizes of its axes as stored, for people; the last is fastest.
+    pub axes: Vec<(String, usize)>,
+    /// Bytes of an element (all are 32-bit today).
+    pub element_bytes: usize,
+    /// First byte inside a sequence's states is `fixed_offset + position_offset · capacity`.
+    pub fixed_offset: usize,
+    /// See `fixed_offset`.
+    pub position_offset: usize,
+    /// Size in bytes is `fixed_bytes + position_bytes · capacity`.
+    pub fixed_bytes: usize,
+    /// See `fixed_bytes`.
+    pub position_bytes: usize,
+    /// What every element starts with: bits of an element (`f32` or `i32`), repeated over the whole state.
+    pub init_bits: u32,
+}
+
+/// One sequence's part of a call: `rows` consecutive rows of all per-row tables.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Whose states: `states + slot · (state_fixed_bytes + state_position_bytes · capacity)`.
+    pub slot: i32,
+    /// First row.
+    pub row: i32,
+    /// How many.
+    pub rows: i32,
+    /// Absolute position of the first row: how many positions the states have seen.
+    pub position: i32,
+}
+
+/// A generated kernel: does tasks `begin..end` as thread `thread`.
+pub type Kernel = unsafe extern "C" fn(call: *const Call, operands: *const i64, begin: i64, end: i64, thread: i64);
+
+/// Runs `tasks` tasks of `kernel` on some threads and returns when all are done.
+pub type Parallel = unsafe extern "C" fn(call: *const Call, kernel: Kernel, operands: *const i64, tasks: i64);
+
+/// The one argument of every entry point. Pointers are aligned to [`ALIGN`] where they point to numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Rows (tokens) in this call, over all sequences. At most `rows_capacity`.
+    pub rows: i64,
+    /// The row count that the arena was made for.
+    pub rows_capacity: i64,
+    /// Sequences in this call.
+    pub segments: i64,
+    /// Rows whose outputs are wanted.
+    pub wanted: i64,
+    /// Positions that each sequence's caches hold; a multiple of 16.
+    pub capacity: i64,
+    /// `[rows]` token ids, checked by the caller.
+    pub tokens: *const i32,
+    /// `[rows]` absolute position of each row.
+    pub positions: *const i32,
+    /// `[rows]` index into `segment_table` of each row.
+    pub row_segments: *const i32,
+    /// `[segments]`.
+    pub segment_table: *const Segment,
+    /// `[wanted]` row numbers, rising.
+    pub wanted_rows: *const i32,
+    /// The weights blob, packed as the manifest says.
+    pub weights: *const u8,
+    /// `prepared_bytes`, filled by `braid_prepare`.
+    pub prepared: *mut u8,
+    /// `arena_row_bytes · rows_capacity`; contents are lost between calls.
+    pub arena: *mut u8,
+    /// States of all slots.
+    pub states: *mut u8,
+    /// Bytes from one slot's states to the next: `state_fixed_bytes + state_position_bytes · capacity`.
+    pub slot_bytes: i64,
+    /// `scratch_bytes` for each thread.
+    pub scratch: *mut u8,
+    /// `[wanted][vocab]` results.
+    pub output: *mut f32,
+    /// Spreads tasks over threads; null: the calling thread does all.
+    pub parallel: Option<Parallel>,
+    /// For `parallel`'s own use.
+    pub pool: *mut std::ffi::c_void,
+}
+
+/// An entry point of an artifact.
+pub type Entry = unsafe extern "C" fn(call: *const Call) -> i32;

@@ -1,0 +1,2 @@
+//! Runs Braid artifacts: no graph, no MLIR, no LLVM.
+pub mod artifact;
