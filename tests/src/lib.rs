@@ -1,1 +1,4 @@
-//! Tests of the whole.
+//! Tests of the whole: one binary, so that LLVM is linked once.
+
+#[cfg(test)]
+mod tidy;
