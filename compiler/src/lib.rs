@@ -1,1 +1,3 @@
 //! Model to artifact.
+
+pub mod error;
