@@ -1,0 +1,184 @@
+//! What a graph carries from call to call.
+//!
+//! One equation serves both forms. *Prefill* walks many rows of a sequence, *step* one; between calls a `recur` keeps its state,
+//! a `convolve` the rows under its window, a `shift` the rows it looks back to, an `attend` the keys and values that its `keep`
+//! can still reach (reach.rs). Row-wise nodes carry nothing.
+
+mod print;
+mod reach;
+mod wanted;
+
+use crate::error::Error;
+use crate::graph::{Graph, NodeId, scope_path};
+use braid_dsl::model::{AxisId, Op};
+use std::collections::HashMap;
+
+pub use print::print;
+pub use reach::{MAX_ROWS, Reach};
+
+/// Names one piece of carried memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub u32);
+
+impl StateId {
+    /// As an index into [`Forms::states`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a piece of carried memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StateKind {
+    /// The state of a recurrence.
+    Recurrence,
+    /// The last rows under a convolution's window.
+    Convolution,
+    /// The last rows that a shift looks back to.
+    Shift,
+    /// Keys of attention.
+    Keys,
+    /// Values of attention.
+    Values,
+    /// The position of each key; -1 where there is none.
+    Positions,
+}
+
+impl StateKind {
+    /// The name in reports and manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateKind::Recurrence => "recurrence",
+            StateKind::Convolution => "convolution",
+            StateKind::Shift => "shift",
+            StateKind::Keys => "keys",
+            StateKind::Values => "values",
+            StateKind::Positions => "positions",
+        }
+    }
+}
+
+/// How much memory a sequence needs for it, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// The same for every length.
+    Fixed {
+        /// All of them.
+        elements: usize,
+    },
+    /// A ring of so many rows.
+    Ring {
+        /// Rows.
+        rows: usize,
+        /// Elements of a row.
+        elements: usize,
+    },
+    /// Grows with the context.
+    PerPosition {
+        /// Elements of a position.
+        elements: usize,
+    },
+}
+
+/// One piece of memory that a sequence carries.
+#[derive(Clone, Debug)]
+pub struct StateDecl {
+    /// `layers.3.mixer.S`.
+    pub name: String,
+    /// What it is.
+    pub kind: StateKind,
+    /// Whose.
+    pub node: NodeId,
+    /// The axes of a row or of the state, as declared.
+    pub axes: Vec<AxisId>,
+    /// What every element starts with.
+    pub init: f64,
+    /// How much.
+    pub extent: Extent,
+}
+
+/// A graph with everything that it carries.
+#[derive(Clone, Debug)]
+pub struct Forms {
+    /// The graph; only wanted rows go through its end.
+    pub graph: Graph,
+    /// All carried memory.
+    pub states: Vec<StateDecl>,
+    /// Which states a node carries, in the order of its declaration (keys, values, positions for attention).
+    pub carried: HashMap<NodeId, Vec<StateId>>,
+    reaches: HashMap<NodeId, Reach>,
+}
+
+impl Forms {
+    /// What the cache of an attention keeps.
+    pub fn reach(&self, node: NodeId) -> Reach {
+        self.reaches.get(&node).copied().unwrap_or(Reach::Full)
+    }
+}
+
+/// Derives what a graph carries.
+///
+/// # Errors
+/// Attention that looks ahead, which is not lowered yet.
+pub fn derive(graph: &Graph) -> Result<Forms, Error> {
+    let graph = wanted::insert(graph);
+    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), reaches: HashMap::new() };
+    for node in forms.graph.order() {
+        forms.carry(node)?;
+    }
+    Ok(forms)
+}
+
+impl Forms {
+    fn carry(&mut self, node: NodeId) -> Result<(), Error> {
+        match self.graph.op(node).clone() {
+            Op::Recur(recur) => {
+                for state in &recur.states {
+                    let elements = self.elements(&state.axes);
+                    let extent = Extent::Fixed { elements };
+                    self.declare(node, &state.name, StateKind::Recurrence, state.axes.clone(), state.init, extent);
+                }
+            }
+            Op::Conv(width) => {
+                let taps = self.graph.size(width).unwrap_or(1);
+                let axes = self.row_axes(node);
+                let extent = Extent::Fixed { elements: (taps - 1) * self.elements(&axes) };
+                self.declare(node, "window", StateKind::Convolution, axes, 0.0, extent);
+            }
+            Op::Shift(by) => {
+                let axes = self.row_axes(node);
+                let extent = Extent::Fixed { elements: by * self.elements(&axes) };
+                self.declare(node, "before", StateKind::Shift, axes, 0.0, extent);
+            }
+            Op::Attend(attend) => {
+                let reach = reach::of(&attend)?;
+                self.reaches.insert(node, reach);
+                let args = self.graph.args(node);
+                let (keys, values) = (self.row_axes(args[1]), self.row_axes(args[2]));
+                // A value that does not vary over the keys' heads would be stored once for all of them.
+                let (key, value) = (self.elements(&keys), self.elements(&values));
+                self.declare(node, "keys", StateKind::Keys, keys, 0.0, reach.extent(key));
+                self.declare(node, "values", StateKind::Values, values, 0.0, reach.extent(value));
+                self.declare(node, "positions", StateKind::Positions, vec![], -1.0, reach.extent(1));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, node: NodeId, name: &str, kind: StateKind, axes: Vec<AxisId>, init: f64, extent: Extent) {
+        let path = scope_path(&self.graph.scopes, self.graph.node(node).scope);
+        let name = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+        self.carried.entry(node).or_default().push(StateId(self.states.len() as u32));
+        self.states.push(StateDecl { name, kind, node, axes, init, extent });
+    }
+
+    /// Axes of a row: all but the sequence.
+    fn row_axes(&self, node: NodeId) -> Vec<AxisId> {
+        self.graph.ty(node).axes.iter().copied().filter(|a| self.graph.size(*a).is_some()).collect()
+    }
+
+    fn elements(&self, axes: &[AxisId]) -> usize {
+        axes.iter().filter_map(|a| self.graph.size(*a)).product()
+    }
+}

@@ -1,0 +1,33 @@
+//! Forms as text: the graph, and what each of its two forms loads and stores.
+
+use super::{Extent, Forms};
+use crate::graph::axes_text;
+use std::fmt::Write;
+
+/// Deterministic text.
+pub fn print(forms: &Forms) -> String {
+    let mut out = format!("{}", forms.graph);
+    out.push_str("\ncarried from call to call:\n");
+    for state in &forms.states {
+        let extent = match state.extent {
+            Extent::Fixed { elements } => format!("{elements} elements"),
+            Extent::Ring { rows, elements } => format!("ring of {rows} x {elements} elements"),
+            Extent::PerPosition { elements } => format!("{elements} elements a position"),
+        };
+        let axes = axes_text(&state.axes, &forms.graph.axes);
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {} {} {axes} of {}: {extent}", state.kind.name(), state.name, state.node);
+    }
+    out.push_str("\nprefill: rows of a sequence in order; states are loaded before the first and stored after the last\n");
+    out.push_str("step: one row of each sequence, at its own position\n");
+    for (node, states) in ordered(forms) {
+        let names: Vec<&str> = states.iter().map(|s| forms.states[s.index()].name.as_str()).collect();
+        let _ = writeln!(out, "  {node}: load {0}; compute; store {0}", names.join(", "));
+    }
+    out
+}
+
+fn ordered(forms: &Forms) -> Vec<(crate::graph::NodeId, &Vec<super::StateId>)> {
+    let carried = forms.graph.order().into_iter().filter_map(|n| forms.carried.get(&n).map(|states| (n, states)));
+    carried.collect()
+}

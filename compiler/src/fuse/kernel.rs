@@ -1,0 +1,271 @@
+//! Kernels as data: what is computed over which loops, and which tensors are touched. Two kernels with equal [`Code`] share one
+//! function of the artifact; only their operands (offsets) differ.
+
+use super::expr::{Expr, KAxis, TensorId, View};
+use braid_dsl::model::{Op, Reduce};
+
+/// Which rows a kernel walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rows {
+    /// No rows: computed once, when the weights are loaded.
+    Once,
+    /// Every row of the call.
+    All,
+    /// The rows whose outputs the caller wants.
+    Wanted,
+}
+
+/// Which memory a tensor lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// Activations; one word: bytes to be multiplied by the row capacity.
+    Arena,
+    /// The weights blob; one word: byte offset.
+    Weights,
+    /// Values computed once from the weights; one word: byte offset.
+    Prepared,
+    /// A slot's states; one word: byte offset.
+    State,
+    /// The caller's result.
+    Output,
+    /// The caller's token ids.
+    Tokens,
+    /// Per-thread scratch at this byte offset.
+    Scratch(usize),
+    /// The accumulators of a matrix product's tile.
+    Tile,
+}
+
+impl Base {
+    /// Whether the address needs a word of the kernel's operands.
+    pub fn has_operand(self) -> bool {
+        matches!(self, Base::Arena | Base::Weights | Base::Prepared | Base::State)
+    }
+}
+
+/// How elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// A Float.
+    F32,
+    /// A Float of the weights blob.
+    Bf16,
+    /// An Int, or a Bool as 0 or 1.
+    I32,
+}
+
+impl Store {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Store::F32 | Store::I32 => 4,
+            Store::Bf16 => 2,
+        }
+    }
+}
+
+/// One tensor of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    /// Its memory.
+    pub base: Base,
+    /// Which word of the operands holds its offset, if [`Base::has_operand`].
+    pub operand: usize,
+    /// Elements from one row to the next; 0 if all rows share it.
+    pub row: usize,
+    /// How elements are stored.
+    pub store: Store,
+    /// Rows are looked up in the call's list of wanted rows.
+    pub through_wanted: bool,
+}
+
+/// `target = expr`, or `target = reduce over axes of expr`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stmt {
+    /// Where the value goes.
+    pub target: View,
+    /// The value.
+    pub expr: Expr,
+    /// How, and over which axes, it is reduced.
+    pub reduce: Option<(Reduce, Vec<KAxis>)>,
+    /// All axes that are walked, sorted.
+    pub space: Vec<KAxis>,
+}
+
+/// Loops around statements that share them. `parallel` loops stand outside `reduced` loops; the `vector` axis, one of either,
+/// is innermost of its kind and advances by `lanes`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Nest {
+    /// Loops whose axes the targets carry, outermost first.
+    pub parallel: Vec<KAxis>,
+    /// Loops that are reduced, outermost first.
+    pub reduced: Vec<KAxis>,
+    /// The axis that vectors run along.
+    pub vector: Option<KAxis>,
+    /// Elements of a vector.
+    pub lanes: usize,
+    /// In order.
+    pub stmts: Vec<Stmt>,
+}
+
+/// How a kernel of nests walks the call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Walk {
+    /// Each row alone; a task is a row.
+    Rows(Rows),
+    /// Along each sequence; a task is a sequence and one index of each grid axis. `blocked`: the last grid axis is cut into
+    /// blocks of so many indices.
+    Segments {
+        /// Independent axes, first slowest.
+        grid: Vec<KAxis>,
+        /// The axis that is walked in vectors of so many lanes, one block a task.
+        blocked: Option<(KAxis, usize)>,
+    },
+}
+
+/// Nests done in order for each row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Nests {
+    /// How rows are walked.
+    pub walk: Walk,
+    /// Sizes of the kernel's axes.
+    pub sizes: Vec<usize>,
+    /// Tensors.
+    pub tensors: Vec<Tensor>,
+    /// The work.
+    pub nests: Vec<Nest>,
+    /// Scratch bytes of a thread.
+    pub scratch: usize,
+}
+
+/// Inner rows of a matrix product (several rows of the left operand for each row of the call).
+pub const INNER: KAxis = KAxis(0);
+/// Batch elements of a matrix product.
+pub const BATCH: KAxis = KAxis(1);
+/// The contracted axis of a matrix product.
+pub const DEPTH: KAxis = KAxis(2);
+/// The result axis of a matrix product.
+pub const COLUMN: KAxis = KAxis(3);
+
+/// `out[row, inner, batch, n] = epilogue(Σ_k a[row, inner, batch, k] · w[batch, k, n])`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Matmul {
+    /// Which rows.
+    pub rows: Rows,
+    /// Sizes of [`INNER`], [`BATCH`], [`DEPTH`], [`COLUMN`].
+    pub sizes: [usize; 4],
+    /// Columns of a weight panel.
+    pub width: usize,
+    /// Tensors; the first is the tile.
+    pub tensors: Vec<Tensor>,
+    /// The left operand; stride 1 along [`DEPTH`].
+    pub left: View,
+    /// The packed weights.
+    pub weights: TensorId,
+    /// The result; stride 1 along [`COLUMN`].
+    pub out: View,
+    /// From the tile's element to the result's.
+    pub epilogue: Expr,
+    /// Each inner row multiplies a batch element of its own, chosen at run time: the ids' view (along [`INNER`]) and how many
+    /// batch elements there are. `sizes[BATCH]` is 1 then.
+    pub chosen: Option<(View, usize)>,
+}
+
+/// Causal depthwise convolution or shift along the sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Along {
+    /// Taps: the width of a convolution; for a shift the distance plus one.
+    pub taps: usize,
+    /// Channels of a row.
+    pub channels: usize,
+    /// Tensors; the first is the tile.
+    pub tensors: Vec<Tensor>,
+    /// The input's row; stride 1 along [`COLUMN`].
+    pub input: View,
+    /// `[taps][channels]`, oldest first; a shift has none.
+    pub weights: Option<TensorId>,
+    /// `[taps - 1][channels]`, oldest first.
+    pub state: TensorId,
+    /// The result.
+    pub out: View,
+    /// From the tile's element to the result's.
+    pub epilogue: Expr,
+}
+
+/// The largest elements along an axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Top {
+    /// Which rows.
+    pub rows: Rows,
+    /// Independent searches for each row.
+    pub outer: usize,
+    /// Elements searched.
+    pub size: usize,
+    /// Elements kept.
+    pub count: usize,
+    /// Tensors.
+    pub tensors: Vec<Tensor>,
+    /// Searched along [`COLUMN`], for each [`INNER`].
+    pub input: View,
+    /// The ids, along [`COLUMN`], for each [`INNER`].
+    pub out: View,
+}
+
+/// Views of attention: [`INNER`] runs along groups, [`BATCH`] along `per`, [`COLUMN`] along a key or a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionViews {
+    /// Queries.
+    pub query: View,
+    /// Keys of the row.
+    pub keys: View,
+    /// Values of the row.
+    pub values: View,
+    /// The result.
+    pub out: View,
+    /// What `keep` and `score` capture.
+    pub captures: Vec<View>,
+}
+
+/// Attention over a cache.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads that keys and queries share.
+    pub groups: usize,
+    /// Query heads of a group.
+    pub per: usize,
+    /// Length of a key.
+    pub key: usize,
+    /// Length of a value.
+    pub value: usize,
+    /// Which positions the cache keeps.
+    pub reach: crate::forms::Reach,
+    /// The declaration, for its `keep` and `score`.
+    pub attend: braid_dsl::model::Attend,
+    /// What is read and written.
+    pub views: AttentionViews,
+    /// Tensors.
+    pub tensors: Vec<Tensor>,
+    /// Words of the operands that hold the byte offsets (fixed, per position) of the caches of keys, values and positions.
+    pub caches: usize,
+}
+
+/// What one kernel does.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "few exist")]
+pub enum Code {
+    /// Pointwise functions and reductions.
+    Nests(Nests),
+    /// A matrix product.
+    Matmul(Matmul),
+    /// A convolution or shift along the sequence.
+    Along(Along),
+    /// A search for the largest.
+    Top(Top),
+    /// Attention.
+    Attention(Attention),
+}
+
+/// Whether an op is computed by nests, row by row, with everything around it.
+pub fn is_rowwise(op: &Op) -> bool {
+    !matches!(op, Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Top { .. } | Op::Result(_))
+}

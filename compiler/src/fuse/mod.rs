@@ -1,0 +1,115 @@
+//! Graph to kernels: which values are computed together, in which loops, in which memory.
+//!
+//! layout.rs orders every value's axes; anchor.rs finds the skeletons (matrix products, recurrences, attention …); group.rs
+//! joins the rest to them; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
+//! loops (loops.rs).
+
+pub mod anchor;
+mod build;
+pub mod expr;
+pub mod group;
+pub mod kernel;
+pub mod layout;
+mod loops;
+mod nest;
+mod print;
+mod recurrence;
+mod skeleton;
+
+use crate::forms::Forms;
+use crate::graph::NodeId;
+use braid_dsl::model::ParamId;
+use braid_runtime::artifact::{Dtype, Layout};
+use kernel::{Code, Rows, Store};
+
+pub use print::print;
+
+/// What the target tells this stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// `f32` elements of one hardware vector.
+    pub lanes: usize,
+    /// Columns of a weight panel.
+    pub width: usize,
+    /// Storage of large weights.
+    pub dtype: Dtype,
+}
+
+/// A value in memory.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Whose value.
+    pub node: NodeId,
+    /// Which rows it has.
+    pub rows: Rows,
+    /// Elements of one row.
+    pub elements: usize,
+    /// How they are stored.
+    pub store: Store,
+    /// Whether it is the model's output.
+    pub output: bool,
+}
+
+/// A parameter as some kernel wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PackedParam {
+    /// Which.
+    pub param: ParamId,
+    /// In which order.
+    pub layout: Layout,
+    /// How its numbers are stored.
+    pub dtype: Dtype,
+}
+
+/// What a word of a kernel's operands is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Offset of a buffer; an index into [`Fused::buffers`].
+    Buffer(usize),
+    /// Offset of packed weights; an index into [`Fused::packed`].
+    Packed(usize),
+    /// Fixed part of a state's offset; an index into `Forms::states`.
+    State(usize),
+    /// The part of a state's offset that grows with the capacity.
+    StatePerPosition(usize),
+}
+
+/// One kernel of the model.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// What it does.
+    pub code: Code,
+    /// The words that it is called with.
+    pub operands: Vec<Operand>,
+    /// Which rows.
+    pub rows: Rows,
+    /// Nodes that it computes, in graph order.
+    pub nodes: Vec<NodeId>,
+    /// Buffers that it reads and writes.
+    pub reads: Vec<usize>,
+    /// See `reads`.
+    pub writes: Vec<usize>,
+}
+
+/// A model as kernels, in the order of execution.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The graph with its states.
+    pub forms: Forms,
+    /// In order; those of [`Rows::Once`] first.
+    pub kernels: Vec<Kernel>,
+    /// Values that cross kernels.
+    pub buffers: Vec<Buffer>,
+    /// Weights as the kernels want them.
+    pub packed: Vec<PackedParam>,
+    /// Nodes that did not join, and why.
+    pub notes: Vec<(NodeId, String)>,
+}
+
+/// Fuses a model's forms into kernels.
+///
+/// # Errors
+/// A construct that no skeleton takes yet.
+pub fn fuse(forms: &Forms, options: Options) -> Result<Fused, crate::error::Error> {
+    build::Fuser::new(forms, options).run()
+}

@@ -1,0 +1,274 @@
+//! The type of a result, from its op and the types of its operands.
+
+use braid_dsl::model::{Attend, Axis, AxisId, Binary, Elem, Op, Recur, Size, Type, Unary};
+
+/// What leaves refer to, and the table of axes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Env<'a> {
+    /// All axes.
+    pub axes: &'a [Axis],
+    /// The model's inputs, or nothing in a body.
+    pub inputs: &'a [Type],
+    /// Axes of the parameters.
+    pub params: &'a [Vec<AxisId>],
+    /// Types of the captures, as the body sees them.
+    pub captures: &'a [Type],
+    /// Types of the states of a recurrence.
+    pub states: &'a [Type],
+    /// Type of the score of an attention.
+    pub score: Option<&'a Type>,
+}
+
+/// Length of an axis; `None` for a sequence.
+pub fn size(axes: &[Axis], id: AxisId) -> Option<usize> {
+    match axes.get(id.0 as usize)?.size {
+        Size::Fixed(n) => Some(n),
+        Size::Seq => None,
+    }
+}
+
+/// Whether an axis is a sequence.
+pub fn is_seq(axes: &[Axis], id: AxisId) -> bool {
+    axes.get(id.0 as usize).is_some_and(|axis| axis.size == Size::Seq)
+}
+
+/// All axes of `a`, then those of `b` that `a` lacks.
+pub fn union(a: &[AxisId], b: &[AxisId]) -> Vec<AxisId> {
+    let mut all = a.to_vec();
+    all.extend(b.iter().filter(|axis| !a.contains(axis)));
+    all
+}
+
+/// The axes of `a` that `b` lacks.
+pub fn without(a: &[AxisId], b: &[AxisId]) -> Vec<AxisId> {
+    a.iter().copied().filter(|axis| !b.contains(axis)).collect()
+}
+
+/// Whether two types agree; the order of axes carries no meaning.
+pub fn same(a: &Type, b: &Type) -> bool {
+    a.elem == b.elem && same_axes(&a.axes, &b.axes)
+}
+
+/// Whether two lists hold the same axes.
+pub fn same_axes(a: &[AxisId], b: &[AxisId]) -> bool {
+    a.len() == b.len() && a.iter().all(|axis| b.contains(axis))
+}
+
+/// The type of `op` over operands of these types; the error says which rule is broken. Constants are taken to be `Float`.
+pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
+    if let Some(count) = arity(op)
+        && count != args.len()
+    {
+        return Err(format!("takes {count} operands, has {}", args.len()));
+    }
+    match op {
+        Op::Unary(f) => unary(*f, args[0]),
+        Op::Binary(f) => binary(*f, args[0], args[1]),
+        Op::Select => select(args[0], args[1], args[2]),
+        Op::ToFloat => Ok(Type { elem: Elem::Float, axes: args[0].axes.clone() }),
+        Op::Reduce(_, over) => dropped(args[0], over),
+        Op::Contract(over) => contract(args[0], args[1], over),
+        Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } | Op::Split(..) | Op::Merge(..) => view(env, op, args[0]),
+        Op::Concat(from, to) => concat(env, args, from, *to),
+        Op::Gather(axis) => gather(args[0], args[1], *axis),
+        Op::Top { axis, into } => top(args[0], *axis, *into),
+        Op::Shift(_) | Op::Wanted => along(env, args[0]),
+        Op::Conv(width) => convolve(env, args[0], args[1], *width),
+        Op::Recur(recur) => recurrence(env, recur, args),
+        Op::Attend(attend) => attention(env, attend, args),
+        Op::Result(_) => Err("the type of a result is that of the body's output".into()),
+        _ => leaf(env, op),
+    }
+}
+
+/// How many operands an op takes; `None`: as many as its body or its list of axes says.
+fn arity(op: &Op) -> Option<usize> {
+    match op {
+        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Conv(_) => Some(2),
+        Op::Select => Some(3),
+        Op::Concat(from, _) => Some(from.len()),
+        Op::Recur(_) | Op::Attend(_) => None,
+        Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) => Some(0),
+        Op::Capture(_) | Op::State(_) | Op::Score | Op::QueryPosition | Op::KeyPosition => Some(0),
+        _ => Some(1),
+    }
+}
+
+fn leaf(env: &Env, op: &Op) -> Result<Type, String> {
+    let int = |axes: Vec<AxisId>| Ok(Type { elem: Elem::Int, axes });
+    let known = |found: Option<&Type>, what: &str| found.cloned().ok_or_else(|| format!("no such {what} here"));
+    match op {
+        Op::Input(n) => known(env.inputs.get(*n), "input"),
+        Op::Param(id) => match env.params.get(id.0 as usize) {
+            Some(axes) => Ok(Type { elem: Elem::Float, axes: axes.clone() }),
+            None => Err("no such parameter".into()),
+        },
+        Op::Const(_) => Ok(Type { elem: Elem::Float, axes: vec![] }),
+        Op::Index(axis) if size(env.axes, *axis).is_some() => int(vec![*axis]),
+        Op::Position(axis) if is_seq(env.axes, *axis) => int(vec![*axis]),
+        Op::Capture(n) => known(env.captures.get(*n), "capture"),
+        Op::State(n) => known(env.states.get(*n), "state"),
+        Op::Score => known(env.score, "score"),
+        Op::QueryPosition | Op::KeyPosition => int(vec![]),
+        _ => Err("its axis does not fit".into()),
+    }
+}
+
+fn unary(f: Unary, x: &Type) -> Result<Type, String> {
+    let fits = match f {
+        Unary::Not => x.elem == Elem::Bool,
+        Unary::Neg | Unary::Abs | Unary::Floor => x.elem != Elem::Bool,
+        _ => x.elem == Elem::Float,
+    };
+    if fits { Ok(x.clone()) } else { Err(format!("{f:?} does not take {:?}", x.elem)) }
+}
+
+fn binary(f: Binary, a: &Type, b: &Type) -> Result<Type, String> {
+    use Binary::*;
+    if a.elem != b.elem {
+        return Err(format!("{f:?} of {:?} and {:?}", a.elem, b.elem));
+    }
+    let logic = a.elem == Elem::Bool;
+    let elem = match f {
+        And | Or if logic => Elem::Bool,
+        Lt | Le | Gt | Ge | Eq | Ne => Elem::Bool,
+        Div | Pow if a.elem == Elem::Float => Elem::Float,
+        Add | Sub | Mul | Min | Max | Rem if !logic => a.elem,
+        _ => return Err(format!("{f:?} does not take {:?}", a.elem)),
+    };
+    Ok(Type { elem, axes: union(&a.axes, &b.axes) })
+}
+
+fn select(condition: &Type, a: &Type, b: &Type) -> Result<Type, String> {
+    if condition.elem != Elem::Bool || a.elem != b.elem {
+        return Err("select takes a Bool and two values of one element type".into());
+    }
+    Ok(Type { elem: a.elem, axes: union(&union(&condition.axes, &a.axes), &b.axes) })
+}
+
+fn dropped(x: &Type, over: &[AxisId]) -> Result<Type, String> {
+    match over.iter().find(|axis| !x.axes.contains(axis)) {
+        Some(_) => Err("reduces an axis that the operand lacks".into()),
+        None => Ok(Type { elem: x.elem, axes: without(&x.axes, over) }),
+    }
+}
+
+fn contract(a: &Type, b: &Type, over: &[AxisId]) -> Result<Type, String> {
+    if a.elem != Elem::Float || b.elem != Elem::Float {
+        return Err("contracts Float only".into());
+    }
+    if over.iter().any(|axis| !a.axes.contains(axis) || !b.axes.contains(axis)) {
+        return Err("contracts an axis that an operand lacks".into());
+    }
+    Ok(Type { elem: Elem::Float, axes: without(&union(&a.axes, &b.axes), over) })
+}
+
+/// The operand's axes with `from` taken out and `to` in its place.
+fn exchanged(x: &Type, from: &[AxisId], to: &[AxisId]) -> Result<Type, String> {
+    let Some(place) = x.axes.iter().position(|axis| from.first() == Some(axis)) else {
+        return Err("views an axis that the operand lacks".into());
+    };
+    if from.iter().any(|axis| !x.axes.contains(axis)) {
+        return Err("views an axis that the operand lacks".into());
+    }
+    let before = without(&x.axes[..place], from);
+    let after = without(&x.axes[place..], from);
+    if to.iter().any(|axis| before.contains(axis) || after.contains(axis)) {
+        return Err("makes an axis that the operand has already".into());
+    }
+    Ok(Type { elem: x.elem, axes: [before, to.to_vec(), after].concat() })
+}
+
+fn view(env: &Env, op: &Op, x: &Type) -> Result<Type, String> {
+    let fixed = |axis: &AxisId| size(env.axes, *axis).ok_or_else(|| "views a sequence axis".to_string());
+    let product = |list: &[AxisId]| list.iter().map(fixed).product::<Result<usize, String>>();
+    match op {
+        Op::Rename(from, to) if fixed(from)? == fixed(to)? => exchanged(x, &[*from], &[*to]),
+        Op::Slice { axis, start, to } if start + fixed(to)? <= fixed(axis)? => exchanged(x, &[*axis], &[*to]),
+        Op::Pick { axis, index } if *index < fixed(axis)? => exchanged(x, &[*axis], &[]),
+        Op::Split(from, to) if fixed(from)? == product(to)? => exchanged(x, &[*from], to),
+        Op::Merge(from, to) if product(from)? == fixed(to)? => exchanged(x, from, &[*to]),
+        _ => Err("sizes do not agree".into()),
+    }
+}
+
+fn concat(env: &Env, args: &[&Type], from: &[AxisId], to: AxisId) -> Result<Type, String> {
+    let sizes: Option<usize> = from.iter().map(|&axis| size(env.axes, axis)).sum();
+    if sizes.is_none() || sizes != size(env.axes, to) {
+        return Err("sizes do not add up".into());
+    }
+    let mut rest: Vec<AxisId> = vec![];
+    for (x, axis) in args.iter().zip(from) {
+        if !x.axes.contains(axis) || x.elem != args[0].elem {
+            return Err("an operand lacks its axis or has another element type".into());
+        }
+        rest = union(&rest, &without(&x.axes, &[*axis]));
+    }
+    rest.push(to);
+    Ok(Type { elem: args[0].elem, axes: rest })
+}
+
+fn gather(table: &Type, ids: &Type, axis: AxisId) -> Result<Type, String> {
+    if !table.axes.contains(&axis) || ids.elem != Elem::Int {
+        return Err("gathers along an axis that the table lacks, or by ids that are not Int".into());
+    }
+    Ok(Type { elem: table.elem, axes: union(&ids.axes, &without(&table.axes, &[axis])) })
+}
+
+fn top(x: &Type, axis: AxisId, into: AxisId) -> Result<Type, String> {
+    let mut found = exchanged(x, &[axis], &[into])?;
+    found.elem = Elem::Int;
+    Ok(found)
+}
+
+/// The operand's own type, which must have a sequence axis.
+fn along(env: &Env, x: &Type) -> Result<Type, String> {
+    match x.axes.iter().any(|&axis| is_seq(env.axes, axis)) {
+        true => Ok(x.clone()),
+        false => Err("the operand has no sequence axis".into()),
+    }
+}
+
+fn convolve(env: &Env, x: &Type, w: &Type, width: AxisId) -> Result<Type, String> {
+    if !w.axes.contains(&width) || x.axes.contains(&width) || w.axes.iter().any(|&axis| is_seq(env.axes, axis)) {
+        return Err("the filter's axes do not fit".into());
+    }
+    let x = along(env, x)?;
+    Ok(Type { elem: Elem::Float, axes: without(&union(&x.axes, &w.axes), &[width]) })
+}
+
+/// A recurrence is read by results only; as a value it has no axes.
+fn recurrence(env: &Env, recur: &Recur, args: &[&Type]) -> Result<Type, String> {
+    let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| axis != recur.seq && is_seq(env.axes, axis));
+    match args.iter().find(foreign) {
+        Some(_) => Err("a capture runs along another sequence".into()),
+        None => Ok(Type { elem: Elem::Float, axes: vec![] }),
+    }
+}
+
+/// The type of the score that an attention's dot product makes.
+pub fn score_type(attend: &Attend, q: &Type, k: &Type) -> Type {
+    let gone = [attend.contract.clone(), vec![attend.seq]].concat();
+    Type { elem: Elem::Float, axes: without(&union(&q.axes, &k.axes), &gone) }
+}
+
+fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String> {
+    let [q, k, v, captures @ ..] = args else {
+        return Err("takes q, k and v".into());
+    };
+    let all = |ty: &Type, axes: &[AxisId]| axes.iter().all(|axis| ty.axes.contains(axis));
+    if !all(q, &attend.contract) || !all(k, &attend.contract) || ![q, k, v].iter().all(|ty| all(ty, &[attend.seq])) {
+        return Err("q, k or v lacks the sequence axis or a contracted axis".into());
+    }
+    if captures.iter().any(|ty| ty.axes.iter().any(|&axis| is_seq(env.axes, axis))) {
+        return Err("a capture has a sequence axis".into());
+    }
+    let mut axes = union(&[attend.seq], &score_type(attend, q, k).axes);
+    for (body, result) in [(&attend.keep, attend.keep_result), (&attend.score, attend.score_result)] {
+        let result = body.values.get(result.0 as usize).ok_or("a body lacks its result")?;
+        axes = union(&axes, &result.ty.axes);
+    }
+    let sink = attend.sink.and_then(|n| captures.get(n));
+    axes = union(&axes, sink.map_or(&[], |ty| &ty.axes));
+    Ok(Type { elem: Elem::Float, axes: union(&axes, &v.axes) })
+}

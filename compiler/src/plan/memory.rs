@@ -1,0 +1,156 @@
+//! Where everything lies: the arena by lifetimes, prepared values, weights, and the states of a slot.
+
+use crate::forms::{Extent, StateKind};
+use crate::fuse::kernel::Rows;
+use crate::fuse::{Fused, Operand};
+use braid_dsl::model::Size;
+use braid_runtime::artifact::{ALIGN, Layout, Packed, State};
+
+/// Offsets of everything that kernels touch.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// For each buffer: bytes per row of capacity (arena), or bytes (prepared); 0 for the output.
+    pub buffers: Vec<usize>,
+    /// For each buffer the first and last kernel that touches it.
+    pub lifetimes: Vec<(usize, usize)>,
+    /// Arena bytes for each row of capacity.
+    pub arena_row_bytes: usize,
+    /// Bytes of prepared values.
+    pub prepared_bytes: usize,
+    /// The weights blob.
+    pub packed: Vec<Packed>,
+    /// Its bytes.
+    pub weights_bytes: usize,
+    /// A slot's states.
+    pub states: Vec<State>,
+    /// Bytes of a slot that do not depend on the capacity.
+    pub state_fixed_bytes: usize,
+    /// Bytes of a slot for each position.
+    pub state_position_bytes: usize,
+}
+
+impl Memory {
+    /// Places everything of a fused model.
+    pub fn place(fused: &Fused) -> Memory {
+        let mut memory = Memory { lifetimes: lifetimes(fused), ..Memory::default() };
+        memory.place_buffers(fused);
+        memory.place_weights(fused);
+        memory.place_states(fused);
+        memory
+    }
+
+    /// The word that a kernel gets for an operand.
+    pub fn word(&self, operand: Operand) -> i64 {
+        let word = match operand {
+            Operand::Buffer(at) => self.buffers[at],
+            Operand::Packed(at) => self.packed[at].offset,
+            Operand::State(at) => self.states[at].fixed_offset,
+            Operand::StatePerPosition(at) => self.states[at].position_offset,
+        };
+        word as i64
+    }
+
+    /// First fit, in order of birth; a buffer's place is free again after its last reader.
+    fn place_buffers(&mut self, fused: &Fused) {
+        self.buffers = vec![0; fused.buffers.len()];
+        let mut alive: Vec<(usize, usize, usize)> = Vec::new();
+        let mut order: Vec<usize> = (0..fused.buffers.len()).collect();
+        order.sort_by_key(|at| (self.lifetimes[*at].0, *at));
+        for at in order {
+            let buffer = &fused.buffers[at];
+            let bytes = (buffer.elements * buffer.store.bytes()).next_multiple_of(ALIGN);
+            if buffer.output {
+                continue;
+            }
+            if buffer.rows == Rows::Once {
+                self.buffers[at] = self.prepared_bytes;
+                self.prepared_bytes += bytes;
+                continue;
+            }
+            let (born, dies) = self.lifetimes[at];
+            alive.retain(|(_, _, until)| *until >= born);
+            alive.sort();
+            let mut place = 0;
+            for (start, end, _) in &alive {
+                if place + bytes <= *start {
+                    break;
+                }
+                place = place.max(*end);
+            }
+            alive.push((place, place + bytes, dies));
+            self.buffers[at] = place;
+            self.arena_row_bytes = self.arena_row_bytes.max(place + bytes);
+        }
+    }
+
+    fn place_weights(&mut self, fused: &Fused) {
+        let graph = &fused.forms.graph;
+        for packed in &fused.packed {
+            let axes = &graph.params[packed.param.0 as usize].axes;
+            let size = |at: &usize| graph.size(axes[*at]).unwrap_or(1);
+            let elements = match &packed.layout {
+                Layout::Dense(order) => order.iter().map(size).product::<usize>(),
+                Layout::Panels { batch, k, n, width } => {
+                    let count = |list: &[usize]| list.iter().map(size).product::<usize>();
+                    count(batch) * count(k) * count(n).next_multiple_of(*width)
+                }
+            };
+            let bytes = (elements * packed.dtype.bytes()).next_multiple_of(ALIGN);
+            let param = packed.param.0 as usize;
+            let offset = self.weights_bytes;
+            self.packed.push(Packed { param, offset, bytes, dtype: packed.dtype, layout: packed.layout.clone() });
+            self.weights_bytes += bytes;
+        }
+    }
+
+    fn place_states(&mut self, fused: &Fused) {
+        let graph = &fused.forms.graph;
+        for state in &fused.forms.states {
+            let (fixed, position) = match state.extent {
+                Extent::Fixed { elements } => (elements, 0),
+                Extent::Ring { rows, elements } => (rows * elements, 0),
+                Extent::PerPosition { elements } => (0, elements),
+            };
+            let axes = state.axes.iter().map(|a| {
+                let axis = graph.axis(*a);
+                let size = if let Size::Fixed(n) = axis.size { n } else { 0 };
+                (axis.name.clone(), size)
+            });
+            let fixed_bytes = (fixed * 4).next_multiple_of(ALIGN);
+            let init_bits = match state.kind {
+                StateKind::Positions => u32::MAX,
+                _ => (state.init as f32).to_bits(),
+            };
+            self.states.push(State {
+                name: state.name.clone(),
+                kind: state.kind.name().to_string(),
+                axes: axes.collect(),
+                element_bytes: 4,
+                fixed_offset: self.state_fixed_bytes,
+                position_offset: self.state_position_bytes,
+                fixed_bytes,
+                position_bytes: position * 4,
+                init_bits,
+            });
+            self.state_fixed_bytes += fixed_bytes;
+            self.state_position_bytes += position * 4;
+        }
+        // Fixed states come first; what grows with the capacity stands behind all of them.
+        for state in &mut self.states {
+            match state.position_bytes {
+                0 => state.position_offset = 0,
+                _ => state.fixed_offset = self.state_fixed_bytes,
+            }
+        }
+    }
+}
+
+fn lifetimes(fused: &Fused) -> Vec<(usize, usize)> {
+    let mut lives = vec![(usize::MAX, 0); fused.buffers.len()];
+    for (at, kernel) in fused.kernels.iter().enumerate() {
+        for buffer in kernel.reads.iter().chain(&kernel.writes) {
+            lives[*buffer] = (lives[*buffer].0.min(at), lives[*buffer].1.max(at));
+        }
+    }
+    lives
+}

@@ -1,0 +1,57 @@
+//! Rules of a sound plan:
+//! - buffers that are alive together do not overlap
+//! - every buffer is written before it is read
+//! - every call has the words that its kernel names
+
+use super::Plan;
+use crate::fuse::kernel::Rows;
+
+const RULES: &[fn(&Plan) -> Result<(), String>] = &[no_overlap, written_first, words_complete];
+
+/// Checks all rules.
+///
+/// # Errors
+/// What is broken: always our bug.
+pub fn verify(plan: &Plan) -> Result<(), String> {
+    RULES.iter().try_for_each(|rule| rule(plan))
+}
+
+fn no_overlap(plan: &Plan) -> Result<(), String> {
+    let (buffers, memory) = (&plan.fused.buffers, &plan.memory);
+    let places: Vec<_> = (0..buffers.len())
+        .filter(|at| buffers[*at].rows != Rows::Once && !buffers[*at].output)
+        .map(|at| (memory.buffers[at], buffers[at].elements * 4, memory.lifetimes[at], buffers[at].node))
+        .collect();
+    for (i, a) in places.iter().enumerate() {
+        for b in &places[i + 1..] {
+            let together = a.2.0 <= b.2.1 && b.2.0 <= a.2.1;
+            if together && a.0 < b.0 + b.1 && b.0 < a.0 + a.1 {
+                return Err(format!("buffers of {} and {} overlap", a.3, b.3));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn written_first(plan: &Plan) -> Result<(), String> {
+    let mut written = vec![false; plan.fused.buffers.len()];
+    for kernel in &plan.fused.kernels {
+        for read in &kernel.reads {
+            if !written[*read] && !kernel.writes.contains(read) {
+                return Err(format!("{} is read before it is written", plan.fused.buffers[*read].node));
+            }
+        }
+        kernel.writes.iter().for_each(|w| written[*w] = true);
+    }
+    Ok(())
+}
+
+fn words_complete(plan: &Plan) -> Result<(), String> {
+    let all = plan.prepare.iter().chain(&plan.steps);
+    for step in all {
+        if step.words.len() != plan.fused.kernels[step.kernel].operands.len() {
+            return Err(format!("{} has not all its operands", plan.functions[step.function].name));
+        }
+    }
+    Ok(())
+}
