@@ -1,0 +1,106 @@
+//! Import rules as they stand in the library.
+
+use serde::Deserialize;
+use std::collections::HashMap;
+
+/// One file of `import/`: which configurations it takes and how their keys become a model's arguments.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Values of `model_type`; empty in files that only stand in others' `with`.
+    #[serde(default)]
+    pub model_type: Vec<String>,
+    /// The module that a spec uses.
+    #[serde(default)]
+    pub model: String,
+    /// The model in it.
+    #[serde(default)]
+    pub name: String,
+    /// The weight map: a file of `weights/`.
+    #[serde(default)]
+    pub weights: String,
+    /// Files whose parts come first; this file's own win.
+    #[serde(default, rename = "with")]
+    pub with: Vec<String>,
+    /// Named expressions.
+    #[serde(default, rename = "let")]
+    pub lets: serde_yaml::Mapping,
+    /// Arguments of the model, expressions.
+    #[serde(default)]
+    pub args: serde_yaml::Mapping,
+    /// Conditions for what the model can say.
+    #[serde(default)]
+    pub require: Vec<Requirement>,
+}
+
+/// A condition on a configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// An expression that must be true.
+    pub that: String,
+    /// What the model cannot say if it is not; `{expression}` inside is evaluated.
+    #[serde(rename = "else")]
+    pub otherwise: String,
+}
+
+/// Named expressions in order.
+pub type Named = Vec<(String, String)>;
+
+/// A rule with what it includes laid out.
+#[derive(Clone, Debug)]
+pub struct Flat {
+    /// The rule's own file.
+    pub rule: Rule,
+    /// All named expressions.
+    pub lets: Named,
+    /// All arguments, in order of first mention.
+    pub args: Named,
+    /// All conditions.
+    pub require: Vec<Requirement>,
+}
+
+/// The rules among the library's files, by their names.
+pub fn read(files: &[(&str, &str)]) -> Result<HashMap<String, Rule>, String> {
+    let rules = files.iter().filter_map(|(path, text)| Some((path.strip_prefix("import/")?.strip_suffix(".yaml")?, *text)));
+    rules.map(|(name, text)| Ok((name.to_string(), serde_yaml::from_str(text).map_err(|e| format!("import/{name}.yaml: {e}"))?))).collect()
+}
+
+/// Lays out a rule's includes.
+pub fn flatten(rules: &HashMap<String, Rule>, rule: &Rule) -> Result<Flat, String> {
+    let mut flat = Flat { rule: rule.clone(), lets: Named::new(), args: Named::new(), require: Vec::new() };
+    for name in &rule.with {
+        let part = rules.get(name).ok_or_else(|| format!("`with` names `{name}`, which is not in import/"))?;
+        extend(&mut flat, part)?;
+    }
+    extend(&mut flat, rule)?;
+    Ok(flat)
+}
+
+fn extend(flat: &mut Flat, part: &Rule) -> Result<(), String> {
+    set(&mut flat.lets, &part.lets)?;
+    set(&mut flat.args, &part.args)?;
+    flat.require.extend(part.require.iter().cloned());
+    Ok(())
+}
+
+fn set(named: &mut Named, new: &serde_yaml::Mapping) -> Result<(), String> {
+    for (key, value) in new {
+        let (Some(key), Some(text)) = (key.as_str(), text(value)) else { return Err(format!("{key:?} is not an expression")) };
+        match named.iter_mut().find(|(name, _)| name == key) {
+            Some(entry) => entry.1 = text,
+            None => named.push((key.to_string(), text)),
+        }
+    }
+    Ok(())
+}
+
+/// Expressions may stand without quotes where YAML reads a number or a truth value.
+fn text(value: &serde_yaml::Value) -> Option<String> {
+    match value {
+        serde_yaml::Value::String(text) => Some(text.clone()),
+        serde_yaml::Value::Bool(b) => Some(b.to_string()),
+        serde_yaml::Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}

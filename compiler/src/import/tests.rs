@@ -1,0 +1,57 @@
+//! The engine on a small library of its own.
+
+use super::*;
+
+const FILES: &[(&str, &str)] = &[
+    ("weights/toy.yaml", "params: {}\n"),
+    ("import/sizes.yaml", "let: { base: \"theta ?? 10.0\" }\nargs: { layers: n_layers, d: width, gone: \"1\" }\n"),
+    (
+        "import/toy.yaml",
+        r#"
+model_type: [toy]
+model: models.toy
+name: toy
+weights: toy
+with: [sizes]
+let: { limit: "limits[1] ?? inf" }
+args:
+  gone: none
+  k: "head ?? width / heads"
+  kinds: '[match c { "a" | "A" => "attend", _ => "other" } for c in kinds ?? chars(pattern) if c != "x"]'
+  turn: 'turn(base: base, limit: if limit == inf { none } else { limit })'
+  limit: limit
+require:
+  - { that: '(act ?? "silu") == "silu"', else: "activation {act}" }
+"#,
+    ),
+];
+
+fn toy(config: &str) -> Result<String, ImportError> {
+    import(config, "Toy-1", FILES).map(|imported| imported.spec)
+}
+
+#[test]
+fn both_ages_of_a_configuration_give_one_text() {
+    let newer = r#"{"model_type":"toy","n_layers":2,"width":64,"heads":4,"kinds":["a","b"],"limits":[0.0,{"__float__":"Infinity"}]}"#;
+    let older = r#"{"model_type":"toy","n_layers":2,"width":64,"head":16,"pattern":"Axb","limits":[0.0, Infinity], "note": "\"Infinity"}"#;
+    let text = "//! Imported from a checkpoint of type toy.\n\nuse models.toy\n\nmodel toy_1 = toy(\n  layers: 2,\n  d: 64,\n  k: 16,\n  \
+                kinds: [\"attend\", \"other\"],\n  turn: turn(base: 10.0),\n  limit: inf,\n)\n";
+    assert_eq!(toy(newer).as_deref(), Ok(text));
+    assert_eq!(toy(older).as_deref(), Ok(text));
+}
+
+#[test]
+fn failures_say_what_is_wrong() {
+    let cases = [
+        ("{", "not JSON"),
+        ("{}", "no `model_type`"),
+        (r#"{"model_type":"other"}"#, "known are: toy"),
+        (r#"{"model_type":"toy","width":1}"#, "argument `layers`: the configuration has no `n_layers`"),
+        (r#"{"model_type":"toy","act":"tanh"}"#, "activation tanh"),
+        (r#"{"model_type":"toy","n_layers":2,"width":64,"heads":"many","kinds":[]}"#, "`/` does not apply to 64 and \"many\""),
+    ];
+    for (config, message) in cases {
+        let error = toy(config).expect_err(config).to_string();
+        assert!(error.contains(message), "{config}: {error}");
+    }
+}
