@@ -5,4 +5,5 @@ pub mod error;
 pub mod forms;
 pub mod fuse;
 pub mod graph;
+pub mod import;
 pub mod plan;

@@ -16,6 +16,29 @@ const FILES: &[(&str, &str)] = embed![
     "functions/softmax.braid",
     "heads/linear.braid",
     "heads/rotary.braid",
+    "import/bamba.yaml",
+    "import/decoder.yaml",
+    "import/gemma2.yaml",
+    "import/gemma3.yaml",
+    "import/gpt2.yaml",
+    "import/gpt_neox.yaml",
+    "import/granite_hybrid.yaml",
+    "import/jamba.yaml",
+    "import/lfm2.yaml",
+    "import/llama.yaml",
+    "import/mamba.yaml",
+    "import/mamba2.yaml",
+    "import/mistral.yaml",
+    "import/mixtral.yaml",
+    "import/nemotron_h.yaml",
+    "import/olmo_hybrid.yaml",
+    "import/phimoe.yaml",
+    "import/qwen.yaml",
+    "import/qwen2_moe.yaml",
+    "import/qwen3_next.yaml",
+    "import/rotary.yaml",
+    "import/state_space.yaml",
+    "import/zamba.yaml",
     "mixers/attention.braid",
     "mixers/delta.braid",
     "mixers/linear_attention.braid",
@@ -66,4 +89,22 @@ pub fn files() -> &'static [(&'static str, &'static str)] {
 /// The text of one file.
 pub fn file(path: &str) -> Option<&'static str> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// A file that is forgotten in the list would be missing only where the library is installed.
+    #[test]
+    fn every_file_of_the_folders_is_embedded() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        for folder in ["ffn", "functions", "heads", "import", "mixers", "models", "norms", "targets", "weights"] {
+            let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+            found.extend(entries.flatten().map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
+        }
+        found.sort();
+        assert_eq!(found, super::files().iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>());
+    }
 }

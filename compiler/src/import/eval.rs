@@ -40,8 +40,20 @@ impl<'a> Scope<'a> {
                 Value::Missing(_) => self.value(right),
                 found => Ok(found),
             },
-            Expr::Binary("||", left, right) => if truth(self.value(left)?)? { Ok(Value::Bool(true)) } else { self.value(right) },
-            Expr::Binary("&&", left, right) => if truth(self.value(left)?)? { self.value(right) } else { Ok(Value::Bool(false)) },
+            Expr::Binary("||", left, right) => {
+                if truth(self.value(left)?)? {
+                    Ok(Value::Bool(true))
+                } else {
+                    self.value(right)
+                }
+            }
+            Expr::Binary("&&", left, right) => {
+                if truth(self.value(left)?)? {
+                    self.value(right)
+                } else {
+                    Ok(Value::Bool(false))
+                }
+            }
             Expr::Binary(op, left, right) => binary(op, self.value(left)?, self.value(right)?),
             Expr::If(condition, yes, no) => self.value(if truth(self.value(condition)?)? { yes } else { no }),
             Expr::Match(of, arms) => self.choose(known(self.value(of)?)?, arms),
@@ -90,10 +102,11 @@ impl<'a> Scope<'a> {
         let Value::List(items) = known(self.value(over)?)? else { return Err(format!("`for {name} in` asks for a list")) };
         let mut out = Vec::new();
         for item in items {
-            let kept = self.within(name, Some(item), || match only.map(|only| truth(self.value(only)?)).unwrap_or(Ok(true))? {
-                true => self.value(body).map(Some),
-                false => Ok(None),
-            })?;
+            let kept =
+                self.within(name, Some(item), || match only.map(|only| truth(self.value(only)?)).unwrap_or(Ok(true))? {
+                    true => self.value(body).map(Some),
+                    false => Ok(None),
+                })?;
             out.extend(kept);
         }
         Ok(Value::List(out))
@@ -213,9 +226,11 @@ fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
         ("len", [Value::List(items)], _) => Ok(Value::Int(items.len() as i64)),
         ("contains", [Value::List(items), of], _) => Ok(Value::Bool(items.iter().any(|item| equal(item, of)))),
         ("chars", [Value::Text(text)], _) => Ok(Value::List(text.chars().map(|c| Value::Text(c.to_string())).collect())),
-        ("min", [Value::List(items)], _) => {
-            items.iter().min_by(|a, b| a.number().unwrap_or(0.0).total_cmp(&b.number().unwrap_or(0.0))).cloned().ok_or("min of nothing".into())
-        }
+        ("min", [Value::List(items)], _) => items
+            .iter()
+            .min_by(|a, b| a.number().unwrap_or(0.0).total_cmp(&b.number().unwrap_or(0.0)))
+            .cloned()
+            .ok_or("min of nothing".into()),
         (name, [], _) => Ok(Value::Block(name.to_string(), Vec::new())),
         _ => Err(format!("`{name}` does not apply to ({})", args.iter().map(Value::text).collect::<Vec<_>>().join(", "))),
     }

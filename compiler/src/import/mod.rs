@@ -70,9 +70,10 @@ pub fn import(config: &str, name: &str, files: &[(&str, &str)]) -> Result<Import
     };
     let flat = rule::flatten(&rules, rule).map_err(ImportError::Rule)?;
     let path = format!("weights/{}.yaml", rule.weights);
-    let weights = files.iter().find(|(file, _)| *file == path).ok_or_else(|| ImportError::Rule(format!("{path} is not there")))?;
+    let weights =
+        files.iter().find(|(file, _)| *file == path).ok_or_else(|| ImportError::Rule(format!("{path} is not there")))?;
     let args = evaluate(&flat, &config, &kind)?;
-    Ok(Imported { spec: spec(&flat.rule, &kind, name, &args), weights: weights.1.to_string() })
+    Ok(Imported { spec: spec(&flat.rule, &kind, &free_name(name, files), &args), weights: weights.1.to_string() })
 }
 
 /// Older writers put a bare `Infinity` where JSON has no number.
@@ -141,7 +142,18 @@ fn fill(scope: &Scope, sentence: &str) -> String {
 /// The text of the spec, one argument a line.
 fn spec(rule: &Rule, kind: &str, name: &str, args: &[(String, Value)]) -> String {
     let lines: String = arguments(args).iter().map(|arg| format!("  {arg},\n")).collect();
-    format!("//! Imported from a checkpoint of type {kind}.\n\nuse {}\n\nmodel {} = {}(\n{lines})\n", rule.model, identifier(name), rule.name)
+    format!("//! Imported from a checkpoint of type {kind}.\n\nuse {}\n\nmodel {name} = {}(\n{lines})\n", rule.model, rule.name)
+}
+
+/// A name that the language takes and that no item of the library has.
+fn free_name(name: &str, files: &[(&str, &str)]) -> String {
+    let name = identifier(name);
+    let heads = ["model", "block", "fn"].map(|keyword| format!("{keyword} {name}"));
+    let declares = |line: &str| {
+        let mut rest = heads.iter().filter_map(|head| line.strip_prefix(head.as_str()));
+        rest.any(|rest| rest.starts_with(['(', '[', ' ']))
+    };
+    if files.iter().any(|(_, text)| text.lines().any(declares)) { format!("{name}_model") } else { name }
 }
 
 /// A name that the language takes.

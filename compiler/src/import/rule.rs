@@ -63,7 +63,9 @@ pub struct Flat {
 /// The rules among the library's files, by their names.
 pub fn read(files: &[(&str, &str)]) -> Result<HashMap<String, Rule>, String> {
     let rules = files.iter().filter_map(|(path, text)| Some((path.strip_prefix("import/")?.strip_suffix(".yaml")?, *text)));
-    rules.map(|(name, text)| Ok((name.to_string(), serde_yaml::from_str(text).map_err(|e| format!("import/{name}.yaml: {e}"))?))).collect()
+    rules
+        .map(|(name, text)| Ok((name.to_string(), serde_yaml::from_str(text).map_err(|e| format!("import/{name}.yaml: {e}"))?)))
+        .collect()
 }
 
 /// Lays out a rule's includes.

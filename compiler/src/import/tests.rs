@@ -3,6 +3,7 @@
 use super::*;
 
 const FILES: &[(&str, &str)] = &[
+    ("models/toy.braid", "model toy(layers: int)(tokens: [t]) -> [t] {\n"),
     ("weights/toy.yaml", "params: {}\n"),
     ("import/sizes.yaml", "let: { base: \"theta ?? 10.0\" }\nargs: { layers: n_layers, d: width, gone: \"1\" }\n"),
     (
@@ -32,12 +33,20 @@ fn toy(config: &str) -> Result<String, ImportError> {
 
 #[test]
 fn both_ages_of_a_configuration_give_one_text() {
-    let newer = r#"{"model_type":"toy","n_layers":2,"width":64,"heads":4,"kinds":["a","b"],"limits":[0.0,{"__float__":"Infinity"}]}"#;
+    let newer =
+        r#"{"model_type":"toy","n_layers":2,"width":64,"heads":4,"kinds":["a","b"],"limits":[0.0,{"__float__":"Infinity"}]}"#;
     let older = r#"{"model_type":"toy","n_layers":2,"width":64,"head":16,"pattern":"Axb","limits":[0.0, Infinity], "note": "\"Infinity"}"#;
     let text = "//! Imported from a checkpoint of type toy.\n\nuse models.toy\n\nmodel toy_1 = toy(\n  layers: 2,\n  d: 64,\n  k: 16,\n  \
                 kinds: [\"attend\", \"other\"],\n  turn: turn(base: 10.0),\n  limit: inf,\n)\n";
     assert_eq!(toy(newer).as_deref(), Ok(text));
     assert_eq!(toy(older).as_deref(), Ok(text));
+}
+
+#[test]
+fn a_name_that_the_library_has_is_not_taken() {
+    let config = r#"{"model_type":"toy","n_layers":2,"width":64,"head":16,"kinds":[]}"#;
+    let spec = import(config, "toy", FILES).map(|imported| imported.spec);
+    assert!(spec.is_ok_and(|spec| spec.contains("model toy_model = toy(")));
 }
 
 #[test]
