@@ -1,0 +1,141 @@
+//! Ops that go along the sequence and carry something from call to call.
+
+use super::ops;
+use super::tensor::{Dim, Tensor, contract, map2, reduce, select};
+use braid_compiler::graph::{Graph, shape};
+use braid_dsl::model::{Attend, Axis, AxisId, Body, Op, Recur, ValueId};
+
+/// Axis of all queries of a call inside an attention.
+const QUERY: AxisId = AxisId(u32::MAX - 1);
+/// Axis of all keys.
+const KEY: AxisId = AxisId(u32::MAX);
+
+fn seq_of(graph: &Graph, x: &Tensor) -> AxisId {
+    x.axes.iter().copied().find(|axis| shape::is_seq(&graph.axes, *axis)).expect("a sequence axis")
+}
+
+/// The rows before this call's (zeros at the start), and with this call's behind them.
+fn behind(x: &Tensor, seq: AxisId, rows: usize, before: Option<Vec<Tensor>>) -> Tensor {
+    let dims: Vec<Dim> = x.dims().into_iter().map(|(a, n)| (a, if a == seq { rows } else { n })).collect();
+    let past = before.map_or_else(|| Tensor::filled(&dims, 0.0), |mut list| list.remove(0));
+    past.joined(x, seq)
+}
+
+fn last(x: &Tensor, seq: AxisId, rows: usize) -> Vec<Tensor> {
+    vec![x.sliced(seq, x.size(seq).unwrap_or(0) - rows, rows)]
+}
+
+/// The value `by` rows earlier.
+pub fn shift(graph: &Graph, x: &Tensor, by: usize, before: Option<Vec<Tensor>>) -> (Tensor, Vec<Tensor>) {
+    let seq = seq_of(graph, x);
+    let all = behind(x, seq, by, before);
+    (all.sliced(seq, 0, x.size(seq).unwrap_or(0)), last(&all, seq, by))
+}
+
+/// `y_t = sum_j w[j] x_{t - (W - 1) + j}`.
+pub fn convolve(graph: &Graph, x: &Tensor, w: &Tensor, width: AxisId, before: Option<Vec<Tensor>>) -> (Tensor, Vec<Tensor>) {
+    let (seq, taps) = (seq_of(graph, x), w.size(width).expect("the width"));
+    let all = behind(x, seq, taps - 1, before);
+    let rows = x.size(seq).unwrap_or(0);
+    let tap = |j: usize| map2(&all.sliced(seq, j, rows), &w.picked(width, j), |a, b| a * b);
+    let sum = (1..taps).fold(tap(0), |sum, j| map2(&sum, &tap(j), |a, b| a + b));
+    (sum, last(&all, seq, taps - 1))
+}
+
+/// All outputs over this call's rows, and the states after it.
+pub fn recur(
+    axes: &[Axis],
+    recur: &Recur,
+    args: &[&Tensor],
+    before: Option<Vec<Tensor>>,
+    rows: usize,
+) -> (Vec<Tensor>, Vec<Tensor>) {
+    let dims = |list: &[AxisId]| -> Vec<Dim> {
+        list.iter().map(|axis| (*axis, shape::size(axes, *axis).expect("a fixed axis"))).collect()
+    };
+    let start = || recur.states.iter().map(|state| Tensor::filled(&dims(&state.axes), state.init)).collect();
+    let mut states: Vec<Tensor> = before.unwrap_or_else(start);
+    let mut outputs: Vec<Option<Tensor>> = vec![None; recur.outputs.len()];
+    for row in 0..rows {
+        let here = |x: &&Tensor| if x.axes.contains(&recur.seq) { x.picked(recur.seq, row) } else { (*x).clone() };
+        let captures: Vec<Tensor> = args.iter().map(here).collect();
+        let values = body(axes, &recur.body, |op| match op {
+            Op::Capture(n) => captures[*n].clone(),
+            Op::State(n) => states[*n].clone(),
+            other => panic!("{other:?} in a recurrence"),
+        });
+        let of = |id: &ValueId| &values[id.0 as usize];
+        for (output, id) in outputs.iter_mut().zip(&recur.outputs) {
+            let value = of(id);
+            let all = || Tensor::filled(&[vec![(recur.seq, rows)], value.dims()].concat(), 0.0);
+            let mut table = output.take().unwrap_or_else(all);
+            // A row is stored with the order of axes that the first row had.
+            table.put(value, recur.seq, row);
+            *output = Some(table);
+        }
+        states = recur.next.iter().zip(&recur.states).map(|(id, state)| of(id).ordered(&state.axes)).collect();
+    }
+    (outputs.into_iter().flatten().collect(), states)
+}
+
+/// Softmax attention; keys and values of all positions are carried.
+pub fn attend(
+    axes: &[Axis],
+    attend: &Attend,
+    args: &[&Tensor],
+    before: Option<Vec<Tensor>>,
+    position: usize,
+) -> (Tensor, Vec<Tensor>) {
+    let [q, k, v, captures @ ..] = args else { panic!("attention without q, k, v") };
+    let rows = q.size(attend.seq).unwrap_or(0);
+    let (keys, values) = match before.as_deref() {
+        Some([keys, values]) => (keys.joined(k, attend.seq), values.joined(v, attend.seq)),
+        _ => ((*k).clone(), (*v).clone()),
+    };
+    let seen = keys.size(attend.seq).unwrap_or(0);
+    let raw = contract(&(*q).clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.seq, KEY), &attend.contract);
+    let leaf = |op: &Op| match op {
+        Op::Capture(n) => captures[*n].clone(),
+        Op::Score => raw.clone(),
+        Op::QueryPosition => Tensor::count(QUERY, rows, position),
+        Op::KeyPosition => Tensor::count(KEY, seen, 0),
+        other => panic!("{other:?} in an attention"),
+    };
+    let keep = &body(axes, &attend.keep, leaf)[attend.keep_result.0 as usize];
+    let score = &body(axes, &attend.score, leaf)[attend.score_result.0 as usize];
+    let sink = attend.sink.map(|n| captures[n]);
+    let out = softmax(&select(keep, score, &Tensor::scalar(f64::NEG_INFINITY)), sink, &values, attend.seq);
+    (out, vec![keys, values])
+}
+
+fn softmax(score: &Tensor, sink: Option<&Tensor>, values: &Tensor, seq: AxisId) -> Tensor {
+    // A score without the axis of the keys is the same for all of them.
+    let keys = Tensor::filled(&[(KEY, values.size(seq).unwrap_or(0))], 0.0);
+    let score = map2(score, &keys, |s, _| s);
+    let mut most = reduce(&score, &[KEY], f64::NEG_INFINITY, f64::max);
+    most = sink.map_or(most.clone(), |logit| map2(&most, logit, f64::max));
+    let weight = map2(&score, &most, |s, m| if s == f64::NEG_INFINITY { 0.0 } else { (s - m).exp() });
+    let mut total = reduce(&weight, &[KEY], 0.0, |a, b| a + b);
+    if let Some(logit) = sink {
+        let own = map2(logit, &most, |s, m| (s - m).exp());
+        total = map2(&total, &own, |a, b| a + b);
+    }
+    let sum = contract(&weight, &values.clone().renamed(seq, KEY), &[KEY]);
+    map2(&sum, &total, |a, b| if b == 0.0 { 0.0 } else { a / b }).renamed(QUERY, seq)
+}
+
+/// All values of a body; `leaf` knows the leaves that belong to its owner.
+fn body(axes: &[Axis], body: &Body, leaf: impl Fn(&Op) -> Tensor) -> Vec<Tensor> {
+    let mut values: Vec<Tensor> = Vec::with_capacity(body.values.len());
+    for value in &body.values {
+        let args: Vec<&Tensor> = value.args.iter().map(|arg| &values[arg.0 as usize]).collect();
+        let made = match &value.op {
+            Op::Const(number) => Tensor::scalar(*number),
+            Op::Index(axis) => Tensor::count(*axis, shape::size(axes, *axis).expect("a fixed axis"), 0),
+            op @ (Op::Capture(_) | Op::State(_) | Op::Score | Op::QueryPosition | Op::KeyPosition) => leaf(op),
+            op => ops::apply(axes, op, &args),
+        };
+        values.push(made);
+    }
+    values
+}

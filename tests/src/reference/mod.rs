@@ -1,0 +1,128 @@
+//! The oracle: evaluates a graph in double precision, as plainly as can be.
+//!
+//! One sequence at a time. A [`Reference`] carries states from call to call, so that a whole sequence in one call, a prompt
+//! followed by single steps and any other cut can be compared. Caches keep every position: what an attention sees is decided
+//! by `keep` alone. `Wanted` keeps all rows here.
+
+mod carried;
+mod ops;
+pub mod tensor;
+#[cfg(test)]
+mod tests;
+
+use braid_compiler::graph::{Graph, NodeId};
+use braid_dsl::model::{Op, Size};
+use std::collections::HashMap;
+use std::rc::Rc;
+use tensor::{Dim, Tensor};
+
+/// Evaluates one graph for one sequence.
+pub struct Reference<'a> {
+    graph: &'a Graph,
+    order: Vec<NodeId>,
+    /// Values that depend on parameters only.
+    fixed: HashMap<NodeId, Rc<Tensor>>,
+    /// States, windows and caches by the node that carries them.
+    carried: HashMap<NodeId, Vec<Tensor>>,
+    /// Positions seen so far.
+    position: usize,
+    /// Results of recurrences in this call.
+    results: HashMap<NodeId, Vec<Tensor>>,
+}
+
+impl<'a> Reference<'a> {
+    /// An evaluator of a graph at the start of a sequence. `params` gives the numbers of a parameter by its path, row-major in
+    /// declared order.
+    pub fn new(graph: &'a Graph, params: impl Fn(&str) -> Vec<f64>) -> Reference<'a> {
+        let order = graph.order();
+        let empty = HashMap::new;
+        let mut made = Reference { graph, order, fixed: empty(), carried: HashMap::new(), position: 0, results: HashMap::new() };
+        for id in made.order.clone() {
+            if let Op::Param(param) = graph.op(id) {
+                let param = &graph.params[param.0 as usize];
+                let dims: Vec<Dim> = param.axes.iter().map(|a| (*a, graph.size(*a).expect("a fixed axis"))).collect();
+                let mut tensor = Tensor::filled(&dims, 0.0);
+                let data = params(&param.path);
+                assert_eq!(data.len(), tensor.data.len(), "numbers of {}", param.path);
+                tensor.data = data;
+                made.fixed.insert(id, Rc::new(tensor));
+            } else if made.is_fixed(id) {
+                let value = made.value(id, &made.fixed.clone(), &[], 0);
+                made.fixed.insert(id, Rc::new(value));
+            }
+        }
+        made
+    }
+
+    /// Whether a node is the same in every call.
+    fn is_fixed(&self, id: NodeId) -> bool {
+        let leaf = matches!(self.graph.op(id), Op::Input(_) | Op::Position(_));
+        let stateful = matches!(self.graph.op(id), Op::Recur(_) | Op::Result(_));
+        !leaf && !stateful && self.graph.args(id).iter().all(|arg| self.fixed.contains_key(arg))
+    }
+
+    /// Back to the start of a sequence.
+    pub fn reset(&mut self) {
+        self.carried.clear();
+        self.position = 0;
+    }
+
+    /// The outputs of the next rows, whose tokens are given; axes in the order of the output's type.
+    pub fn run(&mut self, tokens: &[i64]) -> Tensor {
+        let axes = self.graph.inputs[0].1.axes.clone();
+        let data = tokens.iter().map(|token| *token as f64).collect();
+        self.run_inputs(&[Tensor { axes, shape: vec![tokens.len()], data }])
+    }
+
+    /// As [`Reference::run`], for any inputs.
+    pub fn run_inputs(&mut self, inputs: &[Tensor]) -> Tensor {
+        let is_seq = |dim: &Dim| self.graph.axis(dim.0).size == Size::Seq;
+        let rows = inputs.iter().flat_map(|x| x.dims()).find(is_seq).map_or(1, |dim| dim.1);
+        let mut values = self.fixed.clone();
+        self.results.clear();
+        for id in self.order.clone() {
+            if !values.contains_key(&id) {
+                let value = self.step(id, &values, inputs, rows);
+                values.insert(id, Rc::new(value));
+            }
+        }
+        self.position += rows;
+        let output = self.graph.output();
+        values[&output].ordered(&self.graph.ty(output).axes)
+    }
+
+    /// The value of a node that may carry a state.
+    fn step(&mut self, id: NodeId, values: &HashMap<NodeId, Rc<Tensor>>, inputs: &[Tensor], rows: usize) -> Tensor {
+        let args: Vec<Rc<Tensor>> = self.graph.args(id).iter().map(|arg| values[arg].clone()).collect();
+        let args: Vec<&Tensor> = args.iter().map(|arg| &**arg).collect();
+        let before = self.carried.remove(&id);
+        let (value, after) = match self.graph.op(id) {
+            Op::Shift(by) => carried::shift(self.graph, args[0], *by, before),
+            Op::Conv(width) => carried::convolve(self.graph, args[0], args[1], *width, before),
+            Op::Attend(attend) => carried::attend(&self.graph.axes, attend, &args, before, self.position),
+            Op::Recur(recur) => {
+                let (outputs, after) = carried::recur(&self.graph.axes, recur, &args, before, rows);
+                self.results.insert(id, outputs);
+                (Tensor::scalar(0.0), after)
+            }
+            Op::Result(n) => return self.results[&self.graph.args(id)[0]][*n].clone(),
+            _ => return self.value(id, values, inputs, rows),
+        };
+        self.carried.insert(id, after);
+        value
+    }
+
+    /// The value of a node without state.
+    fn value(&self, id: NodeId, values: &HashMap<NodeId, Rc<Tensor>>, inputs: &[Tensor], rows: usize) -> Tensor {
+        match self.graph.op(id) {
+            Op::Input(n) => inputs[*n].clone(),
+            Op::Const(value) => Tensor::scalar(*value),
+            Op::Index(axis) => Tensor::count(*axis, self.graph.size(*axis).expect("a fixed axis"), 0),
+            Op::Position(axis) => Tensor::count(*axis, rows, self.position),
+            op => {
+                let args: Vec<Rc<Tensor>> = self.graph.args(id).iter().map(|arg| values[arg].clone()).collect();
+                ops::apply(&self.graph.axes, op, &args.iter().map(|arg| &**arg).collect::<Vec<_>>())
+            }
+        }
+    }
+}
