@@ -1,9 +1,13 @@
 //! Model to artifact: `Model` becomes a `Graph` (graph/), gets its states (forms/), becomes kernels (fuse/) with places in
 //! memory (plan/), then MLIR (mlir/), LLVM (llvm/) and an artifact.
 
+pub mod artifact;
 pub mod error;
 pub mod forms;
 pub mod fuse;
 pub mod graph;
 pub mod import;
+pub mod llvm;
+pub mod mlir;
 pub mod plan;
+pub mod target;

@@ -1,7 +1,7 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
-pub mod reference;
 #[cfg(test)]
 mod models;
+pub mod reference;
 #[cfg(test)]
 mod tidy;

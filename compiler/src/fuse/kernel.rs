@@ -249,6 +249,13 @@ pub struct Attention {
     pub caches: usize,
 }
 
+impl Attention {
+    /// Heads of a group that one task does together: they share the loads of keys and values.
+    pub fn heads_at_once(&self) -> usize {
+        (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)
+    }
+}
+
 /// What one kernel does.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "few exist")]

@@ -52,7 +52,9 @@ pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur)
     }
     let (grid, blocked) = grid(fuser, &mut draft, recur);
     let axes = std::mem::take(&mut draft.axes);
-    let builder = Builder { axes: &axes, grid: &grid, tensors: &mut draft.tensors, scratch: &mut draft.scratch, stmts: vec![] };
+    // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
+    let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
+    let builder = Builder { axes: &axes, grid: &single, tensors: &mut draft.tensors, scratch: &mut draft.scratch, stmts: vec![] };
     let stmts = builder.run(&items);
     let stmts = in_place(stmts, &old, &new, &axes, &mut draft);
     let nests = loops::nests(stmts, &axes.sizes, &grid, blocked, fuser.options.lanes);

@@ -176,8 +176,9 @@ fn tasks(kernel: &Kernel, stores_keys: bool, lanes: usize) -> Tasks {
         Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
         Code::Attention(attention) if stores_keys => Tasks { cost: attention.groups * attention.key * 4, ..rows },
         Code::Attention(attention) => {
-            let cost = attention.per * (attention.key + attention.value) * 64;
-            Tasks { factor: attention.groups, cost, ..rows }
+            let heads = attention.heads_at_once();
+            let cost = heads * (attention.key + attention.value) * 64;
+            Tasks { factor: attention.groups * attention.per / heads, cost, ..rows }
         }
     }
 }

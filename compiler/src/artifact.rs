@@ -1,0 +1,71 @@
+//! From a plan to the artifact's parts: the library's code and the manifest.
+
+use crate::error::Error;
+use crate::fuse::Options;
+use crate::llvm;
+use crate::mlir::common::{Context, Emitter};
+use crate::mlir::cpu::{self, Setting};
+use crate::plan::Plan;
+use crate::target::Target;
+use braid_dsl::model::Generate;
+use braid_runtime::artifact::{Dtype, Manifest, Param};
+
+/// Text of the late stages, and the machine code.
+pub struct Compiled {
+    /// MLIR before the conversion passes.
+    pub mlir: String,
+    /// What LLVM made of it.
+    pub code: llvm::Code,
+}
+
+/// What fusion has to know about a target.
+pub fn options(target: &Target, dtype: Dtype) -> Options {
+    Options { lanes: target.lanes(), width: target.panel(), dtype }
+}
+
+/// What the emission of kernels has to know about a target.
+pub fn setting(plan: &Plan, target: &Target) -> Setting {
+    // A tile keeps two registers of sums a row, and some for the panel and the broadcast.
+    let tile_rows = if target.vector_registers >= 32 { 12 } else { 6 };
+    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows };
+    Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
+}
+
+/// Compiles a plan for a CPU.
+///
+/// # Errors
+/// Our bugs, named by stage.
+pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
+    let context = Context::new();
+    let emitter = Emitter::new(&context);
+    cpu::emit(&emitter, plan, setting(plan, target));
+    let module = emitter.finish()?;
+    let mlir = module.text();
+    let lowered = module.lower()?;
+    Ok(Compiled { mlir, code: llvm::generate(&lowered, target)? })
+}
+
+/// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.
+pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) -> Manifest {
+    let graph = &plan.fused.forms.graph;
+    let memory = &plan.memory;
+    let output = graph.output();
+    Manifest {
+        model: graph.name.clone(),
+        target: target.name.clone(),
+        features: target.features.clone(),
+        dtype,
+        vocab: graph.row_elements(graph.ty(output)),
+        autoregressive: graph.generate == Generate::Autoregressive,
+        max_rows: crate::forms::MAX_ROWS,
+        params,
+        packed: memory.packed.clone(),
+        weights_bytes: memory.weights_bytes,
+        prepared_bytes: memory.prepared_bytes,
+        arena_row_bytes: memory.arena_row_bytes,
+        scratch_bytes: setting(plan, target).scratch,
+        states: memory.states.clone(),
+        state_fixed_bytes: memory.state_fixed_bytes,
+        state_position_bytes: memory.state_position_bytes,
+    }
+}

@@ -1,0 +1,159 @@
+//! Elementary functions of single precision from arithmetic alone: the library that results links against nothing.
+
+use super::arith::Cmp;
+use super::emitter::{Emitter, Val};
+use super::ty::Elem;
+
+/// `c[0]·x^n + c[1]·x^(n-1) + … + c[n]`.
+pub(super) fn polynomial<'c>(e: &Emitter<'c>, x: Val<'c>, coefficients: &[f64]) -> Val<'c> {
+    let mut terms = coefficients.iter().map(|c| e.like(x, *c));
+    let first = terms.next().unwrap_or_else(|| e.like(x, 0.0));
+    terms.fold(first, |sum, c| e.fma(sum, x, c))
+}
+
+impl<'c> Emitter<'c> {
+    /// The square root, rounded correctly.
+    pub fn sqrt(&self, x: Val<'c>) -> Val<'c> {
+        self.intrinsic("llvm.intr.sqrt", x)
+    }
+
+    /// `1 / sqrt(x)`.
+    pub fn rsqrt(&self, x: Val<'c>) -> Val<'c> {
+        self.div(self.like(x, 1.0), self.sqrt(x))
+    }
+
+    /// The largest integer that is not above `x`.
+    pub fn floor(&self, x: Val<'c>) -> Val<'c> {
+        if x.elem().is_float() { self.intrinsic("llvm.intr.floor", x) } else { x }
+    }
+
+    /// `x` without its sign; integers too.
+    pub fn abs(&self, x: Val<'c>) -> Val<'c> {
+        if x.elem().is_float() { self.intrinsic("llvm.intr.fabs", x) } else { self.max(x, self.neg(x)) }
+    }
+
+    /// The magnitude of `x` with the sign of `sign`.
+    pub fn copysign(&self, x: Val<'c>, sign: Val<'c>) -> Val<'c> {
+        let (x, sign) = self.unified(x, sign);
+        self.op("llvm.intr.copysign", &[x, sign], &[], x.ty())
+    }
+
+    /// `2^n` for the integer `n` in `-126 ..= 127`.
+    fn power_of_two(&self, n: Val<'c>) -> Val<'c> {
+        self.bitcast(self.shift_left(self.add(n, self.int(n.ty(), 127)), 23), Elem::F32)
+    }
+
+    /// `e^x`. Cody and Waite's reduction by ln 2 and a polynomial of degree 7.
+    pub fn exp(&self, x: Val<'c>) -> Val<'c> {
+        // Past these bounds the result is zero or infinite anyway. NaN passes, as both comparisons are false.
+        let low = self.like(x, -104.0);
+        let high = self.like(x, 89.0);
+        let x = self.select(self.cmp(Cmp::Lt, x, low), low, x);
+        let x = self.select(self.cmp(Cmp::Gt, x, high), high, x);
+        // Adding 1.5·2^23 rounds to an integer that then stands in the low bits.
+        let shifter = self.like(x, 12_582_912.0);
+        let shifted = self.fma(x, self.like(x, std::f64::consts::LOG2_E), shifter);
+        let n = self.sub(shifted, shifter);
+        let r = self.fma(n, self.like(x, -0.693_359_375), x);
+        let r = self.fma(n, self.like(x, 2.121_944_400_546_905_8e-4), r);
+        let coefficients = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5];
+        let p = polynomial(self, r, &coefficients);
+        let p = self.add(self.fma(p, self.mul(r, r), r), self.like(x, 1.0));
+        // In two steps, for `2^n` alone may be too large or too small.
+        let bits = self.bitcast(shifted, Elem::I32);
+        let n = self.sub(bits, self.int(bits.ty(), 0x4B40_0000));
+        let half = self.shift_right(n, 1);
+        let rest = self.sub(n, half);
+        self.mul(self.mul(p, self.power_of_two(half)), self.power_of_two(rest))
+    }
+
+    /// The natural logarithm.
+    pub fn log(&self, x: Val<'c>) -> Val<'c> {
+        // Subnormal numbers are scaled into the normal range.
+        let tiny = self.cmp(Cmp::Lt, x, self.like(x, f64::from(f32::MIN_POSITIVE)));
+        let scaled = self.select(tiny, self.mul(x, self.like(x, 8_388_608.0)), x);
+        let bits = self.bitcast(scaled, Elem::I32);
+        let int = |value| self.int(bits.ty(), value);
+        // The exponent such that the mantissa is in sqrt(1/2) .. sqrt(2).
+        let above = self.sub(bits, int(0x3F35_04F3));
+        let exponent = self.shift_right(above, 23);
+        let m = self.bitcast(self.sub(bits, self.shift_left(exponent, 23)), Elem::F32);
+        let exponent = self.sub(exponent, self.select(tiny, int(23), int(0)));
+        let k = self.to_f32(exponent);
+        let f = self.sub(m, self.like(x, 1.0));
+        let square = self.mul(f, f);
+        let coefficients = [
+            7.037_683_6e-2,
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_8e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333_1e-1,
+        ];
+        let y = self.mul(self.mul(polynomial(self, f, &coefficients), f), square);
+        let y = self.fma(k, self.like(x, -2.121_944_4e-4), y);
+        let y = self.fma(square, self.like(x, -0.5), y);
+        let y = self.fma(k, self.like(x, 0.693_359_375), self.add(f, y));
+        // -inf at zero, NaN below, infinity and NaN themselves.
+        let zero = self.like(x, 0.0);
+        let finite = self.cmp(Cmp::Lt, x, self.like(x, f64::INFINITY));
+        let y = self.select(finite, y, x);
+        let y = self.select(self.cmp(Cmp::Eq, x, zero), self.like(x, f64::NEG_INFINITY), y);
+        self.select(self.cmp(Cmp::Lt, x, zero), self.like(x, f64::NAN), y)
+    }
+
+    /// `log(1 + x)` for `x` in `0 ..= 1`.
+    fn log1p_unit(&self, x: Val<'c>) -> Val<'c> {
+        let one = self.like(x, 1.0);
+        let u = self.add(one, x);
+        let lost = self.sub(x, self.sub(u, one));
+        self.add(self.log(u), self.div(lost, u))
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(&self, x: Val<'c>) -> Val<'c> {
+        let one = self.like(x, 1.0);
+        let size = self.abs(x);
+        let grown = self.exp(self.add(size, size));
+        let large = self.sub(one, self.div(self.like(x, 2.0), self.add(grown, one)));
+        let z = self.mul(x, x);
+        let coefficients = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+        let small = self.fma(self.mul(polynomial(self, z, &coefficients), z), x, x);
+        self.select(self.cmp(Cmp::Lt, size, self.like(x, 0.625)), small, self.copysign(large, x))
+    }
+
+    /// `1 / (1 + e^-x)`.
+    pub fn sigmoid(&self, x: Val<'c>) -> Val<'c> {
+        let shrunk = self.exp(self.neg(self.abs(x)));
+        let one = self.like(x, 1.0);
+        let upper = self.select(self.cmp(Cmp::Lt, x, self.like(x, 0.0)), shrunk, one);
+        self.div(upper, self.add(one, shrunk))
+    }
+
+    /// `log(1 + e^x)`.
+    pub fn softplus(&self, x: Val<'c>) -> Val<'c> {
+        let shrunk = self.exp(self.neg(self.abs(x)));
+        self.add(self.max(x, self.like(x, 0.0)), self.log1p_unit(shrunk))
+    }
+
+    /// The error function: an odd polynomial near zero, `1 - e^p(|x|)` beyond.
+    pub fn erf(&self, x: Val<'c>) -> Val<'c> {
+        let t = self.abs(x);
+        let s = self.mul(x, x);
+        let c = |value| self.like(x, value);
+        let r = self.fma(c(-1.728_534_7e-5), t, c(3.831_971_3e-4));
+        let u = self.fma(c(-3.883_964_4e-3), t, c(2.425_462_2e-2));
+        let r = self.fma(r, s, u);
+        let r = self.fma(r, t, c(-1.067_778_8e-1));
+        let r = self.fma(r, t, c(-6.348_468_7e-1));
+        let r = self.fma(r, t, c(-1.287_175_1e-1));
+        let r = self.fma(r, t, self.neg(t));
+        let far = self.copysign(self.sub(c(1.0), self.exp(r)), x);
+        let coefficients = [-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_3e-1, -3.761_253_4e-1, 1.283_791_7e-1];
+        let near = self.fma(polynomial(self, s, &coefficients), x, x);
+        self.select(self.cmp(Cmp::Gt, t, c(0.927_734_375)), far, near)
+    }
+}

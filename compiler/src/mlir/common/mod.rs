@@ -1,0 +1,25 @@
+//! A typed builder of MLIR for CPU kernels, and the module that it makes.
+//!
+//! [`Emitter`] appends operations at a current place. Its values ([`Val`]) are copyable and know their type ([`Ty`]); scalars are
+//! spread over vectors where both meet. Memory is raw `!llvm.ptr` with explicit byte offsets. A wrong use (operands of different
+//! element types, say) does not panic: it is remembered and [`Emitter::finish`] returns it as an error.
+
+mod abi;
+mod arith;
+mod control;
+mod emitter;
+mod global;
+mod lower;
+pub mod math;
+mod memory;
+mod pow;
+mod trig;
+mod ty;
+mod vector;
+
+pub use abi::{Field, KernelArgs, SegmentFields};
+pub use arith::Cmp;
+pub use control::Linkage;
+pub use emitter::{Emitter, Val};
+pub use lower::{Context, Lowered, Module};
+pub use ty::{Elem, Ty};

@@ -1,0 +1,265 @@
+//! Matrix products with packed weights: a register tile of `m` rows times one panel, then the epilogue while the tile is warm.
+//!
+//! The tile's functions are shared by all products of an artifact ([`Tiles`]). They take row pointers, so that plain rows, several
+//! inner rows of a row, and rows that chose the same expert are one case.
+
+use super::address::{Setting, Site, for_each, scratch};
+use super::expr::{store, value};
+use crate::fuse::expr::View;
+use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows, Store};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
+use crate::plan::ROWS_A_TASK;
+
+/// The functions that multiply one tile.
+#[derive(Clone, Debug)]
+pub struct Tiles {
+    /// Row counts, falling; the last is 1.
+    rows: Vec<usize>,
+}
+
+/// Scratch bytes that products need: a tile, its row pointers, and a list of chosen rows.
+pub fn scratch_bytes(width: usize, setting: Setting) -> usize {
+    setting.tile_rows * (width * 4 + 16) + 64
+}
+
+impl Tiles {
+    /// Row counts for a target.
+    pub fn new(setting: Setting) -> Tiles {
+        let powers = [8, 4, 2, 1].into_iter().filter(|r| *r < setting.tile_rows);
+        Tiles { rows: std::iter::once(setting.tile_rows).chain(powers).collect() }
+    }
+
+    /// Emits the functions for one storage of weights and one panel width.
+    pub fn emit(&self, e: &Emitter, weights: Store, width: usize) {
+        for rows in &self.rows {
+            tile_function(e, *rows, weights, width);
+        }
+    }
+
+    /// Does `count` rows (a value), largest tiles first; `tile(rows, first)` does one.
+    fn cover<'c>(&self, e: &Emitter<'c>, count: Val<'c>, tile: &mut dyn FnMut(&Emitter<'c>, usize, Val<'c>)) {
+        let largest = self.rows[0];
+        let whole = e.mul(e.div(count, e.i64(largest)), e.i64(largest));
+        for_each(e, e.i64(0), whole, e.i64(largest), |first| tile(e, largest, first));
+        let mut done = whole;
+        for rows in &self.rows[1..] {
+            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(*rows));
+            e.if_then(fits, || tile(e, *rows, done));
+            done = e.add(done, e.select(fits, e.i64(*rows), e.i64(0)));
+        }
+    }
+}
+
+fn tile_name(rows: usize, weights: Store, width: usize) -> String {
+    format!("tile_{rows}x{width}_{}", if weights == Store::Bf16 { "bf16" } else { "f32" })
+}
+
+/// `tile[i][w] = Σ_k row_i[k] · panel[k][w]`. Few rows walk several `k` at once, so that enough sums are under way.
+fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize) {
+    let together = (4 / rows).max(1);
+    let name = tile_name(rows, weights, width);
+    let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR];
+    e.function(&name, Linkage::Private, &parameters, None, |values| {
+        let [pointers, panel, depth, tile] = *values else { return None };
+        let starts: Vec<Val> = (0..rows).map(|i| e.load(e.offset_by(pointers, 8 * i), Ty::PTR)).collect();
+        let panel_row = width * weights.bytes();
+        let sums = vec![e.float(Ty::f32(width), 0.0); rows * together];
+        let whole = e.mul(e.div(depth, e.i64(together)), e.i64(together));
+        let sums = e.for_loop(e.i64(0), whole, e.i64(together), &sums, |k, sums| {
+            let mut sums = sums.to_vec();
+            for part in 0..together {
+                let k = e.add(k, e.i64(part));
+                let weight = panel_at(e, panel, k, panel_row, weights, width);
+                for (i, start) in starts.iter().enumerate() {
+                    let left = e.load(e.offset(*start, e.mul(k, e.i64(4))), Ty::F32);
+                    let sum = &mut sums[part * rows + i];
+                    *sum = e.fma(e.splat(left, width), weight, *sum);
+                }
+            }
+            sums
+        });
+        let mut totals: Vec<Val> = sums[..rows].to_vec();
+        for part in 1..together {
+            for (i, total) in totals.iter_mut().enumerate() {
+                *total = e.add(*total, sums[part * rows + i]);
+            }
+        }
+        if together > 1 {
+            totals = e.for_loop(whole, depth, e.i64(1), &totals, |k, totals| {
+                let weight = panel_at(e, panel, k, panel_row, weights, width);
+                let lefts = starts.iter().map(|s| e.load(e.offset(*s, e.mul(k, e.i64(4))), Ty::F32));
+                lefts.zip(totals).map(|(left, total)| e.fma(e.splat(left, width), weight, *total)).collect()
+            });
+        }
+        for (i, total) in totals.into_iter().enumerate() {
+            e.store(e.offset_by(tile, i * width * 4), total);
+        }
+        None
+    });
+}
+
+fn panel_at<'c>(e: &Emitter<'c>, panel: Val<'c>, k: Val<'c>, row: usize, weights: Store, width: usize) -> Val<'c> {
+    let place = e.offset(panel, e.mul(k, e.i64(row)));
+    match weights {
+        Store::Bf16 => e.load_bf16(place, width),
+        _ => e.load(place, Ty::f32(width)),
+    }
+}
+
+/// Emits the kernel of a product.
+pub fn emit(e: &Emitter, name: &str, code: &Matmul, tiles: &Tiles, setting: Setting) {
+    e.kernel(name, |args| {
+        let site = Site::new(e, args, &code.tensors, setting);
+        let mut product = Product { code, tiles, site, setting };
+        for_each(e, args.begin, args.end, e.i64(1), |task| match &code.chosen {
+            None => product.plain(e, task, args),
+            Some((ids, experts)) => product.chosen(e, task, args, ids, *experts),
+        });
+    });
+}
+
+struct Product<'k, 'c> {
+    code: &'k Matmul,
+    tiles: &'k Tiles,
+    site: Site<'k, 'c>,
+    setting: Setting,
+}
+
+impl<'c> Product<'_, 'c> {
+    fn panels(&self) -> usize {
+        self.code.sizes[3].div_ceil(self.code.width)
+    }
+
+    fn panel_bytes(&self) -> usize {
+        self.code.sizes[2] * self.code.width * self.site_store().bytes()
+    }
+
+    fn site_store(&self) -> Store {
+        self.code.tensors[self.code.weights.0].store
+    }
+
+    /// All rows of the call (inner rows counted).
+    fn count(&self, e: &Emitter<'c>, args: KernelArgs<'c>) -> Val<'c> {
+        let rows = match self.code.rows {
+            Rows::Once => e.i64(1),
+            Rows::All => e.call_field(args.call, Field::Rows),
+            Rows::Wanted => e.call_field(args.call, Field::Wanted),
+        };
+        e.mul(rows, e.i64(self.code.sizes[0]))
+    }
+
+    fn panel(&self, e: &Emitter<'c>, number: Val<'c>) -> Val<'c> {
+        let view = View { tensor: self.code.weights, offset: 0, strides: vec![] };
+        e.offset(self.site.address(&view), e.mul(number, e.i64(self.panel_bytes())))
+    }
+
+    /// A task is a chunk of rows, a batch element and a panel.
+    fn plain(&mut self, e: &Emitter<'c>, task: Val<'c>, args: KernelArgs<'c>) {
+        let (batch, panels) = (self.code.sizes[1], self.panels());
+        let number = e.rem(task, e.i64(batch * panels));
+        let first = e.mul(e.div(task, e.i64(batch * panels)), e.i64(ROWS_A_TASK));
+        let (element, panel) = (e.div(number, e.i64(panels)), e.rem(number, e.i64(panels)));
+        let count = e.min(e.sub(self.count(e, args), first), e.i64(ROWS_A_TASK));
+        self.site.index.insert(BATCH, element);
+        self.site.index.insert(COLUMN, e.mul(panel, e.i64(self.code.width)));
+        let weights = self.panel(e, number);
+        let tiles = self.tiles;
+        tiles.cover(e, count, &mut |e, rows, at| {
+            let from = e.add(first, at);
+            let numbers: Vec<Val> = (0..rows).map(|i| e.add(from, e.i64(i))).collect();
+            self.tile(e, args, weights, &numbers);
+        });
+    }
+
+    /// A task is a panel, of all experts: with few rows each row fetches its own, with many each expert collects its rows.
+    fn chosen(&mut self, e: &Emitter<'c>, panel: Val<'c>, args: KernelArgs<'c>, ids: &View, experts: usize) {
+        let count = self.count(e, args);
+        let panels = self.panels();
+        self.site.index.insert(BATCH, e.i64(0));
+        self.site.index.insert(COLUMN, e.mul(panel, e.i64(self.code.width)));
+        let few = e.cmp(Cmp::Le, count, e.i64(experts));
+        let one = |this: &mut Self, e: &Emitter<'c>| {
+            for_each(e, e.i64(0), count, e.i64(1), |m| {
+                let id = this.id(e, ids, m);
+                let weights = this.panel(e, e.add(e.mul(id, e.i64(panels)), panel));
+                this.tile(e, args, weights, &[m]);
+            });
+        };
+        e.if_then(few, || one(self, e));
+        e.if_then(e.not(few), || {
+            for_each(e, e.i64(0), e.i64(experts), e.i64(1), |expert| {
+                let weights = self.panel(e, e.add(e.mul(expert, e.i64(panels)), panel));
+                self.collect(e, args, ids, count, expert, weights);
+            });
+        });
+    }
+
+    /// Walks all rows, multiplies those of one expert in full tiles and what is left in smaller ones.
+    fn collect(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, ids: &View, count: Val<'c>, expert: Val<'c>, weights: Val<'c>) {
+        let most = self.setting.tile_rows;
+        let list = scratch(e, args, self.setting, self.setting.tile_rows * (self.code.width * 4 + 8));
+        let number = |e: &Emitter<'c>, at: Val<'c>| e.load(e.offset(list, e.mul(at, e.i64(8))), Ty::I64);
+        let held = e.for_loop(e.i64(0), count, e.i64(1), &[e.i64(0)], |m, held| {
+            let id = self.id(e, ids, m);
+            let mine = e.cmp(Cmp::Eq, id, expert);
+            e.if_then(mine, || e.store(e.offset(list, e.mul(held[0], e.i64(8))), m));
+            let held = e.add(held[0], e.select(mine, e.i64(1), e.i64(0)));
+            let full = e.cmp(Cmp::Eq, held, e.i64(most));
+            e.if_then(full, || {
+                let numbers: Vec<Val> = (0..most).map(|i| number(e, e.i64(i))).collect();
+                self.tile(e, args, weights, &numbers);
+            });
+            vec![e.select(full, e.i64(0), held)]
+        });
+        let tiles = self.tiles;
+        tiles.cover(e, held[0], &mut |e, rows, at| {
+            let numbers: Vec<Val> = (0..rows).map(|i| number(e, e.add(at, e.i64(i)))).collect();
+            self.tile(e, args, weights, &numbers);
+        });
+    }
+
+    /// Sets the site to row `m`; returns nothing.
+    fn at(&mut self, e: &Emitter<'c>, m: Val<'c>) {
+        let inner = self.code.sizes[0];
+        let (row, within) = match inner {
+            1 => (m, e.i64(0)),
+            _ => (e.div(m, e.i64(inner)), e.rem(m, e.i64(inner))),
+        };
+        self.site.set_row(row, self.code.rows == Rows::Wanted);
+        self.site.index.insert(INNER, within);
+    }
+
+    fn id(&mut self, e: &Emitter<'c>, ids: &View, m: Val<'c>) -> Val<'c> {
+        self.at(e, m);
+        e.convert(e.load(self.site.address(ids), Ty::I32), Elem::I64)
+    }
+
+    /// Multiplies the rows of those numbers with a panel and stores the epilogue's values.
+    fn tile(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, weights: Val<'c>, numbers: &[Val<'c>]) {
+        let width = self.code.width;
+        let tile = scratch(e, args, self.setting, 0);
+        let pointers = scratch(e, args, self.setting, self.setting.tile_rows * width * 4);
+        self.site.index.insert(DEPTH, e.i64(0));
+        for (i, number) in numbers.iter().enumerate() {
+            self.at(e, *number);
+            e.store(e.offset_by(pointers, 8 * i), self.site.address(&self.code.left));
+        }
+        let depth = e.i64(self.code.sizes[2]);
+        e.call(&tile_name(numbers.len(), self.site_store(), width), &[pointers, weights, depth, tile], None);
+        let column = self.site.index[&COLUMN];
+        self.site.vector = Some(COLUMN);
+        self.site.lanes = width;
+        let columns = self.code.sizes[3];
+        self.site.mask = (columns % width != 0).then(|| e.mask(width, e.sub(e.i64(columns), column)));
+        let back = e.sub(e.i64(0), e.mul(column, e.i64(4)));
+        for (i, number) in numbers.iter().enumerate() {
+            self.at(e, *number);
+            self.site.set_base(0, e.offset(e.offset_by(tile, i * width * 4), back));
+            let made = value(&self.site, &self.code.epilogue);
+            store(&self.site, &self.code.out, made);
+        }
+        self.site.vector = None;
+        self.site.lanes = 1;
+        self.site.mask = None;
+    }
+}

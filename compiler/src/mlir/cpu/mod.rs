@@ -1,0 +1,56 @@
+//! Kernels to MLIR for CPUs: one file for each skeleton, one short loop that calls them.
+
+mod address;
+mod along;
+mod attention;
+mod driver;
+mod expr;
+mod matmul;
+mod nest;
+mod top;
+
+use crate::fuse::kernel::{Code, Store};
+use crate::mlir::common::Emitter;
+use crate::plan::{Function, Plan};
+use std::collections::BTreeSet;
+
+pub use address::Setting;
+
+/// Scratch bytes that a thread needs for any kernel of a plan.
+pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
+    let own = |function: &Function| match &function.code {
+        Code::Nests(nests) => nests.scratch,
+        Code::Matmul(product) => matmul::scratch_bytes(product.width, setting),
+        Code::Attention(attention) => attention::scratch_bytes(attention),
+        Code::Along(_) | Code::Top(_) => 0,
+    };
+    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(braid_runtime::artifact::ALIGN)
+}
+
+/// Emits all functions of a plan.
+pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
+    let tiles = matmul::Tiles::new(setting);
+    let mut made: BTreeSet<(bool, usize)> = BTreeSet::new();
+    for function in &plan.functions {
+        if let Code::Matmul(product) = &function.code {
+            let store = product.tensors[product.weights.0].store;
+            if made.insert((store == Store::Bf16, product.width)) {
+                tiles.emit(e, store, product.width);
+            }
+        }
+        emit_function(e, function, &tiles, setting);
+    }
+    driver::emit(e, plan);
+}
+
+/// Emits one function.
+fn emit_function(e: &Emitter, function: &Function, tiles: &matmul::Tiles, setting: Setting) {
+    let name = &function.name;
+    match &function.code {
+        Code::Nests(nests) => nest::emit(e, name, nests, setting),
+        Code::Matmul(product) => matmul::emit(e, name, product, tiles, setting),
+        Code::Along(along) => along::emit(e, name, along, setting),
+        Code::Top(top) => top::emit(e, name, top, setting),
+        Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
+    }
+}

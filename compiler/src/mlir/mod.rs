@@ -1,0 +1,4 @@
+//! Kernels to MLIR through typed builders. The only folder that names the MLIR bindings.
+
+pub mod common;
+pub mod cpu;

@@ -1,0 +1,98 @@
+//! Which machine the code is for.
+
+use crate::error::Error;
+
+/// What the emitter and LLVM must know about a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As given, resolved: `cpu:x86-64-v4`.
+    pub name: String,
+    /// LLVM's triple.
+    pub triple: String,
+    /// LLVM's name of the processor.
+    pub cpu: String,
+    /// Features beyond the processor's, in LLVM's spelling.
+    pub llvm_features: String,
+    /// Features that the code needs, for the manifest.
+    pub features: Vec<String>,
+    /// Bytes of a vector register.
+    pub vector_bytes: usize,
+    /// Registers that hold vectors.
+    pub vector_registers: usize,
+}
+
+/// One level of the x86-64 instruction set.
+struct Level {
+    name: &'static str,
+    features: &'static [&'static str],
+    vector_bytes: usize,
+    vector_registers: usize,
+}
+
+const V3: Level = Level { name: "x86-64-v3", features: &["avx2", "fma", "bmi2", "f16c"], vector_bytes: 32, vector_registers: 16 };
+const V4: Level = Level {
+    name: "x86-64-v4",
+    features: &["avx2", "fma", "bmi2", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+    vector_bytes: 64,
+    vector_registers: 32,
+};
+
+impl Level {
+    fn target(&self, cpu: &str) -> Target {
+        Target {
+            name: format!("cpu:{}", self.name),
+            triple: "x86_64-unknown-linux-gnu".to_owned(),
+            cpu: cpu.to_owned(),
+            // Some processors with the wide registers ask for the narrow ones; the emitter has chosen already.
+            llvm_features: "-prefer-256-bit".to_owned(),
+            features: self.features.iter().map(|f| (*f).to_owned()).collect(),
+            vector_bytes: self.vector_bytes,
+            vector_registers: self.vector_registers,
+        }
+    }
+}
+
+impl Target {
+    /// `cpu` (the machine at hand), `cpu:x86-64-v3` or `cpu:x86-64-v4`.
+    pub fn parse(text: &str) -> Result<Target, Error> {
+        match text {
+            "cpu" => Target::host(),
+            "cpu:x86-64-v3" => Ok(V3.target(V3.name)),
+            "cpu:x86-64-v4" => Ok(V4.target(V4.name)),
+            _ => Err(Error::user(format!("there is no target `{text}`; targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4`"))),
+        }
+    }
+
+    /// The best level that this machine has. The instructions are those of the level, so that the artifact runs wherever the
+    /// manifest's features are.
+    #[cfg(target_arch = "x86_64")]
+    fn host() -> Result<Target, Error> {
+        let has_v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
+        let has_v4 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match (has_v4, has_v3) {
+            (true, _) => Ok(V4.target(V4.name)),
+            (false, true) => Ok(V3.target(V3.name)),
+            _ => Err(Error::user("this machine has no AVX2 and FMA, which every target needs")),
+        }
+    }
+
+    /// No level of this machine is known.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn host() -> Result<Target, Error> {
+        Err(Error::user("only x86-64 machines are supported; name a target, as in `cpu:x86-64-v3`"))
+    }
+
+    /// Single-precision lanes of a vector register.
+    pub fn lanes(&self) -> usize {
+        self.vector_bytes / 4
+    }
+
+    /// Columns of a weight panel: two vectors.
+    pub fn panel(&self) -> usize {
+        2 * self.lanes()
+    }
+}
