@@ -1,7 +1,9 @@
 //! `braid import`: the configuration of a checkpoint becomes a spec and a weight map. What the keys of a configuration mean is data of
 //! the library (`import/*.yaml`); nothing here knows a model.
 
+pub mod bind;
 mod eval;
+mod layout;
 mod rule;
 mod syntax;
 mod value;

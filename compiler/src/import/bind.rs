@@ -1,0 +1,314 @@
+//! Weight maps: which tensor of a checkpoint, and which of its elements, each parameter of a model is.
+//!
+//! A map names parameters by patterns of their paths (`layers.{i}.attn.wq`) and tensors by templates with the same
+//! placeholders. Expressions compute with the compile-time parameters of the model, the map's own `let`s and the sizes of
+//! the parameter's axes.
+
+use super::eval::Scope;
+use super::layout::{self, Item};
+use super::value::Value;
+use braid_dsl::model::{Axis, Constant, Param, Size};
+use braid_runtime::artifact::{Binding, Param as Bound};
+use serde::Deserialize;
+
+#[cfg(test)]
+#[path = "bind_tests.rs"]
+mod tests;
+
+/// A weight map as written.
+#[derive(Clone, Debug)]
+pub struct WeightMap {
+    lets: Vec<(String, String)>,
+    entries: Vec<(String, Entry)>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    tensor: Option<String>,
+    /// Older and newer names of one tensor: the first that a checkpoint has.
+    tensors: Option<Vec<String>>,
+    axes: Option<String>,
+    stack: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, rename = "let")]
+    lets: serde_yaml::Mapping,
+    params: serde_yaml::Mapping,
+}
+
+/// What is wrong with a weight map.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// It cannot be read.
+    #[error("the weight map cannot be read: {0}")]
+    Yaml(String),
+    /// A parameter has no entry.
+    #[error("parameter `{path}` has no entry in the weight map")]
+    Unmapped {
+        /// The parameter.
+        path: String,
+    },
+    /// An entry does not fit its parameter.
+    #[error("parameter `{path}`, weight map entry `{entry}`: {what}")]
+    Misfit {
+        /// The parameter.
+        path: String,
+        /// The entry's pattern.
+        entry: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl WeightMap {
+    /// Reads a map.
+    ///
+    /// # Errors
+    /// A text that is not YAML or not a weight map.
+    pub fn parse(text: &str) -> Result<WeightMap, BindError> {
+        let unread = |error: serde_yaml::Error| BindError::Yaml(error.to_string());
+        let file: File = serde_yaml::from_str(text).map_err(unread)?;
+        let named = |key: serde_yaml::Value| serde_yaml::from_value::<String>(key).map_err(unread);
+        let lets = file.lets.into_iter().map(|(key, value)| Ok((named(key)?, expression(value)?)));
+        let entries = file.params.into_iter().map(|(key, value)| {
+            let key = named(key)?;
+            let entry = serde_yaml::from_value(value).map_err(|error| BindError::Yaml(format!("`{key}`: {error}")))?;
+            Ok((key, entry))
+        });
+        Ok(WeightMap { lets: lets.collect::<Result<_, _>>()?, entries: entries.collect::<Result<_, _>>()? })
+    }
+
+    /// Binds every parameter; `constants` are the model's compile-time parameters.
+    ///
+    /// # Errors
+    /// Everything that is wrong, parameter by parameter.
+    pub fn bind(&self, axes: &[Axis], params: &[Param], constants: &[(String, Constant)]) -> Result<Vec<Bound>, Vec<BindError>> {
+        let known = self.known(constants);
+        let (mut bound, mut errors) = (Vec::new(), Vec::new());
+        for mut param in unbound(axes, params) {
+            match self.binding(&param, &known) {
+                Ok(binding) => {
+                    param.binding = Some(binding);
+                    bound.push(param);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(bound) } else { Err(errors) }
+    }
+
+    /// The map's own names, then the model's. A `let` that needs what this model lacks is left out: using it is the error.
+    fn known(&self, constants: &[(String, Constant)]) -> Vec<(String, Value)> {
+        let constants: Vec<_> = constants.iter().map(|(name, value)| (name.clone(), constant(value))).collect();
+        let config = Value::Object(constants.clone());
+        let scope = Scope::new(&config, &self.lets);
+        let lets = self.lets.iter().filter_map(|(name, _)| Some((name.clone(), scope.eval(name).ok()?)));
+        lets.chain(constants).collect()
+    }
+
+    fn binding(&self, param: &Bound, known: &[(String, Value)]) -> Result<Binding, BindError> {
+        let exact = self.entries.iter().find(|(pattern, _)| *pattern == param.path).map(|found| (found, vec![]));
+        let by_pattern = || self.entries.iter().find_map(|found| Some((found, matched(&found.0, &param.path)?)));
+        let Some(((pattern, entry), holes)) = exact.or_else(by_pattern) else {
+            return Err(BindError::Unmapped { path: param.path.clone() });
+        };
+        let sizes = param.axes.iter().zip(&param.shape).map(|(axis, size)| (plain(axis).to_string(), Value::Int(*size as i64)));
+        let names = Names(Value::Object(holes.into_iter().chain(sizes).chain(known.iter().cloned()).collect()));
+        let misfit = |what| BindError::Misfit { path: param.path.clone(), entry: pattern.clone(), what };
+        entry.resolve(param, &names).map_err(misfit)
+    }
+}
+
+fn expression(value: serde_yaml::Value) -> Result<String, BindError> {
+    match value {
+        serde_yaml::Value::String(text) => Ok(text),
+        serde_yaml::Value::Number(number) => Ok(number.to_string()),
+        _ => Err(BindError::Yaml("a `let` is an expression".into())),
+    }
+}
+
+fn constant(value: &Constant) -> Value {
+    match value {
+        Constant::Int(n) => Value::Int(*n),
+        Constant::Float(x) => Value::Float(*x),
+        Constant::Bool(b) => Value::Bool(*b),
+        Constant::Text(s) => Value::Text(s.clone()),
+        Constant::List(items) => Value::List(items.iter().map(constant).collect()),
+    }
+}
+
+/// The parameters of a model that has no weight map.
+pub fn unbound(axes: &[Axis], params: &[Param]) -> Vec<Bound> {
+    let size = |size| match size {
+        Size::Fixed(n) => n,
+        Size::Seq => 0,
+    };
+    let of = |param: &Param| {
+        let own: Vec<&Axis> = param.axes.iter().filter_map(|id| axes.get(id.0 as usize)).collect();
+        let names = own.iter().map(|axis| axis.name.clone()).collect();
+        let shape = own.iter().map(|axis| size(axis.size)).collect();
+        Bound { path: param.path.clone(), axes: names, shape, binding: None }
+    };
+    params.iter().map(of).collect()
+}
+
+/// An axis as the text spells it, without the suffix of a renamed local.
+fn plain(axis: &str) -> &str {
+    axis.split('\'').next().unwrap_or(axis)
+}
+
+/// The numbers for the placeholders of a pattern, if it names the path.
+fn matched(pattern: &str, path: &str) -> Option<Vec<(String, Value)>> {
+    let Some((before, rest)) = pattern.split_once('{') else {
+        return (pattern == path).then(Vec::new);
+    };
+    let (name, after) = rest.split_once('}')?;
+    let tail = path.strip_prefix(before)?;
+    let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+    let number: i64 = tail[..end].parse().ok()?;
+    let mut holes = matched(after, &tail[end..])?;
+    holes.insert(0, (name.to_string(), Value::Int(number)));
+    Some(holes)
+}
+
+/// What expressions of one entry can name.
+struct Names(Value);
+
+impl Names {
+    fn number(&self, text: &str) -> Result<usize, String> {
+        let value = Scope::new(&self.0, &[]).eval(text)?;
+        let whole = match value {
+            Value::Int(n) => usize::try_from(n).ok(),
+            Value::Missing(name) => return Err(format!("`{name}` in `{text}` is not a parameter of the model")),
+            _ => None,
+        };
+        whole.ok_or_else(|| format!("`{text}` is {}, not a size", value.text()))
+    }
+
+    /// A template with its placeholders filled.
+    fn fill(&self, template: &str) -> Result<String, String> {
+        let Some((before, rest)) = template.split_once('{') else { return Ok(template.to_string()) };
+        let (hole, after) = rest.split_once('}').ok_or_else(|| format!("`{{` is not closed in `{template}`"))?;
+        Ok(format!("{before}{}{}", self.number(hole)?, self.fill(after)?))
+    }
+
+    fn with(&self, name: &str, number: usize) -> Names {
+        let Value::Object(members) = &self.0 else { return Names(self.0.clone()) };
+        let mut all = vec![(name.to_string(), Value::Int(number as i64))];
+        all.extend(members.iter().cloned());
+        Names(Value::Object(all))
+    }
+}
+
+impl Entry {
+    fn resolve(&self, param: &Bound, names: &Names) -> Result<Binding, String> {
+        let stack = self.stack.as_deref().map(|text| stacked(text, param)).transpose()?;
+        let template = match (&self.tensor, &self.tensors) {
+            (Some(tensor), None) => tensor.clone(),
+            (None, Some(list)) if !list.is_empty() => list.join("|"),
+            _ => return Err("give either `tensor` or `tensors`".into()),
+        };
+        let tensors = match stack {
+            Some((axis, name)) => (0..param.shape[axis]).map(|n| names.with(name, n).fill(&template)).collect(),
+            None => names.fill(&template).map(|one| vec![one]),
+        }?;
+        let stacked = stack.map(|(axis, _)| axis);
+        let dims = match &self.axes {
+            Some(text) => layout::parse(text).map_err(|what| format!("axes `{text}`: {what}"))?,
+            None => declared(param, stacked),
+        };
+        let placed = Placed::new(param, &dims, names)?;
+        let strides = placed.strides(param, stacked)?;
+        Ok(Binding { tensors, stacked, shape: placed.shape, offset: placed.offset, strides })
+    }
+}
+
+/// `experts as e`: the axis and the placeholder that counts it.
+fn stacked<'a>(text: &'a str, param: &Bound) -> Result<(usize, &'a str), String> {
+    let (axis, name) = text.split_once(" as ").ok_or_else(|| format!("stack `{text}` is not `AXIS as NAME`"))?;
+    Ok((find(param, axis.trim())?, name.trim()))
+}
+
+fn declared(param: &Bound, stacked: Option<usize>) -> Vec<Vec<Item>> {
+    let own = param.axes.iter().enumerate().filter(|(at, _)| Some(*at) != stacked);
+    own.map(|(_, axis)| vec![Item::Axis(axis.clone())]).collect()
+}
+
+/// The place of an axis among the parameter's; a renamed local answers to its plain name.
+fn find(param: &Bound, name: &str) -> Result<usize, String> {
+    let exact = param.axes.iter().position(|axis| axis == name);
+    let renamed = || param.axes.iter().position(|axis| plain(axis) == name);
+    exact.or_else(renamed).ok_or_else(|| format!("`{name}` is not an axis of [{}]", param.axes.join(", ")))
+}
+
+/// A parameter's axes, found in a tensor.
+struct Placed {
+    shape: Vec<usize>,
+    offset: usize,
+    strides: Vec<Option<usize>>,
+}
+
+impl Placed {
+    fn new(param: &Bound, dims: &[Vec<Item>], names: &Names) -> Result<Placed, String> {
+        let mut placed = Placed { shape: vec![], offset: 0, strides: vec![None; param.axes.len()] };
+        let mut step = 1;
+        for dim in dims.iter().rev() {
+            let outer = dim.iter().rev().try_fold(step, |step, item| placed.item(param, item, step, names))?;
+            placed.shape.insert(0, outer / step);
+            step = outer;
+        }
+        Ok(placed)
+    }
+
+    /// Places one factor whose neighbours are `step` apart; gives the step of the next slower factor.
+    fn item(&mut self, param: &Bound, item: &Item, step: usize, names: &Names) -> Result<usize, String> {
+        let size = match item {
+            Item::One => 1,
+            Item::Axis(name) => return self.axis(param, name, step),
+            Item::Fixed { index, count } => {
+                let (at, count) = (names.number(index)?, names.number(count)?);
+                self.start(at, 1, count, step)?
+            }
+            Item::Part { axes, start, total } => {
+                let (at, total) = (names.number(start)?, names.number(total)?);
+                let outer = axes.iter().rev().try_fold(step, |step, axis| self.axis(param, axis, step))?;
+                self.start(at, outer / step, total, step)?
+            }
+        };
+        step.checked_mul(size).ok_or_else(|| "the tensor is too large".to_string())
+    }
+
+    /// `size` of `total` from `at`.
+    fn start(&mut self, at: usize, size: usize, total: usize, step: usize) -> Result<usize, String> {
+        if at.checked_add(size).is_none_or(|end| end > total) {
+            return Err(format!("{size} from {at} do not fit into {total}"));
+        }
+        let offset = at.checked_mul(step).and_then(|more| self.offset.checked_add(more));
+        self.offset = offset.ok_or("the tensor is too large")?;
+        Ok(total)
+    }
+
+    fn axis(&mut self, param: &Bound, name: &str, step: usize) -> Result<usize, String> {
+        let at = find(param, name)?;
+        if self.strides[at].replace(step).is_some() {
+            return Err(format!("axis `{name}` stands twice"));
+        }
+        // A parameter with an empty axis has no elements; any step will do.
+        step.checked_mul(param.shape[at].max(1)).ok_or_else(|| "the tensor is too large".into())
+    }
+
+    /// A stride for every axis; that of the stacked one is 0.
+    fn strides(&self, param: &Bound, stacked: Option<usize>) -> Result<Vec<usize>, String> {
+        let of = |(at, stride): (usize, &Option<usize>)| match (stride, Some(at) == stacked) {
+            (None, true) => Ok(0),
+            (Some(step), false) => Ok(*step),
+            (Some(_), true) => Err(format!("axis `{}` is stacked and cannot stand in `axes`", param.axes[at])),
+            (None, false) => Err(format!("`axes` lacks axis `{}`", param.axes[at])),
+        };
+        self.strides.iter().enumerate().map(of).collect()
+    }
+}
