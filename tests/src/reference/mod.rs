@@ -5,6 +5,7 @@
 //! by `keep` alone. `Wanted` keeps all rows here.
 
 mod carried;
+pub mod checkpoint;
 mod ops;
 pub mod tensor;
 #[cfg(test)]
