@@ -7,6 +7,7 @@ pub mod forms;
 pub mod fuse;
 pub mod graph;
 pub mod import;
+pub mod inspect;
 pub mod llvm;
 pub mod mlir;
 pub mod plan;

@@ -21,8 +21,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libloading", &["runtime/src/"]),
     ("memmap2", &["runtime/src/"]),
     ("codespan_reporting", &["compiler/src/cli/"]),
-    ("clap", &["compiler/src/cli/", "runtime/src/cli", "runtime/src/main.rs"]),
-    ("indicatif", &["compiler/src/cli/", "runtime/src/cli"]),
+    ("clap", &["compiler/src/cli/", "runtime/src/cli/", "runtime/src/main.rs"]),
+    ("indicatif", &["compiler/src/cli/", "runtime/src/cli/"]),
 ];
 
 /// Inside the compiler one knows only what stands before it.
@@ -77,6 +77,9 @@ const ARCHITECTURES: &[&str] = &[
     "hymba",
     "samba",
 ];
+
+/// The one place of the compiler that runs another program, in a temporary folder.
+const LINKER: &str = "compiler/src/llvm/link.rs";
 
 /// What must not be left in a source.
 const LEFTOVERS: &[&str] = &["todo!", "unimplemented!", "#[ignore", "dbg!", "FIXME-", "XXX"];
@@ -160,14 +163,14 @@ fn the_compiler_looks_downward_only() {
 
 #[test]
 fn pure_crates_do_no_input_or_output() {
-    let doors = ["std::fs", "std::env", "println!", "eprintln!", "std::process", "std::net"];
+    let doors = ["std::fs", "std::env::", "println!", "eprintln!", "std::process", "std::net"];
     let pure = |path: &str| {
         path.starts_with("dsl/src/")
             || path.starts_with("stdlib/src/")
-            || (path.starts_with("compiler/src/") && !path.starts_with("compiler/src/cli/") && path != "compiler/src/main.rs")
+            || (path.starts_with("compiler/src/") && !path.starts_with("compiler/src/cli/") && path != "compiler/src/main.rs" && path != LINKER)
     };
     let mut complaints = Vec::new();
-    for file in files(&["rs"]).iter().filter(|f| pure(&f.path)) {
+    for file in files(&["rs"]).iter().filter(|f| pure(&f.path) && !f.path.ends_with("/tests.rs")) {
         let before_tests = file.text.split("#[cfg(test)]").next().unwrap_or_default();
         for (line, text) in before_tests.lines().enumerate().filter(|(_, l)| code_line(l)) {
             for door in doors.iter().filter(|d| text.contains(**d)) {

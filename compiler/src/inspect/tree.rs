@@ -186,7 +186,8 @@ fn first(model: &Model, own: &[Own], id: ScopeId) -> usize {
 }
 
 fn mark(model: &Model, value: &Value) -> Option<&'static str> {
-    let contracted = || value.args.first().is_some_and(|a| matches!(model.values[a.0 as usize].op, Op::Binary(braid_dsl::model::Binary::Mul)));
+    let contracted =
+        || value.args.first().is_some_and(|a| matches!(model.values[a.0 as usize].op, Op::Binary(braid_dsl::model::Binary::Mul)));
     match &value.op {
         Op::Attend(_) => Some("attend"),
         Op::Recur(_) => Some("recur"),
@@ -204,7 +205,9 @@ fn reads_param(model: &Model, product: usize) -> bool {
     let rooted = |mut at: usize| loop {
         match &model.values[at] {
             Value { op: Op::Param(_), .. } => return true,
-            Value { op: Op::Gather(_) | Op::Rename(..) | Op::Slice { .. } | Op::Split(..) | Op::Merge(..), args, .. } => at = args[0].0 as usize,
+            Value { op: Op::Gather(_) | Op::Rename(..) | Op::Slice { .. } | Op::Split(..) | Op::Merge(..), args, .. } => {
+                at = args[0].0 as usize
+            }
             _ => return false,
         }
     };
@@ -212,17 +215,18 @@ fn reads_param(model: &Model, product: usize) -> bool {
 }
 
 fn kind(own: &BTreeSet<&'static str>, children: &[Part]) -> Kind {
-    let has = |op: &str, kinds: &[Kind]| own.contains(op) || children.iter().any(|c| kinds.contains(&c.kind));
-    match () {
-        () if has("attend", &[Kind::Hybrid]) && has("recur", &[Kind::Recurrence, Kind::Hybrid]) => Kind::Hybrid,
-        () if has("attend", &[Kind::Attention]) && has("recur", &[Kind::Recurrence]) => Kind::Hybrid,
-        () if has("attend", &[Kind::Attention]) => Kind::Attention,
-        () if has("recur", &[Kind::Recurrence]) => Kind::Recurrence,
-        () if has("top", &[Kind::Routed]) => Kind::Routed,
-        () if has("conv", &[Kind::Convolution]) => Kind::Convolution,
-        () if has("dense", &[Kind::Dense]) => Kind::Dense,
-        () if has("gather", &[Kind::Lookup]) => Kind::Lookup,
-        () => Kind::Pointwise,
+    let has = |op: &str, kind: Kind| own.contains(op) || children.iter().any(|c| c.kind == kind);
+    let both = children.iter().any(|c| c.kind == Kind::Hybrid);
+    let (attends, recurs) = (both || has("attend", Kind::Attention), both || has("recur", Kind::Recurrence));
+    match (attends, recurs) {
+        (true, true) => Kind::Hybrid,
+        (true, false) => Kind::Attention,
+        (false, true) => Kind::Recurrence,
+        _ if has("top", Kind::Routed) => Kind::Routed,
+        _ if has("conv", Kind::Convolution) => Kind::Convolution,
+        _ if has("dense", Kind::Dense) => Kind::Dense,
+        _ if has("gather", Kind::Lookup) => Kind::Lookup,
+        _ => Kind::Pointwise,
     }
 }
 
@@ -236,7 +240,9 @@ fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
             let cache = |name: &str, n| Memory { name: name.into(), elements: operand(n), reach };
             vec![cache("keys", 1), cache("values", 2)]
         }
-        Op::Conv(width) => vec![fixed("window", (elements(model, &[*width]).saturating_sub(1)) * elements(model, &value.ty.axes))],
+        Op::Conv(width) => {
+            vec![fixed("window", (elements(model, &[*width]).saturating_sub(1)) * elements(model, &value.ty.axes))]
+        }
         Op::Shift(by) => vec![fixed("shift", *by as u64 * elements(model, &value.ty.axes))],
         _ => Vec::new(),
     }
@@ -303,7 +309,7 @@ impl Ends {
             let reader: Vec<usize> = ancestors(value.scope).collect();
             for arg in &value.args {
                 let made = &model.values[arg.0 as usize];
-                if !model.has_rows(&made.ty) {
+                if !has_sequence(model, &made.ty) {
                     continue;
                 }
                 let maker: Vec<usize> = ancestors(made.scope).collect();
@@ -325,16 +331,6 @@ impl Ends {
         part.input = self.input[part.id.0 as usize].clone();
         part.output = self.output[part.id.0 as usize].clone();
         part.children.iter_mut().for_each(|c| self.fill(c));
-    }
-}
-
-trait Rows {
-    fn has_rows(&self, ty: &Type) -> bool;
-}
-
-impl Rows for Model {
-    fn has_rows(&self, ty: &Type) -> bool {
-        has_sequence(self, ty)
     }
 }
 
