@@ -55,6 +55,6 @@ mod tests {
             let say = |runs: &[Run]| runs.iter().map(|r| format!("{}{}", letters[r.first], r.length)).collect::<String>();
             format!("{}x {}+{}", stack.times, say(&stack.pattern), say(&stack.rest))
         };
-        assert_eq!(["aaaa", "aabaab", "ababa", "aab", ""].map(text), ["4x a1+", "2x a2b1+", "2x a1b1+ 1a1", "1x a2b1+", "1x +"]);
+        assert_eq!(["aaaa", "aabaab", "ababa", "aab", ""].map(text), ["4x a1+", "2x a2b1+", "2x a1b1+a1", "1x a2b1+", "1x +"]);
     }
 }
