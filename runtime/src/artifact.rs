@@ -4,6 +4,17 @@
 //! `manifest (JSON) · manifest length (u64 LE) · FNV-1a-64 of all bytes before this field (u64 LE) · format version (u32 LE) · "BRAIDART"`.
 //! The library exports `braid_prepare`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
 
+mod check;
+mod features;
+mod file;
+mod header;
+
+pub use features::{host_features, missing_feature};
+#[cfg(feature = "run")]
+pub(crate) use file::fnv1a;
+pub use file::{ArtifactError, decode, encode, write};
+pub use header::header;
+
 use serde::{Deserialize, Serialize};
 
 /// The last eight bytes of every artifact.

@@ -1,2 +1,36 @@
 //! Runs Braid artifacts: no graph, no MLIR, no LLVM.
+//!
+//! `checkpoint` (safetensors files) becomes `weights` (one packed blob), `load` turns a file into an `Artifact`, a `session` holds
+//! the memory of some sequences and feeds tokens through the artifact's entries (on the threads of `cpu::pool`), `generate`
+//! chooses the next token (`sample`) and `tokenizer` makes text of it. `verify` compares all that with golden files, and `cli` is
+//! the command line, for `braid-run` and `braid` alike.
+//!
+//! Without the feature `run` only [`artifact`], the contract with the compiler, is left.
+
 pub mod artifact;
+
+#[cfg(feature = "run")]
+mod buffer;
+#[cfg(feature = "run")]
+pub mod checkpoint;
+#[cfg(feature = "run")]
+pub mod cpu;
+#[cfg(feature = "run")]
+pub mod error;
+#[cfg(feature = "run")]
+pub mod load;
+#[cfg(feature = "run")]
+pub mod progress;
+#[cfg(feature = "run")]
+pub mod session;
+#[cfg(feature = "run")]
+pub mod weights;
+
+#[cfg(feature = "run")]
+pub use error::{Error, Result};
+#[cfg(feature = "run")]
+pub use load::Artifact;
+#[cfg(feature = "run")]
+pub use session::{Feed, Session, Settings, Snapshot, Wanted};
+#[cfg(feature = "run")]
+pub use weights::Weights;

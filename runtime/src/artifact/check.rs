@@ -1,0 +1,128 @@
+//! What every manifest promises. Checked when an artifact is written and when it is read, so that the rest may rely on it:
+//!
+//! - sizes multiply without overflow; no axis is empty
+//! - a binding has one stride for each axis and stays inside the checkpoint's tensors
+//! - a packed tensor names an existing parameter, lists each of its axes once, and holds as many bytes as its layout needs
+//! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
+//! - states do not leave the slot, at any capacity
+
+use super::{ALIGN, Binding, Layout, Manifest, Packed, Param, State};
+
+/// No count or size may exceed this: 2^46 bytes, so that products of two checked numbers fit.
+const LIMIT: usize = 1 << 46;
+
+type Checked = Result<(), String>;
+
+impl Manifest {
+    /// All rules above; the first one that is broken, as a sentence.
+    pub fn check(&self) -> Checked {
+        ensure(self.vocab > 0 && self.vocab <= i32::MAX as usize, || "`vocab` is out of range".into())?;
+        ensure(self.max_rows > 0 && self.max_rows <= 1 << 24, || "`max_rows` is out of range".into())?;
+        let sizes = [
+            ("weights_bytes", self.weights_bytes),
+            ("prepared_bytes", self.prepared_bytes),
+            ("arena_row_bytes", self.arena_row_bytes),
+            ("scratch_bytes", self.scratch_bytes),
+            ("state_fixed_bytes", self.state_fixed_bytes),
+            ("state_position_bytes", self.state_position_bytes),
+        ];
+        sizes.iter().try_for_each(|(name, size)| ensure(*size <= LIMIT, || format!("`{name}` is out of range")))?;
+        self.params.iter().try_for_each(|param| param.check().map_err(|what| format!("parameter `{}`: {what}", param.path)))?;
+        self.check_packed()?;
+        self.states.iter().try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))
+    }
+
+    fn check_packed(&self) -> Checked {
+        let mut end = 0;
+        for packed in &self.packed {
+            let param = self.params.get(packed.param).ok_or("a packed tensor of no parameter")?;
+            let here = |what: String| format!("packed `{}`: {what}", param.path);
+            packed.check(param).map_err(here)?;
+            ensure(packed.offset >= end, || here("overlaps the one before".into()))?;
+            end = packed.offset.checked_add(packed.bytes).ok_or_else(|| here("size overflow".into()))?;
+            ensure(end <= self.weights_bytes, || here("leaves the blob".into()))?;
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, state: &State) -> Checked {
+        ensure(matches!(state.element_bytes, 1 | 2 | 4), || format!("elements of {} bytes", state.element_bytes))?;
+        let whole = [state.fixed_offset, state.position_offset, state.fixed_bytes, state.position_bytes];
+        ensure(whole.iter().all(|bytes| *bytes <= LIMIT && bytes % state.element_bytes == 0), || "broken elements".into())?;
+        let fixed = state.fixed_offset + state.fixed_bytes;
+        let position = state.position_offset + state.position_bytes;
+        ensure(fixed <= self.state_fixed_bytes && position <= self.state_position_bytes, || "leaves the slot".into())
+    }
+}
+
+impl Param {
+    /// How many numbers it has.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn check(&self) -> Checked {
+        ensure(self.axes.len() == self.shape.len(), || "axes and shape differ in length".into())?;
+        product(&self.shape)?;
+        self.binding.as_ref().map_or(Ok(()), |binding| binding.check(&self.shape))
+    }
+}
+
+impl Binding {
+    fn check(&self, shape: &[usize]) -> Checked {
+        ensure(self.strides.len() == shape.len(), || "one stride for each axis is needed".into())?;
+        let tensors = match self.stacked {
+            None => 1,
+            Some(axis) => *shape.get(axis).ok_or("stacked along no axis")?,
+        };
+        ensure(self.tensors.len() == tensors, || format!("{} tensors where {tensors} are needed", self.tensors.len()))?;
+        ensure(self.stacked.is_none_or(|axis| self.strides[axis] == 0), || "the stacked axis has a stride".into())?;
+        let count = product(&self.shape)?;
+        let steps = self.strides.iter().zip(shape).try_fold(self.offset, |last, (stride, size)| {
+            stride.checked_mul(size.checked_sub(1)?).and_then(|step| last.checked_add(step))
+        });
+        ensure(steps.is_some_and(|last| last < count), || "reads past the checkpoint's tensor".into())
+    }
+}
+
+impl Packed {
+    fn check(&self, param: &Param) -> Checked {
+        ensure(self.offset.is_multiple_of(ALIGN), || "not aligned".into())?;
+        let mut axes = self.layout.axes();
+        axes.sort_unstable();
+        ensure(axes.iter().copied().eq(0..param.shape.len()), || "the layout must list each axis once".into())?;
+        let needed = self.layout.elements(&param.shape).and_then(|count| count.checked_mul(self.dtype.bytes()));
+        ensure(needed.is_some_and(|needed| needed <= self.bytes), || format!("{} bytes are too few", self.bytes))
+    }
+}
+
+impl Layout {
+    /// All axes, slowest first.
+    pub fn axes(&self) -> Vec<usize> {
+        match self {
+            Self::Dense(order) => order.clone(),
+            Self::Panels { batch, k, n, .. } => [&batch[..], n, k].concat(),
+        }
+    }
+
+    /// Numbers that a parameter of this shape takes, padding included; `None` if that is not a size.
+    pub fn elements(&self, shape: &[usize]) -> Option<usize> {
+        let size = |axes: &[usize]| axes.iter().try_fold(1usize, |product, axis| product.checked_mul(*shape.get(*axis)?));
+        match self {
+            Self::Dense(order) => size(order),
+            Self::Panels { batch, k, n, width } => {
+                let panels = size(n)?.checked_next_multiple_of(*width)?;
+                panels.checked_mul(size(k)?)?.checked_mul(size(batch)?)
+            }
+        }
+    }
+}
+
+fn product(shape: &[usize]) -> Result<usize, String> {
+    let count = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)).filter(|count| *count <= LIMIT);
+    count.filter(|count| *count > 0).ok_or_else(|| format!("shape {shape:?} is empty or too large"))
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}

@@ -1,0 +1,88 @@
+//! The C header that lies beside an artifact: the interface, then this model's sizes and states.
+
+use super::{Manifest, State};
+use std::fmt::Write;
+
+/// The interface without a model.
+const INTERFACE: &str = include_str!("../../include/braid.h");
+/// Where the model's part goes.
+const MARK: &str = "/*@model@*/\n";
+
+/// The C header of an artifact.
+pub fn header(manifest: &Manifest) -> String {
+    INTERFACE.replacen(MARK, &model(manifest), 1)
+}
+
+fn model(manifest: &Manifest) -> String {
+    let mut text = format!("/* Model {}, target {}. */\n", comment(&manifest.model), comment(&manifest.target));
+    let numbers = [
+        ("VOCAB", manifest.vocab, "floats in a row of output"),
+        ("MAX_ROWS", manifest.max_rows, "most rows of one segment in one call"),
+        ("WEIGHTS_BYTES", manifest.weights_bytes, "the packed weights"),
+        ("PREPARED_BYTES", manifest.prepared_bytes, "filled by braid_prepare"),
+        ("ARENA_ROW_BYTES", manifest.arena_row_bytes, "for each row of rows_capacity"),
+        ("SCRATCH_BYTES", manifest.scratch_bytes, "for each thread"),
+        ("STATE_FIXED_BYTES", manifest.state_fixed_bytes, "one sequence's states, whatever the capacity"),
+        ("STATE_POSITION_BYTES", manifest.state_position_bytes, "and for each position of capacity"),
+        ("STATES", manifest.states.len(), "entries of braid_states"),
+    ];
+    for (name, value, what) in numbers {
+        line(&mut text, format_args!("#define BRAID_{name} INT64_C({value}) /* {what} */"));
+    }
+    text += STATES;
+    manifest.states.iter().for_each(|state| line(&mut text, format_args!("  {},", entry(state))));
+    if manifest.states.is_empty() {
+        text += "  {0},\n";
+    }
+    text + RESET
+}
+
+const STATES: &str = "\n/* Caches and states of one sequence. */\nstatic const BraidState braid_states[] = {\n";
+
+const RESET: &str = "};
+
+/* Makes a slot's states those of a sequence that has seen nothing. */
+static inline void braid_slot_reset(uint8_t *slot, int64_t capacity) {
+  for (int64_t i = 0; i < BRAID_STATES; i++) {
+    const BraidState *state = &braid_states[i];
+    uint8_t *bytes = slot + state->fixed_offset + state->position_offset * capacity;
+    int64_t count = state->fixed_bytes + state->position_bytes * capacity;
+    for (int64_t byte = 0; byte < count; byte++)
+      bytes[byte] = (uint8_t)(state->init_bits >> (8 * (byte % state->element_bytes)));
+  }
+}
+
+";
+
+/// One row of `braid_states`, after a comment with its axes.
+fn entry(state: &State) -> String {
+    let axes: Vec<_> = state.axes.iter().map(|(name, size)| format!("{name} {size}")).collect();
+    format!(
+        "/* [{}] */ {{{}, {}, {}, {}, {}, {}, {}, {:#x}u}}",
+        comment(&axes.join(", ")),
+        quoted(&state.name),
+        quoted(&state.kind),
+        state.element_bytes,
+        state.fixed_offset,
+        state.position_offset,
+        state.fixed_bytes,
+        state.position_bytes,
+        state.init_bits
+    )
+}
+
+/// Keeps a name from ending the comment that it stands in.
+fn comment(text: &str) -> String {
+    text.replace("*/", "* /").replace(['\n', '\r'], " ")
+}
+
+/// A C string literal; names are identifiers and dots, anything else becomes `_`.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-/' ".contains(c) { c } else { '_' };
+    format!("\"{}\"", text.chars().map(plain).collect::<String>())
+}
+
+/// Writing to a `String` cannot fail.
+fn line(text: &mut String, line: std::fmt::Arguments) {
+    let _ = writeln!(text, "{line}");
+}

@@ -1,0 +1,158 @@
+//! The safetensors format: header length (u64 LE), JSON header, numbers.
+//!
+//! A header that passes promises: every tensor has as many bytes as its type and shape say, tensors follow each other without
+//! overlap or holes, and the last ends where the file ends.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Largest header that is believed, as in other readers of the format.
+const LARGEST: usize = 100_000_000;
+
+/// Storage of a tensor in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the types")]
+pub enum Kind {
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    /// Known to the format, but nothing here reads it.
+    Other(&'static str, usize),
+}
+
+impl Kind {
+    /// All types of the format, with their size in bytes.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "I64" => Self::I64,
+            "I32" => Self::I32,
+            "F64" => Self::Other("F64", 8),
+            "U64" => Self::Other("U64", 8),
+            "U32" => Self::Other("U32", 4),
+            "I16" => Self::Other("I16", 2),
+            "U16" => Self::Other("U16", 2),
+            "I8" => Self::Other("I8", 1),
+            "U8" => Self::Other("U8", 1),
+            "BOOL" => Self::Other("BOOL", 1),
+            "F8_E4M3" => Self::Other("F8_E4M3", 1),
+            "F8_E5M2" => Self::Other("F8_E5M2", 1),
+            "F8_E8M0" => Self::Other("F8_E8M0", 1),
+            _ => return None,
+        })
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Other(_, bytes) => bytes,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::I64 => "I64",
+            Self::I32 => "I32",
+            Self::Other(name, _) => name,
+        })
+    }
+}
+
+/// Where a tensor is in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Storage.
+    pub kind: Kind,
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// In the file.
+    pub bytes: Range<usize>,
+}
+
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+/// The tensors of a file's bytes, or what is wrong with them.
+pub fn parse(file: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
+    let length = file.first_chunk::<8>().ok_or("shorter than a safetensors header: not a safetensors file, or truncated")?;
+    let length = u64::from_le_bytes(*length);
+    let end = usize::try_from(length).ok().filter(|length| *length <= LARGEST);
+    let end = end.ok_or_else(|| format!("a header of {length} bytes: not a safetensors file"))? + 8;
+    let header = file.get(8..end);
+    let header = header.ok_or_else(|| format!("truncated: a header of {length} bytes in a file of {}", file.len()))?;
+    let json: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(header).map_err(|error| format!("the header is not safetensors JSON: {error}"))?;
+    let mut tensors = BTreeMap::new();
+    for (name, value) in json {
+        if name != "__metadata__" {
+            let info = tensor(value, end).map_err(|what| format!("tensor `{name}`: {what}"))?;
+            tensors.insert(name, info);
+        }
+    }
+    contiguous(&tensors, end, file.len())?;
+    Ok(tensors)
+}
+
+fn tensor(value: serde_json::Value, start: usize) -> Result<TensorInfo, String> {
+    let entry: Entry = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    let kind = Kind::named(&entry.dtype).ok_or_else(|| format!("unknown type `{}`", entry.dtype))?;
+    let needed = entry.shape.iter().try_fold(kind.bytes(), |bytes, size| bytes.checked_mul(*size));
+    let (begin, end) = entry.data_offsets;
+    if needed.is_none() || end.checked_sub(begin) != needed {
+        return Err(format!("offsets {begin} to {end} do not fit {kind} {:?}", entry.shape));
+    }
+    match (begin.checked_add(start), end.checked_add(start)) {
+        (Some(begin), Some(end)) => Ok(TensorInfo { kind, shape: entry.shape, bytes: begin..end }),
+        _ => Err(format!("offsets {begin} to {end} are out of range")),
+    }
+}
+
+fn contiguous(tensors: &BTreeMap<String, TensorInfo>, start: usize, end: usize) -> Result<(), String> {
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.sort_by_key(|(_, info)| (info.bytes.start, info.bytes.end));
+    let (mut at, mut before) = (start, "the header");
+    for (name, info) in order {
+        if info.bytes.end > end {
+            return Err(format!("truncated: tensor `{name}` ends at byte {} of a file of {end}", info.bytes.end));
+        }
+        if info.bytes.start != at {
+            let how = if info.bytes.start < at { "overlaps" } else { "leaves a hole after" };
+            return Err(format!("tensor `{name}` {how} {before}"));
+        }
+        (at, before) = (info.bytes.end, name);
+    }
+    if at == end { Ok(()) } else { Err(format!("{} bytes after the last tensor", end - at)) }
+}
+
+/// Writes a safetensors file of f32 tensors: `(name, shape, numbers)`.
+pub fn write(out: &mut impl std::io::Write, tensors: &[(&str, &[usize], &[f32])]) -> std::io::Result<()> {
+    let mut header = serde_json::Map::new();
+    let mut at = 0;
+    for (name, shape, numbers) in tensors {
+        let end = at + numbers.len() * 4;
+        header.insert((*name).into(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]}));
+        at = end;
+    }
+    let mut json = serde_json::to_vec(&header)?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    out.write_all(&(json.len() as u64).to_le_bytes())?;
+    out.write_all(&json)?;
+    let numbers = tensors.iter().flat_map(|(_, _, numbers)| numbers.iter());
+    numbers.copied().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+}

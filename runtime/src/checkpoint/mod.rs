@@ -1,0 +1,139 @@
+//! Checkpoints: one or several memory-mapped safetensors files, every header checked before a number is read.
+
+mod header;
+
+pub use header::{Kind, TensorInfo, parse, write};
+
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// The tensors of a file or a directory, by name.
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<Mmap>,
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+}
+
+/// One tensor's type, shape and bytes (little-endian, not necessarily aligned).
+#[derive(Clone, Copy)]
+pub struct Tensor<'a> {
+    /// Storage.
+    pub kind: Kind,
+    /// Row-major.
+    pub shape: &'a [usize],
+    /// As many as type and shape say.
+    pub bytes: &'a [u8],
+}
+
+/// The table of a sharded checkpoint.
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+impl Checkpoint {
+    /// Opens a safetensors file, or a directory with `model.safetensors.index.json`, `model.safetensors`, or any safetensors files.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut checkpoint = Self { path: path.into(), files: Vec::new(), tensors: BTreeMap::new() };
+        for file in Self::files(path)? {
+            checkpoint.add(&file)?;
+        }
+        Ok(checkpoint)
+    }
+
+    fn files(path: &Path) -> Result<Vec<PathBuf>> {
+        if !path.metadata().map_err(Error::file("open", path))?.is_dir() {
+            return Ok(vec![path.into()]);
+        }
+        if path.join(INDEX).is_file() {
+            return shards(path);
+        }
+        if path.join(SINGLE).is_file() {
+            return Ok(vec![path.join(SINGLE)]);
+        }
+        let entries = path.read_dir().map_err(Error::file("read", path))?;
+        let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+        files.sort();
+        if files.is_empty() {
+            let hint = "name a directory that holds model.safetensors, or a safetensors file";
+            return Err(Error::Content { path: path.into(), what: "no safetensors files in it".into(), hint });
+        }
+        Ok(files)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let file = std::fs::File::open(path).map_err(Error::file("open", path))?;
+        if file.metadata().map_err(Error::file("read", path))?.len() == 0 {
+            return Err(Error::content(path, "the file is empty"));
+        }
+        // SAFETY: the map is only read. If another process shortens the file meanwhile, the system ends this one; there is no
+        // protection against that short of copying the whole file.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
+        let found = parse(&map).map_err(|what| Error::content(path, what))?;
+        for (name, info) in found {
+            if self.tensors.contains_key(&name) {
+                return Err(Error::content(path, format!("tensor `{name}` is in an earlier file too")));
+            }
+            self.tensors.insert(name, (self.files.len(), info));
+        }
+        self.files.push(map);
+        Ok(())
+    }
+
+    /// File or directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor, if there is one of that name.
+    pub fn get(&self, name: &str) -> Option<Tensor<'_>> {
+        let (file, info) = self.tensors.get(name)?;
+        Some(Tensor { kind: info.kind, shape: &info.shape, bytes: &self.files[*file][info.bytes.clone()] })
+    }
+
+    /// A tensor that must exist.
+    pub fn require(&self, name: &str) -> Result<Tensor<'_>> {
+        self.get(name).ok_or_else(|| Error::content(&self.path, format!("no tensor `{name}`{}", self.near(name))))
+    }
+
+    /// ` (did you mean …?)` with the most similar names, or nothing.
+    pub fn near(&self, name: &str) -> String {
+        let mut found: Vec<_> = self.names().map(|other| (strsim::normalized_levenshtein(name, other), other)).collect();
+        found.retain(|(likeness, _)| *likeness > 0.6);
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let names: Vec<_> = found.iter().take(2).map(|(_, other)| format!("`{other}`")).collect();
+        if names.is_empty() { String::new() } else { format!(" (did you mean {}?)", names.join(" or ")) }
+    }
+}
+
+/// The files that a sharded checkpoint's table names, each once.
+fn shards(path: &Path) -> Result<Vec<PathBuf>> {
+    let table = path.join(INDEX);
+    let text = std::fs::read(&table).map_err(Error::file("read", &table))?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| Error::content(&table, error))?;
+    let mut names: Vec<_> = index.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    for name in &names {
+        let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside || name.is_empty() {
+            return Err(Error::content(&table, format!("`{name}` is not a file inside the checkpoint")));
+        }
+        if !path.join(name).is_file() {
+            let hint = "download the checkpoint completely";
+            return Err(Error::Content { path: table, what: format!("the file `{name}` is missing"), hint });
+        }
+    }
+    Ok(names.into_iter().map(|name| path.join(name)).collect())
+}

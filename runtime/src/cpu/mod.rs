@@ -1,0 +1,3 @@
+//! Running generated code on the processor's cores.
+
+pub mod pool;

@@ -1,0 +1,79 @@
+//! An artifact in memory: verified, loaded, with its three entry points.
+
+use crate::artifact::{self, Call, Entry, Manifest};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// A loaded artifact. Cheap to share; holds no state of any sequence.
+pub struct Artifact {
+    /// What it says about itself; checked.
+    pub manifest: Manifest,
+    path: PathBuf,
+    entries: [Entry; 3],
+    /// Keeps the code of `entries` mapped.
+    _library: libloading::Library,
+}
+
+/// Which entry point of an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Once before all others.
+    Prepare,
+    /// Segments of any length.
+    Prefill,
+    /// One row for each segment.
+    Step,
+}
+
+const SYMBOLS: [&str; 3] = ["braid_prepare", "braid_prefill", "braid_step"];
+
+/// Reads and checks an artifact's manifest without loading its code: works for artifacts of other processors too.
+pub fn manifest(path: &Path) -> Result<Manifest> {
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let (_, manifest) = artifact::decode(&bytes).map_err(|source| Error::Artifact { path: path.into(), source })?;
+    Ok(manifest)
+}
+
+impl Artifact {
+    /// Checks everything that can be checked before a byte of foreign code runs, then loads it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let manifest = Self::check(path)?;
+        // A name without a slash would be searched in the system's library folders.
+        let absolute = path.canonicalize().map_err(Error::file("open", path))?;
+        let failed = |error: libloading::Error| Error::Load { path: path.into(), what: error.to_string() };
+        // SAFETY: loading runs the library's initialisers. The checksum says that these are the bytes `braid build` wrote, and
+        // generated code has no initialisers; whoever runs an artifact trusts it as any program.
+        let library = unsafe { libloading::Library::new(&absolute) }.map_err(failed)?;
+        // SAFETY: a checked artifact of this format version exports the entries with exactly this type.
+        let entry = |name: &str| unsafe { library.get::<Entry>(name.as_bytes()).map(|symbol| *symbol) }.map_err(failed);
+        let entries = [entry(SYMBOLS[0])?, entry(SYMBOLS[1])?, entry(SYMBOLS[2])?];
+        Ok(Self { manifest, path: path.into(), entries, _library: library })
+    }
+
+    fn check(path: &Path) -> Result<Manifest> {
+        let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+        let checked = artifact::decode(&bytes).and_then(|(library, manifest)| {
+            manifest.check_processor(library)?;
+            Ok(manifest)
+        });
+        checked.map_err(|source| Error::Artifact { path: path.into(), source })
+    }
+
+    /// The file it came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs an entry point.
+    ///
+    /// # Safety
+    /// Every pointer of `call` must be valid for the sizes that [`Call`] and the manifest give, token ids must be in range, and
+    /// segments must be disjoint in rows and slots.
+    pub(crate) unsafe fn call(&self, phase: Phase, call: &Call) -> Result<()> {
+        // SAFETY: handed on to the caller.
+        match unsafe { self.entries[phase as usize](call) } {
+            0 => Ok(()),
+            code => Err(Error::Bug { what: format!("`{}` of {} returned {code}", SYMBOLS[phase as usize], self.manifest.model) }),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! `braid-run`.
+fn main() {}

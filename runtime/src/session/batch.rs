@@ -1,0 +1,142 @@
+//! The tables of one call: which rows belong to which sequence, at which position.
+
+use super::{no_slot, states::States};
+use crate::artifact::{Manifest, Segment};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+
+/// Which rows of a feed are to yield logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: only the states matter.
+    None,
+    /// The last: what comes next.
+    Last,
+    /// All of them.
+    All,
+}
+
+/// Tokens that follow what a slot has seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    /// Whose.
+    pub slot: usize,
+    /// At least one.
+    pub tokens: &'a [i32],
+    /// Which logits to return.
+    pub wanted: Wanted,
+}
+
+impl<'a> Feed<'a> {
+    /// All fields.
+    pub fn new(slot: usize, tokens: &'a [i32], wanted: Wanted) -> Self {
+        Self { slot, tokens, wanted }
+    }
+}
+
+/// The tables, allocated once, and how much of them is in use.
+pub(super) struct Batch {
+    pub(super) tokens: Buffer<i32>,
+    pub(super) positions: Buffer<i32>,
+    pub(super) row_segments: Buffer<i32>,
+    pub(super) table: Buffer<Segment>,
+    pub(super) wanted_rows: Buffer<i32>,
+    rows: usize,
+    segments: usize,
+    wanted: usize,
+    capacity: usize,
+}
+
+impl Batch {
+    pub(super) fn new(rows: usize, slots: usize) -> Result<Self> {
+        let table = || Buffer::new(rows, "row tables");
+        Ok(Self {
+            tokens: table()?,
+            positions: table()?,
+            row_segments: table()?,
+            table: Buffer::new(slots, "the segment table")?,
+            wanted_rows: table()?,
+            rows: 0,
+            segments: 0,
+            wanted: 0,
+            capacity: rows,
+        })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn segments(&self) -> usize {
+        self.segments
+    }
+
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Fills the tables after checking that every feed may run; changes nothing of the states.
+    pub(super) fn fill(&mut self, feeds: &[Feed], states: &States, manifest: &Manifest) -> Result<()> {
+        (self.rows, self.segments, self.wanted) = (0, 0, 0);
+        let total: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
+        if feeds.is_empty() || total > self.capacity {
+            let what = format!("a call of {} sequences and {total} rows; at most {} rows fit", feeds.len(), self.capacity);
+            return Err(Error::input(what, "feed at least one token, and long prompts in parts"));
+        }
+        for (index, feed) in feeds.iter().enumerate() {
+            self.check(feed, states, manifest)?;
+            if feed.tokens.len() > manifest.max_rows || feeds[..index].iter().any(|other| other.slot == feed.slot) {
+                let what = format!("slot {} twice in one call, or with more than {} rows", feed.slot, manifest.max_rows);
+                return Err(Error::input(what, "feed long prompts in parts, one after the other"));
+            }
+            self.push(feed, states.position(feed.slot)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a feed (of any length) may follow what its slot has seen.
+    pub(super) fn check(&self, feed: &Feed, states: &States, manifest: &Manifest) -> Result<()> {
+        let wanted = states.position(feed.slot)? + feed.tokens.len();
+        if feed.slot >= states.slots() {
+            return Err(no_slot(feed.slot, states.slots()));
+        }
+        if feed.tokens.is_empty() {
+            return Err(Error::input("an empty sequence: there is nothing to predict from", "give at least one token"));
+        }
+        if wanted > states.limit() {
+            return Err(Error::Context { wanted, capacity: states.limit() });
+        }
+        match feed.tokens.iter().position(|id| *id < 0 || *id as usize >= manifest.vocab) {
+            Some(place) => Err(Error::Token { id: feed.tokens[place].into(), place, vocab: manifest.vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a checked feed. All numbers fit `i32`: rows are at most `capacity`, positions at most [`States::limit`].
+    fn push(&mut self, feed: &Feed, position: usize) {
+        let (first, count) = (self.rows, feed.tokens.len());
+        let rows = first..first + count;
+        self.tokens.slice_mut()[rows.clone()].copy_from_slice(feed.tokens);
+        self.row_segments.slice_mut()[rows.clone()].fill(self.segments as i32);
+        for (offset, cell) in self.positions.slice_mut()[rows.clone()].iter_mut().enumerate() {
+            *cell = (position + offset) as i32;
+        }
+        self.table.slice_mut()[self.segments] =
+            Segment { slot: feed.slot as i32, row: first as i32, rows: count as i32, position: position as i32 };
+        let wanted = match feed.wanted {
+            Wanted::None => rows.end..rows.end,
+            Wanted::Last => rows.end - 1..rows.end,
+            Wanted::All => rows.clone(),
+        };
+        for row in wanted {
+            self.wanted_rows.slice_mut()[self.wanted] = row as i32;
+            self.wanted += 1;
+        }
+        self.rows = rows.end;
+        self.segments += 1;
+    }
+}

@@ -1,0 +1,111 @@
+//! The packed weights in memory, and as a file that maps without further work.
+//!
+//! A packed file is the blob itself (so that a C program maps it and is done), then `manifest's key (u64 LE) · "BRAIDPCK"`.
+
+use super::{Origin, pack};
+use crate::artifact::{ALIGN, Manifest};
+use crate::buffer::Buffer;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use memmap2::Mmap;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// The last bytes of a packed file.
+const MAGIC: &[u8; 8] = b"BRAIDPCK";
+const TRAILER: usize = 16;
+
+/// Where the blob lives.
+pub(super) enum Blob {
+    Memory(Buffer<u8>),
+    File(Mmap),
+}
+
+/// Packed weights. Shared by all sessions of a model.
+pub struct Weights {
+    blob: Blob,
+    key: u64,
+    length: usize,
+}
+
+impl Weights {
+    /// From `random:SEED`, a packed file, a safetensors file or a checkpoint directory.
+    pub fn open(manifest: &Manifest, from: &str, threads: usize, progress: &Progress) -> Result<Self> {
+        if let Some(seed) = from.strip_prefix("random:") {
+            let seed = seed.parse().map_err(|_| Error::input(format!("`{seed}` is not a seed"), "for example `random:1`"))?;
+            return Self::pack(manifest, &Origin::Random(seed), threads, progress);
+        }
+        let path = Path::new(from);
+        if is_packed(path)? {
+            return Self::map(manifest, path);
+        }
+        Self::pack(manifest, &Origin::Checkpoint(Checkpoint::open(path)?), threads, progress)
+    }
+
+    /// Packs into memory.
+    pub fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &Progress) -> Result<Self> {
+        let blob = pack::pack(manifest, origin, threads, progress)?;
+        Ok(Self { blob, key: key(manifest), length: manifest.weights_bytes })
+    }
+
+    /// Maps a packed file.
+    fn map(manifest: &Manifest, path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(Error::file("open", path))?;
+        // SAFETY: the map is only read; as for checkpoints, nobody may shorten the file meanwhile.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
+        let length = map.len().saturating_sub(TRAILER);
+        let same = map[length..].first_chunk() == Some(&key(manifest).to_le_bytes());
+        if !same || length != padded(manifest) {
+            return Err(Error::OtherPack { path: path.into() });
+        }
+        Ok(Self { blob: Blob::File(map), key: key(manifest), length: manifest.weights_bytes })
+    }
+
+    /// Writes a packed file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut file = std::fs::File::create(path).map_err(Error::file("write", path))?;
+        let padding = vec![0; self.length.next_multiple_of(ALIGN) - self.length];
+        let parts = [self.bytes(), &padding, &self.key.to_le_bytes(), MAGIC];
+        parts.iter().try_for_each(|part| file.write_all(part)).map_err(Error::file("write", path))
+    }
+
+    /// The blob.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.blob {
+            Blob::Memory(buffer) => buffer.slice(),
+            Blob::File(map) => &map[..self.length],
+        }
+    }
+
+    /// Whether they were packed for this artifact.
+    pub(crate) fn fits(&self, manifest: &Manifest) -> Result<()> {
+        if self.key == key(manifest) && self.length == manifest.weights_bytes {
+            return Ok(());
+        }
+        Err(Error::input("the weights were packed for another artifact", "pack them with this artifact's manifest"))
+    }
+}
+
+/// Bytes of a packed file before its trailer.
+fn padded(manifest: &Manifest) -> usize {
+    manifest.weights_bytes.next_multiple_of(ALIGN)
+}
+
+/// Changes whenever the blob's contents or order would.
+fn key(manifest: &Manifest) -> u64 {
+    let json = serde_json::to_vec(&(&manifest.params, &manifest.packed, manifest.weights_bytes)).unwrap_or_default();
+    crate::artifact::fnv1a(&json)
+}
+
+fn is_packed(path: &Path) -> Result<bool> {
+    let mut file = std::fs::File::open(path).map_err(Error::file("open", path))?;
+    let length = file.metadata().map_err(Error::file("read", path))?;
+    if length.is_dir() || length.len() < TRAILER as u64 {
+        return Ok(false);
+    }
+    let mut end = [0; 8];
+    let read = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end));
+    read.map_err(Error::file("read", path))?;
+    Ok(&end == MAGIC)
+}

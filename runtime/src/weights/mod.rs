@@ -1,0 +1,11 @@
+//! The numbers of a model, packed as its artifact wants them.
+//!
+//! `source` finds every parameter's numbers (in a checkpoint, or random ones), `pack` brings them into the order and precision of
+//! the manifest's `packed` list, and `blob` keeps the result in memory or in a file.
+
+mod blob;
+mod pack;
+mod source;
+
+pub use blob::Weights;
+pub use source::Origin;

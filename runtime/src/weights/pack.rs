@@ -1,0 +1,187 @@
+//! Brings numbers into the order and precision of the blob.
+//!
+//! Every packed tensor is a list of equal *units* (a panel, or a row of the last axis), so the blob splits into disjoint tasks of
+//! some hundred kilobytes each, which threads take in turn.
+
+use super::source::{Load, Reader, Source, sources};
+use super::{Origin, blob::Blob};
+use crate::artifact::{Dtype, Layout, Manifest, Packed};
+use crate::buffer::Buffer;
+use crate::error::Result;
+use crate::progress::Progress;
+use half::bf16;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes that a thread packs at a time.
+const TASK: usize = 512 << 10;
+/// Rows of a panel that are filled while the source's cache lines are warm.
+const BLOCK: usize = 64;
+
+/// Makes the whole blob.
+pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &Progress) -> Result<Blob> {
+    let sources = sources(manifest, origin)?;
+    let mut blob = Buffer::new(manifest.weights_bytes, "the packed weights")?;
+    progress.begin("packing weights", manifest.weights_bytes as u64);
+    let plans: Vec<_> = manifest.packed.iter().map(|packed| Plan::new(manifest, packed, &sources[packed.param])).collect();
+    let tasks = Mutex::new(tasks(&plans, blob.slice_mut()));
+    let work = || {
+        while let Some(task) = next(&tasks) {
+            let bytes = task.out.len();
+            task.run();
+            progress.advance(bytes as u64);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads.max(1)).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    progress.end();
+    Ok(Blob::Memory(blob))
+}
+
+/// Some units of one packed tensor, and where they go.
+struct Task<'a> {
+    plan: &'a Plan<'a>,
+    first: usize,
+    out: &'a mut [u8],
+}
+
+fn next<'a>(tasks: &Mutex<Vec<Task<'a>>>) -> Option<Task<'a>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+/// Splits the blob. `Manifest::check` promises that packed tensors rise by offset and do not overlap.
+fn tasks<'a>(plans: &'a [Plan<'a>], mut blob: &'a mut [u8]) -> Vec<Task<'a>> {
+    let (mut tasks, mut at) = (Vec::new(), 0);
+    for plan in plans {
+        let (_, rest) = blob.split_at_mut(plan.offset - at);
+        let (mine, rest) = rest.split_at_mut(plan.units * plan.unit_bytes());
+        (at, blob) = (plan.offset + mine.len(), rest);
+        let units = (TASK / plan.unit_bytes()).max(1);
+        let parts = mine.chunks_mut(units * plan.unit_bytes()).enumerate();
+        tasks.extend(parts.map(|(part, out)| Task { plan, first: part * units, out }));
+    }
+    tasks.reverse();
+    tasks
+}
+
+/// How one packed tensor is filled. A unit is `rows` rows of `width` numbers.
+struct Plan<'a> {
+    source: &'a Source<'a>,
+    dtype: Dtype,
+    offset: usize,
+    units: usize,
+    /// Units of one batch element.
+    panels: usize,
+    batch: Axes,
+    rows: Axes,
+    columns: Axes,
+    width: usize,
+}
+
+impl<'a> Plan<'a> {
+    fn new(manifest: &Manifest, packed: &Packed, source: &'a Source<'a>) -> Self {
+        let shape = &manifest.params[packed.param].shape;
+        let axes = |axes: &[usize]| Axes::new(axes, shape, source);
+        let (batch, rows, columns, width) = match &packed.layout {
+            Layout::Dense(order) => {
+                let inner = order.len().saturating_sub(1);
+                let columns = axes(&order[inner..]);
+                let width = columns.count();
+                (axes(&order[..inner]), axes(&[]), columns, width)
+            }
+            Layout::Panels { batch, k, n, width } => (axes(batch), axes(k), axes(n), *width),
+        };
+        let panels = columns.count().div_ceil(width);
+        let units = batch.count() * panels;
+        Self { source, dtype: packed.dtype, offset: packed.offset, units, panels, batch, rows, columns, width }
+    }
+
+    fn unit_bytes(&self) -> usize {
+        self.rows.count() * self.width * self.dtype.bytes()
+    }
+}
+
+impl Task<'_> {
+    fn run(self) {
+        match self.plan.dtype {
+            Dtype::F32 => self.store(f32::to_le_bytes),
+            // Rounds to nearest, ties to even; NaN stays NaN.
+            Dtype::Bf16 => self.store(|number| bf16::from_f32(number).to_le_bytes()),
+        }
+    }
+
+    fn store<const BYTES: usize>(self, convert: impl Fn(f32) -> [u8; BYTES] + Copy) {
+        let (out, _) = self.out.as_chunks_mut();
+        match &self.plan.source.reader {
+            Reader::F32(elements) => self.plan.fill(elements, self.first, out, convert),
+            Reader::F16(elements) => self.plan.fill(elements, self.first, out, convert),
+            Reader::Bf16(elements) => self.plan.fill(elements, self.first, out, convert),
+            Reader::Random(random) => self.plan.fill(random, self.first, out, convert),
+        }
+    }
+}
+
+impl Plan<'_> {
+    fn fill<L: Load, T>(&self, source: &L, first: usize, out: &mut [T], convert: impl Fn(f32) -> T + Copy) {
+        let rows = self.rows.places(0..self.rows.count());
+        let units = out.chunks_exact_mut(self.rows.count() * self.width);
+        for (unit, out) in (first..).zip(units) {
+            let base = self.batch.place(unit / self.panels).add(Place { tensor: 0, index: self.source.offset });
+            let start = unit % self.panels * self.width;
+            let columns = self.columns.places(start..(start + self.width).min(self.columns.count()));
+            for (block, out) in rows.chunks(BLOCK).zip(out.chunks_mut(BLOCK * self.width)) {
+                for (column, place) in columns.iter().enumerate() {
+                    let place = base.add(*place);
+                    for (row, out) in block.iter().zip(out.chunks_exact_mut(self.width)) {
+                        let at = place.add(*row);
+                        out[column] = convert(source.load(at.tensor, at.index));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An element of a source; places of several groups of axes add up.
+#[derive(Clone, Copy)]
+struct Place {
+    tensor: usize,
+    index: usize,
+}
+
+impl Place {
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self { tensor: self.tensor + other.tensor, index: self.index + other.index }
+    }
+}
+
+/// Some axes of a parameter, slowest first: `(size, step)`.
+struct Axes(Vec<(usize, Place)>);
+
+impl Axes {
+    fn new(axes: &[usize], shape: &[usize], source: &Source) -> Self {
+        let step = |axis| Place { tensor: usize::from(source.stacked == Some(axis)), index: source.strides[axis] };
+        Self(axes.iter().map(|axis| (shape[*axis], step(*axis))).collect())
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|(size, _)| size).product()
+    }
+
+    fn place(&self, mut number: usize) -> Place {
+        let mut place = Place { tensor: 0, index: 0 };
+        for (size, step) in self.0.iter().rev() {
+            let at = number % size;
+            number /= size;
+            place = place.add(Place { tensor: step.tensor * at, index: step.index * at });
+        }
+        place
+    }
+
+    fn places(&self, range: Range<usize>) -> Vec<Place> {
+        range.map(|number| self.place(number)).collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! Where a parameter's numbers come from: tensors of a checkpoint, or a generator.
+
+use crate::artifact::{Layout, Manifest, Param};
+use crate::checkpoint::{Checkpoint, Kind, Tensor};
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+
+/// What weights to take.
+pub enum Origin {
+    /// Trained ones.
+    Checkpoint(Checkpoint),
+    /// Reproducible nonsense of sane size, for benchmarks.
+    Random(u64),
+}
+
+/// Reads element `index` of tensor `tensor` as f32. Indices were checked against the tensor's shape before.
+pub(super) trait Load: Sync {
+    fn load(&self, tensor: usize, index: usize) -> f32;
+}
+
+/// Elements of one storage type in one or several tensors.
+pub(super) struct Elements<'a, const BYTES: usize> {
+    tensors: Vec<&'a [u8]>,
+    convert: fn([u8; BYTES]) -> f32,
+}
+
+impl<const BYTES: usize> Load for Elements<'_, BYTES> {
+    #[inline(always)]
+    fn load(&self, tensor: usize, index: usize) -> f32 {
+        let (elements, _) = self.tensors[tensor].as_chunks::<BYTES>();
+        (self.convert)(elements[index])
+    }
+}
+
+/// One parameter's source. Its elements are addressed with `offset`, `strides` and the stacked axis, as in a `Binding`.
+pub(super) struct Source<'a> {
+    pub(super) reader: Reader<'a>,
+    pub(super) offset: usize,
+    pub(super) strides: Vec<usize>,
+    pub(super) stacked: Option<usize>,
+}
+
+/// A [`Load`] of one of the supported kinds.
+pub(super) enum Reader<'a> {
+    F32(Elements<'a, 4>),
+    F16(Elements<'a, 2>),
+    Bf16(Elements<'a, 2>),
+    Random(Random),
+}
+
+/// Numbers from a counter: element `n` is the same whichever thread asks for it.
+pub(super) struct Random {
+    key: u64,
+    mean: f32,
+    deviation: f32,
+}
+
+impl Load for Random {
+    #[inline]
+    fn load(&self, _: usize, index: usize) -> f32 {
+        let bits = mix(self.key.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        // Four uniform numbers of variance 1/12 each: their sum is close to normal, and cheap.
+        let sum: f32 = (0..4).map(|part| (bits >> (16 * part) & 0xffff) as f32).sum();
+        self.mean + self.deviation * (sum / 65535.0 - 2.0) * 3f32.sqrt()
+    }
+}
+
+/// The finaliser of SplitMix64.
+pub(crate) fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+/// A source for every parameter of the manifest, or all problems.
+pub(super) fn sources<'a>(manifest: &Manifest, origin: &'a Origin) -> Result<Vec<Source<'a>>> {
+    match origin {
+        Origin::Random(seed) => Ok((0..manifest.params.len()).map(|param| random(manifest, param, *seed)).collect()),
+        Origin::Checkpoint(checkpoint) => {
+            if let Some(param) = manifest.params.iter().find(|param| param.binding.is_none()) {
+                return Err(Error::NoMap { param: param.path.clone() });
+            }
+            let (mut found, mut problems) = (Vec::new(), Vec::new());
+            for param in &manifest.params {
+                match bound(param, checkpoint) {
+                    Ok(source) => found.push(source),
+                    Err(what) => problems.extend(what),
+                }
+            }
+            if problems.is_empty() { Ok(found) } else { Err(Error::Checkpoint { path: checkpoint.path().into(), problems }) }
+        }
+    }
+}
+
+/// Around 1 for what may be a norm; small for tables; for matrices so that results are as large as operands.
+fn random(manifest: &Manifest, index: usize, seed: u64) -> Source<'static> {
+    let param = &manifest.params[index];
+    let fan_in = manifest.packed.iter().filter(|packed| packed.param == index).find_map(|packed| match &packed.layout {
+        Layout::Panels { k, .. } => Some(k.iter().map(|axis| param.shape[*axis]).product::<usize>()),
+        Layout::Dense(_) => None,
+    });
+    let (mean, deviation) = match fan_in {
+        Some(fan_in) => (0.0, (fan_in.max(1) as f32).powf(-0.5)),
+        None if param.shape.len() <= 1 => (1.0, 0.05),
+        None => (0.0, 0.05),
+    };
+    let key = param.path.bytes().fold(mix(seed), |key, byte| mix(key ^ u64::from(byte)));
+    let mut strides = vec![1; param.shape.len()];
+    for axis in (1..strides.len()).rev() {
+        strides[axis - 1] = strides[axis] * param.shape[axis];
+    }
+    Source { reader: Reader::Random(Random { key, mean, deviation }), offset: 0, strides, stacked: None }
+}
+
+/// The tensors that a parameter is bound to; all that is wrong with them otherwise.
+fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Vec<String>> {
+    let Some(binding) = &param.binding else { return Err(Vec::new()) };
+    let (mut tensors, mut problems) = (Vec::new(), Vec::new());
+    for name in &binding.tensors {
+        match tensor(checkpoint, name, &binding.shape) {
+            Ok(tensor) => tensors.push(tensor),
+            Err(what) => problems.push(format!("{what}, needed for `{}`", param.path)),
+        }
+    }
+    let first = tensors.first().map(|tensor| tensor.kind);
+    if let Some((name, _)) = binding.tensors.iter().zip(&tensors).find(|(_, tensor)| Some(tensor.kind) != first) {
+        problems.push(format!("tensor `{name}` has another type than `{}`", binding.tensors[0]));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.bytes).collect();
+    let reader = match first {
+        Some(Kind::F32) => Reader::F32(Elements { tensors, convert: f32::from_le_bytes }),
+        Some(Kind::F16) => Reader::F16(Elements { tensors, convert: |bytes| f16::from_le_bytes(bytes).to_f32() }),
+        _ => Reader::Bf16(Elements { tensors, convert: |bytes| bf16::from_le_bytes(bytes).to_f32() }),
+    };
+    Ok(Source { reader, offset: binding.offset, strides: binding.strides.clone(), stacked: binding.stacked })
+}
+
+fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor<'a>, String> {
+    let tensor = checkpoint.get(name).ok_or_else(|| format!("no tensor `{name}`{}", checkpoint.near(name)))?;
+    if tensor.shape != shape {
+        return Err(format!("tensor `{name}` has shape {:?} where {shape:?} is", tensor.shape));
+    }
+    match tensor.kind {
+        Kind::F32 | Kind::F16 | Kind::Bf16 => Ok(tensor),
+        other => Err(format!("tensor `{name}` is stored as {other}; F32, F16 and BF16 can be read, and one of them is")),
+    }
+}

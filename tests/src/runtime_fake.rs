@@ -1,0 +1,151 @@
+//! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
+
+use braid_runtime::artifact::{self, Binding, Dtype, Layout, Manifest, Packed, Param, State};
+use braid_runtime::progress::Progress;
+use braid_runtime::{Artifact, Session, Settings, Weights};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+pub const D: usize = 24;
+pub const VOCAB: usize = 40;
+pub const MAX_ROWS: usize = 5;
+const PANELS: usize = VOCAB * D * 4 + 3 * D * 16 * 4;
+
+pub fn manifest() -> Manifest {
+    Manifest {
+        model: "fake".into(),
+        target: "cpu:any".into(),
+        features: Vec::new(),
+        dtype: Dtype::F32,
+        vocab: VOCAB,
+        autoregressive: true,
+        max_rows: MAX_ROWS,
+        params: params(),
+        packed: vec![
+            packed(0, 0, VOCAB * D * 4, Layout::Dense(vec![0, 1])),
+            packed(1, VOCAB * D * 4, 3 * D * 16 * 4, Layout::Panels { batch: vec![], k: vec![0], n: vec![1], width: 16 }),
+            packed(2, PANELS, 192, Layout::Dense(vec![0])),
+        ],
+        weights_bytes: PANELS + 192,
+        prepared_bytes: 64,
+        arena_row_bytes: D * 4,
+        scratch_bytes: 64,
+        states: vec![state("sum", (0, 0), (D * 4, 0), 0), state("history", (128, 0), (0, 4), u32::MAX)],
+        state_fixed_bytes: 128,
+        state_position_bytes: 4,
+    }
+}
+
+/// `embed` as it is, `head` transposed, `bias` the second half of a tensor.
+fn params() -> Vec<Param> {
+    let param = |path: &str, axes: &[(&str, usize)], tensor: &str, shape: &[usize], offset, strides: &[usize]| Param {
+        path: path.into(),
+        axes: axes.iter().map(|(name, _)| name.to_string()).collect(),
+        shape: axes.iter().map(|(_, size)| *size).collect(),
+        binding: Some(Binding {
+            tensors: vec![tensor.into()],
+            stacked: None,
+            shape: shape.into(),
+            offset,
+            strides: strides.into(),
+        }),
+    };
+    vec![
+        param("embed", &[("vocab", VOCAB), ("d", D)], "model.embed.weight", &[VOCAB, D], 0, &[D, 1]),
+        param("head.w", &[("d", D), ("vocab", VOCAB)], "model.head.weight", &[VOCAB, D], 0, &[1, D]),
+        param("head.bias", &[("vocab", VOCAB)], "model.head.bias", &[2 * VOCAB], VOCAB, &[1]),
+    ]
+}
+
+fn packed(param: usize, offset: usize, bytes: usize, layout: Layout) -> Packed {
+    Packed { param, offset, bytes, dtype: Dtype::F32, layout }
+}
+
+fn state(name: &str, offset: (usize, usize), bytes: (usize, usize), init_bits: u32) -> State {
+    State {
+        name: name.into(),
+        kind: "recurrence".into(),
+        axes: vec![("d".into(), D)],
+        element_bytes: 4,
+        fixed_offset: offset.0,
+        position_offset: offset.1,
+        fixed_bytes: bytes.0,
+        position_bytes: bytes.1,
+        init_bits,
+    }
+}
+
+/// A temporary folder with the artifact, its header and a checkpoint.
+pub struct Fake {
+    pub folder: tempfile::TempDir,
+    pub embed: Vec<f32>,
+    pub head: Vec<f32>,
+    pub bias: Vec<f32>,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        let number = |n: usize| ((n * 7919 + 13) % 257) as f32 / 128.0 - 1.0;
+        let numbers = |from: usize, count: usize| (from..from + count).map(number).collect::<Vec<_>>();
+        let fake = Self {
+            folder: tempfile::tempdir().unwrap(),
+            embed: numbers(0, VOCAB * D),
+            head: numbers(5000, VOCAB * D),
+            bias: numbers(9000, 2 * VOCAB),
+        };
+        fake.write(&manifest());
+        fake.checkpoint(&fake.path("model.safetensors"));
+        fake
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn artifact(&self) -> PathBuf {
+        self.path("fake.so")
+    }
+
+    /// Writes the artifact with this manifest.
+    pub fn write(&self, manifest: &Manifest) {
+        std::fs::write(self.path("fake.h"), artifact::header(manifest)).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fake.c");
+        let library = self.path("code.so");
+        let arguments = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-I"];
+        let mut compiler = Command::new("cc");
+        compiler.args(arguments).arg(self.folder.path()).arg(source).arg("-o").arg(&library);
+        assert!(compiler.status().expect("a C compiler is needed").success());
+        artifact::write(&self.artifact(), &std::fs::read(library).unwrap(), manifest).unwrap();
+    }
+
+    fn checkpoint(&self, path: &Path) {
+        let tensors: [(&str, &[usize], &[f32]); 3] = [
+            ("model.embed.weight", &[VOCAB, D], &self.embed),
+            ("model.head.weight", &[VOCAB, D], &self.head),
+            ("model.head.bias", &[2 * VOCAB], &self.bias),
+        ];
+        braid_runtime::checkpoint::write(&mut std::fs::File::create(path).unwrap(), &tensors).unwrap();
+    }
+
+    pub fn session(&self, settings: Settings) -> Session {
+        let artifact = Arc::new(Artifact::open(&self.artifact()).unwrap());
+        let from = self.folder.path().to_str().unwrap();
+        let weights = Weights::open(&artifact.manifest, from, settings.threads, &Progress::hidden()).unwrap();
+        Session::new(artifact, Arc::new(weights), settings).unwrap()
+    }
+
+    /// The logits of every position, as simply as can be.
+    pub fn reference(&self, tokens: &[i32]) -> Vec<Vec<f32>> {
+        let mut sum = [0f32; D];
+        let row = |sum: &[f32; D], v: usize| -> f32 {
+            sum.iter().zip(&self.head[v * D..]).fold(0.0, |total, (a, b)| total + a * b) + self.bias[VOCAB + v]
+        };
+        let step = |token: &i32| {
+            let embed = &self.embed[*token as usize * D..];
+            sum.iter_mut().zip(embed).for_each(|(sum, embed)| *sum = *sum / 2.0 + embed);
+            (0..VOCAB).map(|v| row(&sum, v)).collect()
+        };
+        tokens.iter().map(step).collect()
+    }
+}
