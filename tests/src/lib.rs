@@ -4,4 +4,6 @@
 mod models;
 pub mod reference;
 #[cfg(test)]
+mod runtime;
+#[cfg(test)]
 mod tidy;

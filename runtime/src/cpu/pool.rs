@@ -83,7 +83,10 @@ impl Pool {
             let shared = Arc::clone(&pool.shared);
             let builder = thread::Builder::new().name(format!("braid-{thread}"));
             let worker = builder.spawn(move || work(&shared, thread as i64));
-            pool.workers.push(worker.map_err(|error| Error::input(format!("cannot start thread {thread}: {error}"), "use fewer `--threads`"))?);
+            pool.workers.push(
+                worker
+                    .map_err(|error| Error::input(format!("cannot start thread {thread}: {error}"), "use fewer `--threads`"))?,
+            );
         }
         Ok(pool)
     }
@@ -229,7 +232,9 @@ mod tests {
         // SAFETY: the tests pass the address of a slice with a cell for each task, and one for the threads behind.
         unsafe {
             let cells = *operands as *const AtomicI64;
-            (begin..end).for_each(|task| drop((*cells.add(task as usize)).fetch_add(1, Ordering::Relaxed)));
+            (begin..end).for_each(|task| {
+                (*cells.add(task as usize)).fetch_add(1, Ordering::Relaxed);
+            });
             (*(*operands.add(1) as *const AtomicI64)).fetch_or(1 << thread, Ordering::Relaxed);
         }
     }
@@ -262,22 +267,5 @@ mod tests {
     fn dispatching_from_many_threads_is_safe() {
         let pool = Pool::new(4).unwrap();
         thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| (0..200).for_each(|n| drop(dispatch(&pool, n)))))));
-    }
-
-    /// Prints what a dispatch costs while hot; run with `--ignored --nocapture` on a quiet machine.
-    #[test]
-    #[ignore = "a measurement"]
-    fn cost_of_a_dispatch() {
-        let pool = Pool::new(default_threads()).unwrap();
-        let cells = [const { AtomicI64::new(0) }; 8];
-        let seen = AtomicI64::new(0);
-        let operands = [cells.as_ptr() as i64, &raw const seen as i64];
-        let best = (0..50).map(|_| {
-            let start = Instant::now();
-            // SAFETY: `count` is given what it wants.
-            (0..1000).for_each(|_| unsafe { pool.run(count, std::ptr::null(), operands.as_ptr(), 2) });
-            start.elapsed().as_nanos() / 1000
-        });
-        println!("{} threads: {} ns a dispatch", pool.threads(), best.min().unwrap_or_default());
     }
 }

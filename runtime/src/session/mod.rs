@@ -123,7 +123,8 @@ impl Session {
 
     /// One token for each of some slots; returns a row of logits for each.
     pub fn step(&mut self, tokens: &[(usize, i32)]) -> Result<&[f32]> {
-        let feeds: Vec<_> = tokens.iter().map(|(slot, token)| Feed::new(*slot, std::slice::from_ref(token), Wanted::Last)).collect();
+        let feeds: Vec<_> =
+            tokens.iter().map(|(slot, token)| Feed::new(*slot, std::slice::from_ref(token), Wanted::Last)).collect();
         self.forward(&feeds)
     }
 

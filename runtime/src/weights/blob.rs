@@ -31,7 +31,7 @@ pub struct Weights {
 
 impl Weights {
     /// From `random:SEED`, a packed file, a safetensors file or a checkpoint directory.
-    pub fn open(manifest: &Manifest, from: &str, threads: usize, progress: &Progress) -> Result<Self> {
+    pub fn open(manifest: &Manifest, from: &str, threads: usize, progress: &dyn Progress) -> Result<Self> {
         if let Some(seed) = from.strip_prefix("random:") {
             let seed = seed.parse().map_err(|_| Error::input(format!("`{seed}` is not a seed"), "for example `random:1`"))?;
             return Self::pack(manifest, &Origin::Random(seed), threads, progress);
@@ -44,7 +44,7 @@ impl Weights {
     }
 
     /// Packs into memory.
-    pub fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &Progress) -> Result<Self> {
+    pub fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Self> {
         let blob = pack::pack(manifest, origin, threads, progress)?;
         Ok(Self { blob, key: key(manifest), length: manifest.weights_bytes })
     }

@@ -19,7 +19,7 @@ const TASK: usize = 512 << 10;
 const BLOCK: usize = 64;
 
 /// Makes the whole blob.
-pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &Progress) -> Result<Blob> {
+pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Blob> {
     let sources = sources(manifest, origin)?;
     let mut blob = Buffer::new(manifest.weights_bytes, "the packed weights")?;
     progress.begin("packing weights", manifest.weights_bytes as u64);

@@ -1,7 +1,7 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
 use braid_runtime::artifact::{self, Binding, Dtype, Layout, Manifest, Packed, Param, State};
-use braid_runtime::progress::Progress;
+use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -131,7 +131,7 @@ impl Fake {
     pub fn session(&self, settings: Settings) -> Session {
         let artifact = Arc::new(Artifact::open(&self.artifact()).unwrap());
         let from = self.folder.path().to_str().unwrap();
-        let weights = Weights::open(&artifact.manifest, from, settings.threads, &Progress::hidden()).unwrap();
+        let weights = Weights::open(&artifact.manifest, from, settings.threads, &Hidden).unwrap();
         Session::new(artifact, Arc::new(weights), settings).unwrap()
     }
 

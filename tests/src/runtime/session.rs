@@ -1,6 +1,6 @@
 //! Sessions on the hand-made artifact: chunks, batches, snapshots, limits.
 
-use crate::runtime_fake::{Fake, MAX_ROWS, VOCAB};
+use super::fake::{Fake, MAX_ROWS, VOCAB};
 use braid_runtime::{Error, Feed, Session, Settings, Wanted};
 
 const TOKENS: [i32; 17] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8, 9, 7, 39, 3, 2, 0];
@@ -57,7 +57,11 @@ fn segments_of_different_lengths_in_one_call() {
     let reference = fake.reference(&TOKENS);
     let mut session = fake.session(settings(2, 32, 8));
     prefill(&mut session, 2, &TOKENS[..2], Wanted::None);
-    let feeds = [Feed::new(0, &TOKENS[..1], Wanted::Last), Feed::new(2, &TOKENS[2..4], Wanted::All), Feed::new(1, &TOKENS[..3], Wanted::None)];
+    let feeds = [
+        Feed::new(0, &TOKENS[..1], Wanted::Last),
+        Feed::new(2, &TOKENS[2..4], Wanted::All),
+        Feed::new(1, &TOKENS[..3], Wanted::None),
+    ];
     close(session.forward(&feeds).unwrap(), &[&reference[0][..], &reference[2], &reference[3]].concat());
     close(session.step(&[(1, TOKENS[3])]).unwrap(), &reference[3]);
 }
