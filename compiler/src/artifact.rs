@@ -10,11 +10,9 @@ use crate::target::Target;
 use braid_dsl::model::Generate;
 use braid_runtime::artifact::{Dtype, Manifest, Param};
 
-/// Text of the late stages, and the machine code.
+/// What LLVM made of a plan.
 pub struct Compiled {
-    /// MLIR before the conversion passes.
-    pub mlir: String,
-    /// What LLVM made of it.
+    /// Text and machine code.
     pub code: llvm::Code,
 }
 
@@ -31,6 +29,17 @@ pub fn setting(plan: &Plan, target: &Target) -> Setting {
     Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
 }
 
+/// The kernels of a plan in MLIR, before the conversion passes.
+///
+/// # Errors
+/// Our bugs.
+pub fn mlir(plan: &Plan, target: &Target) -> Result<String, Error> {
+    let context = Context::new();
+    let emitter = Emitter::new(&context);
+    cpu::emit(&emitter, plan, setting(plan, target));
+    Ok(emitter.finish()?.text())
+}
+
 /// Compiles a plan for a CPU.
 ///
 /// # Errors
@@ -39,10 +48,8 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
     let context = Context::new();
     let emitter = Emitter::new(&context);
     cpu::emit(&emitter, plan, setting(plan, target));
-    let module = emitter.finish()?;
-    let mlir = module.text();
-    let lowered = module.lower()?;
-    Ok(Compiled { mlir, code: llvm::generate(&lowered, target)? })
+    let lowered = emitter.finish()?.lower()?;
+    Ok(Compiled { code: llvm::generate(&lowered, target)? })
 }
 
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.

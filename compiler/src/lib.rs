@@ -10,5 +10,6 @@ pub mod import;
 pub mod inspect;
 pub mod llvm;
 pub mod mlir;
+pub mod pipeline;
 pub mod plan;
 pub mod target;

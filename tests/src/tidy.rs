@@ -167,7 +167,10 @@ fn pure_crates_do_no_input_or_output() {
     let pure = |path: &str| {
         path.starts_with("dsl/src/")
             || path.starts_with("stdlib/src/")
-            || (path.starts_with("compiler/src/") && !path.starts_with("compiler/src/cli/") && path != "compiler/src/main.rs" && path != LINKER)
+            || (path.starts_with("compiler/src/")
+                && !path.starts_with("compiler/src/cli/")
+                && path != "compiler/src/main.rs"
+                && path != LINKER)
     };
     let mut complaints = Vec::new();
     for file in files(&["rs"]).iter().filter(|f| pure(&f.path) && !f.path.ends_with("/tests.rs")) {

@@ -1,0 +1,226 @@
+//! The ordered list of stages. Each stage makes one thing, checks it, and can print it; the list stops where it is told.
+
+use crate::artifact::{self, Compiled};
+use crate::error::Error;
+use crate::forms::{self, Forms};
+use crate::fuse::{self, Fused};
+use crate::graph::{Check, Fault, Graph, Verified};
+use crate::llvm;
+use crate::plan::{self, Plan};
+use crate::target::Target;
+use braid_dsl::model::Model;
+use braid_runtime::artifact::{Dtype, Manifest, Param};
+
+/// What a compilation is told beside the model.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine that the code is for.
+    pub target: Target,
+    /// Storage of the large weights.
+    pub dtype: Dtype,
+    /// All parameters with what they are bound to.
+    pub params: Vec<Param>,
+}
+
+/// Everything that the stages have made so far.
+pub struct Work {
+    /// The checked model.
+    pub model: Model,
+    /// What was asked for.
+    pub options: Options,
+    graph: Option<Verified<Graph>>,
+    forms: Option<Forms>,
+    fused: Option<Fused>,
+    plan: Option<Plan>,
+    compiled: Option<Compiled>,
+    library: Option<(Vec<u8>, Manifest)>,
+}
+
+/// A name, a sentence, and two functions.
+pub struct Stage {
+    /// The flag, and the folder of its snapshots.
+    pub name: &'static str,
+    /// What it makes.
+    pub about: &'static str,
+    run: fn(&mut Work) -> Result<(), Error>,
+    print: fn(&Work) -> Result<String, Error>,
+}
+
+/// From the checked model to the artifact. Before them stands `ast`, which belongs to the language.
+pub const STAGES: &[Stage] = &[
+    Stage { name: "graph", about: "equal values merged, contractions found", run: graph, print: print_graph },
+    Stage { name: "forms", about: "states and caches attached", run: derive, print: |w| Ok(forms::print(w.forms()?)) },
+    Stage { name: "fused", about: "values grouped into kernels", run: fused, print: |w| Ok(fuse::print(w.fused()?)) },
+    Stage { name: "plan", about: "calls in order, every byte placed", run: plan, print: |w| Ok(plan::print(w.plan()?)) },
+    Stage { name: "mlir", about: "kernels in MLIR", run: |_| Ok(()), print: print_mlir },
+    Stage { name: "llvm", about: "optimised LLVM IR", run: compile, print: |w| Ok(w.compiled()?.code.optimized.clone()) },
+    Stage { name: "asm", about: "assembly of the target", run: |_| Ok(()), print: |w| Ok(w.compiled()?.code.assembly.clone()) },
+    Stage { name: "artifact", about: "the library and its manifest", run: link, print: print_manifest },
+];
+
+/// The stage of that name.
+pub fn stage(name: &str) -> Option<&'static Stage> {
+    STAGES.iter().find(|s| s.name == name)
+}
+
+/// Runs all stages up to one; `watch` hears the name of each as it begins.
+///
+/// # Errors
+/// Our limits, with the construct; our bugs, with the stage.
+pub fn run(model: Model, options: Options, until: &Stage, watch: &dyn Fn(&'static str)) -> Result<Work, Error> {
+    let (graph, forms, fused, plan, compiled, library) = Default::default();
+    let mut work = Work { model, options, graph, forms, fused, plan, compiled, library };
+    for stage in STAGES {
+        watch(stage.name);
+        (stage.run)(&mut work)?;
+        if stage.name == until.name {
+            break;
+        }
+    }
+    Ok(work)
+}
+
+impl Work {
+    /// A stage as text, or one kernel of it.
+    ///
+    /// # Errors
+    /// There is no such kernel, or the stage was not reached.
+    pub fn print(&self, stage: &Stage, kernel: Option<&str>) -> Result<String, Error> {
+        let text = (stage.print)(self)?;
+        let Some(name) = kernel else { return Ok(text) };
+        section(&text, name).ok_or_else(|| self.no_kernel(stage, name))
+    }
+
+    /// The code and its description.
+    ///
+    /// # Errors
+    /// The last stage was not reached.
+    pub fn artifact(&self) -> Result<&(Vec<u8>, Manifest), Error> {
+        self.library.as_ref().ok_or_else(|| early("artifact"))
+    }
+
+    /// What the graph carries from call to call.
+    ///
+    /// # Errors
+    /// The stage was not reached.
+    pub fn forms(&self) -> Result<&Forms, Error> {
+        self.forms.as_ref().ok_or_else(|| early("forms"))
+    }
+
+    /// The kernels.
+    ///
+    /// # Errors
+    /// The stage was not reached.
+    pub fn fused(&self) -> Result<&Fused, Error> {
+        self.fused.as_ref().ok_or_else(|| early("fused"))
+    }
+
+    /// The calls.
+    ///
+    /// # Errors
+    /// The stage was not reached.
+    pub fn plan(&self) -> Result<&Plan, Error> {
+        self.plan.as_ref().ok_or_else(|| early("plan"))
+    }
+
+    fn graph(&self) -> Result<&Verified<Graph>, Error> {
+        self.graph.as_ref().ok_or_else(|| early("graph"))
+    }
+
+    fn compiled(&self) -> Result<&Compiled, Error> {
+        self.compiled.as_ref().ok_or_else(|| early("llvm"))
+    }
+
+    fn no_kernel(&self, stage: &Stage, name: &str) -> Error {
+        let known = match (&self.plan, &self.fused) {
+            (Some(plan), _) => plan.functions.iter().map(|f| f.name.clone()).collect::<Vec<_>>().join(", "),
+            (None, Some(fused)) => format!("0 to {}", fused.kernels.len().saturating_sub(1)),
+            _ => return Error::hinted(format!("stage `{}` has no kernels", stage.name), "kernels exist from stage `fused` on"),
+        };
+        Error::hinted(format!("stage `{}` has no kernel `{name}`", stage.name), format!("kernels here: {known}"))
+    }
+}
+
+fn early(stage: &'static str) -> Error {
+    Error::bug(stage, "it was asked for before it ran")
+}
+
+fn graph(work: &mut Work) -> Result<(), Error> {
+    work.graph = Some(checked("graph", Graph::build(&work.model))?);
+    Ok(())
+}
+
+fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error> {
+    let text = |faults: Vec<Fault>| faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
+    Verified::check(made).map_err(|faults| Error::bug(stage, text(faults)))
+}
+
+fn derive(work: &mut Work) -> Result<(), Error> {
+    let forms = forms::derive(work.graph()?)?;
+    checked("forms", forms.graph.clone())?;
+    work.forms = Some(forms);
+    Ok(())
+}
+
+fn fused(work: &mut Work) -> Result<(), Error> {
+    let options = artifact::options(&work.options.target, work.options.dtype);
+    work.fused = Some(fuse::fuse(work.forms()?, options)?);
+    Ok(())
+}
+
+fn plan(work: &mut Work) -> Result<(), Error> {
+    let plan = plan::plan(work.fused()?, work.options.target.lanes());
+    plan::verify(&plan).map_err(|what| Error::bug("plan", what))?;
+    work.plan = Some(plan);
+    Ok(())
+}
+
+fn compile(work: &mut Work) -> Result<(), Error> {
+    work.compiled = Some(artifact::compile(work.plan()?, &work.options.target)?);
+    Ok(())
+}
+
+fn link(work: &mut Work) -> Result<(), Error> {
+    let library = llvm::link(&work.compiled()?.code.object)?;
+    let options = &work.options;
+    let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone());
+    work.library = Some((library, manifest));
+    Ok(())
+}
+
+fn print_graph(work: &Work) -> Result<String, Error> {
+    let graph: &Graph = work.graph()?;
+    Ok(graph.to_string())
+}
+
+fn print_mlir(work: &Work) -> Result<String, Error> {
+    artifact::mlir(work.plan()?, &work.options.target)
+}
+
+fn print_manifest(work: &Work) -> Result<String, Error> {
+    serde_json::to_string_pretty(&work.artifact()?.1).map_err(|e| Error::bug("artifact", e.to_string()))
+}
+
+/// The lines of one kernel: from the line that begins it to the one that ends it, in any stage's notation.
+fn section(text: &str, name: &str) -> Option<String> {
+    let begins = |line: &str| {
+        line.starts_with(&format!("kernel {name} "))
+            || line.starts_with(&format!("{name}:"))
+            || (line.contains(&format!("@{name}(")) && (line.contains("func") || line.starts_with("define")))
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let Some(first) = lines.iter().position(|l| begins(l)) else {
+        // A plan has lines, not sections.
+        let calls: Vec<&str> = lines.into_iter().filter(|l| l.trim_start().starts_with(&format!("{name} "))).collect();
+        return (!calls.is_empty()).then(|| calls.join("\n") + "\n");
+    };
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let after = lines[first + 1..].iter().position(|line| match () {
+        () if lines[first].starts_with("kernel ") => line.starts_with("kernel "),
+        () if lines[first].ends_with('{') => line.trim() == "}" && indent(line) == indent(lines[first]),
+        () => line.trim_start().starts_with(".size"),
+    });
+    let closed = !lines[first].starts_with("kernel ");
+    let end = after.map_or(lines.len(), |at| first + 1 + at + usize::from(closed));
+    Some(lines[first..end].join("\n") + "\n")
+}
