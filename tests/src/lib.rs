@@ -1,6 +1,8 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
 #[cfg(test)]
+mod kernels;
+#[cfg(test)]
 mod models;
 pub mod reference;
 #[cfg(test)]

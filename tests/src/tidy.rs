@@ -18,7 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pest", &["dsl/src/"]),
     ("pest_derive", &["dsl/src/"]),
     ("cudarc", &["runtime/src/cuda/"]),
-    ("libloading", &["runtime/src/"]),
+    ("libloading", &["runtime/src/", "tests/src/kernels.rs"]),
     ("memmap2", &["runtime/src/"]),
     ("codespan_reporting", &["compiler/src/cli/"]),
     ("clap", &["compiler/src/cli/", "runtime/src/cli/", "runtime/src/main.rs"]),
