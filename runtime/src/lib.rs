@@ -14,15 +14,27 @@ mod buffer;
 #[cfg(feature = "run")]
 pub mod checkpoint;
 #[cfg(feature = "run")]
+pub mod cli;
+#[cfg(feature = "run")]
 pub mod cpu;
 #[cfg(feature = "run")]
 pub mod error;
+#[cfg(feature = "run")]
+pub mod generate;
 #[cfg(feature = "run")]
 pub mod load;
 #[cfg(feature = "run")]
 pub mod progress;
 #[cfg(feature = "run")]
+mod random;
+#[cfg(feature = "run")]
+pub mod sample;
+#[cfg(feature = "run")]
 pub mod session;
+#[cfg(feature = "run")]
+pub mod tokenizer;
+#[cfg(feature = "run")]
+pub mod verify;
 #[cfg(feature = "run")]
 pub mod weights;
 

@@ -1,2 +1,5 @@
-//! `braid-run`.
-fn main() {}
+//! `braid-run`: runs artifacts, without the compiler.
+
+fn main() -> std::process::ExitCode {
+    braid_runtime::cli::main()
+}

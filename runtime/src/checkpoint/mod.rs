@@ -1,7 +1,9 @@
 //! Checkpoints: one or several memory-mapped safetensors files, every header checked before a number is read.
 
+mod config;
 mod header;
 
+pub use config::GenerationConfig;
 pub use header::{Kind, TensorInfo, parse, write};
 
 use crate::error::{Error, Result};

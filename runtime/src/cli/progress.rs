@@ -12,6 +12,13 @@ impl Default for Bar {
     }
 }
 
+impl Bar {
+    /// So many steps are done in all.
+    pub fn set(&self, steps: u64) {
+        self.0.set_position(steps);
+    }
+}
+
 impl Progress for Bar {
     fn begin(&self, what: &'static str, total: u64) {
         let style = ProgressStyle::with_template("{msg:16} {bar:40} {percent:>3} %  {eta}");

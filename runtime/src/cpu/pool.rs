@@ -266,6 +266,14 @@ mod tests {
     #[test]
     fn dispatching_from_many_threads_is_safe() {
         let pool = Pool::new(4).unwrap();
-        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| (0..200).for_each(|n| drop(dispatch(&pool, n)))))));
+        thread::scope(|scope| {
+            (0..4).for_each(|_| {
+                drop(scope.spawn(|| {
+                    (0..200).for_each(|n| {
+                        dispatch(&pool, n);
+                    })
+                }))
+            })
+        });
     }
 }

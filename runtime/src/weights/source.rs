@@ -3,6 +3,7 @@
 use crate::artifact::{Layout, Manifest, Param};
 use crate::checkpoint::{Checkpoint, Kind, Tensor};
 use crate::error::{Error, Result};
+use crate::random::{STEP, mix};
 use half::{bf16, f16};
 
 /// What weights to take.
@@ -58,18 +59,11 @@ pub(super) struct Random {
 impl Load for Random {
     #[inline]
     fn load(&self, _: usize, index: usize) -> f32 {
-        let bits = mix(self.key.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let bits = mix(self.key.wrapping_add((index as u64).wrapping_mul(STEP)));
         // Four uniform numbers of variance 1/12 each: their sum is close to normal, and cheap.
         let sum: f32 = (0..4).map(|part| (bits >> (16 * part) & 0xffff) as f32).sum();
         self.mean + self.deviation * (sum / 65535.0 - 2.0) * 3f32.sqrt()
     }
-}
-
-/// The finaliser of SplitMix64.
-pub(crate) fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }
 
 /// A source for every parameter of the manifest, or all problems.

@@ -1,0 +1,54 @@
+//! `logits`: token ids go in, logits come out.
+
+use super::{Bar, ModelOptions};
+use crate::checkpoint::{self, Checkpoint};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::session::{Session, Settings, Wanted};
+use crate::verify::ids;
+use clap::Args;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `logits`.
+#[derive(Args)]
+pub struct LogitsArgs {
+    /// The artifact.
+    pub artifact: PathBuf,
+    /// Weights and threads.
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// A safetensors file with `input_ids` [B, T].
+    #[arg(long, value_name = "FILE")]
+    pub ids: PathBuf,
+    /// The safetensors file to write: `logits` [B, T, vocab], f32.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Computes the logits of every position of every row.
+pub fn logits(args: &LogitsArgs) -> Result<()> {
+    let rows = ids(&Checkpoint::open(&args.ids)?, "input_ids")?;
+    let (artifact, weights) = args.model.load(&args.artifact)?;
+    let (length, vocab) = (rows[0].len(), artifact.manifest.vocab);
+    let settings = Settings { threads: args.model.threads(), capacity: length, slots: 1 };
+    let mut session = Session::new(artifact, weights, settings)?;
+    let mut all = Vec::with_capacity(rows.len() * length * vocab);
+    let bar = Bar::default();
+    bar.begin("computing logits", (rows.len() * length) as u64);
+    for (number, row) in rows.iter().enumerate() {
+        session.reset(0)?;
+        session.prefill(0, row, Wanted::All, |done, logits| {
+            all.extend_from_slice(logits);
+            bar.set((number * length + done) as u64);
+        })?;
+    }
+    bar.end();
+    save(&args.output, &[rows.len(), length, vocab], &all).map_err(Error::file("write", &args.output))
+}
+
+fn save(path: &Path, shape: &[usize], logits: &[f32]) -> std::io::Result<()> {
+    let mut out = BufWriter::new(std::fs::File::create(path)?);
+    checkpoint::write(&mut out, &[("logits", shape, logits)])?;
+    out.flush()
+}

@@ -1,0 +1,135 @@
+//! The command line of everything that runs artifacts. `braid-run` is exactly this; `braid` has the same subcommands over it.
+
+mod info;
+mod logits;
+mod pack;
+mod progress;
+mod run;
+mod verify;
+
+pub use info::{InfoArgs, info};
+pub use logits::{LogitsArgs, logits};
+pub use pack::{PackArgs, pack};
+pub use progress::Bar;
+pub use run::{RunArgs, RunOptions, run};
+pub use verify::{VerifyArgs, verify};
+
+use crate::cpu::pool;
+use crate::error::{Error, Result};
+use crate::load::Artifact;
+use crate::weights::Weights;
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Runs models that `braid build` compiled; no compiler inside.
+#[derive(Parser)]
+#[command(name = "braid-run", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  braid-run run model.so --weights checkpoint/ --prompt \"Once upon a time\"
+  braid-run run model.so --weights random:1 --ids 1,2,3 --max-tokens 64 --json
+  braid-run logits model.so --weights checkpoint/ --ids input.safetensors -o output.safetensors
+  braid-run verify model.so --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
+  braid-run pack model.so --weights checkpoint/ -o weights.bin
+  braid-run info model.so
+
+Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid, 4 a bug in Braid.";
+
+/// The subcommands that need no compiler.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Generate text after a prompt, as a stream.
+    Run(RunArgs),
+    /// Compute the logits of given token ids.
+    Logits(LogitsArgs),
+    /// Compare with golden results.
+    Verify(VerifyArgs),
+    /// Write the packed weights to a file, for quick starts and C programs.
+    Pack(PackArgs),
+    /// Describe an artifact.
+    Info(InfoArgs),
+}
+
+/// What every computing subcommand needs.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// A checkpoint directory, a safetensors file, a file written by `pack`, or random:SEED.
+    #[arg(long, short, value_name = "DIR")]
+    pub weights: String,
+    /// Threads that compute; all cores by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=pool::MOST as i64))]
+    pub threads: Option<u16>,
+}
+
+impl ModelOptions {
+    /// The wanted number of threads, or as many as there are cores.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(pool::default_threads, usize::from)
+    }
+
+    /// Loads an artifact and its weights, with a progress bar.
+    pub fn load(&self, artifact: &Path) -> Result<(Arc<Artifact>, Arc<Weights>)> {
+        let artifact = Artifact::open(artifact)?;
+        let weights = Weights::open(&artifact.manifest, &self.weights, self.threads(), &Bar::default())?;
+        Ok((Arc::new(artifact), Arc::new(weights)))
+    }
+}
+
+/// Runs a subcommand.
+pub fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run(&args.artifact, &args.options),
+        Command::Logits(args) => logits(&args),
+        Command::Verify(args) => verify(&args),
+        Command::Pack(args) => pack(&args),
+        Command::Info(args) => info(&args),
+    }
+}
+
+/// The whole of `braid-run`.
+pub fn main() -> ExitCode {
+    finish(execute(Cli::parse().command))
+}
+
+/// Prints an error with its hint, and makes an exit code of it.
+pub fn finish(result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// Writes to standard output, at once.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::file("write", Path::new("standard output")))
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Bug { what: error.to_string() })?;
+    print(&format!("{text}\n"))
+}
+
+/// A number of bytes, for people.
+fn size(bytes: usize) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut size = bytes as f64;
+    let mut unit = "bytes";
+    for next in units {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{size:.1} {unit}") }
+}

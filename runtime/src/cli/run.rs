@@ -1,0 +1,226 @@
+//! `run`: a prompt goes in, a stream of text comes out.
+
+use super::{Bar, ModelOptions, print, print_json};
+use crate::checkpoint::GenerationConfig;
+use crate::error::{Error, Result};
+use crate::generate::{Outcome, Request, generate, positions};
+use crate::progress::Progress;
+use crate::sample::Sampling;
+use crate::session::{Session, Settings};
+use crate::tokenizer::{Stream, Tokenizer};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Arguments of `braid-run run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// The artifact.
+    pub artifact: PathBuf,
+    /// All the rest.
+    #[command(flatten)]
+    pub options: RunOptions,
+}
+
+/// Arguments that do not depend on where the artifact comes from.
+#[derive(Args, Clone, Debug)]
+pub struct RunOptions {
+    /// Weights and threads.
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// The text to continue.
+    #[arg(long, short, conflicts_with = "ids", required_unless_present = "ids")]
+    pub prompt: Option<String>,
+    /// Token ids instead of a text: 1,2,3.
+    #[arg(long, value_delimiter = ',', num_args = 1)]
+    pub ids: Option<Vec<i32>>,
+    /// The tokenizer; by default tokenizer.json beside the weights.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Most tokens to generate; by default what the checkpoint's generation_config.json says, or 128.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Positions that the caches hold; by default as many as prompt and tokens need.
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// 0: always the likeliest token. By default what generation_config.json says, or 0.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Choose among the likeliest K tokens; 0: all.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Choose among the likeliest tokens that together have probability P.
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Another seed, another text.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Go on after the end-of-sequence token.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print one JSON object instead of a stream.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunOptions {
+    /// The folder that may hold a tokenizer and configurations, if the weights come from a file system.
+    fn folder(&self) -> Option<&Path> {
+        let path = Path::new(&self.model.weights);
+        if path.is_dir() { Some(path) } else { path.parent().filter(|_| path.is_file()) }
+    }
+
+    fn config(&self) -> Result<GenerationConfig> {
+        self.folder().map_or_else(|| Ok(GenerationConfig::default()), GenerationConfig::read)
+    }
+
+    /// The tokenizer, if there is one.
+    fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let beside = self.folder().map(|folder| folder.join("tokenizer.json")).filter(|path| path.is_file());
+        self.tokenizer.as_deref().or(beside.as_deref()).map(Tokenizer::open).transpose()
+    }
+
+    fn prompt(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<i32>> {
+        match (&self.ids, &self.prompt, tokenizer) {
+            (Some(ids), _, _) => Ok(ids.clone()),
+            (None, Some(text), Some(tokenizer)) => tokenizer.encode(text),
+            _ => Err(Error::input(
+                "no tokenizer.json beside the weights",
+                "name one with `--tokenizer FILE`, or give `--ids 1,2,3`",
+            )),
+        }
+    }
+
+    fn request(&self, prompt: Vec<i32>, config: GenerationConfig) -> Request {
+        let sampling = Sampling {
+            temperature: self.temperature.or(config.temperature).unwrap_or(0.0),
+            top_k: self.top_k.or(config.top_k).unwrap_or(0),
+            top_p: self.top_p.or(config.top_p).unwrap_or(1.0),
+            seed: self.seed,
+        };
+        let stop = if self.ignore_eos { Vec::new() } else { config.stop };
+        Request { prompt, max_tokens: self.max_tokens.or(config.max_tokens).unwrap_or(128), stop, sampling }
+    }
+}
+
+/// Generates, and prints text, JSON and speed.
+pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
+    let start = Instant::now();
+    let tokenizer = options.tokenizer()?;
+    let prompt = options.prompt(tokenizer.as_ref())?;
+    let request = options.request(prompt, options.config()?);
+    request.sampling.check()?;
+    let (artifact, weights) = options.model.load(artifact)?;
+    let capacity = options.context.unwrap_or_else(|| positions(&request));
+    let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots: 1 })?;
+    let load = start.elapsed();
+    let mut output = Output::new(tokenizer.as_ref(), &request.prompt, options.json);
+    output.prompt(options.prompt.as_deref())?;
+    let bar = Prefilling::new(&session, &request);
+    let outcome = generate(&mut session, &request, |done| bar.done(done), |token| output.token(token))?;
+    output.end()?;
+    if options.json {
+        return print_json(&report(&session, &request, &outcome, tokenizer.as_ref(), load)?);
+    }
+    eprintln!("{}", summary(&session, &request, &outcome, load));
+    Ok(())
+}
+
+/// A bar for prompts that take several calls.
+struct Prefilling(Option<Bar>, usize);
+
+impl Prefilling {
+    fn new(session: &Session, request: &Request) -> Self {
+        let long = request.prompt.len() > 2 * session.manifest().max_rows;
+        let bar = long.then(Bar::default);
+        bar.iter().for_each(|bar| bar.begin("reading prompt", request.prompt.len() as u64));
+        Self(bar, request.prompt.len())
+    }
+
+    fn done(&self, done: usize) {
+        if let Some(bar) = &self.0 {
+            bar.set(done as u64);
+            if done == self.1 {
+                bar.end();
+            }
+        }
+    }
+}
+
+/// Prints text, or token ids where there is no tokenizer, or nothing.
+enum Output<'a> {
+    Silent,
+    Ids(bool),
+    Text(Option<Stream<'a>>),
+}
+
+impl<'a> Output<'a> {
+    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[i32], json: bool) -> Self {
+        match tokenizer {
+            _ if json => Self::Silent,
+            None => Self::Ids(false),
+            Some(tokenizer) => Self::Text(Some(tokenizer.stream(prompt))),
+        }
+    }
+
+    fn prompt(&self, text: Option<&str>) -> Result<()> {
+        match (self, text) {
+            (Self::Text(_), Some(text)) => print(text),
+            _ => Ok(()),
+        }
+    }
+
+    fn token(&mut self, token: i32) -> Result<()> {
+        match self {
+            Self::Text(Some(stream)) => print(&stream.push(token)?),
+            Self::Ids(some) => print(&format!("{}{token}", if std::mem::replace(some, true) { "," } else { "" })),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        match self {
+            Self::Silent => Ok(()),
+            Self::Ids(_) => print("\n"),
+            Self::Text(stream) => print(&format!("{}\n", stream.take().map_or(Ok(String::new()), Stream::finish)?)),
+        }
+    }
+}
+
+fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64().max(1e-9)
+}
+
+fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Duration) -> String {
+    let (prompt, steps) = (request.prompt.len(), outcome.steps);
+    format!(
+        "loaded in {:.2} s · prefill {prompt} tokens, {:.1} tokens/s · decode {steps} steps, {:.1} tokens/s · {} threads",
+        load.as_secs_f64(),
+        rate(prompt, outcome.prefill),
+        rate(steps, outcome.decode),
+        session.threads()
+    )
+}
+
+fn report(
+    session: &Session,
+    request: &Request,
+    outcome: &Outcome,
+    tokenizer: Option<&Tokenizer>,
+    load: Duration,
+) -> Result<serde_json::Value> {
+    let phase = |tokens: usize, time: Duration| serde_json::json!({"tokens": tokens, "seconds": time.as_secs_f64(), "tokens_per_second": rate(tokens, time)});
+    Ok(serde_json::json!({
+        "model": session.manifest().model,
+        "target": session.manifest().target,
+        "threads": session.threads(),
+        "prompt_ids": request.prompt,
+        "ids": outcome.tokens,
+        "text": tokenizer.map(|tokenizer| tokenizer.decode(&outcome.tokens)).transpose()?,
+        "finish": if outcome.stopped { "stop" } else { "length" },
+        "sampling": {"temperature": request.sampling.temperature, "top_k": request.sampling.top_k, "top_p": request.sampling.top_p, "seed": request.sampling.seed},
+        "load_seconds": load.as_secs_f64(),
+        "prefill": phase(request.prompt.len(), outcome.prefill),
+        "decode": phase(outcome.steps, outcome.decode),
+    }))
+}
