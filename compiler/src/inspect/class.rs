@@ -59,6 +59,10 @@ impl Term {
             rest = (rest / width.size).max(1);
             power += 1;
         }
+        // A factor that stays large beside d² does not grow with d: it is told beside one d.
+        if power == 2 && rest >= CONSTANT {
+            (rest, power) = (product / width.size, 1);
+        }
         let constant = if rest < CONSTANT && (power > 0 || positions > 0) { 1 } else { rest };
         Term { positions, power, constant: constant * window }
     }

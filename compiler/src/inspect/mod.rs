@@ -27,3 +27,6 @@ use braid_dsl::model::Model;
 pub fn inspect(model: &Model) -> Report {
     report::Report::new(tree::Tree::new(model), model)
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,7 +211,8 @@ fn reads_param(model: &Model, product: usize) -> bool {
             _ => return false,
         }
     };
-    model.values[product].args.iter().any(|a| rooted(a.0 as usize))
+    let args = &model.values[product].args;
+    args[0] != args[1] && args.iter().any(|a| rooted(a.0 as usize))
 }
 
 fn kind(own: &BTreeSet<&'static str>, children: &[Part]) -> Kind {

@@ -22,26 +22,27 @@ const GAP: f64 = 18.0;
 
 /// The picture of a model as an SVG file.
 pub fn draw(model: &Model, report: &Report) -> String {
-    let mut picture = Picture { model, canvas: Canvas::default(), y: 0.0 };
+    let mut picture = Picture { model, canvas: Canvas::default(), frames: Canvas::default(), y: 0.0 };
     picture.head(report);
     let top = picture.y;
-    let stream = picture.canvas.mark();
     picture.end(&format!("{} {}", model.inputs.first().map_or("", |(name, _)| name), report.root.input));
     picture.inside(&report.root);
     let bottom = picture.y;
     picture.end(&report.root.output);
-    let (mut below, height) = (Canvas::default(), picture.y + 22.0);
-    below.path("stream", &format!("M{STREAM} {:.1}V{:.1}", top + 22.0, bottom + 4.0));
-    picture.canvas.insert(stream, below);
-    let mut paper = Canvas::default();
-    paper.rect("paper", Area { x: 0.0, y: 0.0, w: WIDTH, h: height }, 14.0);
-    picture.canvas.insert(0, paper);
-    picture.canvas.finish(WIDTH, height, &format!("The model {}", report.model))
+    let height = picture.y + 22.0;
+    let mut sheet = Canvas::default();
+    sheet.rect("paper", Area { x: 0.0, y: 0.0, w: WIDTH, h: height }, 14.0);
+    sheet.append(picture.frames);
+    sheet.path("stream", &format!("M{STREAM} {:.1}V{:.1}", top + 22.0, bottom + 4.0));
+    sheet.append(picture.canvas);
+    sheet.finish(WIDTH, height, &format!("The model {}", report.model))
 }
 
 struct Picture<'a> {
     model: &'a Model,
     canvas: Canvas,
+    /// What lies below the stream.
+    frames: Canvas,
     y: f64,
 }
 
@@ -110,39 +111,40 @@ impl Picture<'_> {
         let signatures: Vec<&str> = layers.iter().map(|l| l.signature.as_str()).collect();
         let Stack { pattern, times, rest } = stack(&signatures);
         self.y += GAP * 0.7;
-        let top = self.y;
-        let mark = self.canvas.mark();
-        if times > 1 && pattern.len() > 1 {
+        let (top, mark) = (self.y, self.frames.mark());
+        let nested = times > 1 && pattern.len() > 1;
+        if nested {
             self.y += 34.0;
+            badge(&mut self.canvas, top + 8.0, &format!("× {times}"));
         }
-        pattern.iter().for_each(|run| self.run(layers, run, if pattern.len() == 1 { times } else { 1 }));
-        if times > 1 && pattern.len() > 1 {
-            let mut below = Canvas::default();
-            below.rect("outer", Area { x: 22.0, y: top, w: WIDTH - 44.0, h: self.y - top }, 14.0);
-            badge(&mut below, top + 8.0, &format!("× {times}"));
-            self.canvas.insert(mark, below);
+        let period = pattern.iter().map(|run| run.length).sum();
+        pattern.iter().for_each(|run| self.run(layers, run, times, period));
+        if nested {
+            let mut outer = Canvas::default();
+            outer.rect("outer", Area { x: 22.0, y: top, w: WIDTH - 44.0, h: self.y - top }, 14.0);
+            self.frames.insert(mark, outer);
             self.y += GAP * 0.7;
         }
-        rest.iter().for_each(|run| self.run(layers, run, 1));
+        rest.iter().for_each(|run| self.run(layers, run, 1, 0));
     }
 
-    fn run(&mut self, layers: &[&Layer], run: &Run, times: usize) {
-        let top = self.y;
-        let mark = self.canvas.mark();
+    /// Equal layers, which come again after every `period`.
+    fn run(&mut self, layers: &[&Layer], run: &Run, times: usize, period: usize) {
+        let (top, mark) = (self.y, self.frames.mark());
         self.y += 30.0;
         self.inside(layers[run.first]);
         self.y += 4.0;
-        let mut below = Canvas::default();
-        below.rect("frame", Area { x: 34.0, y: top, w: WIDTH - 68.0, h: self.y - top }, 11.0);
-        let count = run.length * times;
-        let numbers: Vec<usize> =
-            (run.first..run.first + count).filter_map(|at| layers[at].iteration()).map(|(_, n)| n).collect();
+        let mut frame = Canvas::default();
+        frame.rect("frame", Area { x: 34.0, y: top, w: WIDTH - 68.0, h: self.y - top }, 11.0);
+        self.frames.insert(mark, frame);
+        let every = (0..times).flat_map(|time| (0..run.length).map(move |at| run.first + time * period + at));
+        let numbers: Vec<usize> = every.filter_map(|at| layers[at].iteration()).map(|(_, n)| n).collect();
         let label = layers[run.first].iteration().map_or("", |(label, _)| label);
-        below.text("badge", BRANCH, top + 21.0, Anchor::Start, &format!("{label} {}", ranges(&numbers)));
-        if count > 1 {
-            badge(&mut below, top + 8.0, &format!("× {count}"));
+        self.canvas.text("badge", BRANCH, top + 21.0, Anchor::Start, &format!("{label} {}", ranges(&numbers)));
+        let together = if period == run.length { run.length * times } else { run.length };
+        if together > 1 {
+            badge(&mut self.canvas, top + 8.0, &format!("× {together}"));
         }
-        self.canvas.insert(mark, below);
         self.y += GAP * 0.7;
     }
 

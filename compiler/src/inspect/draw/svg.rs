@@ -59,7 +59,7 @@ impl Canvas {
         let _ = writeln!(self.body, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="{r}"/>"#);
     }
 
-    /// Where more can be drawn above or below: see [`Canvas::insert`].
+    /// The end of what was drawn so far: see [`Canvas::insert`].
     pub fn mark(&self) -> usize {
         self.body.len()
     }
@@ -67,6 +67,11 @@ impl Canvas {
     /// Puts another drawing below what was drawn after the mark.
     pub fn insert(&mut self, mark: usize, below: Canvas) {
         self.body.insert_str(mark, &below.body);
+    }
+
+    /// Draws another drawing over this one.
+    pub fn append(&mut self, over: Canvas) {
+        self.body.push_str(&over.body);
     }
 
     /// The file.
