@@ -4,7 +4,9 @@ use braid_compiler::llvm;
 use braid_compiler::mlir::common::{Context, Emitter, Linkage, Ty, Val};
 use braid_compiler::target::Target;
 
+mod attention;
 mod math;
+mod skeletons;
 
 /// A loaded library; its file goes with it.
 pub struct Loaded {

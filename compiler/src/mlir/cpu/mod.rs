@@ -43,6 +43,15 @@ pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
     driver::emit(e, plan);
 }
 
+/// Emits one function on its own, for tests and measurements.
+pub fn emit_alone(e: &Emitter, function: &Function, setting: Setting) {
+    let tiles = matmul::Tiles::new(setting);
+    if let Code::Matmul(product) = &function.code {
+        tiles.emit(e, product.tensors[product.weights.0].store, product.width);
+    }
+    emit_function(e, function, &tiles, setting);
+}
+
 /// Emits one function.
 fn emit_function(e: &Emitter, function: &Function, tiles: &matmul::Tiles, setting: Setting) {
     let name = &function.name;
