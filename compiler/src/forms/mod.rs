@@ -6,6 +6,7 @@
 
 mod print;
 mod reach;
+pub mod recur;
 mod wanted;
 
 use crate::error::Error;
@@ -106,6 +107,8 @@ pub struct Forms {
     pub states: Vec<StateDecl>,
     /// Which states a node carries, in the order of its declaration (keys, values, positions for attention).
     pub carried: HashMap<NodeId, Vec<StateId>>,
+    /// What kind of memory each recurrence is.
+    pub classes: HashMap<NodeId, recur::Class>,
     reaches: HashMap<NodeId, Reach>,
 }
 
@@ -122,7 +125,9 @@ impl Forms {
 /// Attention that looks ahead, which is not lowered yet.
 pub fn derive(graph: &Graph) -> Result<Forms, Error> {
     let graph = wanted::insert(graph);
-    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), reaches: HashMap::new() };
+    let classified = graph.order().into_iter().filter_map(|node| Some((node, recur::classify(&graph, node)?)));
+    let classes = classified.collect();
+    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, reaches: HashMap::new() };
     for node in forms.graph.order() {
         forms.carry(node)?;
     }

@@ -1,7 +1,8 @@
 //! Forms as text: the graph, and what each of its two forms loads and stores.
 
-use super::{Extent, Forms};
+use super::{Extent, Forms, recur};
 use crate::graph::axes_text;
+use braid_dsl::model::Op;
 use std::fmt::Write;
 
 /// Deterministic text.
@@ -23,6 +24,9 @@ pub fn print(forms: &Forms) -> String {
     for (node, states) in ordered(forms) {
         let names: Vec<&str> = states.iter().map(|s| forms.states[s.index()].name.as_str()).collect();
         let _ = writeln!(out, "  {node}: load {0}; compute; store {0}", names.join(", "));
+        if let (Op::Recur(recur), Some(class)) = (forms.graph.op(node), forms.classes.get(&node)) {
+            let _ = writeln!(out, "      {}", recur::title(&forms.graph, recur, class));
+        }
     }
     out
 }
