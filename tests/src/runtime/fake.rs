@@ -110,7 +110,8 @@ impl Fake {
     /// Writes the artifact with this manifest.
     pub fn write(&self, manifest: &Manifest) {
         std::fs::write(self.path("fake.h"), artifact::header(manifest)).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fake.c");
+        let source = self.path("fake.c");
+        std::fs::write(&source, include_str!("../../fixtures/fake.c")).unwrap();
         let library = self.path("code.so");
         let arguments = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-I"];
         let mut compiler = Command::new("cc");
@@ -147,5 +148,16 @@ impl Fake {
             (0..VOCAB).map(|v| row(&sum, v)).collect()
         };
         tokens.iter().map(step).collect()
+    }
+
+    /// Greedy decoding of the reference.
+    pub fn greedy(&self, prompt: &[i32], count: usize) -> Vec<i32> {
+        let mut tokens = prompt.to_vec();
+        for _ in 0..count {
+            let logits = self.reference(&tokens).pop().unwrap();
+            let best = logits.iter().enumerate().fold(0, |best, (token, logit)| if *logit > logits[best] { token } else { best });
+            tokens.push(best as i32);
+        }
+        tokens.split_off(prompt.len())
     }
 }

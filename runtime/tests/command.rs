@@ -1,0 +1,169 @@
+//! `braid-run` as a user meets it: output, messages, exit codes.
+
+#[allow(dead_code, missing_docs, reason = "shared with the tests of the whole")]
+#[path = "../../tests/src/runtime/fake.rs"]
+mod fake;
+
+use fake::{Fake, VOCAB};
+use std::process::Command;
+
+const PROMPT: [i32; 4] = [3, 1, 4, 1];
+
+struct Output {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs `braid-run` in the fake's folder.
+fn braid_run(fake: &Fake, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_braid-run"));
+    let output = command.args(line.split_whitespace()).current_dir(fake.folder.path()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Output { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn joined(ids: &[i32]) -> String {
+    ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn run_streams_token_ids() {
+    let fake = Fake::new();
+    let found = braid_run(&fake, "run fake.so --weights . --ids 3,1,4,1 --max-tokens 9 --threads 2");
+    assert_eq!((found.code, found.out), (0, joined(&fake.greedy(&PROMPT, 9)) + "\n"));
+    assert!(found.err.contains("prefill 4 tokens") && found.err.contains("decode 8 steps") && found.err.contains("2 threads"));
+    let again = braid_run(&fake, "run fake.so -w . --ids 3,1,4,1 -n 30 --temperature 2 --top-k 20 --seed 5");
+    assert_eq!(again.out, braid_run(&fake, "run fake.so -w . --ids 3,1,4,1 -n 30 --temperature 2 --top-k 20 --seed 5").out);
+    assert_ne!(again.out, braid_run(&fake, "run fake.so -w . --ids 3,1,4,1 -n 30 --temperature 2 --top-k 20 --seed 6").out);
+}
+
+#[test]
+fn run_prints_json() {
+    let fake = Fake::new();
+    let found = braid_run(&fake, "run fake.so --weights . --ids 3,1,4,1 --max-tokens 5 --json");
+    let json: serde_json::Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!(json["ids"], serde_json::json!(fake.greedy(&PROMPT, 5)));
+    assert_eq!((&json["finish"], &json["prefill"]["tokens"]), (&"length".into(), &4.into()));
+    assert!(json["decode"]["tokens_per_second"].as_f64().unwrap() > 0.0 && found.err.is_empty());
+}
+
+#[test]
+fn run_stops_at_the_end_of_the_sequence() {
+    let fake = Fake::new();
+    let wanted = fake.greedy(&PROMPT, 12);
+    let stop = wanted[5];
+    let first = wanted.iter().position(|id| *id == stop).unwrap();
+    std::fs::write(fake.path("config.json"), format!("{{\"eos_token_id\": {stop}}}")).unwrap();
+    let line = "run fake.so --weights . --ids 3,1,4,1 --max-tokens 12";
+    assert_eq!(braid_run(&fake, line).out, joined(&wanted[..first]) + "\n");
+    assert_eq!(braid_run(&fake, &format!("{line} --ignore-eos")).out, joined(&wanted) + "\n");
+}
+
+#[test]
+fn logits_then_verify() {
+    let fake = Fake::new();
+    let ids: Vec<i32> = vec![3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 0, 39, 38];
+    let logits: Vec<f32> = ids.chunks(7).flat_map(|row| fake.reference(row).concat()).collect();
+    golden(&fake, &ids, &logits);
+    let found = braid_run(&fake, "logits fake.so --weights . --ids golden.safetensors -o out.safetensors");
+    assert_eq!((found.code, &found.out[..], &found.err[..]), (0, "", ""));
+    let out = braid_runtime::checkpoint::Checkpoint::open(&fake.path("out.safetensors")).unwrap();
+    let tensor = out.require("logits").unwrap();
+    assert_eq!(tensor.shape, [2, 7, VOCAB]);
+    for (bytes, wanted) in tensor.bytes.as_chunks().0.iter().zip(&logits) {
+        assert!((f32::from_le_bytes(*bytes) - wanted).abs() < 1e-5);
+    }
+    let found = braid_run(&fake, "verify fake.so --weights . --golden golden.safetensors --tolerance 1e-5");
+    assert_eq!(found.code, 0, "{}", found.err);
+    assert!(
+        found.out.contains("row 1, whole sequence") && found.out.contains("row 0, greedy tokens        6 of 6"),
+        "{}",
+        found.out
+    );
+    let worse: Vec<f32> = logits.iter().enumerate().map(|(at, logit)| if at == 300 { logit + 0.01 } else { *logit }).collect();
+    golden(&fake, &ids, &worse);
+    let found = braid_run(&fake, "verify fake.so --weights . --golden golden.safetensors --tolerance 1e-3");
+    assert_eq!(found.code, 1);
+    assert!(found.err.contains("the largest difference is 1.000e-2, beyond 1.000e-3"), "{}", found.err);
+    let found = braid_run(&fake, "verify fake.so --weights . --golden golden.safetensors --tolerance 0.1 --json");
+    let json: serde_json::Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!(json["report"]["decoding"][1]["equal"], 6);
+}
+
+/// Two rows of seven ids with logits; the first three ids of each row as prompts, with six greedy tokens.
+fn golden(fake: &Fake, ids: &[i32], logits: &[f32]) {
+    let prompts: Vec<i32> = ids.chunks(7).flat_map(|row| row[..3].to_vec()).collect();
+    let generated: Vec<i32> = prompts.chunks(3).flat_map(|prompt| fake.greedy(prompt, 6)).collect();
+    let chosen: Vec<f32> = prompts
+        .chunks(3)
+        .zip(generated.chunks(6))
+        .flat_map(|(prompt, generated)| fake.reference(&[prompt, &generated[..5]].concat())[2..].concat())
+        .collect();
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    let mut add = |name: &str, kind: &str, shape: &[usize], bytes: Vec<u8>| {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        header.insert(name.into(), serde_json::json!({"dtype": kind, "shape": shape, "data_offsets": offsets}));
+        data.extend(bytes);
+    };
+    let long = |ids: &[i32]| ids.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect::<Vec<u8>>();
+    let floats = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    add("input_ids", "I64", &[2, 7], long(ids));
+    add("logits", "F32", &[2, 7, VOCAB], floats(logits));
+    add("prompt_ids", "I64", &[2, 3], long(&prompts));
+    add("generated_ids", "I64", &[2, 6], long(&generated));
+    add("generated_logits", "F32", &[2, 6, VOCAB], floats(&chosen));
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    std::fs::write(fake.path("golden.safetensors"), file).unwrap();
+}
+
+#[test]
+fn pack_and_info() {
+    let fake = Fake::new();
+    assert_eq!(braid_run(&fake, "pack fake.so --weights . -o weights.bin").code, 0);
+    let found = braid_run(&fake, "run fake.so --weights weights.bin --ids 3,1,4,1 --max-tokens 4");
+    assert_eq!(found.out, joined(&fake.greedy(&PROMPT, 4)) + "\n");
+    let found = braid_run(&fake, "info fake.so --params").out;
+    assert!(
+        found.contains("1960 in 3 tensors") && found.contains("head.w [d 24, vocab 40]  model.head.weight [40, 24]"),
+        "{found}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&braid_run(&fake, "info fake.so --json").out).unwrap();
+    assert_eq!(json["max_rows"], 5);
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let fake = Fake::new();
+    std::fs::write(fake.path("text.txt"), "once upon a time").unwrap();
+    let cases = [
+        ("run text.txt --weights . --ids 1", 1, "text.txt: not an artifact\nhint: `braid build SPEC -o FILE` writes artifacts"),
+        ("run none.so --weights . --ids 1", 1, "cannot read none.so"),
+        ("run fake.so --weights nowhere --ids 1", 1, "cannot open nowhere"),
+        ("run fake.so --weights text.txt --ids 1", 1, "text.txt: a header of"),
+        ("run fake.so --weights . --prompt hello", 1, "no tokenizer.json beside the weights"),
+        ("run fake.so --weights . --ids 1,40", 1, "token id 40 at place 1 is out of range: the model has 40 tokens, 0 to 39"),
+        (
+            "run fake.so --weights . --ids 1 -n 40 --context 16",
+            1,
+            "context overflow: 40 positions are needed, but the caches hold 16",
+        ),
+        ("run fake.so --weights . --ids 1 --temperature -1", 2, "unexpected argument"),
+        ("run fake.so --weights . --ids 1 --temperature=-1", 1, "temperature -1"),
+        ("run fake.so --weights random:x --ids 1", 1, "`x` is not a seed"),
+        ("run fake.so --weights .", 2, "--prompt"),
+        ("run fake.so --weights . --ids 1 --threads 0", 2, "0 is not in 1..=1024"),
+        ("verify fake.so --weights . --golden model.safetensors", 1, "not a golden file"),
+        ("logits fake.so --weights . --ids model.safetensors -o out", 1, "no tensor `input_ids`"),
+        ("dance", 2, "unrecognized subcommand"),
+    ];
+    for (line, code, message) in cases {
+        let found = braid_run(&fake, line);
+        assert_eq!(found.code, code, "{line}: {}", found.err);
+        assert!(found.err.contains(message), "{line}: {}", found.err);
+        assert!(!found.err.contains("panicked"));
+    }
+    assert!(braid_run(&fake, "--help").out.contains("braid-run verify model.so"));
+}
