@@ -1,0 +1,414 @@
+//! The syntax tree: what the grammar accepts, with the place of every part.
+
+use crate::span::Span;
+
+/// A name and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ident {
+    /// The name.
+    pub name: String,
+    /// Its place.
+    pub span: Span,
+}
+
+/// One source file.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// The text of its `//!` comments.
+    pub doc: String,
+    /// What it declares, in order.
+    pub items: Vec<Item>,
+}
+
+/// A declaration.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// `use …`
+    Use(Use),
+    /// `fn …`
+    Fn(Fn),
+    /// `block …` or `model …` with a body.
+    Block(Block),
+    /// `model a = b(…)`
+    Alias(Alias),
+}
+
+/// An import.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The module's dotted path, or the file's name.
+    pub target: UseTarget,
+    /// The place of the whole item.
+    pub span: Span,
+}
+
+/// What is imported.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UseTarget {
+    /// A dotted path.
+    Module(String),
+    /// A file, relative to the importing one.
+    File(String),
+}
+
+/// An inlined function.
+#[derive(Clone, Debug)]
+pub struct Fn {
+    /// The doc comment.
+    pub doc: String,
+    /// Its name.
+    pub name: Ident,
+    /// Axis parameters, in brackets.
+    pub axes: Vec<Ident>,
+    /// Value parameters.
+    pub params: Vec<Ident>,
+    /// Its value.
+    pub body: Expr,
+    /// The place of the whole item.
+    pub span: Span,
+}
+
+/// A block or a model.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The doc comment.
+    pub doc: String,
+    /// Whether it was declared by `model`.
+    pub is_model: bool,
+    /// Its name.
+    pub name: Ident,
+    /// Compile-time parameters.
+    pub params: Vec<CParam>,
+    /// Inputs.
+    pub inputs: Vec<Input>,
+    /// Results; empty if not declared.
+    pub outputs: Vec<TensorType>,
+    /// Constraints on the compile-time parameters.
+    pub wheres: Vec<Expr>,
+    /// Statements.
+    pub body: Body,
+    /// The place of the whole item.
+    pub span: Span,
+}
+
+/// A model made from another one by arguments.
+#[derive(Clone, Debug)]
+pub struct Alias {
+    /// The doc comment.
+    pub doc: String,
+    /// Its name.
+    pub name: Ident,
+    /// The model it is made from.
+    pub base: Ident,
+    /// Arguments.
+    pub args: Vec<Arg>,
+    /// The place of the whole item.
+    pub span: Span,
+}
+
+/// A compile-time parameter.
+#[derive(Clone, Debug)]
+pub struct CParam {
+    /// Its name.
+    pub name: Ident,
+    /// Its type.
+    pub ty: CType,
+    /// What it is if not given.
+    pub default: Option<Expr>,
+    /// The place of the whole parameter.
+    pub span: Span,
+}
+
+/// The type of a compile-time parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the words of the language")]
+pub enum CType {
+    Dim,
+    Int,
+    Float,
+    Bool,
+    String,
+    Block,
+    Ints,
+    Floats,
+    Bools,
+    Strings,
+}
+
+/// A tensor that a block is called with.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: Ident,
+    /// Its type.
+    pub ty: TensorType,
+}
+
+/// An element type, if given, and axes.
+#[derive(Clone, Debug)]
+pub struct TensorType {
+    /// The element type, if written.
+    pub elem: Option<crate::model::Elem>,
+    /// The axes.
+    pub axes: AxisList,
+    /// Its place.
+    pub span: Span,
+}
+
+/// A list of axes in a declaration.
+#[derive(Clone, Debug)]
+pub struct AxisList {
+    /// The named ones, in order.
+    pub names: Vec<Ident>,
+    /// How many names stand before `..`, if it is there.
+    pub rest: Option<usize>,
+    /// Its place.
+    pub span: Span,
+}
+
+/// Statements in braces.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// The statements.
+    pub stmts: Vec<Stmt>,
+    /// The place, with the braces.
+    pub span: Span,
+}
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub struct Stmt {
+    /// What it is.
+    pub kind: StmtKind,
+    /// Its place.
+    pub span: Span,
+}
+
+/// The kinds of statements.
+#[derive(Clone, Debug)]
+pub enum StmtKind {
+    /// `param a, b: [..]`
+    Param(Vec<Ident>, AxisList),
+    /// `dim a = e`
+    Dim(Ident, Expr),
+    /// `share a = e`
+    Share(Ident, Expr),
+    /// `a = e` or `(a, b) = e`
+    Assign(Vec<Ident>, Expr),
+    /// `repeat i in a..b as name { … }`
+    Repeat(Repeat),
+    /// `if … { … } else if … { … } else { … }`
+    If(Vec<(Expr, Body)>, Option<Body>),
+    /// `recur … over t { … }`
+    Recur(Recur),
+    /// `generate how`
+    Generate(Ident),
+    /// `return a, b`
+    Return(Vec<Expr>),
+}
+
+/// A compile-time loop.
+#[derive(Clone, Debug)]
+pub struct Repeat {
+    /// The counter.
+    pub var: Ident,
+    /// Its first value.
+    pub from: Expr,
+    /// One past its last value.
+    pub to: Expr,
+    /// What the iterations are called in paths.
+    pub label: Option<Ident>,
+    /// What is repeated.
+    pub body: Body,
+}
+
+/// A recurrence.
+#[derive(Clone, Debug)]
+pub struct Recur {
+    /// The states.
+    pub states: Vec<RecurState>,
+    /// The sequence axis.
+    pub axis: Ident,
+    /// One step.
+    pub body: Body,
+}
+
+/// A state of a recurrence.
+#[derive(Clone, Debug)]
+pub struct RecurState {
+    /// Its name.
+    pub name: Ident,
+    /// Its axes.
+    pub axes: AxisList,
+    /// What it starts with.
+    pub init: Option<Expr>,
+    /// The place of the whole declaration.
+    pub span: Span,
+}
+
+/// An expression.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    /// What it is.
+    pub kind: ExprKind,
+    /// Its place.
+    pub span: Span,
+}
+
+/// An argument of a call.
+#[derive(Clone, Debug)]
+pub struct Arg {
+    /// The name, for `name: value`.
+    pub name: Option<Ident>,
+    /// The value.
+    pub value: Expr,
+}
+
+/// Operators of two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinOp {
+    /// A pointwise one.
+    Op(crate::model::Binary),
+    /// `a ?? b`: `b` if `a` is missing.
+    Else,
+}
+
+/// Operators of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the operators")]
+pub enum UnOp {
+    Neg,
+    Not,
+}
+
+/// The words of reductions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the words")]
+pub enum Reducer {
+    Sum,
+    Max,
+    Min,
+    Mean,
+}
+
+/// The kinds of expressions.
+#[derive(Clone, Debug)]
+pub enum ExprKind {
+    /// A whole number.
+    Int(i64),
+    /// A real number; the text it was written as.
+    Float(f64, String),
+    /// A text.
+    Text(String),
+    /// A name.
+    Name(String),
+    /// `a.b`
+    Field(Box<Expr>, Ident),
+    /// `[a, b]`
+    List(Vec<Expr>),
+    /// `[a for x in list if c]`
+    Comprehension(Box<Comprehension>),
+    /// `(a)`
+    Paren(Box<Expr>),
+    /// `-a`, `!a`
+    Unary(UnOp, Box<Expr>),
+    /// `a + b`
+    Binary(BinOp, Box<Expr>, Box<Expr>),
+    /// `sum[a] e`
+    Reduce(Reducer, Vec<Ident>, Box<Expr>),
+    /// `f(a, b: c)`
+    Call(Box<Expr>, Vec<Arg>),
+    /// `x[…]`
+    Index(Box<Expr>, Vec<IndexItem>),
+    /// `if a { b } else if c { d } else { e }`
+    If(Vec<(Expr, Expr)>, Box<Expr>),
+    /// `match e { … }`
+    Match(Box<Expr>, Vec<Arm>),
+    /// `attend[k](q, k, v) { … }`
+    Attend(Box<Attend>),
+    /// `route[a](ids) { e }`
+    Route(Box<Route>),
+}
+
+/// `[value for var in list if cond]`
+#[derive(Clone, Debug)]
+pub struct Comprehension {
+    /// Each element.
+    pub value: Expr,
+    /// The variable.
+    pub var: Ident,
+    /// What it runs over.
+    pub list: Expr,
+    /// Which elements stay.
+    pub cond: Option<Expr>,
+}
+
+/// What stands in the brackets after a value.
+#[derive(Clone, Debug)]
+pub enum IndexItem {
+    /// `(a, b) as c`
+    Merge(Vec<Ident>, Ident),
+    /// `a as (b, c)`
+    Split(Ident, Vec<Ident>),
+    /// `a as b`
+    Rename(Ident, Ident),
+    /// `a: e`
+    At(Ident, Expr),
+    /// `a: from..to as b`
+    Slice(Ident, Expr, Expr, Option<Ident>),
+    /// an expression, or the name of an axis
+    Plain(Expr),
+}
+
+/// An arm of a `match`.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// What it takes; empty for `_`.
+    pub patterns: Vec<Expr>,
+    /// Its value.
+    pub value: Expr,
+}
+
+/// Attention.
+#[derive(Clone, Debug)]
+pub struct Attend {
+    /// The axes that the dot product contracts.
+    pub axes: Vec<Ident>,
+    /// Queries, keys, values.
+    pub args: Vec<Arg>,
+    /// `keep`, `score`, `sink`.
+    pub clauses: Vec<(Ident, Expr)>,
+}
+
+/// A body whose parameters are chosen by ids.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The axis of the experts.
+    pub axes: Vec<Ident>,
+    /// Which experts.
+    pub ids: Expr,
+    /// What one expert does.
+    pub body: Expr,
+}
+
+impl Item {
+    /// The name it declares, if any.
+    pub fn name(&self) -> Option<&Ident> {
+        match self {
+            Item::Use(_) => None,
+            Item::Fn(f) => Some(&f.name),
+            Item::Block(b) => Some(&b.name),
+            Item::Alias(a) => Some(&a.name),
+        }
+    }
+
+    /// The place of the whole item.
+    pub fn span(&self) -> Span {
+        match self {
+            Item::Use(i) => i.span,
+            Item::Fn(i) => i.span,
+            Item::Block(i) => i.span,
+            Item::Alias(i) => i.span,
+        }
+    }
+}

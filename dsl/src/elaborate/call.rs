@@ -1,0 +1,520 @@
+//! Calls: of built-in operations, of functions, of blocks.
+
+use super::frame::{BlockValue, Frame, Origin, V};
+use super::{DEPTH, Done, Elab, SEQ, T};
+use crate::ast::{Arg, CParam, CType, Expr, ExprKind, Fn, IndexItem, Input, Item};
+use crate::constant;
+use crate::diagnostic::{Code, Diagnostic, did_you_mean};
+use crate::model::{AxisId, Binary, Constant, Elem, ScopeId};
+use crate::span::Span;
+
+/// What an instance gave.
+pub struct Instance<'p> {
+    /// Its results.
+    pub values: Vec<V<'p>>,
+    /// Its compile-time parameters.
+    pub constants: Vec<(String, Constant)>,
+}
+
+/// Evaluated arguments.
+struct Given<'p> {
+    positional: Vec<(V<'p>, Span)>,
+    named: Vec<(&'p crate::ast::Ident, V<'p>)>,
+}
+
+impl<'p> Elab<'p> {
+    /// `callee(args)`.
+    pub(super) fn call(&mut self, frame: &mut Frame<'p>, callee: &'p Expr, args: &'p [Arg], span: Span) -> Done<V<'p>> {
+        let (base, items): (&Expr, &[IndexItem]) = match &callee.kind {
+            ExprKind::Index(base, items) => (base, items),
+            _ => (callee, &[]),
+        };
+        let ExprKind::Name(name) = &base.kind else {
+            return match self.value(frame, callee)? {
+                V::Block(block) => self.call_block(frame, *block, None, args, span),
+                _ => self.fail(Code::Type, callee.span, "only a block or function can be called"),
+            };
+        };
+        if let Some(V::Block(block)) = frame.get(name) {
+            let mut block = block.clone();
+            if !items.is_empty() {
+                block.axes = self.plain_axes(frame, items, base.span)?;
+            }
+            return self.call_block(frame, *block, Some(name), args, span);
+        }
+        if frame.get(name).is_some() {
+            return self.fail(Code::Type, base.span, format!("`{name}` is not a block or function"));
+        }
+        let program = self.program;
+        match program.lookup(frame.module, name) {
+            Some((module, Item::Fn(function))) => self.call_fn(frame, module, function, items, args, span),
+            Some((module, Item::Block(block))) if !block.is_model => {
+                let axes = self.plain_axes(frame, items, base.span)?;
+                let value = BlockValue { module, block, cargs: vec![], axes, fixed: None };
+                self.call_block(frame, value, Some(name), args, span)
+            }
+            Some((_, item)) => self.fail(Code::Type, base.span, format!("`{}` cannot be called", item.name().map_or("", |n| &n.name))),
+            None => self.builtin(frame, name, items, args, base.span, span),
+        }
+    }
+
+    fn given(&mut self, frame: &mut Frame<'p>, args: &'p [Arg]) -> Done<Given<'p>> {
+        let mut given = Given { positional: vec![], named: vec![] };
+        for arg in args {
+            let value = self.value(frame, &arg.value)?;
+            match &arg.name {
+                Some(name) => given.named.push((name, value)),
+                None => given.positional.push((value, arg.value.span)),
+            }
+        }
+        Ok(given)
+    }
+
+    fn deeper<R>(&mut self, what: String, span: Span, run: impl FnOnce(&mut Self) -> Done<R>) -> Done<R> {
+        if self.trail.len() >= DEPTH {
+            return self.fail(Code::Recursion, span, "blocks and functions call each other without end");
+        }
+        self.trail.push(what);
+        let result = run(self);
+        self.trail.pop();
+        result
+    }
+
+    fn call_fn(
+        &mut self,
+        frame: &mut Frame<'p>,
+        module: usize,
+        function: &'p Fn,
+        items: &'p [IndexItem],
+        args: &'p [Arg],
+        span: Span,
+    ) -> Done<V<'p>> {
+        let axes = self.plain_axes(frame, items, span)?;
+        let given = self.given(frame, args)?;
+        let name = &function.name.name;
+        let count = given.positional.len() + given.named.len();
+        if axes.len() != function.axes.len() || count != function.params.len() {
+            let message = format!(
+                "`{name}` takes {} in brackets and {} in parentheses, not {} and {count}",
+                function.axes.len(),
+                function.params.len(),
+                axes.len()
+            );
+            return self.fail(Code::Arity, span, message);
+        }
+        let mut inner = Frame::new(module, frame.scope, frame.path.clone());
+        inner.rest.clone_from(&frame.rest);
+        inner.routes.clone_from(&frame.routes);
+        for (param, axis) in function.axes.iter().zip(axes) {
+            inner.bind(&param.name, V::Dim(self.size(axis), axis), Origin::Parameter);
+        }
+        let mut rest: Vec<&str> = function.params.iter().map(|p| p.name.as_str()).collect();
+        for (key, value) in given.named {
+            let Some(at) = rest.iter().position(|p| *p == key.name) else {
+                return self.fail(Code::UnknownArgument, key.span, format!("`{name}` has no parameter `{}` left", key.name));
+            };
+            inner.bind(rest.remove(at), value, Origin::Parameter);
+        }
+        for (param, (value, _)) in rest.into_iter().zip(given.positional) {
+            inner.bind(param, value, Origin::Parameter);
+        }
+        self.deeper(format!("in `{name}`"), span, |this| this.value(&mut inner, &function.body))
+    }
+
+    /// A block with arguments: an application if any of them is a tensor, a block value otherwise.
+    fn call_block(
+        &mut self,
+        frame: &mut Frame<'p>,
+        mut value: BlockValue<'p>,
+        name: Option<&str>,
+        args: &'p [Arg],
+        span: Span,
+    ) -> Done<V<'p>> {
+        let given = self.given(frame, args)?;
+        let is_tensor = |v: &V| matches!(v, V::Tensor(_) | V::Tuple(_));
+        let applies = given.positional.iter().any(|(v, _)| is_tensor(v)) || given.named.iter().any(|(_, v)| is_tensor(v));
+        let block = value.block;
+        let mut tensors: Vec<Option<V>> = block.inputs.iter().map(|_| None).collect();
+        for (key, v) in given.named {
+            if let Some(at) = block.inputs.iter().position(|i| i.name.name == key.name) {
+                tensors[at] = Some(v);
+            } else if block.params.iter().any(|p| p.name.name == key.name) {
+                value.cargs.push((key.name.clone(), v));
+            } else {
+                let known = block.params.iter().map(|p| p.name.name.as_str());
+                let hint = did_you_mean(&key.name, known);
+                let message = format!("`{}` has no parameter `{}`", block.name.name, key.name);
+                let error = Diagnostic::new(Code::UnknownArgument, key.span, message);
+                return Err(self.error(error.at(block.name.span, "declared here").maybe_hint(hint)));
+            }
+        }
+        if !applies {
+            if given.positional.len() > block.params.len() {
+                let message = format!("`{}` has {} parameters", block.name.name, block.params.len());
+                return self.fail(Code::Arity, span, message);
+            }
+            for (param, (v, _)) in block.params.iter().zip(given.positional) {
+                value.cargs.push((param.name.name.clone(), v));
+            }
+            return Ok(V::Block(Box::new(value)));
+        }
+        let mut open = tensors.iter_mut().filter(|t| t.is_none());
+        let count = given.positional.len();
+        for (v, _) in given.positional {
+            match open.next() {
+                Some(place) => *place = Some(v),
+                None => {
+                    let message = format!("`{}` takes {} inputs, not {count}", block.name.name, block.inputs.len());
+                    let error = Diagnostic::new(Code::Arity, span, message);
+                    return Err(self.error(error.at(block.name.span, "declared here")));
+                }
+            }
+        }
+        let found: Option<Vec<V>> = tensors.into_iter().collect();
+        let Some(tensors) = found else {
+            let message = format!("`{}` takes {} inputs, not {count}", block.name.name, block.inputs.len());
+            let error = Diagnostic::new(Code::Arity, span, message);
+            return Err(self.error(error.at(block.name.span, "declared here")));
+        };
+        self.apply_block(frame, value, name, tensors, span)
+    }
+
+    /// Names the instance and runs it.
+    fn apply_block(
+        &mut self,
+        frame: &mut Frame<'p>,
+        value: BlockValue<'p>,
+        name: Option<&str>,
+        tensors: Vec<V<'p>>,
+        span: Span,
+    ) -> Done<V<'p>> {
+        let name = name.unwrap_or(&value.block.name.name).to_owned();
+        let own = frame.below(&name);
+        let path = match &value.fixed {
+            Some(path) => path.clone(),
+            None => {
+                let times = self.instances.entry(own.clone()).or_insert(0);
+                *times += 1;
+                let times = *times;
+                let is_local = frame.vars.get(&name).is_some_and(|(_, origin)| *origin == Origin::Local);
+                let has_params = || self.params.iter().any(|p| p.path.strip_prefix(&own).is_some_and(|rest| rest.starts_with('.')));
+                if times > 1 && is_local && has_params() {
+                    let error = Diagnostic::new(Code::CalledTwice, span, format!("`{name}` is called twice: its weights would be shared"));
+                    return Err(self.error(error.hint(format!("if that is meant, say `share {name} = …`"))));
+                }
+                if times > 1 { format!("{own}_{times}") } else { own }
+            }
+        };
+        let last = path.rsplit('.').next().unwrap_or(&path).to_owned();
+        let scope = self.open_scope(frame.scope, &last, &value.block.name.name);
+        if value.fixed.is_some() {
+            // Every call of a shared instance names its parts alike.
+            let prefix = format!("{path}.");
+            self.instances.retain(|key, _| !key.starts_with(&prefix));
+        }
+        let what = format!("in `{}`, called as `{path}`", value.block.name.name);
+        let result = self.deeper(what, span, |this| this.instantiate(frame, &value, tensors, scope, path, span))?;
+        Ok(match result.values.len() {
+            1 => result.values.into_iter().next().unwrap_or(V::Tuple(vec![])),
+            _ => V::Tuple(result.values),
+        })
+    }
+
+    /// Runs a block with inputs.
+    pub(super) fn instantiate(
+        &mut self,
+        outer: &mut Frame<'p>,
+        value: &BlockValue<'p>,
+        tensors: Vec<V<'p>>,
+        scope: ScopeId,
+        path: String,
+        span: Span,
+    ) -> Done<Instance<'p>> {
+        let block = value.block;
+        let mut frame = Frame::new(value.module, scope, path);
+        frame.routes = if outer.routes.is_empty() { self.routes.clone() } else { outer.routes.clone() };
+        for route in &self.routes {
+            if !frame.routes.contains(route) {
+                frame.routes.push(*route);
+            }
+        }
+        let mut given: Vec<Option<V<'p>>> = block
+            .params
+            .iter()
+            .map(|p| value.cargs.iter().rev().find(|(n, _)| *n == p.name.name).map(|(_, v)| v.clone()))
+            .collect();
+        let dims: Vec<usize> = (0..block.params.len()).filter(|n| block.params[*n].ty == CType::Dim).collect();
+        if value.axes.len() > dims.len() {
+            let message = format!("`{}` has {} dims, not {}", block.name.name, dims.len(), value.axes.len());
+            return self.fail(Code::Arity, span, message);
+        }
+        for (n, axis) in dims.iter().zip(&value.axes) {
+            given[*n] = Some(V::Dim(self.size(*axis), *axis));
+        }
+        let mut inputs = Vec::new();
+        for (input, v) in block.inputs.iter().zip(&tensors) {
+            inputs.push(self.tensor(v, Some(Elem::Float), span, outer.scope)?);
+            let t = inputs[inputs.len() - 1];
+            self.match_input(&mut frame, block, input, t, &mut given, span)?;
+        }
+        let mut constants = Vec::new();
+        for (param, v) in block.params.iter().zip(given) {
+            let v = match (v, &param.default) {
+                (Some(v), _) => v,
+                (None, Some(default)) => self.value(&mut frame, default)?,
+                (None, None) => {
+                    let message = format!("`{}` needs `{}`", block.name.name, param.name.name);
+                    let error = Diagnostic::new(Code::MissingArgument, span, message);
+                    let hint = format!("give it: `{}({}: …)`", block.name.name, param.name.name);
+                    return Err(self.error(error.at(param.span, "declared here without a default").hint(hint)));
+                }
+            };
+            let v = self.checked(&frame, param, v, span)?;
+            constants.extend(Self::known(&v).map(|c| (param.name.name.clone(), c)));
+            frame.bind(&param.name.name, v, Origin::Parameter);
+        }
+        for condition in &block.wheres {
+            if !self.condition(&mut frame, condition)? {
+                let facts: Vec<String> = constants.iter().map(|(n, c)| format!("{n} = {}", constant::render(c))).collect();
+                let error = Diagnostic::new(Code::Constraint, condition.span, format!("`{}` demands this", block.name.name));
+                return Err(self.error(error.label("does not hold").note(format!("with {}", facts.join(", "))).at(span, "called here")));
+            }
+        }
+        for (input, t) in block.inputs.iter().zip(inputs) {
+            self.check_input(&frame, input, t, span)?;
+            frame.bind(&input.name.name, V::Tensor(t), Origin::Parameter);
+        }
+        self.run(&mut frame, &block.body)?;
+        let Some(values) = frame.returned.take() else {
+            return self.fail(Code::Arity, block.name.span, format!("`{}` returns nothing", block.name.name));
+        };
+        let values = self.check_outputs(&frame, block, values)?;
+        Ok(Instance { values, constants })
+    }
+
+    /// Finds the dims that an input's axes decide; the rest passes through.
+    fn match_input(
+        &mut self,
+        frame: &mut Frame<'p>,
+        block: &'p crate::ast::Block,
+        input: &'p Input,
+        t: T,
+        given: &mut [Option<V<'p>>],
+        span: Span,
+    ) -> Done<()> {
+        let ty = self.seen(t);
+        let mut left: Vec<AxisId> = ty.axes.clone();
+        let mut open: Vec<usize> = Vec::new();
+        for name in &input.ty.axes.names {
+            if name.name == "t" {
+                left.retain(|a| *a != SEQ);
+                continue;
+            }
+            let Some(at) = block.params.iter().position(|p| p.name.name == name.name && p.ty == CType::Dim) else {
+                let message = format!("axis `{}` of an input is not a dim of the block", name.name);
+                return self.fail(Code::UnknownAxis, name.span, message);
+            };
+            let found = match &given[at] {
+                Some(V::Dim(_, axis)) => left.iter().copied().find(|a| a == axis),
+                Some(v) => {
+                    let size = Self::known(v).and_then(|c| if let Constant::Int(n) = c { Some(n as usize) } else { None });
+                    let fits = |a: &&AxisId| size == Some(self.size(**a)) && **a != SEQ;
+                    left.iter().find(|a| fits(a) && self.axis_name(**a) == name.name).or_else(|| left.iter().find(fits)).copied()
+                }
+                None => left.iter().copied().find(|a| self.axis_name(*a) == name.name),
+            };
+            match found {
+                Some(axis) => {
+                    left.retain(|a| *a != axis);
+                    given[at] = Some(V::Dim(self.size(axis), axis));
+                }
+                None if given[at].is_none() => open.push(at),
+                None => return self.no_axis(block, input, &ty.axes, span),
+            }
+        }
+        // Axes of ids are no axes of the value proper: an expert's input carries them along.
+        let passing: Vec<AxisId> = self.routes.iter().flat_map(|(_, ids)| self.ty(*ids).axes).filter(|a| *a != SEQ).collect();
+        let inferable: Vec<AxisId> = left.iter().copied().filter(|a| *a != SEQ && !passing.contains(a)).collect();
+        match (open.as_slice(), inferable.as_slice()) {
+            ([], _) => {}
+            ([at], [axis]) => {
+                left.retain(|a| a != axis);
+                given[*at] = Some(V::Dim(self.size(*axis), *axis));
+            }
+            _ => return self.no_axis(block, input, &ty.axes, span),
+        }
+        let extra = left.iter().any(|a| !passing.contains(a));
+        if input.ty.axes.rest.is_none() && extra {
+            return self.no_axis(block, input, &ty.axes, span);
+        }
+        for axis in left {
+            if !frame.rest.contains(&axis) {
+                frame.rest.push(axis);
+            }
+        }
+        Ok(())
+    }
+
+    fn no_axis<R>(&mut self, block: &'p crate::ast::Block, input: &'p Input, axes: &[AxisId], span: Span) -> Done<R> {
+        let mut wanted: Vec<&str> = input.ty.axes.names.iter().map(|n| n.name.as_str()).collect();
+        if let Some(at) = input.ty.axes.rest {
+            wanted.insert(at, "..");
+        }
+        let message = format!("`{}` takes `{}: [{}]`", block.name.name, input.name.name, wanted.join(", "));
+        let error = Diagnostic::new(Code::AxisMismatch, span, message);
+        let error = error.label(format!("is given {}", self.axes_text(axes))).at(input.ty.span, "declared here");
+        Err(self.error(error.hint(format!("say which axis is meant: `{}[axis](…)` or `{}(dim: axis)(…)`", block.name.name, block.name.name))))
+    }
+
+    fn check_input(&mut self, frame: &Frame<'p>, input: &'p Input, t: T, span: Span) -> Done<()> {
+        let ty = self.seen(t);
+        let wants_seq = input.ty.axes.names.iter().any(|n| n.name == "t");
+        if wants_seq && !ty.axes.contains(&SEQ) && self.levels.len() == 1 {
+            let message = format!("`{}` needs the sequence axis `t`", input.name.name);
+            return self.fail(Code::AxisMismatch, span, message);
+        }
+        let _ = frame;
+        match input.ty.elem {
+            Some(elem) if elem != ty.elem => {
+                let message = format!("`{}` is {:?}, not {:?}", input.name.name, elem, ty.elem).to_lowercase();
+                self.fail(Code::Type, span, message)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_outputs(&mut self, frame: &Frame<'p>, block: &'p crate::ast::Block, values: Vec<V<'p>>) -> Done<Vec<V<'p>>> {
+        if block.outputs.is_empty() {
+            return Ok(values);
+        }
+        if block.outputs.len() != values.len() {
+            let message = format!("`{}` declares {} results and returns {}", block.name.name, block.outputs.len(), values.len());
+            return self.fail(Code::Arity, block.name.span, message);
+        }
+        let mut made = Vec::new();
+        for (output, v) in block.outputs.iter().zip(values) {
+            let t = self.tensor(&v, Some(Elem::Float), output.span, frame.scope)?;
+            let mut wanted = self.axes_of(frame, &output.axes, false)?;
+            let got = self.seen(t).axes;
+            for axis in &frame.rest {
+                // Axes of ids come out beside the declared ones.
+                if output.axes.rest.is_none() && got.contains(axis) && !wanted.contains(axis) {
+                    wanted.push(*axis);
+                }
+            }
+            let routed: Vec<AxisId> = frame.routes.iter().flat_map(|(_, ids)| self.ty(*ids).axes).collect();
+            let same = wanted.iter().all(|a| got.contains(a) || *a == SEQ && self.levels.len() > 1)
+                && got.iter().all(|a| wanted.contains(a) || routed.contains(a));
+            if !same {
+                let message = format!("`{}` declares the result {} but returns {}", block.name.name, self.axes_text(&wanted), self.axes_text(&got));
+                let error = Diagnostic::new(Code::AxisMismatch, output.span, message);
+                return Err(self.error(error.label("declared here")));
+            }
+            made.push(V::Tensor(t));
+        }
+        Ok(made)
+    }
+
+    /// A compile-time argument as the parameter's type.
+    fn checked(&mut self, frame: &Frame<'p>, param: &'p CParam, v: V<'p>, span: Span) -> Done<V<'p>> {
+        let fits = match (&param.ty, &v) {
+            (CType::Dim, V::Dim(..)) => return Ok(v),
+            (CType::Dim, V::Const(c)) => {
+                let size = self.as_count(c, span)?;
+                if size == 0 {
+                    return self.fail(Code::Type, span, format!("dim `{}` would have size 0", param.name.name));
+                }
+                let axis = self.fresh_axis(frame, &param.name.name, size);
+                return Ok(V::Dim(size, axis));
+            }
+            (CType::Int, V::Dim(n, _)) => return Ok(V::Const(Constant::Int(*n as i64))),
+            (CType::Float, V::Dim(n, _)) => return Ok(V::Const(Constant::Float(*n as f64))),
+            (CType::Float, V::Const(Constant::Int(n))) => return Ok(V::Const(Constant::Float(*n as f64))),
+            (CType::Int, V::Const(Constant::Float(x))) if x.fract() == 0.0 => return Ok(V::Const(Constant::Int(*x as i64))),
+            (CType::Block, V::Block(_)) => true,
+            (CType::Int, V::Const(Constant::Int(_))) => true,
+            (CType::Float, V::Const(Constant::Float(_))) => true,
+            (CType::Bool, V::Const(Constant::Bool(_))) => true,
+            (CType::String, V::Const(Constant::Text(_))) => true,
+            (CType::Ints | CType::Floats | CType::Bools | CType::Strings, V::Const(Constant::List(items))) => {
+                items.iter().all(|item| match (&param.ty, item) {
+                    (CType::Ints, Constant::Int(_)) | (CType::Bools, Constant::Bool(_)) => true,
+                    (CType::Floats, Constant::Float(_) | Constant::Int(_)) | (CType::Strings, Constant::Text(_)) => true,
+                    _ => false,
+                })
+            }
+            _ => false,
+        };
+        if fits {
+            return Ok(v);
+        }
+        let got = match &v {
+            V::Const(c) => constant::render(c),
+            V::Dim(n, _) => n.to_string(),
+            V::Tensor(_) => "a tensor".into(),
+            V::Block(b) => format!("block `{}`", b.block.name.name),
+            V::Tuple(_) => "several values".into(),
+        };
+        let ty = format!("{:?}", param.ty).to_lowercase();
+        let error = Diagnostic::new(Code::Type, span, format!("`{}` is a {ty}, not {got}", param.name.name));
+        Err(self.error(error.at(param.span, "declared here")))
+    }
+
+    /// A built-in operation.
+    fn builtin(
+        &mut self,
+        frame: &mut Frame<'p>,
+        name: &str,
+        items: &'p [IndexItem],
+        args: &'p [Arg],
+        name_span: Span,
+        span: Span,
+    ) -> Done<V<'p>> {
+        if let Some(arg) = args.iter().find(|a| a.name.is_some())
+            && super::expr::BUILTINS.contains(&name)
+        {
+            return self.fail(Code::UnknownArgument, arg.value.span, format!("`{name}` takes no named arguments"));
+        }
+        match name {
+            "concat" | "top" | "convolve" => return self.structural(frame, name, items, args, span),
+            _ if !items.is_empty() && super::expr::BUILTINS.contains(&name) => {
+                return self.fail(Code::Arity, span, format!("`{name}` takes no axes in brackets"));
+            }
+            _ => {}
+        }
+        let is_known = super::expr::BUILTINS.contains(&name) && constant::named(name).is_none();
+        if !is_known || matches!(name, "index" | "position") {
+            return self.unknown(frame.module, name, name_span);
+        }
+        let mut values: Vec<V> = args.iter().map(|a| self.value(frame, &a.value)).collect::<Done<_>>()?;
+        let known: Option<Vec<Constant>> = values.iter().map(Self::known).collect();
+        if let Some(result) = known.as_ref().and_then(|k| constant::function(name, k)) {
+            return match result {
+                Ok(value) => Ok(V::Const(value)),
+                Err(why) => self.fail(Code::Arithmetic, span, why),
+            };
+        }
+        if let (Some(op), [_]) = (constant::unary_named(name), values.as_slice()) {
+            return self.unary_value(frame, op, values.remove(0), span);
+        }
+        match (name, values.as_slice()) {
+            ("min" | "max", [a, b]) => {
+                let op = if name == "min" { Binary::Min } else { Binary::Max };
+                self.binary_value(frame, op, a.clone(), b.clone(), span)
+            }
+            ("select", [c, a, b]) => {
+                let (c, a, b) = (c.clone(), a.clone(), b.clone());
+                self.select(frame, &c, &a, &b, span)
+            }
+            ("float", [x]) => {
+                let t = self.tensor(&x.clone(), Some(Elem::Float), span, frame.scope)?;
+                self.to_float(t, span, frame.scope).map(V::Tensor)
+            }
+            ("shift", [x, by]) => {
+                let (x, by) = (x.clone(), by.clone());
+                self.shift(frame, &x, &by, span)
+            }
+            _ => self.fail(Code::Arity, span, format!("`{name}` does not take {} arguments of this kind", values.len())),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! No attention of a model that generates token by token may look ahead.
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
+
+/// An error for each attention whose `keep` does not imply `key <= query`.
+pub fn check(values: &[Value]) -> Vec<Diagnostic> {
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    for value in values {
+        let Op::Attend(attend) = &value.op else { continue };
+        if implies(&attend.keep, attend.keep_result) || errors.iter().any(|e| e.span == value.span) {
+            continue;
+        }
+        let message = "non-causal attention in an autoregressive model: a query would see later keys";
+        let error = Diagnostic::new(Code::NonCausal, value.span, message);
+        errors.push(error.label("`keep` does not imply `key <= query`").hint("add `causal() &` to `keep`, or drop `generate autoregressive`"));
+    }
+    errors
+}
+
+fn implies(body: &Body, id: ValueId) -> bool {
+    let value = &body.values[id.0 as usize];
+    let of = |n: usize| implies(body, value.args[n]);
+    match &value.op {
+        Op::Binary(Binary::And) => of(0) || of(1),
+        Op::Binary(Binary::Or) => of(0) && of(1),
+        Op::Const(c) => *c == 0.0,
+        Op::Binary(op) => {
+            let (Some(a), Some(b)) = (linear(body, value.args[0]), linear(body, value.args[1])) else { return false };
+            let d = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
+            // As `form < 0` over whole numbers, where form = query·d0 + key·d1 + d2.
+            let form = match op {
+                Binary::Lt => d,
+                Binary::Le => [d[0], d[1], d[2] - 1.0],
+                Binary::Gt => [-d[0], -d[1], -d[2]],
+                Binary::Ge => [-d[0], -d[1], -d[2] - 1.0],
+                Binary::Eq => return d[0] == -d[1] && d[0].abs() == 1.0 && d[2] * d[0] <= 0.0,
+                _ => return false,
+            };
+            form[0] == -1.0 && form[1] == 1.0 && form[2] >= -1.0
+        }
+        _ => false,
+    }
+}
+
+/// `[query, key, 1]` coefficients.
+fn linear(body: &Body, id: ValueId) -> Option<[f64; 3]> {
+    let value = &body.values[id.0 as usize];
+    let arg = |n: usize| linear(body, value.args[n]);
+    let join = |a: [f64; 3], b: [f64; 3], sign: f64| [a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2]];
+    match &value.op {
+        Op::QueryPosition => Some([1.0, 0.0, 0.0]),
+        Op::KeyPosition => Some([0.0, 1.0, 0.0]),
+        Op::Const(c) => Some([0.0, 0.0, *c]),
+        Op::ToFloat => arg(0),
+        Op::Unary(Unary::Neg) => Some(join([0.0; 3], arg(0)?, -1.0)),
+        Op::Binary(Binary::Add) => Some(join(arg(0)?, arg(1)?, 1.0)),
+        Op::Binary(Binary::Sub) => Some(join(arg(0)?, arg(1)?, -1.0)),
+        _ => None,
+    }
+}

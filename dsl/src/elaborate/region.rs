@@ -1,0 +1,389 @@
+//! Operations with structure: concatenation, search, convolution, shift, recurrence, attention, routing.
+
+use super::frame::{Frame, Origin, V};
+use super::tensor::{Kind, Level};
+use super::{Done, Elab, SEQ, T};
+use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Op, Recur, State, Type, ValueId};
+use crate::span::Span;
+
+impl<'p> Elab<'p> {
+    /// `concat[…]`, `top[…]`, `convolve[…]`.
+    pub(super) fn structural(
+        &mut self,
+        frame: &mut Frame<'p>,
+        name: &str,
+        items: &'p [IndexItem],
+        args: &'p [Arg],
+        span: Span,
+    ) -> Done<V<'p>> {
+        match (name, items, args) {
+            ("concat", [.., IndexItem::Rename(last, into)], _) => self.concat(frame, &items[..items.len() - 1], last, into, args, span),
+            ("concat", ..) => self.fail(Code::Syntax, span, "write `concat[a, b as c](x, y)`: the operands' axes and the result's"),
+            ("top", [IndexItem::Rename(axis, into)], [x, n]) => self.top(frame, axis, into, x, n, span),
+            ("top", ..) => self.fail(Code::Syntax, span, "write `top[axis as slot](x, n)`"),
+            ("convolve", [IndexItem::Plain(axis)], [x, w]) => self.convolve(frame, axis, x, w, span),
+            _ => self.fail(Code::Syntax, span, "write `convolve[width](x, weights)`"),
+        }
+    }
+
+    fn concat(
+        &mut self,
+        frame: &mut Frame<'p>,
+        firsts: &'p [IndexItem],
+        last: &'p Ident,
+        into: &'p Ident,
+        args: &'p [Arg],
+        span: Span,
+    ) -> Done<V<'p>> {
+        let mut axes = self.plain_axes(frame, firsts, span)?;
+        axes.push(self.axis_of(frame, last)?);
+        if axes.len() != args.len() {
+            return self.fail(Code::Arity, span, format!("{} axes for {} operands", axes.len(), args.len()));
+        }
+        let total = axes.iter().map(|a| self.size(*a)).sum();
+        let mut tensors = Vec::new();
+        let mut rest: Vec<AxisId> = Vec::new();
+        for (arg, axis) in args.iter().zip(&axes) {
+            tensors.push(self.tensor_of(frame, &arg.value, None)?);
+            let ty = self.seen(tensors[tensors.len() - 1]);
+            self.need_axes(&ty, &[*axis], arg.value.span)?;
+            let own: Vec<AxisId> = ty.axes.iter().copied().filter(|a| a != axis).collect();
+            rest = self.union(&rest, &own, span)?;
+        }
+        let is_float = tensors.iter().any(|t| self.seen(*t).elem == Elem::Float);
+        if is_float {
+            tensors = tensors.into_iter().map(|t| self.to_float(t, span, frame.scope)).collect::<Done<_>>()?;
+        }
+        let elem = self.seen(tensors[0]).elem;
+        let to = self.target(frame, into, total)?;
+        rest.push(to);
+        self.apply(Op::Concat(axes, to), &tensors, Type { elem, axes: rest }, span, frame.scope).map(V::Tensor)
+    }
+
+    fn top(&mut self, frame: &mut Frame<'p>, axis: &'p Ident, into: &'p Ident, x: &'p Arg, n: &'p Arg, span: Span) -> Done<V<'p>> {
+        let x = self.tensor_of(frame, &x.value, Some(Elem::Float))?;
+        let axis = self.axis_of(frame, axis)?;
+        let count = self.count(frame, &n.value)?;
+        let ty = self.seen(x);
+        self.need_axes(&ty, &[axis], span)?;
+        if count == 0 || count > self.size(axis) {
+            let message = format!("{count} of {} cannot be chosen", self.size(axis));
+            return self.fail(Code::AxisMismatch, n.value.span, message);
+        }
+        let into = self.target(frame, into, count)?;
+        let mut axes: Vec<AxisId> = ty.axes.iter().copied().filter(|a| *a != axis).collect();
+        axes.push(into);
+        self.apply(Op::Top { axis, into }, &[x], Type { elem: Elem::Int, axes }, span, frame.scope).map(V::Tensor)
+    }
+
+    fn convolve(&mut self, frame: &mut Frame<'p>, axis: &'p Expr, x: &'p Arg, w: &'p Arg, span: Span) -> Done<V<'p>> {
+        let width = match &axis.kind {
+            ExprKind::Name(name) => self.axis_of(frame, &Ident { name: name.clone(), span: axis.span })?,
+            _ => return self.fail(Code::UnknownAxis, axis.span, "the name of an axis is needed here"),
+        };
+        self.row_wise(span, "convolve")?;
+        let x = self.tensor_of(frame, &x.value, Some(Elem::Float))?;
+        let w = self.tensor_of(frame, &w.value, Some(Elem::Float))?;
+        let x = self.to_float(x, span, frame.scope)?;
+        let (tx, tw) = (self.seen(x), self.seen(w));
+        self.need_axes(&tw, &[width], span)?;
+        self.need_seq(&tx, span)?;
+        let rest: Vec<AxisId> = tw.axes.iter().copied().filter(|a| *a != width).collect();
+        let axes = self.union(&tx.axes, &rest, span)?;
+        self.apply(Op::Conv(width), &[x, w], Type { elem: Elem::Float, axes }, span, frame.scope).map(V::Tensor)
+    }
+
+    /// `shift(x, n)`.
+    pub(super) fn shift(&mut self, frame: &mut Frame<'p>, x: &V<'p>, by: &V<'p>, span: Span) -> Done<V<'p>> {
+        self.row_wise(span, "shift")?;
+        let x = self.tensor(x, Some(Elem::Float), span, frame.scope)?;
+        let x = self.to_float(x, span, frame.scope)?;
+        let Some(by) = Self::known(by) else {
+            return self.fail(Code::NotConstant, span, "the distance of a shift is a compile-time number");
+        };
+        let by = self.as_count(&by, span)?;
+        let ty = self.seen(x);
+        self.need_seq(&ty, span)?;
+        if by == 0 {
+            return Ok(V::Tensor(x));
+        }
+        self.apply(Op::Shift(by), &[x], ty, span, frame.scope).map(V::Tensor)
+    }
+
+    /// `select(c, a, b)`.
+    pub(super) fn select(&mut self, frame: &mut Frame<'p>, c: &V<'p>, a: &V<'p>, b: &V<'p>, span: Span) -> Done<V<'p>> {
+        if let Some(Constant::Bool(c)) = Self::known(c) {
+            return Ok(if c { a.clone() } else { b.clone() });
+        }
+        let c = self.tensor(c, None, span, frame.scope)?;
+        let mut a = self.tensor(a, None, span, frame.scope)?;
+        let mut b = self.tensor(b, None, span, frame.scope)?;
+        if self.seen(c).elem != Elem::Bool {
+            return self.fail(Code::Type, span, "`select` chooses by a truth value");
+        }
+        if self.seen(a).elem != self.seen(b).elem {
+            a = self.to_float(a, span, frame.scope)?;
+            b = self.to_float(b, span, frame.scope)?;
+        }
+        let (tc, ta, tb) = (self.seen(c), self.seen(a), self.seen(b));
+        let axes = self.union(&tc.axes, &ta.axes, span)?;
+        let axes = self.union(&axes, &tb.axes, span)?;
+        self.apply(Op::Select, &[c, a, b], Type { elem: ta.elem, axes }, span, frame.scope).map(V::Tensor)
+    }
+
+    fn need_seq(&mut self, ty: &Type, span: Span) -> Done<()> {
+        if ty.axes.contains(&SEQ) {
+            return Ok(());
+        }
+        let label = format!("its axes are {}", self.axes_text(&ty.axes));
+        let error = Diagnostic::new(Code::AxisMismatch, span, "the operand has no sequence axis `t`");
+        Err(self.error(error.label(label)))
+    }
+
+    fn row_wise(&mut self, span: Span, what: &str) -> Done<()> {
+        if self.levels.len() == 1 {
+            return Ok(());
+        }
+        let error = Diagnostic::new(Code::Misplaced, span, format!("`{what}` cannot stand inside a recurrence or attention"));
+        Err(self.error(error.hint("do it before, and use its result inside")))
+    }
+
+    /// `recur … over t { … }`.
+    pub(super) fn recurrence(&mut self, frame: &mut Frame<'p>, recur: &'p crate::ast::Recur, span: Span) -> Done<()> {
+        self.row_wise(span, "recur")?;
+        self.over_seq(frame, &recur.axis)?;
+        let mut states = Vec::new();
+        for state in &recur.states {
+            let axes = self.axes_of(frame, &state.axes, true)?;
+            let init = match &state.init {
+                None => 0.0,
+                Some(expr) => match crate::constant::number(&self.constant(frame, expr)?) {
+                    Some(number) => number,
+                    None => return self.fail(Code::Type, expr.span, "a state starts with a number"),
+                },
+            };
+            states.push(State { name: state.name.name.clone(), axes, init });
+        }
+        let before: Vec<_> = recur.states.iter().map(|s| (s.name.name.clone(), frame.vars.remove(&s.name.name))).collect();
+        self.levels.push(Level::new(Kind::Recur, vec![]));
+        for (n, state) in states.iter().enumerate() {
+            let ty = Type { elem: Elem::Float, axes: state.axes.clone() };
+            let t = self.push(Op::State(n), vec![], ty, recur.states[n].span, frame.scope);
+            frame.bind(&state.name, V::Tensor(t), Origin::Local);
+        }
+        let outer = frame.assigned.replace(Vec::new());
+        let ran = self.run(frame, &recur.body).and_then(|()| self.recurred(frame, recur, states, span));
+        let assigned = std::mem::replace(&mut frame.assigned, outer).unwrap_or_default();
+        self.levels.truncate(1);
+        let results = ran?;
+        for (name, value) in before {
+            match value {
+                Some(value) => drop(frame.vars.insert(name, value)),
+                None => drop(frame.vars.remove(&name)),
+            }
+        }
+        for (name, t) in assigned.iter().zip(&results) {
+            match t {
+                Some(t) => frame.bind(name, V::Tensor(*t), Origin::Local),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the body: the recurrence and its results, one for each assigned name that is a tensor and not a state.
+    fn recurred(
+        &mut self,
+        frame: &mut Frame<'p>,
+        recur: &'p crate::ast::Recur,
+        states: Vec<State>,
+        span: Span,
+    ) -> Done<Vec<Option<T>>> {
+        let mut next = Vec::new();
+        for (state, declared) in states.iter().zip(&recur.states) {
+            let value = frame.get(&state.name).cloned();
+            let value = value.unwrap_or(V::Const(Constant::Float(state.init)));
+            let t = self.tensor(&value, Some(Elem::Float), declared.span, frame.scope)?;
+            let t = self.to_float(t, declared.span, frame.scope)?;
+            next.push(self.spread(frame, t, &state.axes, declared)?);
+        }
+        let names = frame.assigned.clone().unwrap_or_default();
+        let mut outputs = Vec::new();
+        let mut kinds: Vec<Option<(usize, Type)>> = Vec::new();
+        for name in &names {
+            let is_state = states.iter().any(|s| s.name == *name);
+            match frame.get(name).cloned() {
+                Some(V::Tensor(t)) if !is_state => {
+                    let id = self.here(t);
+                    let ty = self.ty(T { level: 1, id });
+                    kinds.push(Some((outputs.len(), ty)));
+                    outputs.push(id);
+                }
+                _ => kinds.push(None),
+            }
+        }
+        let Some(level) = self.levels.pop() else { return self.fail(Code::Misplaced, span, "a recurrence without a body") };
+        let body = Body { values: level.values };
+        let args: Vec<ValueId> = level.captures.iter().map(|t| t.id).collect();
+        let op = Op::Recur(Box::new(Recur { seq: SEQ, states, body, next, outputs }));
+        let node = self.push(op, args, Type { elem: Elem::Float, axes: vec![] }, span, frame.scope);
+        let mut results = Vec::new();
+        for kind in kinds {
+            results.push(kind.map(|(n, ty)| {
+                let axes = std::iter::once(SEQ).chain(ty.axes).collect();
+                self.push(Op::Result(n), vec![node.id], Type { elem: ty.elem, axes }, span, frame.scope)
+            }));
+        }
+        Ok(results)
+    }
+
+    /// A state's next value with exactly the state's axes.
+    fn spread(&mut self, frame: &Frame<'p>, t: T, axes: &[AxisId], state: &'p crate::ast::RecurState) -> Done<ValueId> {
+        let ty = self.seen(t);
+        if let Some(extra) = ty.axes.iter().find(|a| !axes.contains(a)) {
+            let message = format!("the update of `{}` brings in axis `{}`", state.name.name, self.axis_name(*extra));
+            let error = Diagnostic::new(Code::AxisMismatch, state.span, message);
+            let label = format!("the state is {}, its update {}", self.axes_text(axes), self.axes_text(&ty.axes));
+            return Err(self.error(error.label(label)));
+        }
+        let mut t = t;
+        for axis in axes.iter().filter(|a| !ty.axes.contains(a)) {
+            // Zero along the missing axis makes the value vary along it.
+            let index = self.push(Op::Index(*axis), vec![], Type { elem: Elem::Int, axes: vec![*axis] }, state.span, frame.scope);
+            let index = self.to_float(index, state.span, frame.scope)?;
+            let zero = self.push(Op::Const(0.0), vec![], Type { elem: Elem::Float, axes: vec![] }, state.span, frame.scope);
+            let zeros = self.binary(Binary::Mul, index, zero, state.span, frame.scope)?;
+            t = self.binary(Binary::Add, t, zeros, state.span, frame.scope)?;
+        }
+        Ok(self.here(t))
+    }
+
+    /// `attend[k](q, k, v) { … }`.
+    pub(super) fn attend(&mut self, frame: &mut Frame<'p>, attend: &'p crate::ast::Attend, span: Span) -> Done<V<'p>> {
+        self.row_wise(span, "attend")?;
+        let [q, k, v] = attend.args.as_slice() else {
+            return self.fail(Code::Arity, span, "attention takes queries, keys and values");
+        };
+        let contract = attend.axes.iter().map(|a| self.axis_of(frame, a)).collect::<Done<Vec<_>>>()?;
+        let mut tensors = Vec::new();
+        for arg in [q, k, v] {
+            let t = self.tensor_of(frame, &arg.value, Some(Elem::Float))?;
+            let ty = self.seen(t);
+            self.need_seq(&ty, arg.value.span)?;
+            tensors.push(t);
+        }
+        let types: Vec<Type> = tensors.iter().map(|t| self.seen(*t)).collect();
+        for ty in &types[..2] {
+            self.need_axes(ty, &contract, span)?;
+        }
+        let without = |axes: &[AxisId]| -> Vec<AxisId> { axes.iter().copied().filter(|a| *a != SEQ && !contract.contains(a)).collect() };
+        let score_axes = self.union(&without(&types[0].axes), &without(&types[1].axes), span)?;
+        let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
+        if let Some((name, _)) = attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "sink")) {
+            let error = Diagnostic::new(Code::UnknownArgument, name.span, format!("attention has no clause `{}`", name.name));
+            return Err(self.error(error.hint("the clauses are `keep`, `score` and `sink`")));
+        }
+        let (keep, keep_result, captures) = self.clause_body(frame, clause("keep"), None, vec![], span)?;
+        let (score, score_result, mut captures) = self.clause_body(frame, clause("score"), Some(&score_axes), captures, span)?;
+        let sink = match clause("sink") {
+            None => None,
+            Some(expr) => {
+                let t = self.tensor_of(frame, expr, Some(Elem::Float))?;
+                if self.has_seq(t) {
+                    return self.fail(Code::AxisMismatch, expr.span, "a sink has no sequence axis");
+                }
+                let known = captures.iter().position(|c| *c == t);
+                Some(known.unwrap_or_else(|| {
+                    captures.push(t);
+                    captures.len() - 1
+                }))
+            }
+        };
+        for capture in &captures {
+            if self.has_seq(*capture) {
+                let error = Diagnostic::new(Code::Misplaced, span, "`keep` and `score` can use only what does not change along `t`");
+                return Err(self.error(error));
+            }
+        }
+        let mut axes = vec![SEQ];
+        axes.extend(score_axes);
+        let values: Vec<AxisId> = types[2].axes.iter().copied().filter(|a| *a != SEQ).collect();
+        let axes = self.union(&axes, &values, span)?;
+        let op = Op::Attend(Box::new(Attend { seq: SEQ, contract, keep, keep_result, score, score_result, sink }));
+        tensors.extend(captures);
+        self.apply(op, &tensors, Type { elem: Elem::Float, axes }, span, frame.scope).map(V::Tensor)
+    }
+
+    /// The body of `keep` (no score axes) or `score`; continues a list of captures.
+    fn clause_body(
+        &mut self,
+        frame: &mut Frame<'p>,
+        expr: Option<&'p Expr>,
+        score: Option<&[AxisId]>,
+        captures: Vec<T>,
+        span: Span,
+    ) -> Done<(Body, ValueId, Vec<T>)> {
+        self.levels.push(Level::new(Kind::Attend, captures));
+        let int = Type { elem: Elem::Int, axes: vec![] };
+        let query = self.push(Op::QueryPosition, vec![], int.clone(), span, frame.scope);
+        let key = self.push(Op::KeyPosition, vec![], int, span, frame.scope);
+        self.levels[1].positions = Some((query, key));
+        let before = frame.vars.remove("s");
+        if let Some(axes) = score {
+            let ty = Type { elem: Elem::Float, axes: axes.to_vec() };
+            let s = self.push(Op::Score, vec![], ty, span, frame.scope);
+            frame.bind("s", V::Tensor(s), Origin::Parameter);
+        }
+        let result = self.clause_value(frame, expr, score.is_some(), (query, key), span);
+        frame.vars.remove("s");
+        frame.vars.extend(before.map(|b| ("s".to_owned(), b)));
+        let level = self.levels.pop();
+        match (result, level) {
+            (Ok(id), Some(level)) => Ok((Body { values: level.values }, id, level.captures)),
+            _ => Err(super::Stop),
+        }
+    }
+
+    fn clause_value(
+        &mut self,
+        frame: &mut Frame<'p>,
+        expr: Option<&'p Expr>,
+        is_score: bool,
+        (query, key): (T, T),
+        span: Span,
+    ) -> Done<ValueId> {
+        let wanted = if is_score { Elem::Float } else { Elem::Bool };
+        let t = match (expr, is_score) {
+            (Some(expr), _) => self.tensor_of(frame, expr, Some(wanted))?,
+            (None, true) => match frame.get("s") {
+                Some(V::Tensor(t)) => *t,
+                _ => return self.fail(Code::Misplaced, span, "attention without a score"),
+            },
+            (None, false) => self.binary(Binary::Le, key, query, span, frame.scope)?,
+        };
+        if self.seen(t).elem != wanted {
+            let place = expr.map_or(span, |e| e.span);
+            let what = if is_score { "`score` is a number" } else { "`keep` is a truth value" };
+            return self.fail(Code::Type, place, what);
+        }
+        Ok(self.here(t))
+    }
+
+    /// `route[experts](ids) { … }`.
+    pub(super) fn route(&mut self, frame: &mut Frame<'p>, route: &'p crate::ast::Route, span: Span) -> Done<V<'p>> {
+        let [axis] = route.axes.as_slice() else {
+            return self.fail(Code::Arity, span, "a route runs over one axis");
+        };
+        let axis = self.axis_of(frame, axis)?;
+        let ids = self.tensor_of(frame, &route.ids, None)?;
+        if self.seen(ids).elem != Elem::Int {
+            return self.fail(Code::Type, route.ids.span, "a route takes whole numbers: which experts");
+        }
+        self.routes.push((axis, ids));
+        let result = self.value(frame, &route.body);
+        self.routes.pop();
+        result
+    }
+}

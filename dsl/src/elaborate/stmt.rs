@@ -1,0 +1,143 @@
+//! Runs the statements of a block.
+
+use super::frame::{Frame, Origin, V};
+use super::{Done, Elab, SEQ};
+use crate::ast::{Body, Ident, Repeat, Stmt, StmtKind};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::model::{Generate, Scope, ScopeId};
+use crate::span::Span;
+
+impl<'p> Elab<'p> {
+    /// Runs statements until one returns.
+    pub(super) fn run(&mut self, frame: &mut Frame<'p>, body: &'p Body) -> Done<()> {
+        for stmt in &body.stmts {
+            if frame.returned.is_some() {
+                return self.fail(Code::Misplaced, stmt.span, "nothing is done after `return`");
+            }
+            self.statement(frame, stmt)?;
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, frame: &mut Frame<'p>, stmt: &'p Stmt) -> Done<()> {
+        match &stmt.kind {
+            StmtKind::Param(names, axes) => {
+                for name in names {
+                    if frame.params.insert(name.name.clone(), (axes, name.span)).is_some() {
+                        return self.fail(Code::Duplicate, name.span, format!("parameter `{}` is declared twice", name.name));
+                    }
+                }
+                Ok(())
+            }
+            StmtKind::Dim(name, expr) => {
+                let size = self.count(frame, expr)?;
+                if size == 0 {
+                    return self.fail(Code::Type, expr.span, format!("dim `{}` would have size 0", name.name));
+                }
+                let axis = self.fresh_axis(frame, &name.name, size);
+                frame.bind(&name.name, V::Dim(size, axis), Origin::Local);
+                Ok(())
+            }
+            StmtKind::Share(name, expr) => match self.value(frame, expr)? {
+                V::Block(mut block) => {
+                    block.fixed = Some(frame.below(&name.name));
+                    frame.bind(&name.name, V::Block(block), Origin::Local);
+                    Ok(())
+                }
+                _ => self.fail(Code::Type, expr.span, "only a block can be shared"),
+            },
+            StmtKind::Assign(names, expr) => {
+                let value = self.value(frame, expr)?;
+                self.assign(frame, names, value, stmt.span)
+            }
+            StmtKind::Repeat(repeat) => self.repeat(frame, repeat),
+            StmtKind::If(arms, other) => {
+                for (condition, body) in arms {
+                    if self.condition(frame, condition)? {
+                        return self.run(frame, body);
+                    }
+                }
+                other.as_ref().map_or(Ok(()), |body| self.run(frame, body))
+            }
+            StmtKind::Recur(recur) => self.recurrence(frame, recur, stmt.span),
+            StmtKind::Generate(how) => self.generates(how),
+            StmtKind::Return(values) => {
+                let values = values.iter().map(|v| self.value(frame, v)).collect::<Done<Vec<_>>>()?;
+                frame.returned = Some(values);
+                Ok(())
+            }
+        }
+    }
+
+    fn assign(&mut self, frame: &mut Frame<'p>, names: &'p [Ident], value: V<'p>, span: Span) -> Done<()> {
+        let values = match (names, value) {
+            ([_], value) => vec![value],
+            (names, V::Tuple(values)) if values.len() == names.len() => values,
+            (names, V::Tuple(values)) => {
+                let message = format!("{} results for {} names", values.len(), names.len());
+                return self.fail(Code::Arity, span, message);
+            }
+            (names, _) => return self.fail(Code::Arity, span, format!("one result for {} names", names.len())),
+        };
+        for (name, value) in names.iter().zip(values) {
+            if name.name == "t" || crate::constant::named(&name.name).is_some() {
+                return self.fail(Code::Duplicate, name.span, format!("`{}` has a meaning already", name.name));
+            }
+            if let Some(assigned) = &mut frame.assigned
+                && !assigned.contains(&name.name)
+            {
+                assigned.push(name.name.clone());
+            }
+            frame.bind(&name.name, value, Origin::Local);
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, frame: &mut Frame<'p>, repeat: &'p Repeat) -> Done<()> {
+        let (from, to) = (self.count(frame, &repeat.from)?, self.count(frame, &repeat.to)?);
+        if to.saturating_sub(from) > 10_000 {
+            return self.fail(Code::TooLarge, repeat.to.span, "a repeat of more than 10000 turns");
+        }
+        let label = repeat.label.as_ref().map_or("layers", |l| l.name.as_str()).to_owned();
+        let (scope, path) = (frame.scope, frame.path.clone());
+        let place = repeat.var.span.start as usize;
+        if *self.repeats.entry(frame.below(&label)).or_insert(place) != place {
+            let error = Diagnostic::new(Code::Duplicate, repeat.var.span, format!("two repeats of one block are called `{label}`"));
+            return Err(self.error(error.hint("name this one: `repeat i in 0..n as name { … }`")));
+        }
+        for i in from..to {
+            let name = format!("{label}.{i}");
+            let inner = frame.below(&name);
+            frame.scope = self.open_scope(scope, &name, "repeat");
+            frame.path = inner;
+            frame.bind(&repeat.var.name, V::Const(crate::model::Constant::Int(i as i64)), Origin::Local);
+            self.run(frame, &repeat.body)?;
+            frame.scope = scope;
+            frame.path.clone_from(&path);
+        }
+        Ok(())
+    }
+
+    /// A new instance in the tree.
+    pub(super) fn open_scope(&mut self, parent: ScopeId, name: &str, block: &str) -> ScopeId {
+        self.scopes.push(Scope { parent: Some(parent), name: name.into(), block: block.into() });
+        ScopeId(self.scopes.len() as u32 - 1)
+    }
+
+    fn generates(&mut self, how: &Ident) -> Done<()> {
+        if how.name != "autoregressive" {
+            let error = Diagnostic::new(Code::UnknownName, how.span, format!("there is no way `{}` to generate", how.name));
+            return Err(self.error(error.hint("write `generate autoregressive`")));
+        }
+        self.generate = Some((Generate::Autoregressive, how.span));
+        Ok(())
+    }
+
+    /// Whether the sequence axis is meant.
+    pub(super) fn over_seq(&mut self, frame: &Frame<'p>, axis: &Ident) -> Done<()> {
+        match self.axis_of(frame, axis)? {
+            SEQ => Ok(()),
+            _ => self.fail(Code::UnknownAxis, axis.span, "a recurrence runs over the sequence axis `t`"),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Statements.
+
+use super::{Builder, Node, Parsed, Rule};
+use crate::ast::{Body, Expr, Ident, Recur, RecurState, Repeat, Stmt, StmtKind};
+
+/// The parts of a statement by kind, in order.
+#[derive(Default)]
+struct Pieces {
+    names: Vec<Ident>,
+    exprs: Vec<Expr>,
+    bodies: Vec<Body>,
+}
+
+impl Builder<'_> {
+    pub(super) fn body(&self, node: Node<'_>, depth: usize) -> Parsed<Body> {
+        let span = self.span(&node);
+        let stmts = node.into_inner().map(|n| self.stmt(n, depth + 1)).collect::<Parsed<_>>()?;
+        Ok(Body { stmts, span })
+    }
+
+    fn pieces(&self, node: Node<'_>, depth: usize) -> Parsed<Pieces> {
+        let mut pieces = Pieces::default();
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::ident => pieces.names.push(self.ident(&part)),
+                Rule::expr => pieces.exprs.push(self.expr(part, depth)?),
+                Rule::body => pieces.bodies.push(self.body(part, depth)?),
+                _ => {}
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn stmt(&self, node: Node<'_>, depth: usize) -> Parsed<Stmt> {
+        let (rule, span) = (node.as_rule(), self.span(&node));
+        let kind = match rule {
+            Rule::param_stmt => self.param(node),
+            Rule::recur_stmt => self.recur(node, depth)?,
+            _ => {
+                let mut pieces = self.pieces(node, depth)?;
+                let expr = if rule == Rule::return_stmt || rule == Rule::if_stmt { None } else { pieces.exprs.pop() };
+                let name = if rule == Rule::tuple_stmt { None } else { pieces.names.pop() };
+                match (rule, name, expr) {
+                    (Rule::dim_stmt, Some(name), Some(value)) => StmtKind::Dim(name, value),
+                    (Rule::share_stmt, Some(name), Some(value)) => StmtKind::Share(name, value),
+                    (Rule::assign_stmt, Some(name), Some(value)) => StmtKind::Assign(vec![name], value),
+                    (Rule::tuple_stmt, None, Some(value)) => StmtKind::Assign(pieces.names, value),
+                    (Rule::generate_stmt, Some(name), None) => StmtKind::Generate(name),
+                    (Rule::return_stmt, None, None) => StmtKind::Return(pieces.exprs),
+                    (Rule::if_stmt, None, None) => branches(pieces),
+                    (Rule::repeat_stmt, Some(last), Some(to)) => match (pieces.exprs.pop(), pieces.bodies.pop()) {
+                        (Some(from), Some(body)) => {
+                            let (var, label) = match pieces.names.pop() {
+                                Some(var) => (var, Some(last)),
+                                None => (last, None),
+                            };
+                            StmtKind::Repeat(Repeat { var, from, to, label, body })
+                        }
+                        _ => return Err(self.missing(span, "a body")),
+                    },
+                    _ => return Err(self.missing(span, "a statement")),
+                }
+            }
+        };
+        Ok(Stmt { kind, span })
+    }
+
+    fn param(&self, node: Node<'_>) -> StmtKind {
+        let mut axes = crate::ast::AxisList { names: Vec::new(), rest: None, span: self.span(&node) };
+        let mut names = Vec::new();
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::ident => names.push(self.ident(&part)),
+                Rule::axes => axes = self.axis_list(part),
+                _ => {}
+            }
+        }
+        StmtKind::Param(names, axes)
+    }
+
+    fn recur(&self, node: Node<'_>, depth: usize) -> Parsed<StmtKind> {
+        let span = self.span(&node);
+        let (mut states, mut axis, mut body) = (Vec::new(), None, None);
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::state => states.push(self.state(part, depth)?),
+                Rule::ident => axis = Some(self.ident(&part)),
+                Rule::body => body = Some(self.body(part, depth)?),
+                _ => {}
+            }
+        }
+        match (axis, body) {
+            (Some(axis), Some(body)) => Ok(StmtKind::Recur(Recur { states, axis, body })),
+            _ => Err(self.missing(span, "a body")),
+        }
+    }
+
+    fn state(&self, node: Node<'_>, depth: usize) -> Parsed<RecurState> {
+        let span = self.span(&node);
+        let (mut name, mut axes, mut init) = (None, None, None);
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::ident => name = Some(self.ident(&part)),
+                Rule::axes => axes = Some(self.axis_list(part)),
+                Rule::expr => init = Some(self.expr(part, depth)?),
+                _ => {}
+            }
+        }
+        match (name, axes) {
+            (Some(name), Some(axes)) => Ok(RecurState { name, axes, init, span }),
+            _ => Err(self.missing(span, "a state")),
+        }
+    }
+}
+
+fn branches(pieces: Pieces) -> StmtKind {
+    let mut bodies = pieces.bodies.into_iter();
+    let arms = pieces.exprs.into_iter().zip(bodies.by_ref()).collect();
+    StmtKind::If(arms, bodies.next())
+}
