@@ -2,11 +2,12 @@
 //!
 //! A [`Model`]'s values are counted one by one (cost.rs), attention by the keys that a query can see (reach.rs), and summed by
 //! block instance (tree.rs), so every row of a report comes from the text. report.rs groups equal layers; table.rs and json.rs
-//! print the report; draw/ draws it.
+//! print the report; draw/ draws it. explain.rs tells what the later stages made of it.
 
 mod class;
 mod cost;
 pub mod draw;
+mod explain;
 mod json;
 mod reach;
 mod report;
@@ -15,6 +16,7 @@ mod tree;
 mod units;
 
 pub use cost::{Cost, KeyCost};
+pub use explain::explain;
 pub use json::json;
 pub use reach::Reach;
 pub use report::{CONTEXTS, Layer, Report, Row};

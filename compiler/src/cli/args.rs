@@ -1,0 +1,222 @@
+//! What can be typed.
+
+use braid_runtime::cli::{InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A declarative compiler for hybrid sequence models: equations over named axes become native code.
+#[derive(Parser)]
+#[command(name = "braid", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  braid check my_model.braid --set layers=12
+  braid inspect examples/tiny-hybrid --draw model.svg
+  braid emit my_model.braid --stage fused
+  braid import path/to/checkpoint -o model.braid
+  braid build model.braid --dtype bf16 -o model.braidart
+  braid run examples/tiny-hybrid --prompt \"Once upon a time\"
+
+Exit codes: 0 done, 1 an error in what was given, 2 wrong usage, 3 a limit of Braid, 4 a bug of Braid.";
+
+/// Each has its own `--help` with examples.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Parse, resolve and type a spec; all errors at once
+    #[command(
+        after_help = "Examples:\n  braid check model.braid\n  braid check model.braid --set layers=48 --set 'kinds=[\"a\", \"b\"]'\n  braid check models.transformer"
+    )]
+    Check(SpecArgs),
+    /// Put a spec into its canonical form
+    #[command(after_help = "Examples:\n  braid fmt model.braid\n  braid fmt model.braid --check")]
+    Fmt(FmtArgs),
+    /// Layers with shapes, parameters, FLOPs, memory and complexity; or a picture
+    #[command(
+        after_help = "Examples:\n  braid inspect model.braid\n  braid inspect model.braid --set d=512 --json\n  braid inspect model.braid --draw model.svg"
+    )]
+    Inspect(InspectArgs),
+    /// What was derived from the equations, and what was fused and why not
+    #[command(after_help = "Examples:\n  braid explain model.braid\n  braid explain model.braid --target cpu:x86-64-v3")]
+    Explain(ExplainArgs),
+    /// Any stage as text
+    #[command(
+        after_help = "Examples:\n  braid emit model.braid --stage graph\n  braid emit model.braid --stage asm --kernel matmul_0"
+    )]
+    Emit(EmitArgs),
+    /// Compile a spec to an artifact: one file, and a C header beside it
+    #[command(
+        after_help = "Examples:\n  braid build model.braid -o model.braidart\n  braid build model.braid --target cpu:x86-64-v3 --dtype bf16 -o model.braidart"
+    )]
+    Build(BuildArgs),
+    /// Write the spec and the weight map of a checkpoint
+    #[command(after_help = "Examples:\n  braid import path/to/checkpoint -o model.braid")]
+    Import(ImportArgs),
+    /// Continue a text with a spec (built if needed) or an artifact
+    #[command(
+        after_help = RUN_EXAMPLES,
+        mut_arg("weights", |arg| arg.required(false).default_value(BESIDE).hide_default_value(true).help(WEIGHTS))
+    )]
+    Run(RunArgs),
+    /// Write the logits of given token ids
+    #[command(after_help = "Examples:\n  braid logits model.braidart --weights checkpoint/ --ids in.safetensors -o out.safetensors")]
+    Logits(LogitsCommand),
+    /// Compare with golden results: the whole sequence at once, and every cached step
+    #[command(after_help = "Examples:\n  braid verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4")]
+    Verify(VerifyCommand),
+    /// Write the packed weights of an artifact to a file, for quick starts and C programs
+    Pack(PackArgs),
+    /// Describe an artifact
+    Info(InfoArgs),
+}
+
+/// Stands for the checkpoint that lies with the spec.
+pub const BESIDE: &str = "beside the spec";
+
+const WEIGHTS: &str = "A checkpoint directory, a safetensors file, a file written by `pack`, or random:SEED; by default the folder \
+                       `weights` beside the spec";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  braid run examples/tiny-hybrid --prompt \"Once upon a time\"
+  braid run model.braidart --weights checkpoint/ --prompt \"Hello\" --temperature 0.8 --top-p 0.95 --seed 7
+  braid run model.braid --weights random:1 --ids 1,2,3 --max-tokens 64 --json";
+
+/// Which model.
+#[derive(Group, Clone)]
+pub struct SpecArgs {
+    /// A .braid file, a folder with one, or a model of the library (`models.NAME`)
+    pub spec: String,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Which model of a file, and with which values.
+#[derive(Group, Clone, Default)]
+pub struct Settings {
+    /// Give a parameter of the model a value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Which model of the file; the last one if not given
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+}
+
+/// What to compile for.
+#[derive(Group, Clone)]
+pub struct CodeArgs {
+    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4`
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
+    /// How the large weights are stored
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub dtype: DtypeArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DtypeArg {
+    F32,
+    Bf16,
+}
+
+#[derive(Group)]
+pub struct FmtArgs {
+    /// The .braid file
+    pub file: PathBuf,
+    /// Change nothing; exit code 1 if the file is not canonical
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Group)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the model into an SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    pub draw: Option<PathBuf>,
+}
+
+#[derive(Group)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+}
+
+#[derive(Group)]
+pub struct EmitArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// ast, graph, forms, fused, plan, mlir, llvm, asm, ptx or artifact
+    #[arg(long)]
+    pub stage: String,
+    /// Only this kernel
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Option<String>,
+}
+
+#[derive(Group)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// The artifact
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Group)]
+pub struct ImportArgs {
+    /// A folder with a config.json, as checkpoints have it
+    pub checkpoint: PathBuf,
+    /// The spec; the weight map lies beside it as NAME.weights.yaml
+    #[arg(short, long, value_name = "SPEC.braid")]
+    pub output: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Group)]
+pub struct RunArgs {
+    /// A .braid file, a folder with one, a model of the library, or an artifact
+    #[arg(value_name = "SPEC_OR_ARTIFACT")]
+    pub spec: String,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub code: CodeArgs,
+    #[command(flatten)]
+    pub options: RunOptions,
+}
+
+#[derive(Group)]
+pub struct LogitsCommand {
+    #[command(flatten)]
+    pub logits: LogitsArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub code: CodeArgs,
+}
+
+#[derive(Group)]
+pub struct VerifyCommand {
+    #[command(flatten)]
+    pub verify: VerifyArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub code: CodeArgs,
+}

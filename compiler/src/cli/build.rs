@@ -1,0 +1,80 @@
+//! `braid build`, and the building that other commands need.
+
+use super::args::{BuildArgs, CodeArgs, DtypeArg};
+use super::failure::Failure;
+use super::progress::Line;
+use super::spec::{self, Spec};
+use super::{cache, files, say};
+use braid_compiler::import::bind::{WeightMap, unbound};
+use braid_compiler::pipeline::{self, Options, STAGES, Stage, Work};
+use braid_compiler::target::Target;
+use braid_dsl::source::SourceMap;
+use braid_runtime::artifact::{self, Dtype, Manifest, Param};
+use std::path::{Path, PathBuf};
+
+/// Compiles a spec to an artifact and the header beside it.
+pub fn build(args: &BuildArgs) -> Result<(), Failure> {
+    files::has_folder(&args.output)?;
+    let (library, manifest) = made(spec::load(&args.spec)?, &args.code)?;
+    let header = write(&args.output, &library, &manifest)?;
+    let size = std::fs::metadata(&args.output).map_or(0, |m| m.len());
+    say(&format!("wrote {} ({} KiB, {}) and {}\n", args.output.display(), size.div_ceil(1024), manifest.target, header.display()))
+}
+
+/// The artifact of a spec, from the cache if it was built before.
+pub fn cached(spec: Spec, code: &CodeArgs) -> Result<PathBuf, Failure> {
+    let target = Target::parse(&code.target)?;
+    let Some(path) = cache::path(&spec, code, &target.name) else {
+        return Err(Failure::hinted(
+            "there is no folder for built artifacts",
+            "set HOME or XDG_CACHE_HOME, or use `braid build`",
+        ));
+    };
+    if !path.exists() {
+        let (library, manifest) = made(spec, code)?;
+        write(&path, &library, &manifest)?;
+    }
+    Ok(path)
+}
+
+fn made(spec: Spec, code: &CodeArgs) -> Result<(Vec<u8>, Manifest), Failure> {
+    let Some(last) = STAGES.last() else { return Err(Failure::user("there are no stages")) };
+    let (work, sources) = compile(spec, code, last)?;
+    work.artifact().cloned().map_err(|e| Failure::Compiler(e, sources))
+}
+
+/// Writes an artifact whole or not at all, and its header.
+fn write(path: &Path, library: &[u8], manifest: &Manifest) -> Result<PathBuf, Failure> {
+    artifact::write(path, library, manifest).map_err(|e| Failure::file("write", path, &e))?;
+    let header = path.with_extension("h");
+    files::write(&header, artifact::header(manifest).as_bytes())?;
+    Ok(header)
+}
+
+/// Runs the stages up to one.
+pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
+    let target = Target::parse(&code.target)?;
+    let dtype = match code.dtype {
+        DtypeArg::F32 => Dtype::F32,
+        DtypeArg::Bf16 => Dtype::Bf16,
+    };
+    let params = bound(&spec)?;
+    let line = Line::new(STAGES.len());
+    let options = Options { target, dtype, params };
+    match pipeline::run(spec.model, options, until, &|stage| line.step(stage)) {
+        Ok(work) => Ok((work, spec.sources)),
+        Err(error) => Err(Failure::Compiler(error, spec.sources)),
+    }
+}
+
+/// The parameters of a model, bound by the weight map if there is one.
+pub fn bound(spec: &Spec) -> Result<Vec<Param>, Failure> {
+    let model = &spec.model;
+    let Some((path, text)) = &spec.weights else { return Ok(unbound(&model.axes, &model.params)) };
+    let map = WeightMap::parse(text).map_err(|e| Failure::user(format!("{path}: {e}")))?;
+    map.bind(&model.axes, &model.params, &model.constants).map_err(|errors| {
+        let shown: Vec<String> = errors.iter().take(12).map(|e| format!("\n  {e}")).collect();
+        let more = errors.len().checked_sub(13).map_or(String::new(), |n| format!("\n  … and {} more", n + 1));
+        Failure::user(format!("{path}: the weight map does not fit the model:{}{more}", shown.concat()))
+    })
+}

@@ -1,0 +1,74 @@
+//! `braid run`, `logits` and `verify`: what `braid-run` does, with a spec in the place of an artifact if one likes.
+
+use super::args::{BESIDE, CodeArgs, LogitsCommand, RunArgs, Settings, SpecArgs, VerifyCommand};
+use super::failure::Failure;
+use super::{build, spec};
+use braid_runtime::artifact::MAGIC;
+use braid_runtime::cli;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Continues a text.
+pub fn run(mut args: RunArgs) -> Result<(), Failure> {
+    if args.options.model.weights == BESIDE {
+        args.options.model.weights = weights(&args.spec)?;
+    }
+    let artifact = artifact(&args.spec, &args.settings, &args.code)?;
+    Ok(cli::run(&artifact, &args.options)?)
+}
+
+/// Writes logits.
+pub fn logits(mut args: LogitsCommand) -> Result<(), Failure> {
+    args.logits.artifact = artifact(&args.logits.artifact.to_string_lossy(), &args.settings, &args.code)?;
+    Ok(cli::logits(&args.logits)?)
+}
+
+/// Compares with golden results.
+pub fn verify(mut args: VerifyCommand) -> Result<(), Failure> {
+    args.verify.artifact = artifact(&args.verify.artifact.to_string_lossy(), &args.settings, &args.code)?;
+    Ok(cli::verify(&args.verify)?)
+}
+
+/// The artifact that was named, or that of the spec that was named.
+fn artifact(name: &str, settings: &Settings, code: &CodeArgs) -> Result<PathBuf, Failure> {
+    let path = Path::new(name);
+    let is_spec = path.extension().is_some_and(|x| x == "braid");
+    if path.is_file() && !is_spec {
+        if !settings.set.is_empty() || settings.model.is_some() {
+            return Err(Failure::hinted("an artifact is built: `--set` and `--model` come too late", "name the spec instead"));
+        }
+        return match is_artifact(path) {
+            true => Ok(path.to_path_buf()),
+            false => Err(Failure::hinted(
+                format!("{name} is no artifact: it does not end as one"),
+                "was it cut short? `braid build SPEC -o FILE` makes one",
+            )),
+        };
+    }
+    build::cached(spec::load(&SpecArgs { spec: name.into(), settings: settings.clone() })?, code)
+}
+
+/// Whether a file ends like an artifact.
+fn is_artifact(path: &Path) -> bool {
+    let mut end = [0; MAGIC.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::End(-(MAGIC.len() as i64)))?;
+        file.read_exact(&mut end)
+    });
+    read.is_ok() && end == *MAGIC
+}
+
+/// The checkpoint that lies with a spec: the folder `weights` beside it, or its own folder.
+fn weights(name: &str) -> Result<String, Failure> {
+    let path = Path::new(name);
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let beside = folder.join("weights");
+    let holds = |p: &Path| p.join("model.safetensors").exists() || p.join("model.safetensors.index.json").exists();
+    match [beside.as_path(), folder].into_iter().find(|p| holds(p)) {
+        Some(found) => Ok(found.to_string_lossy().into_owned()),
+        None => Err(Failure::hinted(
+            format!("there are no weights beside {name}"),
+            "name a checkpoint with `--weights DIR`, or try `--weights random:1`",
+        )),
+    }
+}

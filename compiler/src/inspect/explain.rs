@@ -1,0 +1,138 @@
+//! What was derived from the equations and what became one kernel, with the reasons.
+
+use super::report::ranges;
+use crate::forms::{Extent, Forms, Reach, StateDecl, StateKind};
+use crate::fuse::Fused;
+use crate::fuse::kernel::Rows;
+use crate::graph::{Graph, NodeId, axes_text, op_text, scope_path};
+use crate::plan::{Plan, Step};
+use braid_dsl::model::Op;
+use braid_dsl::source::SourceMap;
+
+/// The derivations of a planned model as text.
+pub fn explain(plan: &Plan, sources: &SourceMap) -> String {
+    let (fused, forms) = (&plan.fused, &plan.fused.forms);
+    let (steps, functions) = (plan.prepare.len() + plan.steps.len(), plan.functions.len());
+    let head = format!("{}: {} kernels, {steps} calls of {functions} functions\n", forms.graph.name, fused.kernels.len());
+    let parts = [
+        section("memory that a sequence carries", memories(forms)),
+        section("kernels, in order", kernels(plan, sources)),
+        section("not joined", reasons(fused, sources)),
+    ];
+    head + &parts.concat()
+}
+
+/// Lines that differ in the number of their layer only become one.
+fn section(title: &str, lines: Vec<String>) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for line in &lines {
+        let (pattern, number) = numbered(line);
+        match groups.iter_mut().find(|(known, _)| *known == pattern) {
+            Some((_, numbers)) => numbers.extend(number),
+            None => groups.push((pattern, number.into_iter().collect())),
+        }
+    }
+    let body: String = groups.iter().map(|(pattern, numbers)| format!("  {}\n", pattern.replace(HOLE, &list(numbers)))).collect();
+    format!("\n{title}\n{body}")
+}
+
+const HOLE: &str = "{i}";
+
+fn list(numbers: &[usize]) -> String {
+    match numbers {
+        [one] => one.to_string(),
+        many => {
+            let mut sorted = many.to_vec();
+            sorted.sort_unstable();
+            sorted.dedup();
+            format!("{{{}}}", ranges(&sorted))
+        }
+    }
+}
+
+/// The line with a hole for the first number of its first path, and that number.
+fn numbered(line: &str) -> (String, Option<usize>) {
+    let path = line.split([' ', ':']).next().unwrap_or_default();
+    let Some(part) = path.split('.').find(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit())) else {
+        return (line.to_string(), None);
+    };
+    (line.replacen(&format!(".{part}"), &format!(".{HOLE}"), usize::MAX), part.parse().ok())
+}
+
+fn memories(forms: &Forms) -> Vec<String> {
+    forms.states.iter().filter(|s| s.kind != StateKind::Positions).map(|state| memory(forms, state)).collect()
+}
+
+fn memory(forms: &Forms, state: &StateDecl) -> String {
+    let axes = axes_text(&state.axes, &forms.graph.axes);
+    let kind = match (state.kind, forms.reach(state.node)) {
+        (StateKind::Recurrence, _) => "state of a recurrence".to_string(),
+        (StateKind::Convolution, _) => "rows under a convolution's window".to_string(),
+        (StateKind::Shift, _) => "rows that a shift looks back to".to_string(),
+        (kind, Reach::Full) => format!("cache of {}: every position can still be seen", kind.name()),
+        (kind, Reach::Window { window, .. }) => format!("cache of {}: only the last {window} positions can be seen", kind.name()),
+        (kind, Reach::SinksAndWindow { first, window, .. }) => {
+            format!("cache of {}: the first {first} and the last {window} positions can be seen", kind.name())
+        }
+    };
+    let size = match state.extent {
+        Extent::Fixed { elements } => format!("{elements} numbers"),
+        Extent::Ring { rows, elements } => format!("a ring of {rows} rows of {elements} numbers"),
+        Extent::PerPosition { elements } => format!("{elements} numbers a position"),
+    };
+    format!("{} {axes}: {kind}; {size}", state.name)
+}
+
+fn kernels(plan: &Plan, sources: &SourceMap) -> Vec<String> {
+    plan.prepare.iter().chain(&plan.steps).map(|step| kernel(plan, step, sources)).collect()
+}
+
+fn kernel(plan: &Plan, step: &Step, sources: &SourceMap) -> String {
+    let kernel = &plan.fused.kernels[step.kernel];
+    let graph = &plan.fused.forms.graph;
+    let rows = match kernel.rows {
+        Rows::Once => "once",
+        Rows::All => "every row",
+        Rows::Wanted => "wanted rows",
+    };
+    let scope = kernel.nodes.last().map_or(String::new(), |n| scope_path(&graph.scopes, graph.node(*n).scope));
+    let scope = if scope.is_empty() { graph.name.clone() } else { scope };
+    let mut ops: Vec<String> = Vec::new();
+    for node in &kernel.nodes {
+        let name = op_name(graph, *node);
+        if ops.last().is_none_or(|last| *last != name) {
+            ops.push(name);
+        }
+    }
+    format!("{scope} {} ({rows}): {}{}", plan.functions[step.function].name, ops.join(", "), place(graph, &kernel.nodes, sources))
+}
+
+/// The op without its operands.
+fn op_name(graph: &Graph, node: NodeId) -> String {
+    let text = op_text(graph.op(node), &graph.axes, &graph.params, &[]);
+    let text = text.trim_end_matches("()").trim().to_string();
+    if let Op::Const(_) = graph.op(node) { "constant".into() } else { text }
+}
+
+/// ` (file:first-last)`: the lines of the equations.
+fn place(graph: &Graph, nodes: &[NodeId], sources: &SourceMap) -> String {
+    let Some(last) = nodes.last().map(|n| graph.node(*n).span) else { return String::new() };
+    let Some(file) = sources.file(last) else { return String::new() };
+    let lines = nodes.iter().map(|n| graph.node(*n).span).filter(|s| s.file == last.file).map(|s| sources.position(s).0);
+    let (least, most) = lines.fold((usize::MAX, 0), |(a, b), line| (a.min(line), b.max(line)));
+    let range = if least == most { most.to_string() } else { format!("{least}-{most}") };
+    format!("  ({}:{range})", file.path)
+}
+
+fn reasons(fused: &Fused, sources: &SourceMap) -> Vec<String> {
+    let graph = &fused.forms.graph;
+    let line = |(node, why): &(NodeId, String)| {
+        let scope = scope_path(&graph.scopes, graph.node(*node).scope);
+        let scope = if scope.is_empty() { graph.name.clone() } else { scope };
+        format!("{scope} {}: {why}{}", op_name(graph, *node), place(graph, &[*node], sources))
+    };
+    fused.notes.iter().map(line).collect()
+}
