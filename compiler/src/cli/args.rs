@@ -62,10 +62,14 @@ pub enum Command {
     )]
     Run(RunArgs),
     /// Write the logits of given token ids
-    #[command(after_help = "Examples:\n  braid logits model.braidart --weights checkpoint/ --ids in.safetensors -o out.safetensors")]
+    #[command(
+        after_help = "Examples:\n  braid logits model.braidart --weights checkpoint/ --ids in.safetensors -o out.safetensors"
+    )]
     Logits(LogitsCommand),
     /// Compare with golden results: the whole sequence at once, and every cached step
-    #[command(after_help = "Examples:\n  braid verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4")]
+    #[command(
+        after_help = "Examples:\n  braid verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4"
+    )]
     Verify(VerifyCommand),
     /// Write the packed weights of an artifact to a file, for quick starts and C programs
     Pack(PackArgs),
