@@ -92,21 +92,18 @@ Examples:
 /// Which model.
 #[derive(Group, Clone)]
 pub struct SpecArgs {
-    /// A .braid file, a folder with one, or a model of the library (`models.NAME`)
+    /// A .braid file (its last model), a folder with one, or a model of the library (`models.NAME`)
     pub spec: String,
     #[command(flatten)]
     pub settings: Settings,
 }
 
-/// Which model of a file, and with which values.
+/// Values for the model's parameters.
 #[derive(Group, Clone, Default)]
 pub struct Settings {
     /// Give a parameter of the model a value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Which model of the file; the last one if not given
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
 }
 
 /// What to compile for.

@@ -34,8 +34,8 @@ fn artifact(name: &str, settings: &Settings, code: &CodeArgs) -> Result<PathBuf,
     let path = Path::new(name);
     let is_spec = path.extension().is_some_and(|x| x == "braid");
     if path.is_file() && !is_spec {
-        if !settings.set.is_empty() || settings.model.is_some() {
-            return Err(Failure::hinted("an artifact is built: `--set` and `--model` come too late", "name the spec instead"));
+        if !settings.set.is_empty() {
+            return Err(Failure::hinted("an artifact is built: `--set` comes too late", "name the spec instead"));
         }
         return match is_artifact(path) {
             true => Ok(path.to_path_buf()),

@@ -4,7 +4,7 @@ use super::args::SpecArgs;
 use super::failure::Failure;
 use super::files;
 use braid_dsl::diagnostic::did_you_mean;
-use braid_dsl::model::Model;
+use braid_dsl::model::{Constant, Model};
 use braid_dsl::source::{SourceMap, Sources};
 use std::path::{Path, PathBuf};
 
@@ -35,9 +35,11 @@ pub fn load(args: &SpecArgs) -> Result<Spec, Failure> {
         Place::Library(name) => (Disk { root: None }, name.clone()),
     };
     let settings = args.settings.set.iter().map(|text| setting(text)).collect::<Result<Vec<_>, _>>()?;
-    let model = args.settings.model.as_deref();
-    let checked = braid_dsl::check(&disk, &root, model, &settings);
-    let (model, sources) = checked.map_err(|(found, sources)| Failure::Spec(found, sources))?;
+    let (checked, sources) = braid_dsl::check(&disk, &root, &settings);
+    let model = match checked {
+        Ok(model) => model,
+        Err(found) => return Err(Failure::Spec(found, sources)),
+    };
     let weights = match &place {
         Place::File(path) => beside(path)?,
         Place::Library(_) => None,
@@ -88,10 +90,29 @@ fn models() -> impl Iterator<Item = String> {
     braid_stdlib::files().iter().filter_map(|(path, _)| Some(path.strip_prefix("models/")?.strip_suffix(".braid")?.to_string()))
 }
 
-fn setting(text: &str) -> Result<(String, String), Failure> {
+/// `layers=12`: a parameter and its value.
+fn setting(text: &str) -> Result<(String, Constant), Failure> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => Ok((key.trim().into(), value.trim().into())),
+        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => Ok((key.trim().into(), constant(value.trim()))),
         _ => Err(Failure::hinted(format!("`--set {text}` names no value"), "as in `--set layers=12`")),
+    }
+}
+
+/// A value as in the language; a text needs no quotes.
+fn constant(text: &str) -> Constant {
+    let inside = |open, close| text.strip_prefix(open).and_then(|t: &str| t.strip_suffix(close));
+    if let Some(items) = inside('[', ']') {
+        return Constant::List(items.split(',').map(str::trim).filter(|t| !t.is_empty()).map(constant).collect());
+    }
+    if let Some(quoted) = inside('"', '"') {
+        return Constant::Text(quoted.into());
+    }
+    match (text, text.parse(), text.parse()) {
+        ("true", ..) => Constant::Bool(true),
+        ("false", ..) => Constant::Bool(false),
+        (_, Ok(whole), _) => Constant::Int(whole),
+        (_, _, Ok(real)) => Constant::Float(real),
+        _ => Constant::Text(text.into()),
     }
 }
 
