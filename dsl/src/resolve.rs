@@ -55,7 +55,8 @@ impl Program {
 
 /// Loads the root and what it needs.
 pub fn load(sources: &dyn Sources, root: &str) -> (Program, SourceMap, Vec<Diagnostic>) {
-    let mut loader = Loader { sources, map: SourceMap::default(), program: Program::default(), errors: Vec::new(), state: HashMap::new() };
+    let mut loader =
+        Loader { sources, map: SourceMap::default(), program: Program::default(), errors: Vec::new(), state: HashMap::new() };
     match sources.read(root) {
         Some(text) => loader.program.root = loader.add(root, text),
         None => {

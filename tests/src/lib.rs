@@ -1,9 +1,13 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
 #[cfg(test)]
+mod build;
+#[cfg(test)]
 mod kernels;
 #[cfg(test)]
 mod models;
+#[cfg(test)]
+mod native;
 pub mod reference;
 #[cfg(test)]
 mod runtime;

@@ -53,7 +53,9 @@ impl<'p> Elab<'p> {
                 let value = BlockValue { module, block, cargs: vec![], axes, fixed: None };
                 self.call_block(frame, value, Some(name), args, span)
             }
-            Some((_, item)) => self.fail(Code::Type, base.span, format!("`{}` cannot be called", item.name().map_or("", |n| &n.name))),
+            Some((_, item)) => {
+                self.fail(Code::Type, base.span, format!("`{}` cannot be called", item.name().map_or("", |n| &n.name)))
+            }
             None => self.builtin(frame, name, items, args, base.span, span),
         }
     }
@@ -197,9 +199,14 @@ impl<'p> Elab<'p> {
                 *times += 1;
                 let times = *times;
                 let is_local = frame.vars.get(&name).is_some_and(|(_, origin)| *origin == Origin::Local);
-                let has_params = || self.params.iter().any(|p| p.path.strip_prefix(&own).is_some_and(|rest| rest.starts_with('.')));
+                let has_params =
+                    || self.params.iter().any(|p| p.path.strip_prefix(&own).is_some_and(|rest| rest.starts_with('.')));
                 if times > 1 && is_local && has_params() {
-                    let error = Diagnostic::new(Code::CalledTwice, span, format!("`{name}` is called twice: its weights would be shared"));
+                    let error = Diagnostic::new(
+                        Code::CalledTwice,
+                        span,
+                        format!("`{name}` is called twice: its weights would be shared"),
+                    );
                     return Err(self.error(error.hint(format!("if that is meant, say `share {name} = …`"))));
                 }
                 if times > 1 { format!("{own}_{times}") } else { own }
@@ -277,7 +284,9 @@ impl<'p> Elab<'p> {
             if !self.condition(&mut frame, condition)? {
                 let facts: Vec<String> = constants.iter().map(|(n, c)| format!("{n} = {}", constant::render(c))).collect();
                 let error = Diagnostic::new(Code::Constraint, condition.span, format!("`{}` demands this", block.name.name));
-                return Err(self.error(error.label("does not hold").note(format!("with {}", facts.join(", "))).at(span, "called here")));
+                return Err(
+                    self.error(error.label("does not hold").note(format!("with {}", facts.join(", "))).at(span, "called here"))
+                );
             }
         }
         for (input, t) in block.inputs.iter().zip(inputs) {
@@ -363,7 +372,9 @@ impl<'p> Elab<'p> {
         let message = format!("`{}` takes `{}: [{}]`", block.name.name, input.name.name, wanted.join(", "));
         let error = Diagnostic::new(Code::AxisMismatch, span, message);
         let error = error.label(format!("is given {}", self.axes_text(axes))).at(input.ty.span, "declared here");
-        Err(self.error(error.hint(format!("say which axis is meant: `{}[axis](…)` or `{}(dim: axis)(…)`", block.name.name, block.name.name))))
+        Err(self.error(
+            error.hint(format!("say which axis is meant: `{}[axis](…)` or `{}(dim: axis)(…)`", block.name.name, block.name.name)),
+        ))
     }
 
     fn check_input(&mut self, frame: &Frame<'p>, input: &'p Input, t: T, span: Span) -> Done<()> {
@@ -406,7 +417,12 @@ impl<'p> Elab<'p> {
             let same = wanted.iter().all(|a| got.contains(a) || *a == SEQ && self.levels.len() > 1)
                 && got.iter().all(|a| wanted.contains(a) || routed.contains(a));
             if !same {
-                let message = format!("`{}` declares the result {} but returns {}", block.name.name, self.axes_text(&wanted), self.axes_text(&got));
+                let message = format!(
+                    "`{}` declares the result {} but returns {}",
+                    block.name.name,
+                    self.axes_text(&wanted),
+                    self.axes_text(&got)
+                );
                 let error = Diagnostic::new(Code::AxisMismatch, output.span, message);
                 return Err(self.error(error.label("declared here")));
             }

@@ -13,7 +13,11 @@ pub fn check(values: &[Value]) -> Vec<Diagnostic> {
         }
         let message = "non-causal attention in an autoregressive model: a query would see later keys";
         let error = Diagnostic::new(Code::NonCausal, value.span, message);
-        errors.push(error.label("`keep` does not imply `key <= query`").hint("add `causal() &` to `keep`, or drop `generate autoregressive`"));
+        errors.push(
+            error
+                .label("`keep` does not imply `key <= query`")
+                .hint("add `causal() &` to `keep`, or drop `generate autoregressive`"),
+        );
     }
     errors
 }

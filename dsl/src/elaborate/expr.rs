@@ -10,8 +10,9 @@ use crate::span::Span;
 
 /// Names of functions that are not written in the language.
 pub const BUILTINS: &[&str] = &[
-    "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "softplus", "erf", "sin", "cos", "abs", "floor", "min", "max", "select", "float", "shift",
-    "convolve", "concat", "top", "index", "position", "len", "ceil", "round_up", "int", "contains", "range", "chars", "inf", "pi", "true", "false",
+    "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "softplus", "erf", "sin", "cos", "abs", "floor", "min", "max", "select",
+    "float", "shift", "convolve", "concat", "top", "index", "position", "len", "ceil", "round_up", "int", "contains", "range",
+    "chars", "inf", "pi", "true", "false",
 ];
 
 impl<'p> Elab<'p> {
@@ -98,7 +99,11 @@ impl<'p> Elab<'p> {
             Constant::Int(n) if (0..=1 << 40).contains(n) => Ok(*n as usize),
             Constant::Float(x) if x.fract() == 0.0 && (0.0..1e12).contains(x) => Ok(*x as usize),
             other => {
-                let error = Diagnostic::new(Code::Type, span, format!("{} is not a whole number that counts something", constant::render(other)));
+                let error = Diagnostic::new(
+                    Code::Type,
+                    span,
+                    format!("{} is not a whole number that counts something", constant::render(other)),
+                );
                 Err(self.error(error.label("a size or index is needed")))
             }
         }
@@ -214,7 +219,9 @@ impl<'p> Elab<'p> {
             return self.computed(constant::binary(op, &a, &b), span);
         }
         // A neutral truth value beside a tensor's.
-        let keeps = |c: Option<Constant>| matches!((op, c), (Binary::And, Some(Constant::Bool(true))) | (Binary::Or, Some(Constant::Bool(false))));
+        let keeps = |c: Option<Constant>| {
+            matches!((op, c), (Binary::And, Some(Constant::Bool(true))) | (Binary::Or, Some(Constant::Bool(false))))
+        };
         if keeps(Self::known(&a)) {
             return Ok(b);
         }
@@ -261,7 +268,11 @@ impl<'p> Elab<'p> {
         let id = match self.param_ids.get(&path) {
             Some((id, value)) => {
                 if self.params[id.0 as usize].axes != all {
-                    return self.fail(Code::AxisMismatch, span, format!("shared parameter `{path}` is used with other sizes here"));
+                    return self.fail(
+                        Code::AxisMismatch,
+                        span,
+                        format!("shared parameter `{path}` is used with other sizes here"),
+                    );
                 }
                 *value
             }

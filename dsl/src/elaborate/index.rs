@@ -96,7 +96,8 @@ impl<'p> Elab<'p> {
                 let from = self.axis_of(frame, from)?;
                 let mut axes = Vec::new();
                 for (n, name) in into.iter().enumerate() {
-                    let others: usize = into.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, o)| self.dim_size(frame, o)).product();
+                    let others: usize =
+                        into.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, o)| self.dim_size(frame, o)).product();
                     let guess = self.size(from) / others.max(1);
                     axes.push(self.target_of(frame, name, guess, false)?);
                 }
@@ -145,7 +146,9 @@ impl<'p> Elab<'p> {
                     }
                 }
             }
-            IndexItem::Plain(expr) => self.fail(Code::Syntax, expr.span, "say what to do with the axis: `x[a as b]`, `x[a: 0..4 as b]`, `x[a: 3]`"),
+            IndexItem::Plain(expr) => {
+                self.fail(Code::Syntax, expr.span, "say what to do with the axis: `x[a as b]`, `x[a: 0..4 as b]`, `x[a: 3]`")
+            }
         }
     }
 

@@ -181,7 +181,8 @@ impl<'p> Elab<'p> {
             if !block.params.iter().any(|p| p.name.name == *key) {
                 let known = block.params.iter().map(|p| p.name.name.as_str());
                 let hint = crate::diagnostic::did_you_mean(key, known);
-                let error = Diagnostic::new(Code::UnknownArgument, block.name.span, format!("the model has no parameter `{key}`"));
+                let error =
+                    Diagnostic::new(Code::UnknownArgument, block.name.span, format!("the model has no parameter `{key}`"));
                 return Err(self.error(error.maybe_hint(hint)));
             }
             given.push((key.clone(), V::Const(value.clone())));

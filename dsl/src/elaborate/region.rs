@@ -19,8 +19,12 @@ impl<'p> Elab<'p> {
         span: Span,
     ) -> Done<V<'p>> {
         match (name, items, args) {
-            ("concat", [.., IndexItem::Rename(last, into)], _) => self.concat(frame, &items[..items.len() - 1], last, into, args, span),
-            ("concat", ..) => self.fail(Code::Syntax, span, "write `concat[a, b as c](x, y)`: the operands' axes and the result's"),
+            ("concat", [.., IndexItem::Rename(last, into)], _) => {
+                self.concat(frame, &items[..items.len() - 1], last, into, args, span)
+            }
+            ("concat", ..) => {
+                self.fail(Code::Syntax, span, "write `concat[a, b as c](x, y)`: the operands' axes and the result's")
+            }
             ("top", [IndexItem::Rename(axis, into)], [x, n]) => self.top(frame, axis, into, x, n, span),
             ("top", ..) => self.fail(Code::Syntax, span, "write `top[axis as slot](x, n)`"),
             ("convolve", [IndexItem::Plain(axis)], [x, w]) => self.convolve(frame, axis, x, w, span),
@@ -62,7 +66,15 @@ impl<'p> Elab<'p> {
         self.apply(Op::Concat(axes, to), &tensors, Type { elem, axes: rest }, span, frame.scope).map(V::Tensor)
     }
 
-    fn top(&mut self, frame: &mut Frame<'p>, axis: &'p Ident, into: &'p Ident, x: &'p Arg, n: &'p Arg, span: Span) -> Done<V<'p>> {
+    fn top(
+        &mut self,
+        frame: &mut Frame<'p>,
+        axis: &'p Ident,
+        into: &'p Ident,
+        x: &'p Arg,
+        n: &'p Arg,
+        span: Span,
+    ) -> Done<V<'p>> {
         let x = self.tensor_of(frame, &x.value, Some(Elem::Float))?;
         let axis = self.axis_of(frame, axis)?;
         let count = self.count(frame, &n.value)?;
@@ -278,7 +290,8 @@ impl<'p> Elab<'p> {
         for ty in &types[..2] {
             self.need_axes(ty, &contract, span)?;
         }
-        let without = |axes: &[AxisId]| -> Vec<AxisId> { axes.iter().copied().filter(|a| *a != SEQ && !contract.contains(a)).collect() };
+        let without =
+            |axes: &[AxisId]| -> Vec<AxisId> { axes.iter().copied().filter(|a| *a != SEQ && !contract.contains(a)).collect() };
         let score_axes = self.union(&without(&types[0].axes), &without(&types[1].axes), span)?;
         let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
         if let Some((name, _)) = attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "sink")) {
@@ -303,7 +316,8 @@ impl<'p> Elab<'p> {
         };
         for capture in &captures {
             if self.has_seq(*capture) {
-                let error = Diagnostic::new(Code::Misplaced, span, "`keep` and `score` can use only what does not change along `t`");
+                let error =
+                    Diagnostic::new(Code::Misplaced, span, "`keep` and `score` can use only what does not change along `t`");
                 return Err(self.error(error));
             }
         }

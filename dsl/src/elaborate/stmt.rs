@@ -102,7 +102,8 @@ impl<'p> Elab<'p> {
         let (scope, path) = (frame.scope, frame.path.clone());
         let place = repeat.var.span.start as usize;
         if *self.repeats.entry(frame.below(&label)).or_insert(place) != place {
-            let error = Diagnostic::new(Code::Duplicate, repeat.var.span, format!("two repeats of one block are called `{label}`"));
+            let error =
+                Diagnostic::new(Code::Duplicate, repeat.var.span, format!("two repeats of one block are called `{label}`"));
             return Err(self.error(error.hint("name this one: `repeat i in 0..n as name { … }`")));
         }
         for i in from..to {

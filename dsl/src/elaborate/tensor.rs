@@ -163,7 +163,11 @@ impl<'p> Elab<'p> {
             }
             if let Some(other) = all.iter().find(|o| self.axis_name(**o) == self.axis_name(*axis)) {
                 let (name, one, two) = (self.axis_name(*axis).to_owned(), self.size(*other), self.size(*axis));
-                let error = Diagnostic::new(Code::AxisMismatch, span, format!("axis `{name}` has size {one} on one side and {two} on the other"));
+                let error = Diagnostic::new(
+                    Code::AxisMismatch,
+                    span,
+                    format!("axis `{name}` has size {one} on one side and {two} on the other"),
+                );
                 let label = format!("{} with {}", self.axes_text(a), self.axes_text(b));
                 return Err(self.error(error.label(label).hint("rename one of them: `x[a as b]`")));
             }
@@ -178,7 +182,9 @@ impl<'p> Elab<'p> {
         let (mut a, mut b) = (a, b);
         let (ta, tb) = (self.seen(a), self.seen(b));
         let logic = matches!(op, And | Or);
-        if logic != (ta.elem == Elem::Bool && tb.elem == Elem::Bool) && (logic || (ta.elem == Elem::Bool) != (tb.elem == Elem::Bool) || !matches!(op, Eq | Ne)) {
+        if logic != (ta.elem == Elem::Bool && tb.elem == Elem::Bool)
+            && (logic || (ta.elem == Elem::Bool) != (tb.elem == Elem::Bool) || !matches!(op, Eq | Ne))
+        {
             let is = |e: Elem| format!("{e:?}").to_lowercase();
             let message = format!("`{}` does not work on {} and {}", crate::constant::word(op), is(ta.elem), is(tb.elem));
             return self.fail(Code::Type, span, message);
@@ -235,7 +241,11 @@ impl<'p> Elab<'p> {
             None => Ok(()),
             Some(axis) => {
                 let name = self.axis_name(*axis).to_owned();
-                let error = Diagnostic::new(Code::AxisMismatch, span, format!("the operand has no axis `{name}` of size {}", self.size(*axis)));
+                let error = Diagnostic::new(
+                    Code::AxisMismatch,
+                    span,
+                    format!("the operand has no axis `{name}` of size {}", self.size(*axis)),
+                );
                 let label = format!("its axes are {}", self.axes_text(&ty.axes));
                 Err(self.error(error.label(label)))
             }

@@ -1,0 +1,80 @@
+//! From a spec's text to a loaded artifact, in memory but for the library itself: what the command line does, for tests.
+
+use braid_compiler::import::bind::{self, WeightMap};
+use braid_compiler::target::Target;
+use braid_compiler::{artifact, forms, fuse, graph, import, llvm, plan};
+use braid_dsl::model::Model;
+use braid_dsl::source::Sources;
+use braid_runtime::artifact::Dtype;
+use braid_runtime::load::Artifact;
+use std::path::Path;
+
+/// The library's texts and one spec.
+struct Texts<'a> {
+    spec: &'a str,
+}
+
+impl Sources for Texts<'_> {
+    fn read(&self, path: &str) -> Option<String> {
+        if path == "spec.braid" {
+            return Some(self.spec.to_owned());
+        }
+        braid_stdlib::files().iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+    }
+
+    fn prelude(&self) -> Vec<String> {
+        let is_prelude = |name: &str| {
+            name.ends_with(".braid") && !["models/", "weights/", "import/", "targets/"].iter().any(|f| name.starts_with(f))
+        };
+        braid_stdlib::files().iter().map(|(name, _)| (*name).to_owned()).filter(|name| is_prelude(name)).collect()
+    }
+}
+
+/// The model of a spec's text.
+pub fn model(spec: &str) -> Model {
+    let (checked, map) = braid_dsl::check(&Texts { spec }, "spec.braid", &[]);
+    checked.unwrap_or_else(|errors| {
+        let text: String = errors.iter().map(|e| e.render(&map)).collect();
+        panic!("{spec}\n{text}")
+    })
+}
+
+/// Spec and weight map of a checkpoint's configuration.
+pub fn imported(config: &Path) -> (String, String) {
+    let text = std::fs::read_to_string(config).unwrap_or_else(|error| panic!("{}: {error}", config.display()));
+    let made = import::import(&text, "tested", braid_stdlib::files()).unwrap_or_else(|error| panic!("{error}"));
+    (made.spec, made.weights)
+}
+
+/// An artifact and its folder, which lives as long.
+pub struct Built {
+    /// Loaded.
+    pub artifact: Artifact,
+    /// Where its file is.
+    pub folder: tempfile::TempDir,
+}
+
+/// Compiles a spec.
+pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
+    let model = model(spec);
+    let target = Target::parse(target).expect("a target");
+    let graph = graph::Graph::build(&model);
+    let graph = graph::Verified::check(graph).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let forms = forms::derive(&graph).expect("forms");
+    let params = match map.is_empty() {
+        true => bind::unbound(&graph.axes, &graph.params),
+        false => WeightMap::parse(map)
+            .and_then(|map| map.bind(&graph.axes, &graph.params, &graph.constants).map_err(|mut e| e.remove(0)))
+            .unwrap_or_else(|error| panic!("{error}")),
+    };
+    let fused = fuse::fuse(&forms, artifact::options(&target, dtype)).unwrap_or_else(|error| panic!("{error}"));
+    let plan = plan::plan(&fused, target.lanes());
+    plan::verify(&plan).unwrap_or_else(|what| panic!("{what}"));
+    let compiled = artifact::compile(&plan, &target).unwrap_or_else(|error| panic!("{error}"));
+    let library = llvm::link(&compiled.code.object).unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.braidart");
+    let manifest = artifact::manifest(&plan, &target, dtype, params);
+    braid_runtime::artifact::write(&path, &library, &manifest).expect("a file");
+    Built { artifact: Artifact::open(&path).unwrap_or_else(|error| panic!("{error}")), folder }
+}

@@ -1,0 +1,49 @@
+//! Every golden model as native code: whole-sequence logits and every cached greedy step within the golden's tolerance.
+
+use crate::build::{Built, build, imported};
+use braid_runtime::artifact::Dtype;
+use braid_runtime::session::{Session, Settings};
+use braid_runtime::verify::{Golden, Report, verify};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+}
+
+/// Builds a golden model for the CPU at hand, and compares it with its golden file.
+fn compared(folder: &Path, weights: &Path, dtype: Dtype, threads: usize) -> Report {
+    let (spec, map) = imported(&weights.join("config.json"));
+    let Built { artifact, .. } = build(&spec, &map, "cpu", dtype);
+    let golden = Golden::open(&folder.join("golden.safetensors"), artifact.manifest.vocab).expect("a golden file");
+    let (slots, capacity) = golden.size();
+    let packed = braid_runtime::weights::Weights::open(
+        &artifact.manifest,
+        weights.to_str().expect("a path in UTF-8"),
+        threads,
+        &braid_runtime::progress::Hidden,
+    );
+    let settings = Settings { threads, capacity, slots };
+    let mut session = Session::new(Arc::new(artifact), Arc::new(packed.expect("weights that fit")), settings).expect("a session");
+    verify(&mut session, &golden).expect("a comparison")
+}
+
+fn check(name: &str) {
+    let folder = folder(name);
+    let meta: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("meta.json")).expect("meta.json")).expect("JSON");
+    let atol = meta["suggested_tolerance"]["atol"].as_f64().expect("a tolerance");
+    let report = compared(&folder, &folder, Dtype::F32, 2);
+    println!("{name}: {:.2e} of {atol:.2e}", report.max_abs());
+    assert!(report.max_abs() <= atol, "{name}: logits are {:e} off, {atol:e} is allowed", report.max_abs());
+    assert_eq!(report.gap(), 0.0, "{name}: a greedy token differs");
+}
+
+macro_rules! goldens {
+    ($($name:ident)*) => { $(#[test] fn $name() { check(stringify!($name)) })* };
+}
+
+goldens! {
+    llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
+    granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid
+}
