@@ -93,7 +93,9 @@ fn models() -> impl Iterator<Item = String> {
 /// `layers=12`: a parameter and its value.
 fn setting(text: &str) -> Result<(String, Constant), Failure> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => Ok((key.trim().into(), constant(value.trim()))),
+        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((key.trim().into(), constant(value.trim())))
+        }
         _ => Err(Failure::hinted(format!("`--set {text}` names no value"), "as in `--set layers=12`")),
     }
 }

@@ -29,11 +29,11 @@ const CONSTANT: u64 = 16;
 impl Class {
     /// The classes of one part.
     pub fn of(part: &Part, width: &Width) -> Class {
-        let mut work: Vec<Term> = part.cost.keys.iter().map(|k| Term::new(Some(k.reach), k.largest, width)).collect();
+        let mut work: Vec<Term> = part.cost.keys.iter().map(|k| Term::new(Some(k.reach), k.largest, 1, width)).collect();
         if part.cost.largest > 1 || work.is_empty() {
-            work.push(Term::new(None, part.cost.largest, width));
+            work.push(Term::new(None, part.cost.largest, 2, width));
         }
-        let kept: Vec<Term> = part.memory.iter().map(|m| Term::new(m.reach, m.elements, width)).collect();
+        let kept: Vec<Term> = part.memory.iter().map(|m| Term::new(m.reach, m.elements, 1, width)).collect();
         Class { prefill: sum(&work, 1, width), decode: sum(&work, 0, width), memory: sum(&kept, 0, width) }
     }
 }
@@ -47,7 +47,8 @@ struct Term {
 }
 
 impl Term {
-    fn new(reach: Option<Reach>, product: u64, width: &Width) -> Term {
+    /// `most`: the power of d that can be meant. What a row holds or remembers for a key has one, a matrix two.
+    fn new(reach: Option<Reach>, product: u64, most: u32, width: &Width) -> Term {
         let (positions, window) = match reach {
             Some(Reach::Share(_)) => (1, 1),
             Some(Reach::Bounded(most)) => (0, most.max(1)),
@@ -55,7 +56,7 @@ impl Term {
         };
         let (mut rest, mut power) = (product.max(1), 0);
         // Half of a width is still a width: heads times their size need not be all of it.
-        while width.size > 1 && rest * 2 >= width.size && power < 2 {
+        while width.size > 1 && rest * 2 >= width.size && power < most {
             rest = (rest / width.size).max(1);
             power += 1;
         }

@@ -7,6 +7,7 @@
 mod class;
 mod cost;
 pub mod draw;
+mod ends;
 mod explain;
 mod json;
 mod reach;
@@ -27,6 +28,7 @@ use braid_dsl::model::Model;
 
 /// Counts a model.
 pub fn inspect(model: &Model) -> Report {
+    let model = &ends::named(model);
     report::Report::new(tree::Tree::new(model), model)
 }
 

@@ -41,7 +41,7 @@ fn line(report: &Report, row: &Row) -> [String; 9] {
 
 fn cells(name: String, layer: &Layer) -> [String; 9] {
     let part = &layer.part;
-    let block = if part.block == part.name { String::new() } else { part.block.clone() };
+    let block = if part.block == part.name || layer.iteration().is_some() { String::new() } else { part.block.clone() };
     let class = &layer.class;
     [
         name,

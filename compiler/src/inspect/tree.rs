@@ -252,7 +252,7 @@ fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
 /// For each used parameter the scope that declares it, its elements, and how many of them one token reads.
 fn parameters(model: &Model, used: &[bool]) -> Vec<(usize, u64, u64)> {
     let paths: BTreeMap<String, usize> = (0..model.scopes.len()).map(|at| (path(model, at), at)).collect();
-    let mut read: BTreeMap<ParamId, u64> = BTreeMap::new();
+    let mut read: BTreeMap<ParamId, (u64, usize)> = BTreeMap::new();
     for (at, value) in model.values.iter().enumerate().filter(|(at, _)| used[*at]) {
         for arg in &value.args {
             let Op::Param(id) = model.values[arg.0 as usize].op else { continue };
@@ -261,11 +261,11 @@ fn parameters(model: &Model, used: &[bool]) -> Vec<(usize, u64, u64)> {
                 Op::Gather(_) if has_sequence(model, &model.values[at].ty) => elements(model, &value.ty.axes).min(all),
                 _ => all,
             };
-            let most = read.entry(id).or_default();
-            *most = rows.max(*most);
+            let known = read.entry(id).or_insert((0, value.scope.0 as usize));
+            known.0 = rows.max(known.0);
         }
     }
-    let owner = |path: &str| {
+    let owner = |path: &str, reader: usize| {
         let mut prefix = path;
         while let Some((outer, _)) = prefix.rsplit_once('.') {
             if let Some(scope) = paths.get(outer) {
@@ -273,10 +273,14 @@ fn parameters(model: &Model, used: &[bool]) -> Vec<(usize, u64, u64)> {
             }
             prefix = outer;
         }
-        0
+        // A parameter of the model itself is told where it is first read.
+        reader
     };
     let size = |id: ParamId| elements(model, &model.params[id.0 as usize].axes);
-    read.iter().map(|(id, active)| (owner(&model.params[id.0 as usize].path), size(*id), *active)).collect()
+    let told = |(id, (active, reader)): (&ParamId, &(u64, usize))| {
+        (owner(&model.params[id.0 as usize].path, *reader), size(*id), *active)
+    };
+    read.iter().map(told).collect()
 }
 
 fn path(model: &Model, mut at: usize) -> String {

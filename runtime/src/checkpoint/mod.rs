@@ -98,9 +98,9 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor, if there is one of that name.
+    /// A tensor, if there is one of that name. `a|b` is the first of the two that is there: writers of other ages name it so.
     pub fn get(&self, name: &str) -> Option<Tensor<'_>> {
-        let (file, info) = self.tensors.get(name)?;
+        let (file, info) = name.split('|').find_map(|name| self.tensors.get(name))?;
         Some(Tensor { kind: info.kind, shape: &info.shape, bytes: &self.files[*file][info.bytes.clone()] })
     }
 

@@ -22,6 +22,7 @@ const GAP: f64 = 18.0;
 
 /// The picture of a model as an SVG file.
 pub fn draw(model: &Model, report: &Report) -> String {
+    let model = &super::ends::named(model);
     let mut picture = Picture { model, canvas: Canvas::default(), frames: Canvas::default(), y: 0.0 };
     picture.head(report);
     let top = picture.y;
