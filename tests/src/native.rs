@@ -47,3 +47,33 @@ goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
     granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid
 }
+
+/// The trained models of the examples: prompts' logits, and 64 greedy tokens with caches. `tolerance` is that of the logits.
+fn speaks(name: &str, dtype: Dtype, tolerance: f64, same_tokens: bool) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("weights");
+    let report = compared(&folder(name), &examples, dtype, 2);
+    println!("{name} {dtype:?}: {:.2e} of {tolerance:.2e}", report.max_abs());
+    assert!(report.max_abs() <= tolerance, "{name}: logits are {:e} off, {tolerance:e} is allowed", report.max_abs());
+    assert!(!same_tokens || report.gap() == 0.0, "{name}: a greedy token differs");
+}
+
+#[test]
+fn tiny_hybrid_in_f32() {
+    speaks("tiny-hybrid", Dtype::F32, 2e-4, true);
+}
+
+#[test]
+fn tiny_deltanet_in_f32() {
+    speaks("tiny-deltanet", Dtype::F32, 2e-4, true);
+}
+
+/// The checkpoints hold bfloat16 numbers, so their storage as bf16 loses nothing: only sums differ.
+#[test]
+fn tiny_hybrid_in_bf16() {
+    speaks("tiny-hybrid", Dtype::Bf16, 2e-4, true);
+}
+
+#[test]
+fn tiny_deltanet_in_bf16() {
+    speaks("tiny-deltanet", Dtype::Bf16, 2e-4, true);
+}

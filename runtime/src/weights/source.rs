@@ -132,7 +132,9 @@ fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Ve
     Ok(Source { reader, offset: binding.offset, strides: binding.strides.clone(), stacked: binding.stacked })
 }
 
+/// `name` may list older and newer names, `a|b`: the first that the checkpoint has.
 fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor<'a>, String> {
+    let name = name.split('|').find(|one| checkpoint.get(one).is_some()).unwrap_or(name);
     let tensor = checkpoint.get(name).ok_or_else(|| format!("no tensor `{name}`{}", checkpoint.near(name)))?;
     if tensor.shape != shape {
         return Err(format!("tensor `{name}` has shape {:?} where {shape:?} is", tensor.shape));
