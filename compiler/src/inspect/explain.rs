@@ -1,7 +1,7 @@
 //! What was derived from the equations and what became one kernel, with the reasons.
 
 use super::report::ranges;
-use crate::forms::{Extent, Forms, Reach, StateDecl, StateKind};
+use crate::forms::{Extent, Forms, Reach, StateDecl, StateKind, recur};
 use crate::fuse::Fused;
 use crate::fuse::kernel::Rows;
 use crate::graph::{Graph, NodeId, axes_text, op_text, scope_path};
@@ -15,6 +15,7 @@ pub fn explain(plan: &Plan, sources: &SourceMap) -> String {
     let (steps, functions) = (plan.prepare.len() + plan.steps.len(), plan.functions.len());
     let head = format!("{}: {} kernels, {steps} calls of {functions} functions\n", forms.graph.name, fused.kernels.len());
     let parts = [
+        section("recurrences", recurrences(forms)),
         section("memory that a sequence carries", memories(forms)),
         section("kernels, in order", kernels(plan, sources)),
         section("not joined", reasons(fused, sources)),
@@ -59,7 +60,29 @@ fn numbered(line: &str) -> (String, Option<usize>) {
     let Some(part) = path.split('.').find(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit())) else {
         return (line.to_string(), None);
     };
-    (line.replacen(&format!(".{part}"), &format!(".{HOLE}"), usize::MAX), part.parse().ok())
+    let holed = path.replacen(&format!(".{part}"), &format!(".{HOLE}"), 1);
+    (format!("{holed}{}", &line[path.len()..]), part.parse().ok())
+}
+
+fn recurrences(forms: &Forms) -> Vec<String> {
+    let graph = &forms.graph;
+    let nodes = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_)));
+    let told = |node| {
+        let path = path(graph, node);
+        // Its first line says whose it is, as ours does.
+        let text = recur::explain(graph, node);
+        let lines: Vec<String> = text.trim_end().lines().skip(1).map(|line| format!("\n  {}", named(graph, line))).collect();
+        format!("{path}:{}", lines.concat().replace(&format!("{path}."), ""))
+    };
+    nodes.map(told).collect()
+}
+
+/// The dotted path of the instance that a node belongs to.
+fn path(graph: &Graph, node: NodeId) -> String {
+    match scope_path(&graph.scopes, graph.node(node).scope) {
+        path if path.is_empty() => graph.name.clone(),
+        path => path,
+    }
 }
 
 fn memories(forms: &Forms) -> Vec<String> {
@@ -98,8 +121,7 @@ fn kernel(plan: &Plan, step: &Step, sources: &SourceMap) -> String {
         Rows::All => "every row",
         Rows::Wanted => "wanted rows",
     };
-    let scope = kernel.nodes.last().map_or(String::new(), |n| scope_path(&graph.scopes, graph.node(*n).scope));
-    let scope = if scope.is_empty() { graph.name.clone() } else { scope };
+    let scope = kernel.nodes.last().map_or(String::new(), |n| path(graph, *n));
     let mut ops: Vec<String> = Vec::new();
     for node in &kernel.nodes {
         let name = op_name(graph, *node);
@@ -130,9 +152,23 @@ fn place(graph: &Graph, nodes: &[NodeId], sources: &SourceMap) -> String {
 fn reasons(fused: &Fused, sources: &SourceMap) -> Vec<String> {
     let graph = &fused.forms.graph;
     let line = |(node, why): &(NodeId, String)| {
-        let scope = scope_path(&graph.scopes, graph.node(*node).scope);
-        let scope = if scope.is_empty() { graph.name.clone() } else { scope };
+        let scope = path(graph, *node);
+        let why = named(graph, why).replace(&format!("{scope}."), "");
         format!("{scope} {}: {why}{}", op_name(graph, *node), place(graph, &[*node], sources))
     };
     fused.notes.iter().map(line).collect()
+}
+
+/// A reason with ops in the place of node numbers, which differ from layer to layer.
+fn named(graph: &Graph, why: &str) -> String {
+    let mut parts = why.split('%');
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        match part[..digits].parse().ok().filter(|at| *at < graph.bound() as u32) {
+            Some(at) => out += &format!("`{}`{}", op_name(graph, NodeId(at)), &part[digits..]),
+            None => out += &format!("%{part}"),
+        }
+    }
+    out
 }

@@ -41,7 +41,11 @@ pub fn draw(canvas: &mut Canvas, layer: &Layer, area: Area) {
     canvas.rect(&format!("{kind}-solid"), Area { w: 5.0, y: area.y + 9.0, h: area.h - 18.0, ..area }, 2.5);
     let x = area.x + 18.0;
     canvas.text("name", x, area.y + 23.0, Anchor::Start, &title(layer));
-    let shapes = if layer.input == layer.output { layer.output.clone() } else { format!("{} → {}", layer.input, layer.output) };
+    let shapes = if layer.input == layer.output || layer.input.is_empty() {
+        layer.output.clone()
+    } else {
+        format!("{} → {}", layer.input, layer.output)
+    };
     canvas.text("mono", x, area.y + 41.0, Anchor::Start, &shapes);
     canvas.text("small", x, area.y + 59.0, Anchor::Start, &numbers(layer));
     let mut y = area.y + 68.0;
@@ -78,7 +82,7 @@ pub fn title(layer: &Layer) -> String {
 
 fn numbers(layer: &Layer) -> String {
     let part = &layer.part;
-    let mut said = vec![format!("{} params", count(part.params))];
+    let mut said = vec![if part.params > 0 { format!("{} params", count(part.params)) } else { "no params of its own".into() }];
     if part.active < part.params {
         said.push(format!("{} a token", count(part.active)));
     }
