@@ -1,7 +1,6 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
-#[cfg(test)]
-mod build;
+pub mod build;
 #[cfg(test)]
 mod kernels;
 #[cfg(test)]
