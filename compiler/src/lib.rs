@@ -12,4 +12,5 @@ pub mod llvm;
 pub mod mlir;
 pub mod pipeline;
 pub mod plan;
+pub mod rewrite;
 pub mod target;
