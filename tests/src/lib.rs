@@ -9,6 +9,8 @@ mod models;
 mod native;
 pub mod reference;
 #[cfg(test)]
+mod rewriting;
+#[cfg(test)]
 mod runtime;
 #[cfg(test)]
 mod tidy;
