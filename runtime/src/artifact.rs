@@ -97,7 +97,7 @@ pub struct Param {
 /// Element `i_0, i_1 …` of a parameter is element `offset + Σ strides[a]·i_a` of the checkpoint's tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
-    /// The tensor's name, or one name for each index of `stacked`. `a|b` is `a`, or `b` in checkpoints that have no `a`. `a|b` is `a`, or `b` in a checkpoint that has no `a`.
+    /// The tensor's name, or one name for each index of `stacked`. `a|b` is `a`, or `b` in a checkpoint that has no `a`.
     pub tensors: Vec<String>,
     /// The axis (index into the parameter's) along which the tensors are stacked; its stride is 0.
     pub stacked: Option<usize>,

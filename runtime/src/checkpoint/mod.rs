@@ -111,8 +111,9 @@ impl Checkpoint {
 
     /// ` (did you mean …?)` with the most similar names, or nothing.
     pub fn near(&self, name: &str) -> String {
+        let name = name.split('|').next().unwrap_or(name);
         let mut found: Vec<_> = self.names().map(|other| (strsim::normalized_levenshtein(name, other), other)).collect();
-        found.retain(|(likeness, _)| *likeness > 0.75);
+        found.retain(|(likeness, _)| *likeness > 0.8);
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
         let names: Vec<_> = found.iter().take(2).map(|(_, other)| format!("`{other}`")).collect();
         if names.is_empty() { String::new() } else { format!(" (did you mean {}?)", names.join(" or ")) }

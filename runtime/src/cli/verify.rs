@@ -2,13 +2,9 @@
 
 use super::{ModelOptions, print, print_json};
 use crate::error::{Error, Result};
-use crate::load::Artifact;
-use crate::session::{Session, Settings};
-use crate::verify::{Difference, Golden, Report};
-use crate::weights::Weights;
+use crate::verify::{Difference, Report, compare};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Arguments of `verify`.
 #[derive(Args)]
@@ -36,21 +32,13 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
         None => suggested(&args.golden).unwrap_or(1e-3),
     };
     let (artifact, weights) = args.model.load(&args.artifact)?;
-    let report = check(artifact, weights, &args.golden, args.model.threads())?;
+    let report = compare(artifact, weights, &args.golden, args.model.threads())?;
     if args.json {
         print_json(&serde_json::json!({"tolerance": tolerance, "max_abs": report.max_abs(), "report": report}))?;
     } else {
         print(&table(&report, tolerance))?;
     }
     verdict(&report, tolerance)
-}
-
-/// Runs the comparison itself.
-pub fn check(artifact: Arc<Artifact>, weights: Arc<Weights>, golden: &Path, threads: usize) -> Result<Report> {
-    let golden = Golden::open(golden, artifact.manifest.vocab)?;
-    let (slots, capacity) = golden.size();
-    let mut session = Session::new(artifact, weights, Settings { threads, capacity, slots })?;
-    crate::verify::verify(&mut session, &golden)
 }
 
 fn verdict(report: &Report, tolerance: f64) -> Result<()> {

@@ -5,9 +5,13 @@ mod golden;
 pub use golden::{Decoding, Golden, Whole, ids};
 
 use crate::error::Result;
+use crate::load::Artifact;
 use crate::sample::greedy;
-use crate::session::{Session, Wanted};
+use crate::session::{Session, Settings, Wanted};
+use crate::weights::Weights;
 use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
 
 /// How far some logits are from what they should be.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -98,6 +102,14 @@ impl Golden {
         let decoding = self.decoding.iter().map(|decoding| decoding.prompt.len() + decoding.generated.len());
         (self.decoding.len().max(1), whole.chain(decoding).max().unwrap_or(1))
     }
+}
+
+/// Compares an artifact with a golden file, in a session of its own.
+pub fn compare(artifact: Arc<Artifact>, weights: Arc<Weights>, golden: &Path, threads: usize) -> Result<Report> {
+    let golden = Golden::open(golden, artifact.manifest.vocab)?;
+    let (slots, capacity) = golden.size();
+    let mut session = Session::new(artifact, weights, Settings { threads, capacity, slots })?;
+    verify(&mut session, &golden)
 }
 
 /// Runs everything in a session that is large enough. All decodings advance together, as one batch.

@@ -132,15 +132,14 @@ fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Ve
     Ok(Source { reader, offset: binding.offset, strides: binding.strides.clone(), stacked: binding.stacked })
 }
 
-/// `name` may list older and newer names, `a|b`: the first that the checkpoint has.
 fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor<'a>, String> {
-    let name = name.split('|').find(|one| checkpoint.get(one).is_some()).unwrap_or(name);
-    let tensor = checkpoint.get(name).ok_or_else(|| format!("no tensor `{name}`{}", checkpoint.near(name)))?;
+    let shown = name.replace('|', "` or `");
+    let tensor = checkpoint.get(name).ok_or_else(|| format!("no tensor `{shown}`{}", checkpoint.near(name)))?;
     if tensor.shape != shape {
-        return Err(format!("tensor `{name}` has shape {:?} where {shape:?} is", tensor.shape));
+        return Err(format!("tensor `{shown}` has shape {:?} where {shape:?} is", tensor.shape));
     }
     match tensor.kind {
         Kind::F32 | Kind::F16 | Kind::Bf16 => Ok(tensor),
-        other => Err(format!("tensor `{name}` is stored as {other}; F32, F16 and BF16 can be read, and one of them is")),
+        other => Err(format!("tensor `{shown}` is stored as {other}; F32, F16 and BF16 can be read, and one of them is")),
     }
 }

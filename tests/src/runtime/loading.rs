@@ -114,6 +114,21 @@ fn checkpoints_that_do_not_fit() {
 }
 
 #[test]
+fn tensors_with_several_names() {
+    let fake = Fake::new();
+    let folder = fake.folder.path().to_str().unwrap();
+    let named = |names: &str| {
+        let mut manifest = manifest();
+        manifest.params[1].binding.as_mut().unwrap().tensors[0] = names.into();
+        Weights::open(&manifest, folder, 1, &Hidden).map(|weights| weights.bytes().to_vec()).map_err(|error| error.to_string())
+    };
+    assert_eq!(named("lm_head.weight|model.head.weight"), named("model.head.weight"));
+    assert!(
+        named("lm_head.weight|model.heads.weight").unwrap_err().contains("no tensor `lm_head.weight` or `model.heads.weight`")
+    );
+}
+
+#[test]
 fn types_that_cannot_be_read() {
     let fake = Fake::new();
     let path = fake.path("model.safetensors");

@@ -1,6 +1,7 @@
-//! The runtime, on a hand-made artifact: no compiler is asked.
+//! The runtime, on a hand-made artifact (compiled.rs apart, no compiler is asked).
 
 mod c_interface;
+mod compiled;
 mod fake;
 mod loading;
 mod mutation;

@@ -1,0 +1,49 @@
+//! The runtime's ways to run a compiled model: other registers, other numbers of threads, and the C interface.
+
+use crate::build::{Built, build, imported};
+use braid_runtime::artifact::{self, Dtype};
+use braid_runtime::progress::Hidden;
+use braid_runtime::verify::{Golden, compare};
+use braid_runtime::{Artifact, Weights};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+}
+
+fn built(folder: &Path, target: &str, dtype: Dtype) -> Built {
+    let (spec, map) = imported(&folder.join("config.json"));
+    build(&spec, &map, target, dtype)
+}
+
+fn weights(artifact: &Artifact, folder: &Path) -> Arc<Weights> {
+    Arc::new(Weights::open(&artifact.manifest, folder.to_str().unwrap(), 2, &Hidden).unwrap())
+}
+
+/// The checkpoint holds bfloat16 numbers, so that their storage loses nothing.
+#[test]
+fn other_targets_and_threads() {
+    let folder = folder("granitemoehybrid");
+    for (target, threads) in [("cpu:x86-64-v3", 1), ("cpu:x86-64-v3", 3), ("cpu", 1)] {
+        let artifact = Arc::new(built(&folder, target, Dtype::Bf16).artifact);
+        let weights = weights(&artifact, &folder);
+        let report = compare(artifact, weights, &folder.join("golden.safetensors"), threads).unwrap();
+        assert!(report.max_abs() < 1e-4 && report.gap() == 0.0, "{target}: off by {:.2e}", report.max_abs());
+    }
+}
+
+#[test]
+fn the_c_example_runs_a_compiled_model() {
+    let folder = folder("bamba");
+    let Built { artifact, folder: scratch } = built(&folder, "cpu", Dtype::F32);
+    let (header, packed) = (scratch.path().join("model.h"), scratch.path().join("weights.bin"));
+    std::fs::write(header, artifact::header(&artifact.manifest)).unwrap();
+    weights(&artifact, &folder).write(&packed).unwrap();
+    let golden = Golden::open(&folder.join("golden.safetensors"), artifact.manifest.vocab).unwrap();
+    for decoding in &golden.decoding {
+        let count = decoding.generated.len();
+        let found = super::c_interface::generate(scratch.path(), "model.h", artifact.path(), &packed, count, &decoding.prompt);
+        assert_eq!(found, decoding.generated, "{}", decoding.name);
+    }
+}
