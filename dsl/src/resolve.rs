@@ -7,7 +7,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, did_you_mean},
     parse,
     source::{SourceMap, Sources},
-    span::{FileId, Span},
+    span::Span,
 };
 
 /// Names one module of a [`Program`].
@@ -16,8 +16,6 @@ pub type ModuleId = usize;
 /// One loaded file.
 #[derive(Debug, Default)]
 pub struct Module {
-    /// Its path.
-    pub path: String,
     /// Its tree.
     pub file: File,
     /// Which modules it imports, in order.
@@ -109,7 +107,7 @@ impl Loader<'_> {
             File::default()
         });
         let own = self.own_names(&file);
-        self.program.modules.push(Module { path: path.to_owned(), file, uses: Vec::new(), own });
+        self.program.modules.push(Module { file, uses: Vec::new(), own });
         let imports: Vec<_> = self.program.modules[id].file.items.iter().filter_map(import).collect();
         for (target, span) in imports {
             if let Some(used) = self.import(path, &target, span, depth) {
@@ -192,9 +190,4 @@ fn relative(from: &str, name: &str) -> String {
         }
     }
     parts.join("/")
-}
-
-/// The file id of a module; modules and files are numbered alike.
-pub fn file_of(module: ModuleId) -> FileId {
-    FileId(module as u32)
 }

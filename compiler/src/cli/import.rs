@@ -16,7 +16,7 @@ pub fn import(args: &ImportArgs) -> Result<(), Failure> {
     let name = model_name(args);
     let made = imported(&text, &name, braid_stdlib::files()).map_err(Failure::Import)?;
     let map = args.output.with_extension("weights.yaml");
-    for path in [&args.output, &map].into_iter().filter(|p| !args.force && p.exists()) {
+    if let Some(path) = [&args.output, &map].into_iter().find(|p| !args.force && p.exists()) {
         return Err(Failure::hinted(format!("{} is there already", path.display()), "--force replaces it"));
     }
     files::write(&args.output, made.spec.as_bytes())?;

@@ -35,13 +35,11 @@ fn keeps_order(earlier: &Stmt, later: &Stmt) -> bool {
     let clash = |written: &View, read: &View| written.tensor == read.tensor && written != read;
     let reads_total = earlier.reduce.is_some() && later.expr.views().iter().any(|v| v.tensor == earlier.target.tensor);
     let gathered = [(earlier, later), (later, earlier)].iter().any(|(a, b)| gathers_from(&a.expr, &b.target));
-    !reads_total
-        && !gathered
-        && !later.expr.views().iter().any(|v| clash(&earlier.target, v))
-        && !earlier.expr.views().iter().any(|v| clash(&later.target, v))
-        && !(earlier.target.tensor == later.target.tensor && earlier.target == later.target)
-        // A total overwriting what is still read element by element.
-        && !(later.reduce.is_some() && earlier.expr.views().iter().any(|v| v.tensor == later.target.tensor))
+    let elsewhere = later.expr.views().iter().any(|v| clash(&earlier.target, v))
+        || earlier.expr.views().iter().any(|v| clash(&later.target, v));
+    // A total overwriting what is still read element by element.
+    let overwrites = later.reduce.is_some() && earlier.expr.views().iter().any(|v| v.tensor == later.target.tensor);
+    !(reads_total || gathered || elsewhere || overwrites || earlier.target == later.target)
 }
 
 fn gathers_from(expr: &Expr, target: &View) -> bool {

@@ -6,7 +6,9 @@
 use super::Plan;
 use crate::fuse::kernel::Rows;
 
-const RULES: &[fn(&Plan) -> Result<(), String>] = &[no_overlap, written_first, words_complete];
+type Rule = fn(&Plan) -> Result<(), String>;
+
+const RULES: &[Rule] = &[no_overlap, written_first, words_complete];
 
 /// Checks all rules.
 ///

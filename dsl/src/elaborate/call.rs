@@ -453,11 +453,7 @@ impl<'p> Elab<'p> {
             (CType::Bool, V::Const(Constant::Bool(_))) => true,
             (CType::String, V::Const(Constant::Text(_))) => true,
             (CType::Ints | CType::Floats | CType::Bools | CType::Strings, V::Const(Constant::List(items))) => {
-                items.iter().all(|item| match (&param.ty, item) {
-                    (CType::Ints, Constant::Int(_)) | (CType::Bools, Constant::Bool(_)) => true,
-                    (CType::Floats, Constant::Float(_) | Constant::Int(_)) | (CType::Strings, Constant::Text(_)) => true,
-                    _ => false,
-                })
+                items.iter().all(|item| of_type(param.ty, item))
             }
             _ => false,
         };
@@ -524,7 +520,7 @@ impl<'p> Elab<'p> {
             }
             ("float", [x]) => {
                 let t = self.tensor(&x.clone(), Some(Elem::Float), span, frame.scope)?;
-                self.to_float(t, span, frame.scope).map(V::Tensor)
+                self.as_float(t, span, frame.scope).map(V::Tensor)
             }
             ("shift", [x, by]) => {
                 let (x, by) = (x.clone(), by.clone());
@@ -532,5 +528,16 @@ impl<'p> Elab<'p> {
             }
             _ => self.fail(Code::Arity, span, format!("`{name}` does not take {} arguments of this kind", values.len())),
         }
+    }
+}
+
+/// Whether an item fits a list of that type.
+fn of_type(list: CType, item: &Constant) -> bool {
+    match item {
+        Constant::Int(_) => matches!(list, CType::Ints | CType::Floats),
+        Constant::Float(_) => list == CType::Floats,
+        Constant::Bool(_) => list == CType::Bools,
+        Constant::Text(_) => list == CType::Strings,
+        Constant::List(_) => false,
     }
 }

@@ -44,6 +44,9 @@ pub struct Stop;
 /// A result, or an error that is recorded already.
 pub type Done<R> = Result<R, Stop>;
 
+/// The block behind a model, where it is declared, and the arguments that its aliases give.
+type Base<'p> = (ModuleId, &'p Block, Vec<(String, V<'p>)>);
+
 /// Everything that is being built.
 pub struct Elab<'p> {
     program: &'p Program,
@@ -140,7 +143,7 @@ impl<'p> Elab<'p> {
     }
 
     /// The block behind a model item, and the arguments that its aliases give, the outermost last.
-    fn base(&mut self, module: ModuleId, item: &'p Item) -> Done<(ModuleId, &'p Block, Vec<(String, V<'p>)>)> {
+    fn base(&mut self, module: ModuleId, item: &'p Item) -> Done<Base<'p>> {
         let (mut module, mut item) = (module, item);
         let mut layers: Vec<Vec<(String, V<'p>)>> = Vec::new();
         for _ in 0..DEPTH {

@@ -1,7 +1,7 @@
 //! Operations with structure: concatenation, search, convolution, shift, recurrence, attention, routing.
 
 use super::frame::{Frame, Origin, V};
-use super::tensor::{Kind, Level};
+use super::tensor::Level;
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
@@ -58,7 +58,7 @@ impl<'p> Elab<'p> {
         }
         let is_float = tensors.iter().any(|t| self.seen(*t).elem == Elem::Float);
         if is_float {
-            tensors = tensors.into_iter().map(|t| self.to_float(t, span, frame.scope)).collect::<Done<_>>()?;
+            tensors = tensors.into_iter().map(|t| self.as_float(t, span, frame.scope)).collect::<Done<_>>()?;
         }
         let elem = self.seen(tensors[0]).elem;
         let to = self.target(frame, into, total)?;
@@ -98,7 +98,7 @@ impl<'p> Elab<'p> {
         self.row_wise(span, "convolve")?;
         let x = self.tensor_of(frame, &x.value, Some(Elem::Float))?;
         let w = self.tensor_of(frame, &w.value, Some(Elem::Float))?;
-        let x = self.to_float(x, span, frame.scope)?;
+        let x = self.as_float(x, span, frame.scope)?;
         let (tx, tw) = (self.seen(x), self.seen(w));
         self.need_axes(&tw, &[width], span)?;
         self.need_seq(&tx, span)?;
@@ -111,7 +111,7 @@ impl<'p> Elab<'p> {
     pub(super) fn shift(&mut self, frame: &mut Frame<'p>, x: &V<'p>, by: &V<'p>, span: Span) -> Done<V<'p>> {
         self.row_wise(span, "shift")?;
         let x = self.tensor(x, Some(Elem::Float), span, frame.scope)?;
-        let x = self.to_float(x, span, frame.scope)?;
+        let x = self.as_float(x, span, frame.scope)?;
         let Some(by) = Self::known(by) else {
             return self.fail(Code::NotConstant, span, "the distance of a shift is a compile-time number");
         };
@@ -136,8 +136,8 @@ impl<'p> Elab<'p> {
             return self.fail(Code::Type, span, "`select` chooses by a truth value");
         }
         if self.seen(a).elem != self.seen(b).elem {
-            a = self.to_float(a, span, frame.scope)?;
-            b = self.to_float(b, span, frame.scope)?;
+            a = self.as_float(a, span, frame.scope)?;
+            b = self.as_float(b, span, frame.scope)?;
         }
         let (tc, ta, tb) = (self.seen(c), self.seen(a), self.seen(b));
         let axes = self.union(&tc.axes, &ta.axes, span)?;
@@ -179,7 +179,7 @@ impl<'p> Elab<'p> {
             states.push(State { name: state.name.name.clone(), axes, init });
         }
         let before: Vec<_> = recur.states.iter().map(|s| (s.name.name.clone(), frame.vars.remove(&s.name.name))).collect();
-        self.levels.push(Level::new(Kind::Recur, vec![]));
+        self.levels.push(Level::new(vec![]));
         for (n, state) in states.iter().enumerate() {
             let ty = Type { elem: Elem::Float, axes: state.axes.clone() };
             let t = self.push(Op::State(n), vec![], ty, recur.states[n].span, frame.scope);
@@ -197,9 +197,8 @@ impl<'p> Elab<'p> {
             }
         }
         for (name, t) in assigned.iter().zip(&results) {
-            match t {
-                Some(t) => frame.bind(name, V::Tensor(*t), Origin::Local),
-                None => {}
+            if let Some(t) = t {
+                frame.bind(name, V::Tensor(*t), Origin::Local);
             }
         }
         Ok(())
@@ -218,7 +217,7 @@ impl<'p> Elab<'p> {
             let value = frame.get(&state.name).cloned();
             let value = value.unwrap_or(V::Const(Constant::Float(state.init)));
             let t = self.tensor(&value, Some(Elem::Float), declared.span, frame.scope)?;
-            let t = self.to_float(t, declared.span, frame.scope)?;
+            let t = self.as_float(t, declared.span, frame.scope)?;
             next.push(self.spread(frame, t, &state.axes, declared)?);
         }
         let names = frame.assigned.clone().unwrap_or_default();
@@ -264,7 +263,7 @@ impl<'p> Elab<'p> {
         for axis in axes.iter().filter(|a| !ty.axes.contains(a)) {
             // Zero along the missing axis makes the value vary along it.
             let index = self.push(Op::Index(*axis), vec![], Type { elem: Elem::Int, axes: vec![*axis] }, state.span, frame.scope);
-            let index = self.to_float(index, state.span, frame.scope)?;
+            let index = self.as_float(index, state.span, frame.scope)?;
             let zero = self.push(Op::Const(0.0), vec![], Type { elem: Elem::Float, axes: vec![] }, state.span, frame.scope);
             let zeros = self.binary(Binary::Mul, index, zero, state.span, frame.scope)?;
             t = self.binary(Binary::Add, t, zeros, state.span, frame.scope)?;
@@ -339,7 +338,7 @@ impl<'p> Elab<'p> {
         captures: Vec<T>,
         span: Span,
     ) -> Done<(Body, ValueId, Vec<T>)> {
-        self.levels.push(Level::new(Kind::Attend, captures));
+        self.levels.push(Level::new(captures));
         let int = Type { elem: Elem::Int, axes: vec![] };
         let query = self.push(Op::QueryPosition, vec![], int.clone(), span, frame.scope);
         let key = self.push(Op::KeyPosition, vec![], int, span, frame.scope);

@@ -8,21 +8,8 @@ use crate::elaborate::frame::V;
 use crate::model::{AxisId, Binary, Constant, Elem, Op, Reduce, ScopeId, Type, Unary, Value, ValueId};
 use crate::span::Span;
 
-/// What a program is nested in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The model.
-    Model,
-    /// A step of a recurrence.
-    Recur,
-    /// A predicate or score of attention.
-    Attend,
-}
-
-/// One program: the model's, or that of a body.
+/// One program: the model's, a step of a recurrence, or a predicate or score of attention.
 pub struct Level {
-    /// What it is.
-    pub kind: Kind,
     /// Its values.
     pub values: Vec<Value>,
     /// Outer values that it uses, in the order of their numbers.
@@ -35,12 +22,12 @@ pub struct Level {
 impl Level {
     /// The model's own.
     pub fn model() -> Self {
-        Level::new(Kind::Model, vec![])
+        Level::new(vec![])
     }
 
     /// A body that continues a list of captures.
-    pub fn new(kind: Kind, captures: Vec<T>) -> Self {
-        Level { kind, values: vec![], captures, known: HashMap::new(), positions: None }
+    pub fn new(captures: Vec<T>) -> Self {
+        Level { values: vec![], captures, known: HashMap::new(), positions: None }
     }
 }
 
@@ -142,7 +129,7 @@ impl<'p> Elab<'p> {
     }
 
     /// An Int or Bool as Float.
-    pub(super) fn to_float(&mut self, t: T, span: Span, scope: ScopeId) -> Done<T> {
+    pub(super) fn as_float(&mut self, t: T, span: Span, scope: ScopeId) -> Done<T> {
         let ty = self.seen(t);
         if ty.elem == Elem::Float {
             return Ok(t);
@@ -190,8 +177,8 @@ impl<'p> Elab<'p> {
             return self.fail(Code::Type, span, message);
         }
         if !logic && (ta.elem == Elem::Float || tb.elem == Elem::Float || matches!(op, Div | Pow)) && ta.elem != Elem::Bool {
-            a = self.to_float(a, span, scope)?;
-            b = self.to_float(b, span, scope)?;
+            a = self.as_float(a, span, scope)?;
+            b = self.as_float(b, span, scope)?;
         }
         let elem = match op {
             Lt | Le | Gt | Ge | Eq | Ne | And | Or => Elem::Bool,
@@ -213,7 +200,7 @@ impl<'p> Elab<'p> {
             return self.fail(Code::Type, span, message);
         }
         let keeps = matches!(op, Unary::Neg | Unary::Abs | Unary::Not);
-        let x = if keeps { x } else { self.to_float(x, span, scope)? };
+        let x = if keeps { x } else { self.as_float(x, span, scope)? };
         let elem = if keeps { ty.elem } else { Elem::Float };
         self.apply(Op::Unary(op), &[x], Type { elem, axes: ty.axes }, span, scope)
     }
@@ -224,7 +211,7 @@ impl<'p> Elab<'p> {
         let ty = self.seen(x);
         self.need_axes(&ty, &axes, span)?;
         if ty.elem == Elem::Bool || how == Reduce::Sum {
-            x = self.to_float(x, span, scope)?;
+            x = self.as_float(x, span, scope)?;
         }
         let elem = self.seen(x).elem;
         let left = ty.axes.iter().copied().filter(|a| !axes.contains(a)).collect();

@@ -217,7 +217,7 @@ impl<'c> Work<'_, 'c> {
         let keys = e.offset(caches.keys, base);
         let stride = self.code.views.query.stride(COLUMN) * 4;
         // Few heads walk several elements at once, so that enough sums are under way.
-        let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key % n == 0).unwrap_or(1);
+        let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
         let start = vec![e.float(Ty::f32(BLOCK), 0.0); heads.len() * together];
         let sums = e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
             let mut sums = sums.to_vec();

@@ -250,7 +250,7 @@ impl<'c> Product<'_, 'c> {
         self.site.vector = Some(COLUMN);
         self.site.lanes = width;
         let columns = self.code.sizes[3];
-        self.site.mask = (columns % width != 0).then(|| e.mask(width, e.sub(e.i64(columns), column)));
+        self.site.mask = (!columns.is_multiple_of(width)).then(|| e.mask(width, e.sub(e.i64(columns), column)));
         let back = e.sub(e.i64(0), e.mul(column, e.i64(4)));
         for (i, number) in numbers.iter().enumerate() {
             self.at(e, *number);

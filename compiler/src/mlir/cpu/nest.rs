@@ -52,7 +52,7 @@ fn segment<'c>(
     if let Some((axis, width)) = blocked {
         let size = code.sizes[axis.0];
         let left = e.sub(e.i64(size), site.index[&axis]);
-        site.mask = (size % width != 0).then(|| e.mask(width, left));
+        site.mask = (!size.is_multiple_of(width)).then(|| e.mask(width, left));
     }
     let block_mask = site.mask;
     let own = e.segment(args.call, rest);
