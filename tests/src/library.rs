@@ -1,21 +1,29 @@
 //! The library's blocks against reference outputs of their operators, each through a small model around it. A model's tokens count the
 //! rows of a table that holds the operator's inputs; projections are matrices that pick one input each.
 
-use crate::checkpoint::{self, Tensor};
+use crate::reference::checkpoint::Checkpoint;
 use crate::support::{evaluate, model};
-use std::collections::HashMap;
 use std::path::Path;
 
-type Tensors = HashMap<String, Tensor>;
+/// Inputs and outputs of one operator.
+struct Golden(Checkpoint);
 
-fn golden(name: &str) -> Tensors {
-    checkpoint::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/ops/{name}.safetensors")))
-}
+impl Golden {
+    fn open(name: &str) -> Golden {
+        Golden(Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/ops/{name}.safetensors"))))
+    }
 
-/// The first sequence of a batch, as a table of rows.
-fn rows(tensor: &Tensor) -> Vec<Vec<f64>> {
-    let (times, width) = (tensor.shape[1], tensor.shape[2..].iter().product());
-    tensor.data[..times * width].chunks(width).map(<[f64]>::to_vec).collect()
+    /// All numbers of a tensor.
+    fn all(&self, name: &str) -> Vec<f64> {
+        self.0.tensor(name).unwrap_or_else(|| panic!("no {name}")).1.to_vec()
+    }
+
+    /// The first sequence of a batch, as a table of rows.
+    fn rows(&self, name: &str) -> Vec<Vec<f64>> {
+        let (shape, data) = self.0.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+        let (times, width) = (shape[1], shape[2..].iter().product());
+        data[..times * width].chunks(width).map(<[f64]>::to_vec).collect()
+    }
 }
 
 /// Tables side by side.
@@ -77,18 +85,18 @@ const OPEN: f64 = 1.278_464_542_761_074;
 
 #[test]
 fn linear_attention_divides_by_its_normaliser() {
-    let g = golden("linear_attention_elu");
-    let table = beside(&[rows(&g["in.q"]), rows(&g["in.k"]), rows(&g["in.v"])]);
+    let g = Golden::open("linear_attention_elu");
+    let table = beside(&[g.rows("in.q"), g.rows("in.k"), g.rows("in.v")]);
     let d = table[0].len();
     let params = [("wq", pick(48, d, 0)), ("wk", pick(48, d, 48)), ("wv", pick(36, d, 96)), ("wo", place(d, 36))];
     let found = apply("linear_attention(heads: 3, k: 16, v: 12, eps: 0.0)", &table, &params);
-    close("linear_attention", &found, &rows(&g["out.o"]), 1e-5);
+    close("linear_attention", &found, &g.rows("out.o"), 1e-5);
 }
 
 #[test]
 fn retention_decays_by_head() {
-    let g = golden("retention");
-    let table = beside(&[rows(&g["in.q"]), rows(&g["in.k"]), rows(&g["in.v"]), constant(50, OPEN)]);
+    let g = Golden::open("retention");
+    let table = beside(&[g.rows("in.q"), g.rows("in.k"), g.rows("in.v"), constant(50, OPEN)]);
     let d = table[0].len();
     let gate: Vec<f64> = (0..72 * d).map(|at| if at % d == d - 1 { 1.0 } else { 0.0 }).collect();
     let params = [
@@ -100,14 +108,14 @@ fn retention_decays_by_head() {
         ("wo", place(d, 72)),
     ];
     let found = apply("retention(heads: 3, k: 16, v: 24, rope: identity(), eps: 1e-6)", &table, &params);
-    close("retention", &found, &rows(&g["out.o_groupnorm"]), 1e-5);
+    close("retention", &found, &g.rows("out.o_groupnorm"), 1e-5);
 }
 
 #[test]
 fn gated_linear_attention_decays_by_channel() {
-    let g = golden("gla");
-    let logits: Vec<Vec<f64>> = rows(&g["in.g"]).iter().map(|row| row.iter().map(|x| -((-x).exp() - 1.0).ln()).collect()).collect();
-    let table = beside(&[rows(&g["in.q"]), rows(&g["in.k"]), rows(&g["in.v"]), logits, constant(50, OPEN)]);
+    let g = Golden::open("gla");
+    let logits: Vec<Vec<f64>> = g.rows("in.g").iter().map(|row| row.iter().map(|x| -((-x).exp() - 1.0).ln()).collect()).collect();
+    let table = beside(&[g.rows("in.q"), g.rows("in.k"), g.rows("in.v"), logits, constant(50, OPEN)]);
     let d = table[0].len();
     let gate: Vec<f64> = (0..60 * d).map(|at| if at % d == d - 1 { 1.0 } else { 0.0 }).collect();
     let params = [
@@ -122,13 +130,13 @@ fn gated_linear_attention_decays_by_channel() {
         ("wo", place(d, 60)),
     ];
     let found = apply("gated_linear_attention(heads: 3, k: 16, v: 20, rank: 48, tau: 1.0, eps: 1e-6)", &table, &params);
-    close("gated_linear_attention", &found, &normalised(&rows(&g["out.o"]), 20, 1e-6), 1e-5);
+    close("gated_linear_attention", &found, &normalised(&g.rows("out.o"), 20, 1e-6), 1e-5);
 }
 
 #[test]
 fn a_delta_rule_is_a_gated_one_that_does_not_decay() {
-    let g = golden("deltanet");
-    let table = beside(&[rows(&g["in.q"]), rows(&g["in.k"]), rows(&g["in.v"]), rows(&g["in.beta"]), constant(50, OPEN)]);
+    let g = Golden::open("deltanet");
+    let table = beside(&[g.rows("in.q"), g.rows("in.k"), g.rows("in.v"), g.rows("in.beta"), constant(50, OPEN)]);
     let d = table[0].len();
     let kernel = |n: usize| (0..4 * n).map(|at| ((at * 7 % 11) as f64 - 5.0) / 8.0).collect::<Vec<_>>();
     let gate: Vec<f64> = (0..60 * d).map(|at| if at % d == d - 1 { 1.0 } else { 0.0 }).collect();
@@ -151,8 +159,8 @@ fn a_delta_rule_is_a_gated_one_that_does_not_decay() {
 
 #[test]
 fn gated_linear_rnn_mixes_old_and_new() {
-    let g = golden("gated_linear_rnn");
-    let data = |name: &str| g[name].data.clone();
+    let g = Golden::open("gated_linear_rnn");
+    let data = |name: &str| g.all(name);
     let params = [
         ("wf", data("in.Wg")),
         ("bf", data("in.bg")),
@@ -162,24 +170,24 @@ fn gated_linear_rnn_mixes_old_and_new() {
         ("bg", data("in.bo")),
         ("wo", place(40, 40)),
     ];
-    let found = apply("gated_linear_rnn(n: 40)", &rows(&g["in.x"]), &params);
-    close("gated_linear_rnn", &found, &rows(&g["out.y"]), 1e-5);
+    let found = apply("gated_linear_rnn(n: 40)", &g.rows("in.x"), &params);
+    close("gated_linear_rnn", &found, &g.rows("out.y"), 1e-5);
 }
 
 #[test]
 fn attention_with_a_window_and_a_learned_sink() {
-    let g = golden("learned_sinks");
-    let table = beside(&[rows(&g["in.q"]), rows(&g["in.k"]), rows(&g["in.v"])]);
+    let g = Golden::open("learned_sinks");
+    let table = beside(&[g.rows("in.q"), g.rows("in.k"), g.rows("in.v")]);
     let d = table[0].len();
     let params = [
         ("wq", pick(48, d, 0)),
         ("wk", pick(48, d, 48)),
         ("wv", pick(48, d, 96)),
         ("wo", place(d, 48)),
-        ("sink", g["in.sink"].data.clone()),
+        ("sink", g.all("in.sink")),
     ];
     let found = apply("attention(heads: 3, k: 16, window: 9, sink_logit: true)", &table, &params);
-    close("attention", &found, &rows(&g["out.o"]), 1e-5);
+    close("attention", &found, &g.rows("out.o"), 1e-5);
 }
 
 #[test]
@@ -194,7 +202,7 @@ fn attention_sinks_stay_visible() {
 
 #[test]
 fn rotary_variants() {
-    let g = golden("rope_variants");
+    let g = Golden::open("rope_variants");
     let cases = [
         ("half", ""),
         ("interleaved", "interleaved: true"),
@@ -209,24 +217,24 @@ fn rotary_variants() {
             "model test(places: dim = 50, heads: dim = 2, k: dim = 16)(tokens: [t]) -> [t, heads, k] {{\n  param table: [places, heads, k]\n  \
              rope = rotary({args})\n  return rope(table[places: tokens])\n}}\n"
         );
-        let found = evaluate(&model(&text), |_| g["in.x"].data.clone(), &(0..50).collect::<Vec<_>>());
-        close(name, &[found], &[g[&format!("out.x_{name}")].data.clone()], 1e-5);
+        let found = evaluate(&model(&text), |_| g.all("in.x"), &(0..50).collect::<Vec<_>>());
+        close(name, &[found], &[g.all(&format!("out.x_{name}"))], 1e-5);
     }
 }
 
 #[test]
 fn mixtures_choose_by_probability() {
-    let g = golden("moe_token_choice");
+    let g = Golden::open("moe_token_choice");
     // The router's bias rides on a column of ones.
-    let x: Vec<Vec<f64>> = g["in.x"].data.chunks(24).map(|row| [row, &[1.0]].concat()).collect();
+    let x: Vec<Vec<f64>> = g.all("in.x").chunks(24).map(|row| [row, &[1.0]].concat()).collect();
     let widen = |data: &[f64]| data.chunks(24).flat_map(|row| [row, &[0.0]].concat()).collect::<Vec<_>>();
-    let router = g["in.Wr"].data.chunks(24).zip(&g["in.br"].data).flat_map(|(row, b)| [row, &[*b]].concat()).collect();
-    let down = g["in.Wdown"].data.chunks(24 * 20).flat_map(|one| [one, &[0.0; 20]].concat()).collect();
+    let router = g.all("in.Wr").chunks(24).zip(&g.all("in.br")).flat_map(|(row, b)| [row, &[*b]].concat()).collect();
+    let down = g.all("in.Wdown").chunks(24 * 20).flat_map(|one| [one, &[0.0; 20]].concat()).collect();
     let params =
-        [("wr", router), ("expert.wg", widen(&g["in.Wgate"].data)), ("expert.wu", widen(&g["in.Wup"].data)), ("expert.wd", down)];
+        [("wr", router), ("expert.wg", widen(&g.all("in.Wgate"))), ("expert.wu", widen(&g.all("in.Wup"))), ("expert.wd", down)];
     for (renormalise, out) in [(false, "out.y"), (true, "out.y_normalised")] {
         let call = format!("moe(experts: 6, active: 2, expert: swiglu(hidden: 20), renormalise: {renormalise})");
-        let wanted: Vec<Vec<f64>> = g[out].data.chunks(24).map(<[f64]>::to_vec).collect();
+        let wanted: Vec<Vec<f64>> = g.all(out).chunks(24).map(<[f64]>::to_vec).collect();
         close(out, &apply(&call, &x, &params), &wanted, 1e-5);
     }
 }

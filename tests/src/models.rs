@@ -1,10 +1,17 @@
 //! Every model of the library against the reference outputs of its published implementation: both ages of a configuration import to
-//! one text, and the f64 evaluator of the graph gives the golden logits from the golden weights.
+//! one text, and the f64 evaluator of the graph gives the golden logits from the golden weights, in one pass and step by step.
 
+use crate::reference::Reference;
+use crate::reference::checkpoint::Checkpoint;
+use crate::support;
+use braid_compiler::graph::Graph;
+use braid_compiler::import::bind::WeightMap;
+use braid_compiler::import::{Imported, import};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn read(path: &Path) -> String {
@@ -12,23 +19,87 @@ fn read(path: &Path) -> String {
 }
 
 /// Imports `config.json`, and checks that `config.older.json`, where there is one, gives the same.
-fn imported(folder: &Path, name: &str) -> braid_compiler::import::Imported {
-    let import = |file: &str| {
+fn imported(folder: &Path, name: &str) -> Imported {
+    let one = |file: &str| {
         let config = read(&folder.join(file));
-        braid_compiler::import::import(&config, name, braid_stdlib::files())
-            .unwrap_or_else(|error| panic!("{name}/{file}: {error}"))
+        import(&config, name, braid_stdlib::files()).unwrap_or_else(|error| panic!("{name}/{file}: {error}"))
     };
-    let newer = import("config.json");
+    let newer = one("config.json");
     if folder.join("config.older.json").exists() {
-        assert_eq!(newer.spec, import("config.older.json").spec, "{name}: the two configurations import to different texts");
+        assert_eq!(newer.spec, one("config.older.json").spec, "{name}: the two configurations import to different texts");
     }
     newer
 }
 
+/// The graph of an imported model and the numbers of its parameters.
+fn loaded(imported: &Imported, weights: &Path) -> (Graph, HashMap<String, Vec<f64>>) {
+    let model = support::model(&imported.spec);
+    let map = WeightMap::parse(&imported.weights).expect("a weight map of the library");
+    let bound = map.bind(&model.axes, &model.params, &model.constants).unwrap_or_else(|errors| {
+        panic!("{}", errors.iter().map(|error| format!("\n  {error}")).collect::<String>());
+    });
+    let checkpoint = Checkpoint::open(weights);
+    let numbers = |param| checkpoint.param(param).unwrap_or_else(|error| panic!("{error}"));
+    (Graph::build(&model), bound.iter().map(|param| (param.path.clone(), numbers(param))).collect())
+}
+
+/// The first sequence of a tensor of a batch.
+fn first(golden: &Checkpoint, name: &str) -> Vec<f64> {
+    let (shape, data) = golden.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    data[..data.len() / shape[0]].to_vec()
+}
+
+fn tokens(data: &[f64]) -> Vec<i64> {
+    data.iter().map(|token| *token as i64).collect()
+}
+
+fn close(name: &str, found: &[f64], wanted: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let worst = found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!("{name}: {worst:.2e} (allowed {tolerance:.1e})");
+    assert!(worst <= tolerance, "{name}: {worst:.3e} is beyond {tolerance:.1e}");
+}
+
+fn tolerance(folder: &Path) -> f64 {
+    let meta: serde_json::Value = serde_json::from_str(&read(&folder.join("meta.json"))).expect("meta.json");
+    meta["suggested_tolerance"]["atol"].as_f64().expect("a tolerance")
+}
+
 fn check(name: &str) {
-    let folder = folder(name);
-    let imported = imported(&folder, name);
-    assert!(imported.spec.contains("model "), "{name}");
+    let folder = root().join("tests/goldens").join(name);
+    let (graph, params) = loaded(&imported(&folder, name), &folder.join("model.safetensors"));
+    let golden = Checkpoint::open(&folder.join("golden.safetensors"));
+    let tolerance = tolerance(&folder);
+    let mut reference = Reference::new(&graph, |path| params[path].clone());
+    let found = reference.run(&tokens(&first(&golden, "input_ids")));
+    close(name, &found.data, &first(&golden, "logits"), tolerance);
+
+    reference.reset();
+    let (prompt, generated) = (tokens(&first(&golden, "prompt_ids")), tokens(&first(&golden, "generated_ids")));
+    let logits = first(&golden, "generated_logits");
+    let vocab = logits.len() / generated.len();
+    let mut last = reference.run(&prompt).data;
+    for (step, token) in generated.iter().enumerate() {
+        let row = &last[last.len() - vocab..];
+        close(&format!("{name}, step {step}"), row, &logits[step * vocab..][..vocab], tolerance);
+        last = reference.run(&[*token]).data;
+    }
+}
+
+/// The demo models: the spec beside their weights is what their configuration imports to, and gives the golden logits.
+fn check_example(name: &str) {
+    let example = root().join("examples").join(name);
+    let stem = name.replace('-', "_");
+    let imported = imported(&example.join("weights"), &stem);
+    assert_eq!(read(&example.join(format!("{stem}.braid"))), imported.spec, "write it anew by `braid import`");
+    assert_eq!(read(&example.join(format!("{stem}.weights.yaml"))), imported.weights, "write it anew by `braid import`");
+    let (graph, params) = loaded(&imported, &example.join("weights/model.safetensors"));
+    let golden = Checkpoint::open(&root().join("tests/goldens").join(name).join("golden.safetensors"));
+    let (_, ids) = golden.tensor("prompt0.input_ids").expect("a prompt");
+    let (_, logits) = golden.tensor("prompt0.logits").expect("logits");
+    let mut reference = Reference::new(&graph, |path| params[path].clone());
+    let found = reference.run(&tokens(ids));
+    close(name, &found.data, logits, 1e-4);
 }
 
 macro_rules! goldens {
@@ -38,4 +109,14 @@ macro_rules! goldens {
 goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
     granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid
+}
+
+#[test]
+fn tiny_hybrid() {
+    check_example("tiny-hybrid");
+}
+
+#[test]
+fn tiny_deltanet() {
+    check_example("tiny-deltanet");
 }
