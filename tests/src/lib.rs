@@ -4,6 +4,8 @@ pub mod build;
 #[cfg(test)]
 mod kernels;
 #[cfg(test)]
+mod library;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod native;
