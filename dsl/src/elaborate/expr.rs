@@ -117,7 +117,7 @@ impl<'p> Elab<'p> {
 
     fn name(&mut self, frame: &mut Frame<'p>, name: &str, span: Span) -> Done<V<'p>> {
         if let Some(value) = frame.get(name) {
-            return Ok(value.clone());
+            return if matches!(value, V::Poison) { Err(super::Stop) } else { Ok(value.clone()) };
         }
         if frame.params.contains_key(name) {
             return self.param(frame, name, span).map(V::Tensor);
@@ -202,7 +202,11 @@ impl<'p> Elab<'p> {
         let BinOp::Op(op) = op else {
             return self.fail(Code::Misplaced, span, "`??` stands only in import rules");
         };
-        let left = self.value(frame, a)?;
+        let Ok(left) = self.value(frame, a) else {
+            // What is wrong on the other side is reported too.
+            self.value(frame, b)?;
+            return Err(super::Stop);
+        };
         // Of compile-time truth values the second is looked at only if it matters.
         match (op, Self::known(&left)) {
             (Binary::And, Some(Constant::Bool(false))) => return Ok(V::Const(Constant::Bool(false))),

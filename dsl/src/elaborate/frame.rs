@@ -22,6 +22,8 @@ pub enum V<'p> {
     Block(Box<BlockValue<'p>>),
     /// Several results.
     Tuple(Vec<V<'p>>),
+    /// The result of something wrong, reported already: its users are silent.
+    Poison,
 }
 
 /// A block with some of its compile-time arguments.
@@ -107,6 +109,7 @@ impl<'p> Elab<'p> {
     pub(super) fn axis_of(&mut self, frame: &Frame<'p>, name: &Ident) -> Result<AxisId, Stop> {
         match frame.get(&name.name) {
             Some(V::Dim(_, axis)) => Ok(*axis),
+            Some(V::Poison) => Err(Stop),
             _ if name.name == "t" => Ok(SEQ),
             Some(_) => self.fail(Code::UnknownAxis, name.span, format!("`{}` is not an axis", name.name)),
             None => {

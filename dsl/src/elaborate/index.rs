@@ -41,6 +41,7 @@ impl<'p> Elab<'p> {
                 }
                 Ok(V::Tensor(t))
             }
+            V::Poison => Err(super::Stop),
             V::Dim(..) | V::Tuple(_) => self.fail(Code::Type, span, "only a tensor, a list or a block takes brackets"),
         }
     }
@@ -190,6 +191,7 @@ impl<'p> Elab<'p> {
                 }
                 Ok(self.fresh_axis(frame, &name.name, n))
             }
+            Some(V::Poison) => Err(super::Stop),
             Some(_) => self.fail(Code::UnknownAxis, name.span, format!("`{}` is not an axis", name.name)),
             None => {
                 let axis = self.fresh_axis(frame, &name.name, size);

@@ -1,6 +1,6 @@
 //! From the tree to the checked model: instantiates the model's blocks with concrete sizes and records every tensor operation.
 //!
-//! frame.rs knows names; stmt.rs runs statements, expr.rs evaluates expressions, call.rs instantiates blocks and functions,
+//! frame.rs knows names; stmt.rs runs statements, expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, region.rs does recurrences, attention and routing.
 
 mod call;
@@ -9,6 +9,7 @@ mod expr;
 mod frame;
 mod index;
 mod region;
+mod signature;
 mod stmt;
 mod tensor;
 

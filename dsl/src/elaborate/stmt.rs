@@ -8,15 +8,22 @@ use crate::model::{Generate, Scope, ScopeId};
 use crate::span::Span;
 
 impl<'p> Elab<'p> {
-    /// Runs statements until one returns.
+    /// Runs statements until one returns. After an error the names of its statement are poisoned and the next one runs, so that
+    /// independent errors are reported together.
     pub(super) fn run(&mut self, frame: &mut Frame<'p>, body: &'p Body) -> Done<()> {
+        let mut done = Ok(());
         for stmt in &body.stmts {
             if frame.returned.is_some() {
                 return self.fail(Code::Misplaced, stmt.span, "nothing is done after `return`");
             }
-            self.statement(frame, stmt)?;
+            if self.statement(frame, stmt).is_err() {
+                done = Err(super::Stop);
+                for name in bound_names(stmt) {
+                    frame.bind(name, V::Poison, Origin::Local);
+                }
+            }
         }
-        Ok(())
+        done
     }
 
     fn statement(&mut self, frame: &mut Frame<'p>, stmt: &'p Stmt) -> Done<()> {
@@ -140,5 +147,20 @@ impl<'p> Elab<'p> {
             SEQ => Ok(()),
             _ => self.fail(Code::UnknownAxis, axis.span, "a recurrence runs over the sequence axis `t`"),
         }
+    }
+}
+
+/// The names that a statement would have given a meaning.
+fn bound_names(stmt: &Stmt) -> Vec<&str> {
+    match &stmt.kind {
+        StmtKind::Dim(name, _) | StmtKind::Share(name, _) => vec![&name.name],
+        StmtKind::Assign(names, _) => names.iter().map(|n| n.name.as_str()).collect(),
+        StmtKind::Recur(recur) => recur.body.stmts.iter().flat_map(bound_names).collect(),
+        StmtKind::Repeat(repeat) => repeat.body.stmts.iter().flat_map(bound_names).collect(),
+        StmtKind::If(arms, other) => {
+            let bodies = arms.iter().map(|(_, body)| body).chain(other);
+            bodies.flat_map(|body| &body.stmts).flat_map(bound_names).collect()
+        }
+        StmtKind::Param(..) | StmtKind::Generate(_) | StmtKind::Return(_) => vec![],
     }
 }

@@ -120,6 +120,7 @@ impl<'p> Elab<'p> {
                 return Err(self.error(error.hint("call it: write its inputs in parentheses")));
             }
             V::Tuple(_) => return self.fail(Code::Arity, span, "several results stand where one tensor is needed"),
+            V::Poison => return Err(Stop),
         };
         let elem = match (own, elem) {
             (Elem::Int, Some(Elem::Float)) => Elem::Float,
