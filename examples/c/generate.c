@@ -1,9 +1,9 @@
 /* Loads a Braid artifact without any other library and generates token ids greedily.
  *
- *   braid build model.braid -o model.so                            # writes model.so and model.h
- *   braid-run pack model.so --weights checkpoint/ -o weights.bin
+ *   braid build model.braid -o model.braidart                      # writes model.braidart and model.h
+ *   braid-run pack model.braidart --weights checkpoint/ -o weights.bin
  *   cc -O2 -DBRAID_MODEL_H='"model.h"' -I. generate.c -o generate -ldl
- *   ./generate ./model.so weights.bin 16 12 7 99                   # 16 tokens after the ids 12 7 99
+ *   ./generate ./model.braidart weights.bin 16 12 7 99                   # 16 tokens after the ids 12 7 99
  */
 #include BRAID_MODEL_H
 

@@ -165,5 +165,5 @@ fn errors_say_what_to_do() {
         assert!(found.err.contains(message), "{line}: {}", found.err);
         assert!(!found.err.contains("panicked"));
     }
-    assert!(braid_run(&fake, "--help").out.contains("braid-run verify model.so"));
+    assert!(braid_run(&fake, "--help").out.contains("braid-run verify model.braidart"));
 }

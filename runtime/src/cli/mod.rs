@@ -33,12 +33,12 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  braid-run run model.so --weights checkpoint/ --prompt \"Once upon a time\"
-  braid-run run model.so --weights random:1 --ids 1,2,3 --max-tokens 64 --json
-  braid-run logits model.so --weights checkpoint/ --ids input.safetensors -o output.safetensors
-  braid-run verify model.so --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
-  braid-run pack model.so --weights checkpoint/ -o weights.bin
-  braid-run info model.so
+  braid-run run model.braidart --weights checkpoint/ --prompt \"Once upon a time\"
+  braid-run run model.braidart --weights random:1 --ids 1,2,3 --max-tokens 64 --json
+  braid-run logits model.braidart --weights checkpoint/ --ids input.safetensors -o output.safetensors
+  braid-run verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
+  braid-run pack model.braidart --weights checkpoint/ -o weights.bin
+  braid-run info model.braidart
 
 Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid, 4 a bug in Braid.";
 
