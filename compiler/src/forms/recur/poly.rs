@@ -259,3 +259,37 @@ impl Sum {
         (self.0.len() == 1).then_some((product, number.0))
     }
 }
+
+/// Whether `of` is `factor` times something simpler.
+pub fn divides(factor: &Product, of: &Product) -> bool {
+    let weight =
+        |product: &Product| product.powers.values().map(|p| p.unsigned_abs() as usize).sum::<usize>() + product.exponent.0.len();
+    factor.is_one() || weight(&of.times(&factor.inverse())) < weight(of)
+}
+
+/// The rank of a sum of products, taken as a matrix of coefficients over outer and inner products.
+pub fn rank<'a>(terms: impl Iterator<Item = (&'a Product, &'a Product, f64)>) -> usize {
+    let mut rows: BTreeMap<&Product, BTreeMap<&Product, f64>> = BTreeMap::new();
+    terms.for_each(|(outer, inner, number)| *rows.entry(outer).or_default().entry(inner).or_insert(0.0) += number);
+    let columns: BTreeSet<&Product> = rows.values().flat_map(|row| row.keys().copied()).collect();
+    let mut matrix: Vec<Vec<f64>> =
+        rows.values().map(|row| columns.iter().map(|column| row.get(column).copied().unwrap_or(0.0)).collect()).collect();
+    let mut rank = 0;
+    for column in 0..columns.len() {
+        let Some(pivot) = (rank..matrix.len()).max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs()))
+        else {
+            break;
+        };
+        if matrix[pivot][column].abs() < 1e-9 {
+            continue;
+        }
+        matrix.swap(rank, pivot);
+        let lead = matrix[rank].clone();
+        for row in matrix.iter_mut().skip(rank + 1) {
+            let by = row[column] / lead[column];
+            row.iter_mut().zip(&lead).for_each(|(x, y)| *x -= by * y);
+        }
+        rank += 1;
+    }
+    rank
+}

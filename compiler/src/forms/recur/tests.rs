@@ -205,8 +205,8 @@ fn the_same_decay_written_in_other_ways() {
     assert_eq!(classes(&keep), ["no decay"]);
 }
 
-/// Delta rule with decay over `axes`, written in one of several ways.
-fn delta(axes: &'static [AxisId], way: usize) -> String {
+/// A memory that corrects what it reads, with a decay over `axes`, written in one of several ways.
+fn correcting(axes: &'static [AxisId], way: usize) -> String {
     let mut m = Maker::new(MATRIX);
     let (q, k, v) = (m.input(&[H, K]), m.input(&[H, K]), m.input(&[H, V]));
     let (b, a, s) = (m.input(&[H]), m.input(axes), m.state(0));
@@ -259,11 +259,15 @@ fn delta(axes: &'static [AxisId], way: usize) -> String {
 #[test]
 fn corrections_by_what_they_read() {
     for way in [0, 1, 3] {
-        assert_eq!(classes(&delta(&[H], way)), ["scalar decay plus rank 1 over [k] (reads of the decayed state)"], "way {way}");
+        assert_eq!(
+            classes(&correcting(&[H], way)),
+            ["scalar decay plus rank 1 over [k] (reads of the decayed state)"],
+            "way {way}"
+        );
         let vector = "diagonal decay over [k] plus rank 1 over [k] (reads of the decayed state)";
-        assert_eq!(classes(&delta(&[H, K], way)), [vector], "way {way}");
+        assert_eq!(classes(&correcting(&[H, K], way)), [vector], "way {way}");
     }
-    assert_eq!(classes(&delta(&[H], 2)), ["scalar decay plus rank 1 over [k] (reads of the undecayed state)"]);
+    assert_eq!(classes(&correcting(&[H], 2)), ["scalar decay plus rank 1 over [k] (reads of the undecayed state)"]);
 }
 
 #[test]
@@ -407,7 +411,7 @@ fn a_full_matrix_and_a_register() {
 
 #[test]
 fn the_explanation_reads_like_a_proof() {
-    let text = delta(&[H], 0);
+    let text = correcting(&[H], 0);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[1], "  state S: [h, k, v], starts with 0");
     assert!(lines[3].trim().starts_with("S' = "), "{text}");
