@@ -2,7 +2,7 @@
 
 # Where the demo finds its model: a spec, a tokenizer and real weights.
 MODEL ?= examples/tiny-hybrid
-PROMPT ?= The captain looked at the map and
+PROMPT ?= Once upon a time there was a
 CARGO ?= cargo
 
 .PHONY: demo test bless lint setup build help

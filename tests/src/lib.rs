@@ -2,6 +2,8 @@
 
 pub mod build;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod kernels;
 #[cfg(test)]
 mod library;

@@ -3,7 +3,7 @@
 use super::class::{Class, Width};
 use super::cost::elements;
 use super::tree::{Part, Tree, shape};
-use braid_dsl::model::{Generate, Model};
+use braid_dsl::model::{Generate, Model, Type};
 use std::collections::BTreeMap;
 
 /// Contexts that totals are shown for.
@@ -122,7 +122,9 @@ fn width(model: &Model, root: &Part) -> Width {
 
 fn vote(model: &Model, part: &Part, votes: &mut BTreeMap<(u64, String), usize>) {
     for child in &part.children {
-        if let Some(ty) = child.output.as_ref().filter(|ty| ty.axes.len() == 2 && elements(model, &ty.axes) > 1) {
+        let result = &model.values[model.output.0 as usize].ty;
+        let is_row = |ty: &&Type| ty.axes.len() == 2 && elements(model, &ty.axes) > 1 && *ty != result;
+        if let Some(ty) = child.output.as_ref().filter(is_row) {
             let named =
                 ty.axes.iter().map(|a| &model.axes[a.0 as usize]).find(|a| matches!(a.size, braid_dsl::model::Size::Fixed(_)));
             let name = named.map_or("d".into(), |a| a.name.clone());
