@@ -22,7 +22,7 @@ use braid_dsl::model::ParamId;
 use braid_runtime::artifact::{Dtype, Layout};
 use kernel::{Code, Rows, Store};
 
-pub use print::print;
+pub use print::{operand_name, print};
 
 /// What the target tells this stage.
 #[derive(Clone, Copy, Debug)]

@@ -104,7 +104,7 @@ impl Names<'_> {
             Base::Output => "output".into(),
             _ => match self.kernel.operands[tensor.operand] {
                 Operand::State(at) => format!("state({})", self.fused.forms.states[at].name),
-                operand => crate::plan::operand_name(self.fused, operand),
+                operand => operand_name(self.fused, operand),
             },
         }
     }
@@ -135,5 +135,15 @@ impl Names<'_> {
                 format!("select({}, {}, {})", self.expr(&parts[0]), self.expr(&parts[1]), self.expr(&parts[2]))
             }
         }
+    }
+}
+
+/// The words that a kernel is called with, for printing.
+pub fn operand_name(fused: &Fused, operand: Operand) -> String {
+    match operand {
+        Operand::Buffer(at) => format!("{}", fused.buffers[at].node),
+        Operand::Packed(at) => fused.forms.graph.params[fused.packed[at].param.0 as usize].path.clone(),
+        Operand::State(at) => fused.forms.states[at].name.clone(),
+        Operand::StatePerPosition(at) => format!("{}/position", fused.forms.states[at].name),
     }
 }

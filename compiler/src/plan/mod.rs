@@ -8,7 +8,7 @@ mod print;
 mod verify;
 
 use crate::fuse::kernel::{Code, Rows, Walk};
-use crate::fuse::{Fused, Kernel, Operand};
+use crate::fuse::{Fused, Kernel};
 use memory::Memory;
 
 pub use print::print;
@@ -185,14 +185,4 @@ fn tasks(kernel: &Kernel, stores_keys: bool, lanes: usize) -> Tasks {
 
 fn nest_cost(nest: &crate::fuse::kernel::Nest, sizes: &[usize]) -> usize {
     nest.stmts.iter().map(|s| (s.expr.cost() + 1) * s.space.iter().map(|a| sizes[a.0]).product::<usize>()).sum()
-}
-
-/// The words that a kernel is called with, for printing.
-pub fn operand_name(fused: &Fused, operand: Operand) -> String {
-    match operand {
-        Operand::Buffer(at) => format!("{}", fused.buffers[at].node),
-        Operand::Packed(at) => fused.forms.graph.params[fused.packed[at].param.0 as usize].path.clone(),
-        Operand::State(at) => fused.forms.states[at].name.clone(),
-        Operand::StatePerPosition(at) => format!("{}/position", fused.forms.states[at].name),
-    }
 }

@@ -1,6 +1,7 @@
 //! A plan as text: memory, then calls in order.
 
-use super::{Per, Plan, Step, operand_name};
+use super::{Per, Plan, Step};
+use crate::fuse::operand_name;
 use std::fmt::Write;
 
 /// Deterministic text of a plan.
