@@ -8,6 +8,10 @@ use std::fmt::Write;
 /// Deterministic text.
 pub fn print(forms: &Forms) -> String {
     let mut out = format!("{}", forms.graph);
+    if forms.states.is_empty() {
+        out.push_str("\nnothing is carried from call to call\n");
+        return out;
+    }
     out.push_str("\ncarried from call to call:\n");
     for state in &forms.states {
         let extent = match state.extent {
@@ -16,8 +20,9 @@ pub fn print(forms: &Forms) -> String {
             Extent::PerPosition { elements } => format!("{elements} elements a position"),
         };
         let axes = axes_text(&state.axes, &forms.graph.axes);
+        let kind = if state.kind.name() == state.name { String::new() } else { format!("{} ", state.kind.name()) };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "  {} {} {axes} of {}: {extent}", state.kind.name(), state.name, state.node);
+        let _ = writeln!(out, "  {kind}{} {axes} of {}: {extent}", state.name, state.node);
     }
     out.push_str("\nprefill: rows of a sequence in order; states are loaded before the first and stored after the last\n");
     out.push_str("step: one row of each sequence, at its own position\n");

@@ -1,8 +1,9 @@
 //! Fused kernels as text.
 
 use super::expr::{Expr, KAxis, View};
-use super::kernel::{Base, Code, Nest, Nests, Stmt, Tensor, Walk};
+use super::kernel::{Base, Code, Matmul, Nest, Nests, Rows, Stmt, Tensor, Walk};
 use super::{Fused, Kernel, Operand};
+use crate::forms::Reach;
 use std::fmt::Write;
 
 /// Deterministic text of all kernels.
@@ -11,44 +12,84 @@ pub fn print(fused: &Fused) -> String {
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let nodes: Vec<String> = kernel.nodes.iter().map(|n| n.to_string()).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "kernel {at} over {:?} rows computes {}", kernel.rows, nodes.join(" "));
+        let _ = writeln!(out, "kernel {at} {} computes {}", rows(kernel.rows), nodes.join(" "));
         out.push_str(&body(fused, kernel));
     }
     out
 }
 
+fn rows(rows: Rows) -> &'static str {
+    match rows {
+        Rows::Once => "once, from the weights,",
+        Rows::All => "over all rows",
+        Rows::Wanted => "over wanted rows",
+    }
+}
+
 fn body(fused: &Fused, kernel: &Kernel) -> String {
     match &kernel.code {
         Code::Nests(nests) => nests_text(fused, kernel, nests),
-        Code::Matmul(product) => {
-            let [inner, batch, depth, columns] = product.sizes;
-            let chosen = match &product.chosen {
-                Some((_, of)) => format!(", each row chooses one of {of}"),
-                None => String::new(),
-            };
-            let names = Names { fused, kernel, tensors: &product.tensors };
-            format!(
-                "  matmul [rows x {inner}, {depth}] x [{depth}, {columns}], batch {batch}{chosen}\n  {} = {}\n",
-                names.view(&product.out),
-                names.expr(&product.epilogue)
-            )
-        }
+        Code::Matmul(product) => matmul_text(&Names { fused, kernel, tensors: &product.tensors }, product),
         Code::Along(along) => {
             let names = Names { fused, kernel, tensors: &along.tensors };
-            let what = if along.weights.is_some() { "convolution" } else { "shift" };
-            let taps = along.taps;
+            let what = match along.weights {
+                Some(weights) => format!("convolution with {}", names.tensor(weights.0)),
+                None => "shift".to_owned(),
+            };
             format!(
-                "  {what} of {} over {taps} positions\n  {} = {}\n",
+                "  {what} of {} over {} positions\n  {} = {}\n",
                 names.view(&along.input),
+                along.taps,
                 names.view(&along.out),
                 names.expr(&along.epilogue)
             )
         }
-        Code::Top(top) => format!("  top {} of {}, {} times a row\n", top.count, top.size, top.outer),
-        Code::Attention(a) => format!(
-            "  attention: {} groups x {} heads, keys of {}, values of {}, cache {:?}\n",
-            a.groups, a.per, a.key, a.value, a.reach
-        ),
+        Code::Top(top) => {
+            let names = Names { fused, kernel, tensors: &top.tensors };
+            let (out, input) = (names.view(&top.out), names.view(&top.input));
+            format!("  {out} = top {} of {} in {input}, {} times a row\n", top.count, top.size, top.outer)
+        }
+        Code::Attention(a) => {
+            let names = Names { fused, kernel, tensors: &a.tensors };
+            let views = &a.views;
+            let [out, query, keys, values] = [&views.out, &views.query, &views.keys, &views.values].map(|view| names.view(view));
+            format!(
+                "  {out} = attention of queries {query}, keys {keys}, values {values}\n  \
+                 {} groups x {} heads, keys of {}, values of {}, {}\n",
+                a.groups,
+                a.per,
+                a.key,
+                a.value,
+                cache(&a.reach)
+            )
+        }
+    }
+}
+
+fn matmul_text(names: &Names, product: &Matmul) -> String {
+    let [inner, batch, depth, columns] = product.sizes;
+    let inner = if inner == 1 { String::new() } else { format!(" x {inner}") };
+    let batch = if batch == 1 { String::new() } else { format!(", batch {batch}") };
+    let chosen = match &product.chosen {
+        Some((ids, of)) => format!(", each row chooses one of {of} by {}", names.view(ids)),
+        None => String::new(),
+    };
+    format!(
+        "  matmul {} [rows{inner}, {depth}] x {} [{depth}, {columns}]{batch}{chosen}\n  {} = {}\n",
+        names.view(&product.left),
+        names.tensor(product.weights.0),
+        names.view(&product.out),
+        names.expr(&product.epilogue)
+    )
+}
+
+fn cache(reach: &Reach) -> String {
+    match reach {
+        Reach::Full => "cache of every position".to_owned(),
+        Reach::Window { rows, window } => format!("cache ring of {rows} rows for a window of {window}"),
+        Reach::SinksAndWindow { first, rows, window } => {
+            format!("cache of the first {first} and a ring, {rows} rows, for a window of {window}")
+        }
     }
 }
 
@@ -56,10 +97,11 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
     let names = Names { fused, kernel, tensors: &nests.tensors };
     let mut out = String::new();
     if let Walk::Segments { grid, blocked } = &nests.walk {
-        let _ = writeln!(out, "  along each sequence, grid {} blocked {blocked:?}", axes(grid, &nests.sizes));
+        let vector = blocked.map_or(String::new(), |(axis, lanes)| at_once(axis, lanes));
+        let _ = writeln!(out, "  along each sequence, tasks {}{vector}", axes(grid, &nests.sizes));
     }
     for nest in &nests.nests {
-        let _ = writeln!(out, "  for {}:", loops(nest, &nests.sizes));
+        let _ = writeln!(out, "  {}:", loops(nest, &nests.sizes));
         for stmt in &nest.stmts {
             let _ = writeln!(out, "    {}", statement(&names, stmt));
         }
@@ -68,22 +110,34 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
 }
 
 fn loops(nest: &Nest, sizes: &[usize]) -> String {
-    let vector = match nest.vector {
-        Some(axis) => format!(" vector a{} by {}", axis.0, nest.lanes),
-        None => String::new(),
-    };
-    format!("{} reduce {}{vector}", axes(&nest.parallel, sizes), axes(&nest.reduced, sizes))
+    let mut parts = Vec::new();
+    if !nest.parallel.is_empty() {
+        parts.push(format!("for {}", axes(&nest.parallel, sizes)));
+    }
+    if !nest.reduced.is_empty() {
+        parts.push(format!("reduce {}", axes(&nest.reduced, sizes)));
+    }
+    if parts.is_empty() {
+        parts.push("once".to_owned());
+    }
+    let vector = nest.vector.map_or(String::new(), |axis| at_once(axis, nest.lanes));
+    parts.join(", ") + &vector
+}
+
+/// How many indices of an axis a vector takes.
+fn at_once(axis: KAxis, lanes: usize) -> String {
+    format!(", {lanes} of a{} at once", axis.0)
 }
 
 fn axes(list: &[KAxis], sizes: &[usize]) -> String {
     let parts: Vec<String> = list.iter().map(|a| format!("a{}<{}", a.0, sizes[a.0])).collect();
-    format!("[{}]", parts.join(", "))
+    parts.join(", ")
 }
 
 fn statement(names: &Names, stmt: &Stmt) -> String {
     let value = names.expr(&stmt.expr);
     match &stmt.reduce {
-        Some((how, _)) => format!("{} = {how:?} {value}", names.view(&stmt.target)),
+        Some((how, _)) => format!("{} = {} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase()),
         None => format!("{} = {value}", names.view(&stmt.target)),
     }
 }
@@ -110,19 +164,21 @@ impl Names<'_> {
     }
 
     fn view(&self, view: &View) -> String {
-        let mut parts: Vec<String> = view.strides.iter().map(|(a, s)| format!("a{}*{s}", a.0)).collect();
-        if view.offset > 0 {
-            parts.insert(0, view.offset.to_string());
-        }
+        self.element(view, None)
+    }
+
+    /// A view's element; a gathered one is `moved` by an index times a stride.
+    fn element(&self, view: &View, moved: Option<String>) -> String {
+        let offset = (view.offset > 0).then(|| view.offset.to_string());
+        let axes = view.strides.iter().map(|(a, stride)| strided(format!("a{}", a.0), *stride));
+        let parts: Vec<String> = offset.into_iter().chain(axes).chain(moved).collect();
         format!("{}[{}]", self.tensor(view.tensor.0), parts.join(" + "))
     }
 
     fn expr(&self, expr: &Expr) -> String {
         match expr {
             Expr::Load(view, _) => self.view(view),
-            Expr::Gather { view, stride, index, .. } => {
-                format!("{}[+ {} * {stride}]", self.view(view), self.expr(index))
-            }
+            Expr::Gather { view, stride, index, .. } => self.element(view, Some(strided(self.expr(index), *stride))),
             Expr::Const(bits, _) => crate::graph::number_text(f64::from_bits(*bits)),
             Expr::Index(axis) => format!("a{}", axis.0),
             Expr::Position => "position".into(),
@@ -146,4 +202,9 @@ pub fn operand_name(fused: &Fused, operand: Operand) -> String {
         Operand::State(at) => fused.forms.states[at].name.clone(),
         Operand::StatePerPosition(at) => format!("{}/position", fused.forms.states[at].name),
     }
+}
+
+/// An index times its stride.
+fn strided(index: String, stride: usize) -> String {
+    if stride == 1 { index } else { format!("{index}*{stride}") }
 }

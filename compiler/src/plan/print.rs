@@ -19,10 +19,13 @@ pub fn print(plan: &Plan) -> String {
         memory.state_position_bytes
     );
     for state in &memory.states {
-        let _ =
-            writeln!(out, "state {} {} at {} + {}·capacity", state.kind, state.name, state.fixed_offset, state.position_offset);
+        let grows = if state.position_offset == 0 { String::new() } else { format!(" + {} a position", state.position_offset) };
+        let _ = writeln!(out, "state {} {} at {}{grows}", state.kind, state.name, state.fixed_offset);
     }
     for (title, steps) in [("prepare", &plan.prepare), ("run", &plan.steps)] {
+        if steps.is_empty() {
+            continue;
+        }
         let _ = writeln!(out, "{title}:");
         for step in steps {
             let _ = writeln!(out, "  {}", line(plan, step));
@@ -46,6 +49,7 @@ fn line(plan: &Plan, step: &Step) -> String {
             let what = format!("{per:?}").to_lowercase();
             match (tasks.times, tasks.by) {
                 (1, 1) => format!("{} x {what}", tasks.factor),
+                (1, by) => format!("{} x ceil({what} / {by})", tasks.factor),
                 (times, by) => format!("{} x ceil({what} * {times} / {by})", tasks.factor),
             }
         }
