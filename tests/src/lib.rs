@@ -4,6 +4,8 @@ pub mod build;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod fusion;
+#[cfg(test)]
 mod kernels;
 #[cfg(test)]
 mod library;
@@ -16,5 +18,7 @@ pub mod reference;
 mod rewriting;
 #[cfg(test)]
 mod runtime;
+#[cfg(test)]
+mod snapshots;
 #[cfg(test)]
 mod tidy;

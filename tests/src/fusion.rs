@@ -1,0 +1,48 @@
+//! How many kernels come out: specs say it in a line `// kernels: N and M for wanted rows`. Layers that are alike share their
+//! functions.
+
+use crate::snapshots::{run, specs};
+use braid_compiler::fuse::Fused;
+use braid_compiler::fuse::kernel::Rows;
+
+/// The numbers after `// kernels:`: kernels over all rows, and over those that the caller wants.
+fn expected(spec: &str) -> Option<[usize; 2]> {
+    let line = spec.lines().find_map(|line| line.strip_prefix("// kernels:"))?;
+    let numbers: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().ok()
+}
+
+/// Kernels of a call; those that run once, when weights are loaded, cost nothing later.
+fn kernels(fused: &Fused) -> [usize; 2] {
+    [Rows::All, Rows::Wanted].map(|rows| fused.kernels.iter().filter(|kernel| kernel.rows == rows).count())
+}
+
+#[test]
+fn as_many_kernels_as_the_spec_says() {
+    let mut complaints = String::new();
+    for (name, spec) in specs("suite/fusion") {
+        let expected = expected(&spec).unwrap_or_else(|| panic!("{name} has no line `// kernels: N and M for wanted rows`"));
+        let work = run(&spec, "fused");
+        let fused = work.fused().expect("the stage ran");
+        let found = kernels(fused);
+        if found != expected {
+            let text = braid_compiler::fuse::print(fused);
+            complaints += &format!("{name}: {found:?} kernels, not {expected:?}\n{text}\n");
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+#[test]
+fn layers_that_are_alike_share_functions() {
+    let [few, many] = [4, 48].map(|layers| {
+        // Every fourth layer is attention.
+        let attention: Vec<String> = (3..layers).step_by(4).map(|layer| layer.to_string()).collect();
+        let spec = format!("use models.bamba\nmodel test = bamba(layers: {layers}, attention_at: [{}])\n", attention.join(", "));
+        let work = run(&spec, "plan");
+        let plan = work.plan().expect("the stage ran");
+        (plan.functions.len(), plan.steps.len())
+    });
+    assert_eq!(few.0, many.0, "functions of 4 and of 48 layers");
+    assert!(many.1 > 10 * few.1, "steps of 4 and of 48 layers: {} and {}", few.1, many.1);
+}
