@@ -25,6 +25,14 @@ pub fn parse(text: &str) -> Result<ast::File, Vec<Diagnostic>> {
     parse::parse_file(text, span::FileId::default())
 }
 
+/// Parses a text that is one expression: import rules and weight maps compute with them.
+///
+/// # Errors
+/// What does not follow the grammar.
+pub fn parse_expression(text: &str) -> Result<ast::Expr, Diagnostic> {
+    parse::parse_expression(text)
+}
+
 /// Loads `root` and what it imports, and instantiates its last model. `overrides` take the place of the model's compile-time
 /// arguments. The texts that were read come back too, for showing errors.
 ///

@@ -103,7 +103,7 @@ impl WeightMap {
 
     /// The map's own names, then the model's. A `let` that needs what this model lacks is left out: using it is the error.
     fn known(&self, constants: &[(String, Constant)]) -> Vec<(String, Value)> {
-        let constants: Vec<_> = constants.iter().map(|(name, value)| (name.clone(), constant(value))).collect();
+        let constants: Vec<_> = constants.iter().map(|(name, value)| (name.clone(), Value::Of(value.clone()))).collect();
         let config = Value::Object(constants.clone());
         let scope = Scope::new(&config, &self.lets);
         let lets = self.lets.iter().filter_map(|(name, _)| Some((name.clone(), scope.eval(name).ok()?)));
@@ -116,7 +116,7 @@ impl WeightMap {
         let Some(((pattern, entry), holes)) = exact.or_else(by_pattern) else {
             return Err(BindError::Unmapped { path: param.path.clone() });
         };
-        let sizes = param.axes.iter().zip(&param.shape).map(|(axis, size)| (plain(axis).to_string(), Value::Int(*size as i64)));
+        let sizes = param.axes.iter().zip(&param.shape).map(|(axis, size)| (plain(axis).to_string(), whole(*size)));
         let names = Names(Value::Object(holes.into_iter().chain(sizes).chain(known.iter().cloned()).collect()));
         let misfit = |what| BindError::Misfit { path: param.path.clone(), entry: pattern.clone(), what };
         entry.resolve(param, &names).map_err(misfit)
@@ -131,14 +131,8 @@ fn expression(value: serde_yaml::Value) -> Result<String, BindError> {
     }
 }
 
-fn constant(value: &Constant) -> Value {
-    match value {
-        Constant::Int(n) => Value::Int(*n),
-        Constant::Float(x) => Value::Float(*x),
-        Constant::Bool(b) => Value::Bool(*b),
-        Constant::Text(s) => Value::Text(s.clone()),
-        Constant::List(items) => Value::List(items.iter().map(constant).collect()),
-    }
+fn whole(n: usize) -> Value {
+    Value::Of(Constant::Int(n as i64))
 }
 
 /// The parameters of a model that has no weight map.
@@ -171,7 +165,7 @@ fn matched(pattern: &str, path: &str) -> Option<Vec<(String, Value)>> {
     let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
     let number: i64 = tail[..end].parse().ok()?;
     let mut holes = matched(after, &tail[end..])?;
-    holes.insert(0, (name.to_string(), Value::Int(number)));
+    holes.insert(0, (name.to_string(), Value::Of(Constant::Int(number))));
     Some(holes)
 }
 
@@ -182,7 +176,7 @@ impl Names {
     fn number(&self, text: &str) -> Result<usize, String> {
         let value = Scope::new(&self.0, &[]).eval(text)?;
         let whole = match value {
-            Value::Int(n) => usize::try_from(n).ok(),
+            Value::Of(Constant::Int(n)) => usize::try_from(n).ok(),
             Value::Missing(name) => return Err(format!("`{name}` in `{text}` is not a parameter of the model")),
             _ => None,
         };
@@ -198,7 +192,7 @@ impl Names {
 
     fn with(&self, name: &str, number: usize) -> Names {
         let Value::Object(members) = &self.0 else { return Names(self.0.clone()) };
-        let mut all = vec![(name.to_string(), Value::Int(number as i64))];
+        let mut all = vec![(name.to_string(), whole(number))];
         all.extend(members.iter().cloned());
         Names(Value::Object(all))
     }

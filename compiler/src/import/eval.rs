@@ -1,7 +1,9 @@
 //! Evaluates the expressions of an import rule over a configuration.
 
-use super::syntax::{Expr, parse};
 use super::value::Value;
+use braid_dsl::ast::{Arg, Arm, BinOp, Comprehension, Expr, ExprKind, IndexItem, UnOp};
+use braid_dsl::constant;
+use braid_dsl::model::{Binary, Constant, Unary};
 use std::cell::RefCell;
 
 /// What names mean: loop variables first, then the rule's `let`s, then the configuration's keys.
@@ -20,58 +22,59 @@ impl<'a> Scope<'a> {
 
     /// The value of an expression.
     pub fn eval(&self, text: &str) -> Result<Value, String> {
-        self.value(&parse(text)?)
+        self.value(&braid_dsl::parse_expression(text).map_err(|error| format!("{} in `{text}`", error.message))?)
     }
 
     fn value(&self, expr: &Expr) -> Result<Value, String> {
-        match expr {
-            Expr::Number(text) => number(text),
-            Expr::Text(text) => Ok(Value::Text(text.clone())),
-            Expr::Name(name) => self.name(name),
-            Expr::Member(of, name) => Ok(self.value(of)?.member(name)),
-            Expr::Item(of, at) => Ok(item(self.value(of)?, &self.value(at)?)),
-            Expr::Call(name, args) => call(name, self.values(args)?),
-            Expr::Block(name, args) => {
-                let args = args.iter().map(|(key, arg)| Ok((key.clone(), known(self.value(arg)?)?)));
-                Ok(Value::Block(name.clone(), args.collect::<Result<_, String>>()?))
+        match &expr.kind {
+            ExprKind::Int(n) => Ok(Value::Of(Constant::Int(*n))),
+            ExprKind::Float(x, _) => Ok(Value::Of(Constant::Float(*x))),
+            ExprKind::Text(text) => Ok(Value::Of(Constant::Text(text.clone()))),
+            ExprKind::Name(name) => self.name(name),
+            ExprKind::Paren(inner) => self.value(inner),
+            ExprKind::Field(of, name) => Ok(self.value(of)?.member(&name.name)),
+            ExprKind::Unary(op, of) => apply(&[self.value(of)?], |args| constant::unary(unary(*op), &args[0])),
+            ExprKind::Binary(op, left, right) => self.binary(*op, left, right),
+            ExprKind::If(branches, otherwise) => {
+                for (condition, yes) in branches {
+                    if truth(self.value(condition)?)? {
+                        return self.value(yes);
+                    }
+                }
+                self.value(otherwise)
             }
-            Expr::Unary(op, of) => unary(*op, self.value(of)?),
-            Expr::Binary("??", left, right) => match self.value(left)? {
-                Value::Missing(_) => self.value(right),
-                found => Ok(found),
+            ExprKind::Match(of, arms) => self.choose(self.constant(of)?, arms),
+            ExprKind::List(items) => {
+                let items = items.iter().map(|item| self.constant(item)).collect::<Result<_, _>>()?;
+                Ok(Value::Of(Constant::List(items)))
+            }
+            ExprKind::Comprehension(each) => self.each(each),
+            ExprKind::Index(of, items) => match items.as_slice() {
+                [IndexItem::Plain(at)] => item(self.value(of)?, self.constant(at)?),
+                _ => Err("`[…]` takes one number".to_string()),
             },
-            Expr::Binary("||", left, right) => {
-                if truth(self.value(left)?)? {
-                    Ok(Value::Bool(true))
-                } else {
-                    self.value(right)
-                }
-            }
-            Expr::Binary("&&", left, right) => {
-                if truth(self.value(left)?)? {
-                    self.value(right)
-                } else {
-                    Ok(Value::Bool(false))
-                }
-            }
-            Expr::Binary(op, left, right) => binary(op, self.value(left)?, self.value(right)?),
-            Expr::If(condition, yes, no) => self.value(if truth(self.value(condition)?)? { yes } else { no }),
-            Expr::Match(of, arms) => self.choose(known(self.value(of)?)?, arms),
-            Expr::List(items) => Ok(Value::List(self.values(items)?)),
-            Expr::Each(body, name, over, only) => self.each(body, name, over, only.as_deref()),
+            ExprKind::Call(callee, args) => match &callee.kind {
+                ExprKind::Name(name) => self.call(name, args),
+                _ => Err("only a name can be called".to_string()),
+            },
+            ExprKind::Reduce(..) | ExprKind::Attend(_) | ExprKind::Route(_) => Err("a rule computes no tensors".to_string()),
         }
     }
 
-    fn values(&self, exprs: &[Expr]) -> Result<Vec<Value>, String> {
-        exprs.iter().map(|expr| self.value(expr)).collect()
+    /// A number, truth value, text or list.
+    fn constant(&self, expr: &Expr) -> Result<Constant, String> {
+        match known(self.value(expr)?)? {
+            Value::Of(constant) => Ok(constant),
+            other => Err(format!("{} is not a number, truth value, text or list", other.text())),
+        }
     }
 
     fn name(&self, name: &str) -> Result<Value, String> {
-        match name {
-            "true" | "false" => return Ok(Value::Bool(name == "true")),
-            "none" => return Ok(Value::None),
-            "inf" => return Ok(Value::Float(f64::INFINITY)),
-            _ => {}
+        if name == "none" {
+            return Ok(Value::None);
+        }
+        if let Some(constant) = constant::named(name) {
+            return Ok(Value::Of(constant));
         }
         let frame = self.frames.borrow().iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         match (frame, self.lets.iter().find(|(key, _)| key == name)) {
@@ -89,27 +92,64 @@ impl<'a> Scope<'a> {
         out
     }
 
-    fn choose(&self, of: Value, arms: &[(Vec<Expr>, Expr)]) -> Result<Value, String> {
-        for (patterns, body) in arms {
-            if patterns.is_empty() || self.values(patterns)?.contains(&of) {
-                return self.value(body);
+    fn binary(&self, op: BinOp, left: &Expr, right: &Expr) -> Result<Value, String> {
+        let first = self.value(left)?;
+        let done = |b: bool| Ok(Value::Of(Constant::Bool(b)));
+        match op {
+            BinOp::Else if matches!(first, Value::Missing(_)) => self.value(right),
+            BinOp::Else => Ok(first),
+            BinOp::Op(Binary::Or) => {
+                if truth(first)? {
+                    done(true)
+                } else {
+                    self.value(right)
+                }
             }
+            BinOp::Op(Binary::And) => {
+                if truth(first)? {
+                    self.value(right)
+                } else {
+                    done(false)
+                }
+            }
+            BinOp::Op(op) => apply(&[first, self.value(right)?], |args| constant::binary(op, &args[0], &args[1])),
         }
-        Err(format!("{} is none of the values that the rule knows", of.text()))
     }
 
-    fn each(&self, body: &Expr, name: &str, over: &Expr, only: Option<&Expr>) -> Result<Value, String> {
-        let Value::List(items) = known(self.value(over)?)? else { return Err(format!("`for {name} in` asks for a list")) };
+    fn choose(&self, of: Constant, arms: &[Arm]) -> Result<Value, String> {
+        for arm in arms {
+            let mut patterns = arm.patterns.iter().map(|pattern| self.constant(pattern));
+            if arm.patterns.is_empty() || patterns.any(|pattern| pattern.is_ok_and(|p| constant::equal(&p, &of))) {
+                return self.value(&arm.value);
+            }
+        }
+        Err(format!("{} is none of the values that the rule knows", constant::render(&of)))
+    }
+
+    fn each(&self, each: &Comprehension) -> Result<Value, String> {
+        let Constant::List(items) = self.constant(&each.list)? else {
+            return Err(format!("`for {} in` asks for a list", each.var.name));
+        };
         let mut out = Vec::new();
         for item in items {
-            let kept =
-                self.within(name, Some(item), || match only.map(|only| truth(self.value(only)?)).unwrap_or(Ok(true))? {
-                    true => self.value(body).map(Some),
-                    false => Ok(None),
-                })?;
+            let kept = self.within(&each.var.name, Some(Value::Of(item)), || {
+                let keep = each.cond.as_ref().map_or(Ok(true), |cond| truth(self.value(cond)?))?;
+                keep.then(|| self.constant(&each.value)).transpose()
+            })?;
             out.extend(kept);
         }
-        Ok(Value::List(out))
+        Ok(Value::Of(Constant::List(out)))
+    }
+
+    /// A function of constants, or a block with arguments.
+    fn call(&self, name: &str, args: &[Arg]) -> Result<Value, String> {
+        if args.iter().all(|arg| arg.name.is_some()) {
+            let named = args.iter().filter_map(|arg| Some((arg.name.as_ref()?.name.clone(), &arg.value)));
+            let members = named.map(|(key, arg)| Ok((key, known(self.value(arg)?)?)));
+            return Ok(Value::Block(name.to_string(), members.collect::<Result<_, String>>()?));
+        }
+        let values = args.iter().map(|arg| self.value(&arg.value)).collect::<Result<Vec<_>, _>>()?;
+        apply(&values, |args| function(name, args))
     }
 }
 
@@ -124,114 +164,60 @@ pub fn known(value: Value) -> Result<Value, String> {
 /// The truth value.
 pub fn truth(value: Value) -> Result<bool, String> {
     match known(value)? {
-        Value::Bool(b) => Ok(b),
+        Value::Of(Constant::Bool(b)) => Ok(b),
         other => Err(format!("{} is not true or false", other.text())),
     }
 }
 
-fn number(text: &str) -> Result<Value, String> {
-    let whole = text.parse().map(Value::Int);
-    whole.or_else(|_| text.parse().map(Value::Float)).map_err(|_| format!("`{text}` is not a number"))
-}
-
-fn item(of: Value, at: &Value) -> Value {
-    match (of, at) {
-        (Value::List(items), Value::Int(n)) => {
-            usize::try_from(*n).ok().and_then(|n| items.get(n).cloned()).unwrap_or(Value::Missing(format!("[{n}]")))
+/// Applies a function of constants; an argument that is missing makes the result missing.
+fn apply(args: &[Value], f: impl FnOnce(&[Constant]) -> Result<Constant, String>) -> Result<Value, String> {
+    let mut constants = Vec::new();
+    for arg in args {
+        match arg {
+            Value::Missing(path) => return Ok(Value::Missing(path.clone())),
+            Value::Of(constant) => constants.push(constant.clone()),
+            other => return Err(format!("{} is not a number, truth value, text or list", other.text())),
         }
-        (Value::Missing(path), _) => Value::Missing(path),
-        (_, at) => Value::Missing(format!("[{}]", at.text())),
+    }
+    f(&constants).map(Value::Of)
+}
+
+fn unary(op: UnOp) -> Unary {
+    match op {
+        UnOp::Neg => Unary::Neg,
+        UnOp::Not => Unary::Not,
     }
 }
 
-fn unary(op: char, of: Value) -> Result<Value, String> {
-    match (op, of) {
-        (_, missing @ Value::Missing(_)) => Ok(missing),
-        ('-', Value::Int(n)) => Ok(Value::Int(-n)),
-        ('-', Value::Float(x)) => Ok(Value::Float(-x)),
-        ('!', Value::Bool(b)) => Ok(Value::Bool(!b)),
-        (op, of) => Err(format!("`{op}` does not apply to {}", of.text())),
-    }
+fn item(of: Value, at: Constant) -> Result<Value, String> {
+    apply(&[of], |list| constant::element(&list[0], &at))
 }
 
-fn binary(op: &str, left: Value, right: Value) -> Result<Value, String> {
-    if let (Value::Missing(path), _) | (_, Value::Missing(path)) = (&left, &right) {
-        return Ok(Value::Missing(path.clone()));
-    }
-    match (op, &left, &right) {
-        ("==", _, _) => return Ok(Value::Bool(equal(&left, &right))),
-        ("!=", _, _) => return Ok(Value::Bool(!equal(&left, &right))),
-        ("+", Value::List(a), Value::List(b)) => return Ok(Value::List([a.as_slice(), b].concat())),
-        (_, Value::Int(a), Value::Int(b)) => {
-            if let Some(found) = whole(op, *a, *b) {
-                return Ok(found);
-            }
+/// The language's functions of constants, and two that only configurations need.
+fn function(name: &str, args: &[Constant]) -> Result<Constant, String> {
+    match (name, args) {
+        ("float", [one]) => {
+            constant::number(one).map(Constant::Float).ok_or_else(|| format!("{} is not a number", constant::render(one)))
         }
-        _ => {}
-    }
-    match (left.number(), right.number()) {
-        (Some(a), Some(b)) => real(op, a, b).ok_or_else(|| format!("`{op}` is not known")),
-        _ => Err(format!("`{op}` does not apply to {} and {}", left.text(), right.text())),
-    }
-}
-
-fn equal(left: &Value, right: &Value) -> bool {
-    match (left.number(), right.number()) {
-        (Some(a), Some(b)) => a == b,
-        _ => left == right,
+        ("floor", [one]) => constant::unary(Unary::Floor, one).map(whole),
+        ("min", [Constant::List(items)]) => least(items).ok_or_else(|| "`min` of no numbers".to_string()),
+        _ => match constant::function(name, args) {
+            Some(result) => result,
+            None => constant::unary_named(name)
+                .filter(|_| args.len() == 1)
+                .map_or_else(|| Err(format!("there is no function `{name}` for this")), |op| constant::unary(op, &args[0])),
+        },
     }
 }
 
-/// Arithmetic that stays whole; `/` only where it divides.
-fn whole(op: &str, a: i64, b: i64) -> Option<Value> {
-    let n = match op {
-        "+" => a.checked_add(b),
-        "-" => a.checked_sub(b),
-        "*" => a.checked_mul(b),
-        "/" if b != 0 && a % b == 0 => a.checked_div(b),
-        "%" if b != 0 => a.checked_rem_euclid(b),
-        _ => None,
-    };
-    n.map(Value::Int)
+fn whole(value: Constant) -> Constant {
+    match value {
+        Constant::Float(x) if x.abs() < 9e15 => Constant::Int(x as i64),
+        other => other,
+    }
 }
 
-fn real(op: &str, a: f64, b: f64) -> Option<Value> {
-    Some(match op {
-        "+" => Value::Float(a + b),
-        "-" => Value::Float(a - b),
-        "*" => Value::Float(a * b),
-        "/" => Value::Float(a / b),
-        "%" => Value::Float(a.rem_euclid(b)),
-        "<" => Value::Bool(a < b),
-        "<=" => Value::Bool(a <= b),
-        ">" => Value::Bool(a > b),
-        ">=" => Value::Bool(a >= b),
-        _ => return None,
-    })
-}
-
-/// The functions of rules. An argument that is missing makes the result missing.
-fn call(name: &str, args: Vec<Value>) -> Result<Value, String> {
-    if let Some(missing) = args.iter().find(|arg| matches!(arg, Value::Missing(_))) {
-        return Ok(missing.clone());
-    }
-    let first = args.first().and_then(Value::number);
-    match (name, args.as_slice(), first) {
-        ("float", [_], Some(x)) => Ok(Value::Float(x)),
-        ("int" | "floor", [_], Some(x)) => Ok(Value::Int(x.floor() as i64)),
-        ("ceil", [_], Some(x)) => Ok(Value::Int(x.ceil() as i64)),
-        ("log", [_], Some(x)) => Ok(Value::Float(x.ln())),
-        ("round_up", [Value::Int(a), Value::Int(b)], _) if *b > 0 => Ok(Value::Int((a + b - 1) / b * b)),
-        ("range", [Value::Int(n)], _) => Ok(Value::List((0..*n).map(Value::Int).collect())),
-        ("len", [Value::List(items)], _) => Ok(Value::Int(items.len() as i64)),
-        ("contains", [Value::List(items), of], _) => Ok(Value::Bool(items.iter().any(|item| equal(item, of)))),
-        ("chars", [Value::Text(text)], _) => Ok(Value::List(text.chars().map(|c| Value::Text(c.to_string())).collect())),
-        ("min", [Value::List(items)], _) => items
-            .iter()
-            .min_by(|a, b| a.number().unwrap_or(0.0).total_cmp(&b.number().unwrap_or(0.0)))
-            .cloned()
-            .ok_or("min of nothing".into()),
-        (name, [], _) => Ok(Value::Block(name.to_string(), Vec::new())),
-        _ => Err(format!("`{name}` does not apply to ({})", args.iter().map(Value::text).collect::<Vec<_>>().join(", "))),
-    }
+fn least(items: &[Constant]) -> Option<Constant> {
+    let key = |item: &Constant| constant::number(item).unwrap_or(f64::INFINITY);
+    items.iter().min_by(|a, b| key(a).total_cmp(&key(b))).cloned()
 }

@@ -5,9 +5,9 @@ pub mod bind;
 mod eval;
 mod layout;
 mod rule;
-mod syntax;
 mod value;
 
+use braid_dsl::model::Constant;
 use eval::{Scope, known, truth};
 use rule::{Flat, Rule};
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ pub enum ImportError {
 /// Imports the text of a `config.json` as a model of that `name`, with the library's `files`.
 pub fn import(config: &str, name: &str, files: &[(&str, &str)]) -> Result<Imported, ImportError> {
     let config = read_config(config)?;
-    let Value::Text(kind) = config.member("model_type") else { return Err(ImportError::Untyped) };
+    let Value::Of(Constant::Text(kind)) = config.member("model_type") else { return Err(ImportError::Untyped) };
     let rules = rule::read(files).map_err(ImportError::Rule)?;
     let Some(rule) = rules.values().find(|rule| rule.model_type.contains(&kind)) else {
         return Err(ImportError::Unknown { kind, known: known_types(&rules) });

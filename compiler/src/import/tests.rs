@@ -57,7 +57,7 @@ fn failures_say_what_is_wrong() {
         (r#"{"model_type":"other"}"#, "known are: toy"),
         (r#"{"model_type":"toy","width":1}"#, "argument `layers`: the configuration has no `n_layers`"),
         (r#"{"model_type":"toy","act":"tanh"}"#, "activation tanh"),
-        (r#"{"model_type":"toy","n_layers":2,"width":64,"heads":"many","kinds":[]}"#, "`/` does not apply to 64 and \"many\""),
+        (r#"{"model_type":"toy","n_layers":2,"width":64,"heads":"many","kinds":[]}"#, "/ does not work on int and string"),
     ];
     for (config, message) in cases {
         let error = toy(config).expect_err(config).to_string();

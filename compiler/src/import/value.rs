@@ -1,7 +1,8 @@
 //! The values that import rules compute with.
 
+use braid_dsl::constant;
+use braid_dsl::model::Constant;
 use serde_json::Value as Json;
-use std::fmt::Write;
 
 /// A value of a rule's expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,16 +11,8 @@ pub enum Value {
     Missing(String),
     /// `none`: the argument is left out, the model's default holds.
     None,
-    /// A truth value.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A real number.
-    Float(f64),
-    /// A text.
-    Text(String),
-    /// A list.
-    List(Vec<Value>),
+    /// A number, truth value, text or list.
+    Of(Constant),
     /// An object of the configuration.
     Object(Vec<(String, Value)>),
     /// A block with arguments, as the spec will name it.
@@ -27,56 +20,32 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads a configuration's value; `{"__float__": "Infinity"}` is how some writers spell an infinite number.
+    /// Reads a configuration's value. A list with nulls or objects inside counts as missing: no rule can say it.
     pub fn from_json(path: &str, json: &Json) -> Value {
         match json {
-            Json::Null => Value::Missing(path.to_string()),
-            Json::Bool(b) => Value::Bool(*b),
-            Json::Number(n) => n.as_i64().map_or_else(|| Value::Float(n.as_f64().unwrap_or(f64::NAN)), Value::Int),
-            Json::String(s) => Value::Text(s.clone()),
-            Json::Array(items) => Value::List(items.iter().map(|item| Value::from_json(path, item)).collect()),
-            Json::Object(map) => match map.get("__float__").and_then(Json::as_str) {
-                Some(text) => Value::Float(float_name(text)),
-                None => {
-                    Value::Object(map.iter().map(|(k, v)| (k.clone(), Value::from_json(&format!("{path}.{k}"), v))).collect())
-                }
-            },
-        }
-    }
-
-    /// The number, if it is one.
-    pub fn number(&self) -> Option<f64> {
-        match self {
-            Value::Int(n) => Some(*n as f64),
-            Value::Float(x) => Some(*x),
-            _ => None,
+            Json::Object(map) if !map.contains_key("__float__") => {
+                Value::Object(map.iter().map(|(k, v)| (k.clone(), Value::from_json(&format!("{path}.{k}"), v))).collect())
+            }
+            _ => simple(json).map_or_else(|| Value::Missing(path.to_string()), Value::Of),
         }
     }
 
     /// The member of that name; missing if there is none.
     pub fn member(&self, name: &str) -> Value {
-        match self {
-            Value::Object(members) => {
-                members.iter().find(|(key, _)| key == name).map_or_else(|| Value::Missing(name.to_string()), |(_, v)| v.clone())
-            }
-            Value::Missing(path) => Value::Missing(path.clone()),
-            _ => Value::Missing(name.to_string()),
-        }
+        let found = match self {
+            Value::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, v)| v.clone()),
+            _ => None,
+        };
+        found.unwrap_or_else(|| Value::Missing(name.to_string()))
     }
 
     /// The value as a spec spells it.
     pub fn text(&self) -> String {
         match self {
             Value::Missing(_) | Value::None => String::new(),
-            Value::Bool(b) => b.to_string(),
-            Value::Int(n) => n.to_string(),
-            Value::Float(x) => float_text(*x),
-            Value::Text(s) => format!("{s:?}"),
-            Value::List(items) => format!("[{}]", items.iter().map(Value::text).collect::<Vec<_>>().join(", ")),
-            Value::Object(members) | Value::Block(_, members) => {
-                let name = if let Value::Block(name, _) = self { name.as_str() } else { "" };
-                format!("{name}({})", arguments(members).join(", "))
-            }
+            Value::Of(constant) => constant::render(constant),
+            Value::Object(members) => format!("({})", arguments(members).join(", ")),
+            Value::Block(name, members) => format!("{name}({})", arguments(members).join(", ")),
         }
     }
 }
@@ -86,22 +55,18 @@ pub fn arguments(members: &[(String, Value)]) -> Vec<String> {
     members.iter().filter(|(_, v)| *v != Value::None).map(|(name, v)| format!("{name}: {}", v.text())).collect()
 }
 
-/// A number that reads back as the same `f64`, always with a point or an exponent.
-fn float_text(x: f64) -> String {
-    if x.is_infinite() {
-        return if x > 0.0 { "inf".to_string() } else { "-inf".to_string() };
-    }
-    let mut text = String::new();
-    let plain = x == 0.0 || (1e-4..1e9).contains(&x.abs());
-    let written = if plain { write!(text, "{x:?}") } else { write!(text, "{x:e}") };
-    debug_assert!(written.is_ok(), "writing to a String cannot fail");
-    text
-}
-
-fn float_name(text: &str) -> f64 {
-    match text {
-        "Infinity" => f64::INFINITY,
-        "-Infinity" => f64::NEG_INFINITY,
-        _ => f64::NAN,
-    }
+/// What the language can say; `{"__float__": "Infinity"}` is how some writers spell an infinite number.
+fn simple(json: &Json) -> Option<Constant> {
+    Some(match json {
+        Json::Bool(b) => Constant::Bool(*b),
+        Json::Number(n) => n.as_i64().map_or_else(|| Constant::Float(n.as_f64().unwrap_or(f64::NAN)), Constant::Int),
+        Json::String(s) => Constant::Text(s.clone()),
+        Json::Array(items) => Constant::List(items.iter().map(simple).collect::<Option<_>>()?),
+        Json::Object(map) => match map.get("__float__")?.as_str()? {
+            "Infinity" => Constant::Float(f64::INFINITY),
+            "-Infinity" => Constant::Float(f64::NEG_INFINITY),
+            _ => return None,
+        },
+        Json::Null => return None,
+    })
 }

@@ -31,6 +31,18 @@ pub fn parse_file(text: &str, file: FileId) -> Result<ast::File, Vec<Diagnostic>
     }
 }
 
+/// Parses a text that is one expression.
+pub fn parse_expression(text: &str) -> Result<ast::Expr, Diagnostic> {
+    let file = FileId::default();
+    limits::check(text, file)?;
+    let mut nodes = Grammar::parse(Rule::alone, text).map_err(|e| syntax_error(&e, file))?;
+    let builder = Builder { file, text };
+    match nodes.next().and_then(|n| n.into_inner().find(|n| n.as_rule() == Rule::expr)) {
+        Some(node) => builder.expr(node, 0),
+        None => Err(Diagnostic::new(Code::Syntax, Span::default(), "expected an expression")),
+    }
+}
+
 fn parse_whole(text: &str, file: FileId) -> Parsed<ast::File> {
     let nodes = Grammar::parse(Rule::file, text).map_err(|e| syntax_error(&e, file))?;
     let builder = Builder { file, text };
