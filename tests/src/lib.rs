@@ -13,6 +13,8 @@ mod library;
 mod models;
 #[cfg(test)]
 mod native;
+#[cfg(test)]
+mod properties;
 pub mod reference;
 #[cfg(test)]
 mod rewriting;

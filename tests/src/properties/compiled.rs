@@ -1,0 +1,133 @@
+//! A spec compiled, with numbers for its parameters, for the runtime and for the evaluator alike.
+
+use crate::build::{self, Built};
+use crate::reference::Reference;
+use braid_compiler::graph::Graph;
+use braid_runtime::Artifact;
+use braid_runtime::artifact::{Dtype, Manifest};
+use braid_runtime::progress::Hidden;
+use braid_runtime::session::{Feed, Session, Settings, Wanted};
+use braid_runtime::weights::Weights;
+use proptest::test_runner::TestCaseError;
+use safetensors::Dtype as Kind;
+use safetensors::tensor::TensorView;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A compiled model of which any number of sessions are made.
+pub struct Compiled {
+    artifact: Arc<Artifact>,
+    weights: Arc<Weights>,
+    numbers: BTreeMap<String, Vec<f32>>,
+    spec: String,
+    /// Keeps the library's file.
+    _folder: tempfile::TempDir,
+}
+
+impl Compiled {
+    /// Compiles a spec for the CPU at hand and writes a checkpoint of made-up numbers for it.
+    pub fn new(spec: &str) -> Compiled {
+        let model = build::model(spec);
+        let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
+        let map = format!("params:\n{}", entries.collect::<String>());
+        let Built { artifact, folder } = build::build(spec, &map, "cpu", Dtype::F32);
+        let numbers = numbers(&artifact.manifest);
+        let file = folder.path().join("model.safetensors");
+        checkpoint(&file, &artifact.manifest, &numbers);
+        let weights = Weights::open(&artifact.manifest, file.to_str().expect("a path in UTF-8"), 1, &Hidden);
+        let weights = Arc::new(weights.unwrap_or_else(|error| panic!("{error}")));
+        Compiled { artifact: Arc::new(artifact), weights, numbers, spec: spec.to_owned(), _folder: folder }
+    }
+
+    /// Words of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.artifact.manifest.vocab
+    }
+
+    /// A session with that many threads and slots.
+    pub fn session(&self, threads: usize, slots: usize) -> Session {
+        let settings = Settings { threads, capacity: 256, slots };
+        Session::new(self.artifact.clone(), self.weights.clone(), settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The logits of all rows in one go, for a sequence that starts anew.
+    pub fn whole(&self, tokens: &[i32]) -> Vec<f32> {
+        feed(&mut self.session(1, 1), 0, tokens)
+    }
+
+    /// What the evaluator says.
+    pub fn evaluated(&self, tokens: &[i32]) -> Vec<f64> {
+        let graph = Graph::build(&build::model(&self.spec));
+        let numbers = |path: &str| self.numbers[path].iter().map(|x| f64::from(*x)).collect();
+        Reference::new(&graph, numbers).run(&tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()).data
+    }
+}
+
+/// The logits of all rows of a slot's next tokens, in one call.
+pub fn feed(session: &mut Session, slot: usize, tokens: &[i32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    let done = session.prefill(slot, tokens, Wanted::All, |_, logits| all.extend_from_slice(logits));
+    done.unwrap_or_else(|error| panic!("{error}"));
+    all
+}
+
+/// One call for several slots: the logits of all rows, by feed.
+pub fn together(session: &mut Session, feeds: &[(usize, &[i32])]) -> Vec<Vec<f32>> {
+    let vocab = session.manifest().vocab;
+    let calls: Vec<Feed> = feeds.iter().map(|(slot, tokens)| Feed::new(*slot, tokens, Wanted::All)).collect();
+    let mut left = session.forward(&calls).unwrap_or_else(|error| panic!("{error}"));
+    let mut cut = |rows: usize| {
+        let (first, rest) = left.split_at(rows * vocab);
+        left = rest;
+        first.to_vec()
+    };
+    feeds.iter().map(|(_, tokens)| cut(tokens.len())).collect()
+}
+
+/// That two tables of logits agree to within `tolerance` of the largest wanted number.
+pub fn agree(what: &str, found: &[f32], wanted: &[f64], tolerance: f64) -> Result<(), TestCaseError> {
+    let largest = wanted.iter().fold(1e-3, |most: f64, x| most.max(x.abs()));
+    if found.len() != wanted.len() || wanted.iter().any(|x| !x.is_finite()) {
+        return Err(TestCaseError::fail(format!("{what}: {} numbers for {}, or no finite ones", found.len(), wanted.len())));
+    }
+    let far = |(a, b): (&f32, &f64)| if a.is_finite() { (f64::from(*a) - b).abs() } else { f64::INFINITY };
+    let (place, worst) = found.iter().zip(wanted).map(far).enumerate().fold((0, 0.0), |a, b| if b.1 > a.1 { b } else { a });
+    if worst > tolerance * largest {
+        let (a, b) = (found[place], wanted[place]);
+        return Err(TestCaseError::fail(format!("{what}: number {place} is {a} instead of {b}, and none is beyond {largest}")));
+    }
+    Ok(())
+}
+
+/// [`agree`] between two native results.
+pub fn same(what: &str, found: &[f32], wanted: &[f32], tolerance: f64) -> Result<(), TestCaseError> {
+    agree(what, found, &wanted.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), tolerance)
+}
+
+/// Numbers of every parameter, the same on every run: of about unit length along the last axis, so that activations stay moderate.
+fn numbers(manifest: &Manifest) -> BTreeMap<String, Vec<f32>> {
+    let one = |param: &braid_runtime::artifact::Param| {
+        let mut state =
+            param.path.bytes().fold(0x9e37_79b9_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let scale = (param.shape.last().copied().unwrap_or(1) as f32 / 3.0).powf(-0.5).min(1.0);
+        let next = |_| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+        };
+        (param.path.clone(), (0..param.shape.iter().product()).map(next).collect())
+    };
+    manifest.params.iter().map(one).collect()
+}
+
+/// Writes them as a safetensors file.
+fn checkpoint(file: &Path, manifest: &Manifest, numbers: &BTreeMap<String, Vec<f32>>) {
+    let bytes: Vec<Vec<u8>> =
+        manifest.params.iter().map(|p| numbers[&p.path].iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let view = |(param, bytes)| {
+        let param: &braid_runtime::artifact::Param = param;
+        (param.path.clone(), TensorView::new(Kind::F32, param.shape.clone(), bytes).expect("bytes of that shape"))
+    };
+    let views: Vec<_> = manifest.params.iter().zip(bytes.iter().map(Vec::as_slice)).map(view).collect();
+    safetensors::serialize_to_file(views, None, file).expect("a file");
+}
