@@ -9,6 +9,7 @@ pub mod diagnostic;
 mod elaborate;
 pub mod model;
 mod parse;
+mod print;
 mod resolve;
 pub mod source;
 pub mod span;
@@ -31,6 +32,14 @@ pub fn parse(text: &str) -> Result<ast::File, Vec<Diagnostic>> {
 /// What does not follow the grammar.
 pub fn parse_expression(text: &str) -> Result<ast::Expr, Diagnostic> {
     parse::parse_expression(text)
+}
+
+/// The canonical text of a file: the same tree and comments, laid out anew. Formatting it again changes nothing.
+///
+/// # Errors
+/// What does not follow the grammar.
+pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
+    Ok(print::file(text, &parse(text)?))
 }
 
 /// Loads `root` and what it imports, and instantiates its last model. `overrides` take the place of the model's compile-time

@@ -3,7 +3,6 @@
 use super::args::{FmtArgs, SpecArgs};
 use super::failure::Failure;
 use super::{files, say, spec};
-use braid_compiler::error::Error;
 
 /// Says that a spec is right, or everything that is wrong.
 pub fn check(args: &SpecArgs) -> Result<(), Failure> {
@@ -15,6 +14,18 @@ pub fn check(args: &SpecArgs) -> Result<(), Failure> {
 
 /// Rewrites a file in canonical form, or says that it is not.
 pub fn fmt(args: &FmtArgs) -> Result<(), Failure> {
-    files::read(&args.file)?;
-    Err(Error::limit("the canonical form of a spec (`braid fmt`)").into())
+    let text = files::read(&args.file)?;
+    let canonical = braid_dsl::format(&text).map_err(|found| {
+        let mut sources = braid_dsl::source::SourceMap::default();
+        sources.add(&args.file.display().to_string(), text.clone());
+        Failure::Spec(found, sources)
+    })?;
+    if canonical == text {
+        return Ok(());
+    }
+    if args.check {
+        let hint = format!("`braid fmt {}` rewrites it", args.file.display());
+        return Err(Failure::hinted(format!("{} is not in canonical form", args.file.display()), hint));
+    }
+    files::write(&args.file, canonical.as_bytes())
 }
