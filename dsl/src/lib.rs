@@ -52,5 +52,17 @@ pub fn check(sources: &dyn Sources, root: &str, overrides: &[(String, Constant)]
     if !errors.is_empty() {
         return (Err(errors), map);
     }
-    (elaborate::elaborate(&program, overrides), map)
+    (with_stack(|| elaborate::elaborate(&program, overrides)), map)
+}
+
+/// How much stack elaboration gets; its depth is bounded so that this is enough.
+const STACK: usize = 512 << 20;
+
+/// Runs elaboration, which follows the nesting of blocks, on a stack that is large enough for it.
+fn with_stack<T: Send>(work: impl FnOnce() -> Result<T, Vec<Diagnostic>> + Send) -> Result<T, Vec<Diagnostic>> {
+    let failed = |message: &str| Err(vec![Diagnostic::new(diagnostic::Code::TooLarge, span::Span::default(), message)]);
+    std::thread::scope(|scope| match std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(_) => failed("there is no memory to elaborate this model"),
+    })
 }

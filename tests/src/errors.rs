@@ -13,8 +13,25 @@ impl Sources for Suite {
     }
 
     fn prelude(&self) -> Vec<String> {
-        braid_stdlib::prelude().map(str::to_owned).collect()
+        prelude()
     }
+}
+
+/// The library's modules whose names are always in scope.
+pub fn prelude() -> Vec<String> {
+    let known = braid_stdlib::files().iter().map(|(path, _)| (*path).to_owned());
+    known.filter(|path| path.ends_with(".braid") && !path.starts_with("models/")).collect()
+}
+
+/// Every broken spec: its name and its text.
+pub fn suite() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(folder()).expect("the suite").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("readable");
+        found.push((file.file_name().to_string_lossy().into_owned(), text));
+    }
+    found.sort();
+    found
 }
 
 fn folder() -> PathBuf {
@@ -37,12 +54,9 @@ fn expected(text: &str) -> Vec<(usize, String)> {
 #[test]
 fn broken_specs_are_reported_where_they_are_broken() {
     let mut complaints = Vec::new();
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).expect("the suite").flatten().map(|e| e.path()).collect();
-    files.sort();
+    let files = suite();
     assert!(files.len() > 20, "the suite is there");
-    for file in files {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&file).expect("readable");
+    for (name, text) in files {
         let (checked, sources) = braid_dsl::check(&Suite, &name, &[]);
         let Err(errors) = checked else {
             complaints.push(format!("{name}: no error"));

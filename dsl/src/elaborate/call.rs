@@ -223,7 +223,8 @@ impl<'p> Elab<'p> {
             let prefix = format!("{path}.");
             self.instances.retain(|key, _| !key.starts_with(&prefix));
         }
-        let what = format!("in `{}`, called as `{path}`", value.block.name.name);
+        let shown = if path.len() > 60 { last.clone() } else { path.clone() };
+        let what = format!("in `{}`, called as `{shown}`", value.block.name.name);
         let result = self.deeper(what, span, |this| this.instantiate(frame, &value, tensors, scope, path, span))?;
         Ok(match result.values.len() {
             1 => result.values.into_iter().next().unwrap_or(V::Tuple(vec![])),

@@ -18,6 +18,7 @@ pub const BUILTINS: &[&str] = &[
 impl<'p> Elab<'p> {
     /// The value of an expression.
     pub(super) fn value(&mut self, frame: &mut Frame<'p>, expr: &'p Expr) -> Done<V<'p>> {
+        self.count_step(expr.span)?;
         match &expr.kind {
             ExprKind::Int(n) => Ok(V::Const(Constant::Int(*n))),
             ExprKind::Float(x, _) => Ok(V::Const(Constant::Float(*x))),
@@ -136,7 +137,8 @@ impl<'p> Elab<'p> {
             let value = super::frame::BlockValue { module, block, cargs: vec![], axes: vec![], fixed: None };
             return Ok(V::Block(Box::new(value)));
         }
-        self.unknown(frame.module, name, span)
+        let locals: Vec<String> = frame.vars.keys().chain(frame.params.keys()).cloned().collect();
+        self.unknown_among(frame.module, &locals, name, span)
     }
 
     fn comprehension(&mut self, frame: &mut Frame<'p>, c: &'p crate::ast::Comprehension) -> Done<V<'p>> {

@@ -153,9 +153,14 @@ impl<'p> Elab<'p> {
 
     /// An error for a name that nothing declares.
     pub(super) fn unknown<R>(&mut self, module: ModuleId, name: &str, span: Span) -> Result<R, Stop> {
+        self.unknown_among(module, &[], name, span)
+    }
+
+    /// The same where a block's own names are known too.
+    pub(super) fn unknown_among<R>(&mut self, module: ModuleId, own: &[String], name: &str, span: Span) -> Result<R, Stop> {
         let program = self.program;
         let known = program.visible(module).chain(super::expr::BUILTINS.iter().copied());
-        let hint = did_you_mean(name, known);
+        let hint = did_you_mean(name, own.iter().map(String::as_str).chain(known));
         let error = Diagnostic::new(Code::UnknownName, span, format!("unknown name `{name}`"));
         Err(self.error(error.label("nothing of this name is declared or imported here").maybe_hint(hint)))
     }

@@ -28,6 +28,8 @@ use tensor::Level;
 pub const SEQ: AxisId = AxisId(0);
 /// How deep blocks and functions may call each other.
 const DEPTH: usize = 96;
+/// How many steps an elaboration may take.
+const MOST_STEPS: u64 = 4_000_000;
 /// How many operations a model may have.
 const MOST_VALUES: usize = 4_000_000;
 
@@ -62,6 +64,7 @@ pub struct Elab<'p> {
     repeats: HashMap<String, usize>,
     trail: Vec<String>,
     generate: Option<(Generate, Span)>,
+    steps: u64,
 }
 
 /// Instantiates the last model of the root file. `overrides` take the place of its compile-time arguments.
@@ -96,6 +99,17 @@ impl<'p> Elab<'p> {
             repeats: HashMap::new(),
             trail: Vec::new(),
             generate: None,
+            steps: 0,
+        }
+    }
+
+    /// Counts one step of work, so that functions that double themselves come to an end.
+    fn count_step(&mut self, span: Span) -> Done<()> {
+        self.steps += 1;
+        match self.steps {
+            0..MOST_STEPS => Ok(()),
+            MOST_STEPS => self.fail(Code::TooLarge, span, "this model takes too long to elaborate"),
+            _ => Err(Stop),
         }
     }
 

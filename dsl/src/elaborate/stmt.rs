@@ -30,9 +30,12 @@ impl<'p> Elab<'p> {
         match &stmt.kind {
             StmtKind::Param(names, axes) => {
                 for name in names {
-                    if frame.params.insert(name.name.clone(), (axes, name.span)).is_some() {
-                        return self.fail(Code::Duplicate, name.span, format!("parameter `{}` is declared twice", name.name));
+                    if frame.params.contains_key(&name.name) {
+                        let message = format!("parameter `{}` is declared twice", name.name);
+                        self.error(Diagnostic::new(Code::Duplicate, name.span, message));
+                        continue;
                     }
+                    frame.params.insert(name.name.clone(), (axes, name.span));
                 }
                 Ok(())
             }
@@ -114,6 +117,7 @@ impl<'p> Elab<'p> {
             return Err(self.error(error.hint("name this one: `repeat i in 0..n as name { … }`")));
         }
         for i in from..to {
+            self.count_step(repeat.var.span)?;
             let name = format!("{label}.{i}");
             let inner = frame.below(&name);
             frame.scope = self.open_scope(scope, &name, "repeat");
