@@ -12,6 +12,8 @@ mod fuzz;
 #[cfg(test)]
 mod kernels;
 #[cfg(test)]
+mod language;
+#[cfg(test)]
 mod library;
 #[cfg(test)]
 mod models;

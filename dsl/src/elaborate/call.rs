@@ -110,6 +110,7 @@ impl<'p> Elab<'p> {
         }
         let mut inner = Frame::new(module, frame.scope, frame.path.clone());
         inner.rest.clone_from(&frame.rest);
+        inner.foreign.clone_from(&frame.foreign);
         inner.routes.clone_from(&frame.routes);
         for (param, axis) in function.axes.iter().zip(axes) {
             inner.bind(&param.name, V::Dim(self.size(axis), axis), Origin::Parameter);
@@ -269,6 +270,7 @@ impl<'p> Elab<'p> {
             let t = inputs[inputs.len() - 1];
             self.match_input(&mut frame, block, input, t, &mut given, span)?;
         }
+        let back = self.part_dims(&mut frame, block, &mut given);
         let mut constants = Vec::new();
         for (param, v) in block.params.iter().zip(given) {
             let v = match (v, &param.default) {
@@ -303,6 +305,7 @@ impl<'p> Elab<'p> {
             return self.fail(Code::Arity, block.name.span, format!("`{}` returns nothing", block.name.name));
         };
         let values = self.check_outputs(&frame, block, values)?;
+        let values = self.hand_back(&frame, values, &back, span);
         Ok(Instance { values, constants })
     }
 

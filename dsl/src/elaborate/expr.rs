@@ -248,7 +248,8 @@ impl<'p> Elab<'p> {
         span: Span,
     ) -> Done<V<'p>> {
         let x = self.tensor_of(frame, x, Some(Elem::Float))?;
-        let axes = axes.iter().map(|a| self.axis_of(frame, a)).collect::<Done<Vec<_>>>()?;
+        let ty = self.seen(x);
+        let axes = axes.iter().map(|a| self.axis_in(frame, a, &ty)).collect::<Done<Vec<_>>>()?;
         let op = match how {
             Reducer::Sum | Reducer::Mean => Reduce::Sum,
             Reducer::Max => Reduce::Max,

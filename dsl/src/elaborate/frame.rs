@@ -64,6 +64,8 @@ pub struct Frame<'p> {
     pub params: HashMap<String, (&'p AxisList, Span)>,
     /// Axes that pass through `..`.
     pub rest: Vec<AxisId>,
+    /// Axes that the caller brings, under whatever name.
+    pub foreign: Vec<AxisId>,
     /// Parameters of this instance are chosen by these ids.
     pub routes: Vec<(AxisId, T)>,
     /// What was returned.
@@ -82,6 +84,7 @@ impl<'p> Frame<'p> {
             vars: HashMap::new(),
             params: HashMap::new(),
             rest: Vec::new(),
+            foreign: Vec::new(),
             routes: Vec::new(),
             returned: None,
             assigned: None,
@@ -144,7 +147,7 @@ impl<'p> Elab<'p> {
     pub(super) fn fresh_axis(&mut self, frame: &Frame<'p>, name: &str, size: usize) -> AxisId {
         let mut own = name.to_owned();
         let mut n = 0;
-        while frame.rest.iter().any(|a| self.axis_name(*a) == own) {
+        while frame.rest.iter().chain(&frame.foreign).any(|a| self.axis_name(*a) == own) {
             n += 1;
             own = format!("{name}'{n}");
         }

@@ -7,6 +7,7 @@ mod call;
 mod causal;
 mod expr;
 mod frame;
+mod hygiene;
 mod index;
 mod region;
 mod signature;

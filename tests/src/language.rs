@@ -1,0 +1,62 @@
+//! Every example of docs/language.md is compiled, and is in canonical form.
+
+use braid_dsl::source::Sources;
+
+const PAGE: &str = include_str!("../../docs/language.md");
+
+/// One example.
+struct Example {
+    /// The line that it begins on.
+    line: usize,
+    /// The whole file.
+    text: String,
+}
+
+/// The library with one text of our own.
+struct With<'t>(&'t str);
+
+impl Sources for With<'_> {
+    fn read(&self, path: &str) -> Option<String> {
+        if path == "example.braid" { Some(self.0.to_owned()) } else { braid_stdlib::file(path).map(str::to_owned) }
+    }
+
+    fn prelude(&self) -> Vec<String> {
+        super::errors::prelude()
+    }
+}
+
+/// The examples; statements alone are put into the page's first example, before its `return`.
+fn examples() -> Vec<Example> {
+    let mut found: Vec<Example> = Vec::new();
+    let mut lines = PAGE.lines().enumerate();
+    while let Some((n, line)) = lines.next() {
+        let Some(kind) = line.strip_prefix("```braid") else { continue };
+        let body: Vec<&str> = lines.by_ref().map(|(_, l)| l).take_while(|l| *l != "```").collect();
+        let text = match kind.trim() {
+            "body" => {
+                let indented: String = body.iter().map(|l| format!("  {l}\n")).collect();
+                found[0].text.replace("  return x\n", &format!("{indented}  return x\n"))
+            }
+            _ => body.join("\n") + "\n",
+        };
+        found.push(Example { line: n + 1, text });
+    }
+    found
+}
+
+#[test]
+fn every_example_of_the_reference_compiles() {
+    let mut complaints = Vec::new();
+    let examples = examples();
+    assert!(examples.len() > 15, "the page has examples");
+    for example in examples {
+        let (checked, sources) = braid_dsl::check(&With(&example.text), "example.braid", &[]);
+        for error in checked.err().unwrap_or_default() {
+            complaints.push(format!("docs/language.md:{}: {}", example.line, error.render(&sources)));
+        }
+        if braid_dsl::format(&example.text).as_deref() != Ok(example.text.as_str()) {
+            complaints.push(format!("docs/language.md:{}: not canonical", example.line));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
