@@ -1,10 +1,10 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
 pub mod build;
-
-pub mod build;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod errors;
 #[cfg(test)]
 mod fusion;
 #[cfg(test)]
