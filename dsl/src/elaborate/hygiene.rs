@@ -2,7 +2,7 @@
 
 use super::frame::{Frame, V};
 use super::{Done, Elab, SEQ};
-use crate::ast::{Block, Ident};
+use crate::ast::{Block, CType, Ident};
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::model::{AxisId, Op, Type};
 use crate::span::Span;
@@ -13,25 +13,22 @@ pub type Back = Vec<(AxisId, AxisId)>;
 impl<'p> Elab<'p> {
     /// Two dims that the caller gave one axis: the one that no input has becomes an axis of the block's own, renamed in the results.
     pub(super) fn part_dims(&mut self, frame: &mut Frame<'p>, block: &'p Block, given: &mut [Option<V<'p>>]) -> Back {
+        // A dim that is given for an `int` is a number.
+        let dims = || block.params.iter().enumerate().filter(|(_, p)| p.ty == CType::Dim);
         let axis_of = |v: &Option<V<'p>>| if let Some(V::Dim(_, axis)) = v { Some(*axis) } else { None };
-        frame.foreign.extend(given.iter().filter_map(axis_of));
+        frame.foreign.extend(dims().filter_map(|(n, _)| axis_of(&given[n])));
         let of_input = |name: &str| block.inputs.iter().any(|i| i.ty.axes.names.iter().any(|n| n.name == name));
-        let mut taken: Vec<AxisId> = block
-            .params
-            .iter()
-            .zip(given.iter())
-            .filter(|(p, _)| of_input(&p.name.name))
-            .filter_map(|(_, v)| axis_of(v))
-            .collect();
+        let mut taken: Vec<AxisId> =
+            dims().filter(|(_, p)| of_input(&p.name.name)).filter_map(|(n, _)| axis_of(&given[n])).collect();
         let mut back = Vec::new();
-        for (param, value) in block.params.iter().zip(given.iter_mut()) {
-            let Some(V::Dim(size, axis)) = value.clone() else { continue };
+        for (n, param) in dims() {
+            let Some(V::Dim(size, axis)) = given[n] else { continue };
             if of_input(&param.name.name) {
                 continue;
             }
             if taken.contains(&axis) {
                 let own = self.fresh_axis(frame, &param.name.name, size);
-                *value = Some(V::Dim(size, own));
+                given[n] = Some(V::Dim(size, own));
                 back.push((own, axis));
             } else {
                 taken.push(axis);
