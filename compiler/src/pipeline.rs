@@ -7,6 +7,7 @@ use crate::fuse::{self, Fused};
 use crate::graph::{Check, Fault, Graph, Verified};
 use crate::llvm;
 use crate::plan::{self, Plan};
+use crate::rewrite;
 use crate::target::Target;
 use braid_dsl::model::Model;
 use braid_runtime::artifact::{Dtype, Manifest, Param};
@@ -48,7 +49,7 @@ pub struct Stage {
 
 /// From the checked model to the artifact. Before them stands `ast`, which belongs to the language.
 pub const STAGES: &[Stage] = &[
-    Stage { name: "graph", about: "equal values merged, contractions found", run: graph, print: print_graph },
+    Stage { name: "graph", about: "equal values merged, contractions found, rules applied", run: graph, print: print_graph },
     Stage { name: "forms", about: "states and caches attached", run: derive, print: |w| Ok(forms::print(w.forms()?)) },
     Stage { name: "fused", about: "values grouped into kernels", run: fused, print: |w| Ok(fuse::print(w.fused()?)) },
     Stage { name: "plan", about: "calls in order, every byte placed", run: plan, print: |w| Ok(plan::print(w.plan()?)) },
@@ -146,7 +147,8 @@ fn early(stage: &'static str) -> Error {
 }
 
 fn graph(work: &mut Work) -> Result<(), Error> {
-    work.graph = Some(checked("graph", Graph::build(&work.model))?);
+    let built = checked("graph", Graph::build(&work.model))?;
+    work.graph = Some(checked("rewrite", rewrite::apply(&built))?);
     Ok(())
 }
 
