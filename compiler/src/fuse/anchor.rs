@@ -133,7 +133,11 @@ fn attention_result(graph: &Graph, args: &[NodeId], seq: AxisId, contract: &[Axi
 fn product(graph: &Graph, node: NodeId, layouts: &Layouts, asked: Option<&Vec<AxisId>>) -> Option<Product> {
     let Op::Contract(over) = &graph.node(node).op else { return None };
     let args = graph.args(node);
+    let fixed = |n: NodeId| !graph.has_seq(&graph.node(n).ty);
     let (left, weights) = match (weights_of(graph, args[0]), weights_of(graph, args[1])) {
+        // A row of a table by ids is weights only beside a value that is not.
+        (_, Some(found)) if fixed(args[1]) => (args[0], found),
+        (Some(found), _) if fixed(args[0]) => (args[1], found),
         (None, Some(found)) => (args[0], found),
         (Some(found), None) => (args[1], found),
         _ => return None,
