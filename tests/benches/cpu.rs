@@ -124,15 +124,30 @@ fn read_seconds(array: &[u64]) -> f64 {
     std::thread::scope(|scope| {
         for part in array.chunks(array.len() / THREADS) {
             scope.spawn(move || {
-                let mut sums = [0u64; 32];
-                for block in part.chunks_exact(32) {
-                    sums.iter_mut().zip(block).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the processor has the feature that the function is compiled for.
+                    unsafe { read_512(part) }
+                } else {
+                    read(part)
                 }
-                black_box(sums);
             });
         }
     });
     start.elapsed().as_secs_f64()
+}
+
+#[inline(always)]
+fn read(part: &[u64]) {
+    let mut sums = [0u64; 64];
+    for block in part.chunks_exact(64) {
+        sums.iter_mut().zip(block).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+    }
+    black_box(sums);
+}
+
+#[target_feature(enable = "avx512f")]
+fn read_512(part: &[u64]) {
+    read(part);
 }
 
 /// Operations a second of independent fused multiply-adds in registers, all threads.
