@@ -1,5 +1,6 @@
-//! A bounded fuzz of the parser, the formatter and the checker: seeds are the library and the broken specs, changed by a fixed
-//! generator. Whatever the text, there is a result and no panic; what formats, formats again to the same.
+//! A bounded fuzz of the parser, the formatter, the checker, weight maps and import: seeds are the library, the broken specs and
+//! the golden configurations, changed by a fixed generator. Whatever the text, there is a result and no panic; what formats,
+//! formats again to the same.
 
 use braid_dsl::source::Sources;
 
@@ -158,4 +159,72 @@ fn chains_and_towers_are_bounded() {
     let tower: String = (1..60).map(|n| format!("fn g{n}(x) = {}g{}(x){}\n", long("(", 50), n - 1, long(")", 50))).collect();
     examine(&format!("fn g0(x) = x\n{tower}{}", model("  x = g59(w)")));
     examine(&format!("fn h(x) = h(x)\n{}", model("  x = h(1)")));
+}
+
+/// Pieces of weight maps and configurations that changes put in.
+const DATA: &[&str] = &[
+    "@",
+    "/",
+    "[k]@0/k",
+    "_@1/0",
+    "{i}",
+    "{e}",
+    "9223372036854775807",
+    "-1",
+    "1e999",
+    "null",
+    "[]",
+    ": ",
+    "- ",
+    "\"",
+    "*",
+    "()",
+];
+
+/// `seed` with a few pieces put in or lines dropped.
+fn changed_data(seed: &str, random: &mut Random) -> String {
+    let mut lines: Vec<String> = seed.lines().map(str::to_owned).collect();
+    for _ in 0..=random.below(4) {
+        let at = random.below(lines.len());
+        let Some(line) = lines.get_mut(at) else { break };
+        let places: Vec<usize> = line.char_indices().map(|(place, _)| place).collect();
+        let place = places.get(random.below(places.len())).copied().unwrap_or(0);
+        match random.below(4) {
+            0 => drop(lines.remove(at)),
+            1 => line.truncate(place),
+            _ => line.insert_str(place, DATA[random.below(DATA.len())]),
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn changed_weight_maps_give_a_result() {
+    let model = crate::build::model("use models.granite_hybrid\nmodel m = granite_hybrid(experts: 4)\n");
+    let maps: Vec<&str> =
+        braid_stdlib::files().iter().filter(|(path, _)| path.starts_with("weights/")).map(|(_, map)| *map).collect();
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    for n in 0..1500 {
+        let text = changed_data(maps[n % maps.len()], &mut random);
+        if let Ok(map) = braid_compiler::import::bind::WeightMap::parse(&text)
+            && let Err(errors) = map.bind(&model.axes, &model.params, &model.constants)
+        {
+            assert!(!errors.is_empty(), "an error without an error:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn changed_configurations_give_a_result() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name).join("config.json")).expect("a configuration");
+    let seeds: Vec<String> = ["llama", "jamba", "zamba", "nemotron_h", "gemma3", "olmo_hybrid"].into_iter().map(read).collect();
+    let mut random = Random(0x1234_5678_9ABC_DEF1);
+    for n in 0..600 {
+        let text = changed_data(&seeds[n % seeds.len()], &mut random);
+        if let Ok(made) = braid_compiler::import::import(&text, "fuzzed", braid_stdlib::files()) {
+            // What imports is a spec that can be read; whether its sizes make sense is the checker's to say.
+            assert!(braid_dsl::parse(&made.spec).is_ok(), "{text}\n{}", made.spec);
+        }
+    }
 }
