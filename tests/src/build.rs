@@ -1,8 +1,9 @@
 //! From a spec's text to a loaded artifact, in memory but for the library itself: what the command line does, for tests.
 
+use braid_compiler::import;
 use braid_compiler::import::bind::{self, WeightMap};
+use braid_compiler::pipeline::{self, Options};
 use braid_compiler::target::Target;
-use braid_compiler::{artifact, forms, fuse, graph, import, llvm, plan};
 use braid_dsl::model::Model;
 use braid_dsl::source::Sources;
 use braid_runtime::artifact::Dtype;
@@ -54,27 +55,21 @@ pub struct Built {
     pub folder: tempfile::TempDir,
 }
 
-/// Compiles a spec.
+/// Compiles a spec through the stages that the command line runs.
 pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
     let model = model(spec);
-    let target = Target::parse(target).expect("a target");
-    let graph = graph::Graph::build(&model);
-    let graph = graph::Verified::check(graph).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let forms = forms::derive(&graph).expect("forms");
     let params = match map.is_empty() {
-        true => bind::unbound(&graph.axes, &graph.params),
+        true => bind::unbound(&model.axes, &model.params),
         false => WeightMap::parse(map)
-            .and_then(|map| map.bind(&graph.axes, &graph.params, &graph.constants).map_err(|mut e| e.remove(0)))
+            .and_then(|map| map.bind(&model.axes, &model.params, &model.constants).map_err(|mut e| e.remove(0)))
             .unwrap_or_else(|error| panic!("{error}")),
     };
-    let fused = fuse::fuse(&forms, artifact::options(&target, dtype)).unwrap_or_else(|error| panic!("{error}"));
-    let plan = plan::plan(&fused, target.lanes());
-    plan::verify(&plan).unwrap_or_else(|what| panic!("{what}"));
-    let compiled = artifact::compile(&plan, &target).unwrap_or_else(|error| panic!("{error}"));
-    let library = llvm::link(&compiled.code.object).unwrap_or_else(|error| panic!("{error}"));
+    let target = Target::parse(target).expect("a target");
+    let last = pipeline::stage("artifact").expect("a stage");
+    let work = pipeline::run(model, Options { target, dtype, params }, last, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+    let (library, manifest) = work.artifact().unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.braidart");
-    let manifest = artifact::manifest(&plan, &target, dtype, params);
-    braid_runtime::artifact::write(&path, &library, &manifest).expect("a file");
+    braid_runtime::artifact::write(&path, library, manifest).expect("a file");
     Built { artifact: Artifact::open(&path).unwrap_or_else(|error| panic!("{error}")), folder }
 }
