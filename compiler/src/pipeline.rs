@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Compiled};
 use crate::error::Error;
-use crate::forms::{self, Forms};
+use crate::forms::{self, Chunks, Forms};
 use crate::fuse::{self, Fused};
 use crate::graph::{Check, Fault, Graph, Verified};
 use crate::llvm;
@@ -19,6 +19,8 @@ pub struct Options {
     pub target: Target,
     /// Storage of the large weights.
     pub dtype: Dtype,
+    /// Whether recurrences walk long sequences in chunks.
+    pub chunks: Chunks,
     /// All parameters with what they are bound to.
     pub params: Vec<Param>,
 }
@@ -158,7 +160,7 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
-    let forms = forms::derive(work.graph()?)?;
+    let forms = forms::derive(work.graph()?, work.options.chunks)?;
     checked("forms", forms.graph.clone())?;
     work.forms = Some(forms);
     Ok(())

@@ -212,6 +212,35 @@ pub enum Op {
     // ---- made by the compiler's `forms` stage only --------------------------------------------------------------
     /// Keeps only the rows whose outputs the caller wants.
     Wanted,
+    /// Products of the operand's rows over a span of a chunk: `row` counts the chunk's rows.
+    Products {
+        /// The axis of the rows.
+        row: AxisId,
+        /// Which rows are multiplied.
+        over: Rows,
+    },
+    /// The rows of `P = B + M P`, one after the other: operands `M` (over `row` and `column`, read below the diagonal only) and `B`.
+    Substitute {
+        /// The axis of the rows.
+        row: AxisId,
+        /// The axis that stands for the rows under the sum.
+        column: AxisId,
+        /// Several unknowns a row: their axis in `B` and the result, and the one that stands for it under the sum.
+        rank: Option<(AxisId, AxisId)>,
+    },
+}
+
+/// Rows that [`Op::Products`] multiplies; an empty product is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// From the first to the row itself.
+    Upto,
+    /// From the first to the row before.
+    Before,
+    /// From the row after that of the given axis to the row itself; 0 where that axis is ahead of the row.
+    Between(AxisId),
+    /// From the row after that of the given axis to the row before; 0 where that axis is not behind the row.
+    Inside(AxisId),
 }
 
 /// A small program over one step or one pair of positions; the last ids are named by its owner.

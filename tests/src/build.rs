@@ -1,5 +1,6 @@
 //! From a spec's text to a loaded artifact, in memory but for the library itself: what the command line does, for tests.
 
+use braid_compiler::forms::Chunks;
 use braid_compiler::import;
 use braid_compiler::import::bind::{self, WeightMap};
 use braid_compiler::pipeline::{self, Options};
@@ -57,6 +58,11 @@ pub struct Built {
 
 /// Compiles a spec through the stages that the command line runs.
 pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
+    build_in_chunks(spec, map, target, dtype, Chunks::Auto)
+}
+
+/// As [`build`], with recurrences walked as `chunks` says.
+pub fn build_in_chunks(spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Built {
     let model = model(spec);
     let params = match map.is_empty() {
         true => bind::unbound(&model.axes, &model.params),
@@ -66,7 +72,8 @@ pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
     };
     let target = Target::parse(target).expect("a target");
     let last = pipeline::stage("artifact").expect("a stage");
-    let work = pipeline::run(model, Options { target, dtype, params }, last, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+    let work =
+        pipeline::run(model, Options { target, dtype, chunks, params }, last, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
     let (library, manifest) = work.artifact().unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.braidart");

@@ -1,6 +1,7 @@
 //! What each stage makes of small specs, as text that was read once and is held since: the spec, then the stage's output.
 //! `make bless` accepts what comes out now.
 
+use braid_compiler::forms::Chunks;
 use braid_compiler::pipeline::{self, Options, Work};
 use braid_compiler::target::Target;
 use braid_runtime::artifact::Dtype;
@@ -34,7 +35,12 @@ pub fn specs(name: &str) -> Vec<(String, String)> {
 
 /// Runs a spec up to a stage, for a machine that does not depend on the one at hand.
 pub fn run(spec: &str, until: &str) -> Work {
-    let options = Options { target: Target::parse("cpu:x86-64-v3").expect("a target"), dtype: Dtype::F32, params: vec![] };
+    let options = Options {
+        target: Target::parse("cpu:x86-64-v3").expect("a target"),
+        dtype: Dtype::F32,
+        chunks: Chunks::Auto,
+        params: vec![],
+    };
     let until = pipeline::stage(until).expect("a stage");
     pipeline::run(crate::build::model(spec), options, until, &|_| ()).unwrap_or_else(|error| panic!("{spec}\n{error}"))
 }

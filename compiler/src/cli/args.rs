@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::forms::{Chunks, MAX_ROWS};
 use braid_runtime::cli::{InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -115,6 +116,26 @@ pub struct CodeArgs {
     /// How the large weights are stored
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub dtype: DtypeArg,
+    /// Rows of a recurrence that are done at once: `auto` (as many as pay), `off` (step by step), or a number from 2 to 256
+    #[arg(long, default_value = "auto", value_name = "ROWS")]
+    pub chunk: ChunkArg,
+}
+
+/// How recurrences walk long sequences.
+#[derive(Clone, Copy)]
+pub struct ChunkArg(pub Chunks);
+
+impl std::str::FromStr for ChunkArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ChunkArg, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(ChunkArg(Chunks::Auto)),
+            ("off", _) => Ok(ChunkArg(Chunks::Off)),
+            (_, Ok(rows)) if (2..=MAX_ROWS).contains(&rows) => Ok(ChunkArg(Chunks::Rows(rows))),
+            _ => Err(format!("`auto`, `off` or a number of rows from 2 to {MAX_ROWS}")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -60,7 +60,7 @@ pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, Sour
     };
     let params = bound(&spec)?;
     let line = Line::new(STAGES.len());
-    let options = Options { target, dtype, params };
+    let options = Options { target, dtype, chunks: code.chunk.0, params };
     match pipeline::run(spec.model, options, until, &|stage| line.step(stage)) {
         Ok(work) => Ok((work, spec.sources)),
         Err(error) => Err(Failure::Compiler(error, spec.sources)),

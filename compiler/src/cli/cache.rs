@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 pub fn path(spec: &Spec, code: &CodeArgs, target: &str) -> Option<PathBuf> {
     let mut hash = Hash::default();
     hash.add(&[code.dtype as u8]);
+    hash.add(format!("{:?}", code.chunk.0).as_bytes());
     hash.add(target.as_bytes());
     hash.add(compiler().as_bytes());
     hash.add(spec.model.name.as_bytes());

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 
 pub use print::print;
 pub use reach::{MAX_ROWS, Reach};
+pub use recur::chunk::Chunk;
 
 /// Names one piece of carried memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,6 +110,8 @@ pub struct Forms {
     pub carried: HashMap<NodeId, Vec<StateId>>,
     /// What kind of memory each recurrence is.
     pub classes: HashMap<NodeId, recur::Class>,
+    /// How many rows of each recurrence are done at once, or why they are not.
+    pub chunks: HashMap<NodeId, Result<Chunk, String>>,
     reaches: HashMap<NodeId, Reach>,
 }
 
@@ -119,15 +122,31 @@ impl Forms {
     }
 }
 
-/// Derives what a graph carries.
+/// Whether recurrences walk a long sequence in chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Chunks {
+    /// Where that takes fewer operations, in chunks of [`CHUNK`] rows.
+    #[default]
+    Auto,
+    /// Never: step by step.
+    Off,
+    /// Wherever it is possible, in chunks of so many rows.
+    Rows(usize),
+}
+
+/// Rows of a chunk: enough to keep the state's traffic small beside the products, few enough for their own score matrices to be.
+pub const CHUNK: usize = 16;
+
+/// Derives what a graph carries, and its chunk forms.
 ///
 /// # Errors
 /// Attention that looks ahead, which is not lowered yet.
-pub fn derive(graph: &Graph) -> Result<Forms, Error> {
-    let graph = wanted::insert(graph);
-    let classified = graph.order().into_iter().filter_map(|node| Some((node, recur::classify(&graph, node)?)));
-    let classes = classified.collect();
-    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, reaches: HashMap::new() };
+pub fn derive(graph: &Graph, chunks: Chunks) -> Result<Forms, Error> {
+    let mut graph = wanted::insert(&recur::split(graph));
+    let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
+    let classes = nodes.iter().filter_map(|node| Some((*node, recur::classify(&graph, *node)?))).collect();
+    let chunks = nodes.iter().map(|node| (*node, recur::chunked(&mut graph, *node, chunks))).collect();
+    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, reaches: HashMap::new() };
     for node in forms.graph.order() {
         forms.carry(node)?;
     }

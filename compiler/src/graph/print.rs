@@ -1,7 +1,7 @@
 //! A graph as text: one line a node, in the order of computation.
 
 use super::Graph;
-use braid_dsl::model::{Axis, AxisId, Body, Elem, Op, Param, Scope, ScopeId, Size, Type, Value};
+use braid_dsl::model::{Axis, AxisId, Body, Elem, Op, Param, Rows, Scope, ScopeId, Size, Type, Value};
 use std::fmt::Write;
 
 impl std::fmt::Display for Graph {
@@ -131,5 +131,12 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::QueryPosition => "query".into(),
         Op::KeyPosition => "key".into(),
         Op::Wanted => call("wanted".into()),
+        Op::Products { row, over } => call(match over {
+            Rows::Upto => format!("products[..{}]", name(row)),
+            Rows::Before => format!("products[before {}]", name(row)),
+            Rows::Between(column) => format!("products[{}..{}]", name(column), name(row)),
+            Rows::Inside(column) => format!("products[{}..before {}]", name(column), name(row)),
+        }),
+        Op::Substitute { row, column, .. } => call(format!("substitute[{} < {}]", name(column), name(row))),
     }
 }

@@ -1,6 +1,6 @@
 //! The type of a result, from its op and the types of its operands.
 
-use braid_dsl::model::{Attend, Axis, AxisId, Binary, Elem, Op, Recur, Size, Type, Unary};
+use braid_dsl::model::{Attend, Axis, AxisId, Binary, Elem, Op, Recur, Rows, Size, Type, Unary};
 
 /// What leaves refer to, and the table of axes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +74,8 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Top { axis, into } => top(args[0], *axis, *into),
         Op::Shift(_) | Op::Wanted => along(env, args[0]),
         Op::Conv(width) => convolve(env, args[0], args[1], *width),
+        Op::Products { row, over } => products(args[0], *row, *over),
+        Op::Substitute { row, column, rank } => substitute(args[0], args[1], *row, *column, *rank),
         Op::Recur(recur) => recurrence(env, recur, args),
         Op::Attend(attend) => attention(env, attend, args),
         Op::Result(_) => Err("the type of a result is that of the body's output".into()),
@@ -84,7 +86,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
 /// How many operands an op takes; `None`: as many as its body or its list of axes says.
 fn arity(op: &Op) -> Option<usize> {
     match op {
-        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Conv(_) => Some(2),
+        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Conv(_) | Op::Substitute { .. } => Some(2),
         Op::Select => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
@@ -235,6 +237,30 @@ fn convolve(env: &Env, x: &Type, w: &Type, width: AxisId) -> Result<Type, String
     }
     let x = along(env, x)?;
     Ok(Type { elem: Elem::Float, axes: without(&union(&x.axes, &w.axes), &[width]) })
+}
+
+/// The operand's axes, and the column where the span has two ends.
+fn products(x: &Type, row: AxisId, over: Rows) -> Result<Type, String> {
+    if x.elem != Elem::Float || !x.axes.contains(&row) {
+        return Err("multiplies rows that the operand lacks".into());
+    }
+    match over {
+        Rows::Upto | Rows::Before => Ok(x.clone()),
+        Rows::Between(column) | Rows::Inside(column) if !x.axes.contains(&column) => {
+            Ok(Type { elem: Elem::Float, axes: union(&[row, column], &x.axes) })
+        }
+        _ => Err("has the column already".into()),
+    }
+}
+
+fn substitute(m: &Type, b: &Type, row: AxisId, column: AxisId, rank: Option<(AxisId, AxisId)>) -> Result<Type, String> {
+    let (own, summed): (Vec<AxisId>, Vec<AxisId>) = rank.map_or((vec![], vec![]), |(a, b)| (vec![a], vec![b]));
+    let (rows, columns) = ([vec![row], own].concat(), [vec![column], summed].concat());
+    let has = |x: &Type, axes: &[AxisId]| axes.iter().all(|axis| x.axes.contains(axis));
+    match has(m, &rows) && has(m, &columns) && has(b, &rows) {
+        true => Ok(Type { elem: Elem::Float, axes: without(&union(&b.axes, &m.axes), &columns) }),
+        false => Err("its operands lack an axis of the system".into()),
+    }
 }
 
 /// A recurrence is read by results only; as a value it has no axes.

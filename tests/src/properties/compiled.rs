@@ -107,17 +107,18 @@ pub fn same(what: &str, found: &[f32], wanted: &[f32], tolerance: f64) -> Result
 
 /// Numbers of every parameter, the same on every run: of about unit length along the last axis, so that activations stay moderate.
 fn numbers(manifest: &Manifest) -> BTreeMap<String, Vec<f32>> {
-    let one = |param: &braid_runtime::artifact::Param| {
-        let mut state =
-            param.path.bytes().fold(0x9e37_79b9_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        let scale = (param.shape.last().copied().unwrap_or(1) as f32 / 3.0).powf(-0.5).min(1.0);
-        let next = |_| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
-        };
-        (param.path.clone(), (0..param.shape.iter().product()).map(next).collect())
+    manifest.params.iter().map(|param| (param.path.clone(), made_up(&param.path, &param.shape))).collect()
+}
+
+/// Numbers of one parameter.
+pub fn made_up(path: &str, shape: &[usize]) -> Vec<f32> {
+    let mut state = path.bytes().fold(0x9e37_79b9_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let scale = (shape.last().copied().unwrap_or(1) as f32 / 3.0).powf(-0.5).min(1.0);
+    let next = |_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
     };
-    manifest.params.iter().map(one).collect()
+    (0..shape.iter().product()).map(next).collect()
 }
 
 /// Writes them as a safetensors file.

@@ -2,6 +2,7 @@
 
 use super::ops;
 use super::tensor::{Dim, Tensor, contract, map2, reduce, select};
+use braid_compiler::forms::Chunk;
 use braid_compiler::graph::{Graph, shape};
 use braid_dsl::model::{Attend, Axis, AxisId, Body, Op, Recur, ValueId};
 
@@ -42,10 +43,11 @@ pub fn convolve(graph: &Graph, x: &Tensor, w: &Tensor, width: AxisId, before: Op
     (sum, last(&all, seq, taps - 1))
 }
 
-/// All outputs over this call's rows, and the states after it.
+/// All outputs over this call's rows, and the states after it. Whole chunks go by their own form where there is one.
 pub fn recur(
     axes: &[Axis],
     recur: &Recur,
+    chunk: Option<&Chunk>,
     args: &[&Tensor],
     before: Option<Vec<Tensor>>,
     rows: usize,
@@ -56,7 +58,30 @@ pub fn recur(
     let start = || recur.states.iter().map(|state| Tensor::filled(&dims(&state.axes), state.init)).collect();
     let mut states: Vec<Tensor> = before.unwrap_or_else(start);
     let mut outputs: Vec<Option<Tensor>> = vec![None; recur.outputs.len()];
-    for row in 0..rows {
+    let whole = chunk.map_or(0, |chunk| rows / chunk.rows * chunk.rows);
+    for (chunk, first) in chunk.iter().flat_map(|chunk| (0..whole).step_by(chunk.rows).map(move |first| (chunk, first))) {
+        let here = |x: &&Tensor| match x.axes.contains(&recur.seq) {
+            true => x.sliced(recur.seq, first, chunk.rows).renamed(recur.seq, chunk.row),
+            false => (*x).clone(),
+        };
+        let captures: Vec<Tensor> = args.iter().map(here).collect();
+        let values = body(axes, &chunk.body, |op| match op {
+            Op::Capture(n) => captures[*n].clone(),
+            Op::State(n) => states[*n].clone(),
+            other => panic!("{other:?} in a chunk"),
+        });
+        let of = |id: &ValueId| &values[id.0 as usize];
+        for (output, id) in outputs.iter_mut().zip(&chunk.outputs) {
+            // What does not vary along the rows is the same for all of them.
+            let value = map2(&Tensor::filled(&[(chunk.row, chunk.rows)], 0.0), of(id), |_, x| x).renamed(chunk.row, recur.seq);
+            let dims = value.dims().into_iter().map(|(a, n)| (a, if a == recur.seq { rows } else { n }));
+            let mut table = output.take().unwrap_or_else(|| Tensor::filled(&dims.collect::<Vec<_>>(), 0.0));
+            table.put(&value, recur.seq, first);
+            *output = Some(table);
+        }
+        states = chunk.next.iter().zip(&recur.states).map(|(id, state)| of(id).ordered(&state.axes)).collect();
+    }
+    for row in whole..rows {
         let here = |x: &&Tensor| if x.axes.contains(&recur.seq) { x.picked(recur.seq, row) } else { (*x).clone() };
         let captures: Vec<Tensor> = args.iter().map(here).collect();
         let values = body(axes, &recur.body, |op| match op {

@@ -11,6 +11,7 @@ pub mod tensor;
 #[cfg(test)]
 mod tests;
 
+use braid_compiler::forms::{Chunk, Forms};
 use braid_compiler::graph::{Graph, NodeId};
 use braid_dsl::model::{Op, Size};
 use std::collections::HashMap;
@@ -29,6 +30,8 @@ pub struct Reference<'a> {
     position: usize,
     /// Results of recurrences in this call.
     results: HashMap<NodeId, Vec<Tensor>>,
+    /// Recurrences that go by chunks.
+    chunks: HashMap<NodeId, Chunk>,
 }
 
 impl<'a> Reference<'a> {
@@ -37,7 +40,15 @@ impl<'a> Reference<'a> {
     pub fn new(graph: &'a Graph, params: impl Fn(&str) -> Vec<f64>) -> Reference<'a> {
         let order = graph.order();
         let empty = HashMap::new;
-        let mut made = Reference { graph, order, fixed: empty(), carried: HashMap::new(), position: 0, results: HashMap::new() };
+        let mut made = Reference {
+            graph,
+            order,
+            fixed: empty(),
+            carried: HashMap::new(),
+            position: 0,
+            results: HashMap::new(),
+            chunks: HashMap::new(),
+        };
         for id in made.order.clone() {
             if let Op::Param(param) = graph.op(id) {
                 let param = &graph.params[param.0 as usize];
@@ -53,6 +64,12 @@ impl<'a> Reference<'a> {
             }
         }
         made
+    }
+
+    /// An evaluator of a graph and of its chunk forms, where it has them.
+    pub fn in_chunks(forms: &'a Forms, params: impl Fn(&str) -> Vec<f64>) -> Reference<'a> {
+        let chunks = forms.chunks.iter().filter_map(|(node, chunk)| Some((*node, chunk.clone().ok()?)));
+        Reference { chunks: chunks.collect(), ..Reference::new(&forms.graph, params) }
     }
 
     /// Whether a node is the same in every call.
@@ -102,7 +119,7 @@ impl<'a> Reference<'a> {
             Op::Conv(width) => carried::convolve(self.graph, args[0], args[1], *width, before),
             Op::Attend(attend) => carried::attend(&self.graph.axes, attend, &args, before, self.position),
             Op::Recur(recur) => {
-                let (outputs, after) = carried::recur(&self.graph.axes, recur, &args, before, rows);
+                let (outputs, after) = carried::recur(&self.graph.axes, recur, self.chunks.get(&id), &args, before, rows);
                 self.results.insert(id, outputs);
                 (Tensor::scalar(0.0), after)
             }

@@ -2,7 +2,7 @@
 
 use super::tensor::{Dim, Tensor, contract, gather, map1, map2, reduce, select, top, union};
 use braid_compiler::graph::shape;
-use braid_dsl::model::{Axis, AxisId, Binary, Op, Reduce, Unary};
+use braid_dsl::model::{Axis, AxisId, Binary, Op, Reduce, Rows, Unary};
 
 /// The value of an op that is neither a leaf nor carries a state. Panics on others: a test's own mistake.
 pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
@@ -24,6 +24,8 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Concat(parts, axis) => concat(args, parts, (*axis, size(axis))),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
+        Op::Products { row, over } => products(args[0], *row, *over),
+        Op::Substitute { row, column, rank } => substitute(args[0], args[1], *row, *column, *rank),
         other => panic!("{other:?} is not a plain op"),
     }
 }
@@ -107,6 +109,51 @@ fn concat(args: &[&Tensor], parts: &[AxisId], to: Dim) -> Tensor {
     for part in &renamed {
         out.put(part, to.0, start);
         start += part.size(to.0).expect("the axis of the parts");
+    }
+    out
+}
+
+/// Each row's product is multiplied out anew.
+fn products(x: &Tensor, row: AxisId, over: Rows) -> Tensor {
+    let rows = x.size(row).expect("the axis of the rows");
+    let one = |_: f64| 1.0;
+    let ones = map1(&x.picked(row, 0).dims(), &x.picked(row, 0), one);
+    let of = |from: usize, to: usize| (from..to).fold(ones.clone(), |all, at| map2(&all, &x.picked(row, at), |a, b| a * b));
+    let dims: Vec<Dim> = ones.dims();
+    match over {
+        Rows::Upto | Rows::Before => {
+            let last = usize::from(over == Rows::Upto);
+            let mut out = Tensor::filled(&[vec![(row, rows)], dims].concat(), 0.0);
+            (0..rows).for_each(|i| out.put(&of(0, i + last), row, i));
+            out
+        }
+        Rows::Between(column) | Rows::Inside(column) => {
+            let strict = usize::from(matches!(over, Rows::Inside(_)));
+            let mut out = Tensor::filled(&[vec![(row, rows), (column, rows)], dims.clone()].concat(), 0.0);
+            for i in 0..rows {
+                let mut line = Tensor::filled(&[vec![(column, rows)], dims.clone()].concat(), 0.0);
+                (0..rows).filter(|j| j + strict <= i).for_each(|j| line.put(&of(j + 1, i + 1 - strict), column, j));
+                out.put(&line, row, i);
+            }
+            out
+        }
+    }
+}
+
+fn substitute(m: &Tensor, b: &Tensor, row: AxisId, column: AxisId, rank: Option<(AxisId, AxisId)>) -> Tensor {
+    let rows = m.size(row).expect("the axis of the rows");
+    let all: Vec<Dim> = union(&[b, m]).into_iter().filter(|d| d.0 != column && rank.is_none_or(|(_, r)| r != d.0)).collect();
+    let mut out = Tensor::filled(&all, 0.0);
+    for i in 0..rows {
+        let mut line = map2(&b.picked(row, i), &Tensor::filled(&out.picked(row, 0).dims(), 0.0), |x, _| x);
+        for j in 0..i {
+            let known = out.picked(row, j);
+            let known = rank.map_or(known.clone(), |(own, summed)| known.renamed(own, summed));
+            let over: Vec<AxisId> = rank.iter().map(|(_, summed)| *summed).collect();
+            let part = contract(&m.picked(row, i).picked(column, j), &known, &over);
+            line = map2(&line, &part, |a, b| a + b);
+        }
+        out.put(&line, row, i);
     }
     out
 }

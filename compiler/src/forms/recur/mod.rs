@@ -4,15 +4,19 @@
 //! the class is read off the axes that the coefficients of `A` carry and off what they depend on (classify.rs). Names and the way the
 //! equations are written play no part. `explain` tells the derivation (explain.rs).
 
+pub mod chunk;
 mod classify;
 mod explain;
 mod linear;
 mod poly;
+mod split;
 #[cfg(test)]
 mod tests;
 
+pub use chunk::chunked;
 pub use explain::{explain, title};
 pub use linear::Obstacle;
+pub use split::split;
 
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{AxisId, Op, Recur};

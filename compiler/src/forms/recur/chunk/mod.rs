@@ -1,0 +1,114 @@
+//! The chunk form of a recurrence: many rows at once, by matrix products.
+//!
+//! It is a body like that of a step, over rows that are an axis; states are those that enter and leave a chunk. The oracle of the
+//! tests evaluates it as it stands, and every target lowers it like any other body.
+
+mod derive;
+mod maker;
+mod terms;
+
+use crate::forms::{CHUNK, Chunks};
+use crate::graph::{Graph, NodeId, shape};
+use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
+use derive::{Axes, Derivation, capture_type};
+use maker::Maker;
+
+/// Many rows of a recurrence at once. Captures with a sequence axis have the row axis in its place; outputs too.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Rows of a chunk.
+    pub rows: usize,
+    /// The axis that counts them.
+    pub row: braid_dsl::model::AxisId,
+    /// The axis that counts them under sums.
+    pub column: braid_dsl::model::AxisId,
+    /// The equations.
+    pub body: Body,
+    /// For each state its value after the chunk.
+    pub next: Vec<ValueId>,
+    /// What is read, row by row.
+    pub outputs: Vec<ValueId>,
+}
+
+/// The largest number of named reads of one state.
+const MOST_READS: usize = 4;
+
+/// Derives the chunk form of a recurrence; the chunk's axes are added to the graph's.
+///
+/// # Errors
+/// What stands in the way, in words.
+pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, String> {
+    let Op::Recur(recur) = graph.op(node).clone() else { return Err("no recurrence".into()) };
+    let axes = chunk_axes(&mut graph.axes, rows);
+    let captures: Vec<Type> = graph.args(node).iter().map(|arg| capture_type(graph.ty(*arg), recur.seq, axes.row)).collect();
+    let maker = Maker::new(&graph.axes, &recur, captures);
+    let mut derivation = Derivation::new(maker, &recur, &axes)?;
+    if let Some(n) = derivation.memories.iter().position(|memory| memory.corrections.len() > MOST_READS) {
+        return Err(format!("`{}` is read more than {MOST_READS} times in its update", recur.states[n].name));
+    }
+    (0..recur.states.len()).for_each(|n| derivation.settle(n));
+    let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
+    let next = (0..recur.states.len()).map(|n| derivation.leaving(n)).collect();
+    let (body, _) = derivation.finish();
+    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, body, next, outputs };
+    let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
+    chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
+    Ok(chunk)
+}
+
+/// The chunk form of a recurrence, if it is wanted and, unless its size is given, worth it.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk, String> {
+    let rows = match chunks {
+        Chunks::Off => return Err("chunks are turned off".into()),
+        Chunks::Auto => CHUNK,
+        Chunks::Rows(rows) => rows,
+    };
+    let chunk = derive(graph, node, rows)?;
+    let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
+    let (steps, at_once) = (cost(&graph.axes, &recur.body, 1), cost(&graph.axes, &chunk.body, rows));
+    match chunks == Chunks::Auto && at_once >= steps {
+        true => Err(format!("a chunk of {rows} rows takes {at_once} operations a row, a step {steps}")),
+        false => Ok(chunk),
+    }
+}
+
+/// The axes of chunks of so many rows, each once in a graph. A user's axis cannot have these names.
+fn chunk_axes(all: &mut Vec<Axis>, rows: usize) -> Axes {
+    let mut named = |name: String, size: usize| {
+        let axis = Axis { name, size: Size::Fixed(size) };
+        let at = all.iter().position(|known| *known == axis).unwrap_or_else(|| {
+            all.push(axis);
+            all.len() - 1
+        });
+        braid_dsl::model::AxisId(at as u32)
+    };
+    Axes {
+        row: named("i'".into(), rows),
+        column: named("j'".into(), rows),
+        rows,
+        unit: named("one'".into(), 1),
+        ranks: (2..=MOST_READS).map(|n| (named(format!("r{n}'"), n), named(format!("s{n}'"), n))).collect(),
+    }
+}
+
+/// Operations of one row by a body over `rows` rows, weighed: a product in a sum counts one, every element that is stored three.
+pub fn cost(axes: &[Axis], body: &Body, rows: usize) -> usize {
+    let size = |list: &[braid_dsl::model::AxisId]| list.iter().filter_map(|a| shape::size(axes, *a)).product::<usize>();
+    let of = |value: &braid_dsl::model::Value| {
+        let args = || value.args.iter().flat_map(|a| body.values[a.0 as usize].ty.axes.iter().copied()).collect::<Vec<_>>();
+        let spread = |mut list: Vec<braid_dsl::model::AxisId>| {
+            list.sort();
+            list.dedup();
+            size(&list)
+        };
+        match &value.op {
+            Op::Contract(_) | Op::Reduce(..) | Op::Substitute { .. } => spread(args()) + 3 * size(&value.ty.axes),
+            Op::Capture(_) | Op::State(_) | Op::Const(_) | Op::Index(_) => 0,
+            _ => 3 * size(&value.ty.axes),
+        }
+    };
+    body.values.iter().map(of).sum::<usize>() / rows
+}

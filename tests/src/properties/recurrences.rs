@@ -1,0 +1,116 @@
+//! Random recurrences of the classes that have a chunk form: however many rows are done at once, the numbers are the same.
+
+use super::compiled::made_up;
+use super::{holds, tokens};
+use crate::build;
+use crate::reference::Reference;
+use braid_compiler::forms::{self, Chunks};
+use braid_compiler::graph::Graph;
+use proptest::prelude::*;
+
+/// How the old state enters the new one.
+const DECAYS: &[&str] =
+    &["1.0", "0.9", "f", "exp(a)", "g", "exp(c)", "(1.0 - 2.0 * f)", "far", "exp(never)", "select(i > 0.0, 1.0, 0.0)"];
+
+/// What the update reads and writes.
+const UPDATES: &[&str] = &[
+    "    S = S + kk * vv\n",
+    "    S = S + (1.0 - g) * vv\n",
+    "    S = S + kk * (f * (vv - sum[k] kk * S))\n",
+    "    S = S + kk * vv - kk * (f * (sum[k] q * S))\n",
+    "    S = S + kk * (f * (vv - sum[k] kk * S))\n    S = S + q * (0.5 * (vv - sum[k] q * S))\n",
+    "    S = S - (g * kk) * (sum[k] kk * S) + kk * vv\n",
+    "    S = S + kk * vv + q * (f * vv)\n",
+    "    S = S + kk\n",
+    "    S = S + kk * (sum[v] kk * vv)\n",
+];
+
+/// What is read, and when.
+const READS: &[&str] = &[
+    "    y = sum[k] q * S\n",
+    "    y = (sum[k] q * S) / (1.0 + abs(sum[k] kk * S))\n",
+    "    y = tanh(sum[k] q * (f * S)) + vv\n",
+    "    y = (sum[k] S) * f\n",
+];
+
+/// One recurrence: a decay, an update, a read, whether the state is read before, and a normaliser.
+#[derive(Clone, Debug)]
+struct Recurrence {
+    decay: usize,
+    update: usize,
+    read: usize,
+    before: bool,
+    undecayed: bool,
+    normaliser: bool,
+    sizes: (usize, usize, usize),
+}
+
+fn recurrence() -> impl Strategy<Value = Recurrence> {
+    let parts =
+        (0..DECAYS.len(), 0..UPDATES.len(), 0..READS.len(), any::<(bool, bool, bool)>(), (1usize..4, 2usize..6, 1usize..6));
+    parts.prop_map(|(decay, update, read, (before, undecayed, normaliser), sizes)| Recurrence {
+        decay,
+        update,
+        read,
+        before,
+        undecayed,
+        normaliser,
+        sizes,
+    })
+}
+
+impl Recurrence {
+    fn text(&self) -> String {
+        let (h, k, v) = self.sizes;
+        let (decay, update, read) = (DECAYS[self.decay], UPDATES[self.update], READS[self.read]);
+        let (z, more) = match self.normaliser {
+            true => (", z: [h, k]", "    z = f * z + kk\n    n = 1.0 + abs(sum[k] q * z)\n"),
+            false => ("", "    n = 1.0\n"),
+        };
+        let (before, after) = if self.before { (read, "") } else { ("", read) };
+        let body = match self.undecayed {
+            false => format!("{before}    S = {decay} * S\n{update}{after}"),
+            // Reads in the first line are of the state as the step begins.
+            true => format!("{before}{}{after}", update.replacen("= S", &format!("= {decay} * S"), 1)),
+        };
+        format!(
+            "model test(vocab: dim = 11, d: dim = 12, h: dim = {h}, k: dim = {k}, v: dim = {v})(tokens: [t]) -> [t, vocab] {{\n  param embed: \
+             [vocab, d]   param wq, wk, wg: [h, k, d]   param wv: [h, v, d]   param wf, wi: [h, d]   param out: [vocab, h, v]\n  x = \
+             embed[vocab: tokens]\n  q = sum[d] x * wq\n  kk = l2norm[k](sum[d] x * wk, 0.01)\n  g = sigmoid(sum[d] x * wg)\n  vv = sum[d] x * \
+             wv\n  i = sum[d] x * wi\n  f = sigmoid(sum[d] x * wf)\n  a = -softplus(i)\n  c = -softplus(sum[d] x * wg)\n  far = sigmoid(90.0 * i)\n  \
+             never = -100.0 * softplus(5.0 * i)\n  recur S: [h, k, v]{z} over t {{\n{body}{more}  }}\n  generate autoregressive\n  return \
+             sum[h, v] (y / n) * out\n}}\n"
+        )
+    }
+}
+
+/// What the evaluator makes of a spec in chunks of so many rows, and whether every recurrence has them.
+fn in_chunks(text: &str, rows: usize, ids: &[i64]) -> (Vec<f64>, bool) {
+    let graph = Graph::build(&build::model(text));
+    let forms = forms::derive(&graph, Chunks::Rows(rows)).unwrap_or_else(|error| panic!("{error}"));
+    let derived = forms.chunks.values().all(Result::is_ok);
+    let graph = &forms.graph;
+    let numbers = |path: &str| {
+        let param = graph.params.iter().find(|param| param.path == path).expect("a parameter");
+        let shape: Vec<usize> = param.axes.iter().filter_map(|a| graph.size(*a)).collect();
+        made_up(path, &shape).into_iter().map(f64::from).collect()
+    };
+    (Reference::in_chunks(&forms, numbers).run(ids).data, derived)
+}
+
+/// The derivation itself, in double precision.
+#[test]
+fn chunks_equal_steps_in_the_evaluator() {
+    holds(64, (recurrence(), 1usize..40), |(recurrence, length)| {
+        let text = recurrence.text();
+        let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
+        let (steps, _) = in_chunks(&text, 1000, &ids);
+        for rows in [2, 3, 8] {
+            let (found, derived) = in_chunks(&text, rows, &ids);
+            prop_assert!(derived, "no chunk form");
+            let far = found.iter().zip(&steps).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            prop_assert!(far < 1e-9, "chunks of {rows} are {far:e} off");
+        }
+        Ok(())
+    });
+}
