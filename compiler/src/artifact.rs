@@ -18,7 +18,8 @@ pub struct Compiled {
 
 /// What fusion has to know about a target.
 pub fn options(target: &Target, dtype: Dtype) -> Options {
-    Options { lanes: target.lanes(), width: target.panel(), dtype }
+    // Half of the registers are for sums, the others for operands on their way.
+    Options { lanes: target.lanes(), width: target.panel(), sums: target.vector_registers / 2, dtype }
 }
 
 /// What the emission of kernels has to know about a target.

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::forms::{Chunks, MAX_ROWS};
+use braid_compiler::forms::{Chunks, MAX_ROWS};
 use braid_runtime::cli::{InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -85,11 +85,13 @@ impl<'a> Fuser<'a> {
     /// All kernels.
     pub fn run(mut self) -> Result<Fused, Error> {
         for (owner, members) in std::mem::take(&mut self.groups.members) {
-            let kernel = match owner.rowwise {
-                true => self.rowwise(owner, &members)?,
-                false => Some(self.skeleton(owner, &members)?),
+            match owner.rowwise {
+                true => self.rowwise(owner, &members)?.into_iter().for_each(|kernel| self.fused.kernels.push(kernel)),
+                false => {
+                    let kernels = self.skeleton(owner, &members)?;
+                    self.fused.kernels.extend(kernels);
+                }
             };
-            self.fused.kernels.extend(kernel);
         }
         Ok(self.fused)
     }
@@ -286,9 +288,9 @@ impl<'a> Fuser<'a> {
 
     fn nests(&mut self, mut draft: Draft, items: &[Item], walk: Walk, nodes: Vec<NodeId>) -> Kernel {
         let axes = std::mem::take(&mut draft.axes);
-        let builder = Builder { axes: &axes, grid: &[], tensors: &mut draft.tensors, scratch: &mut draft.scratch, stmts: vec![] };
+        let builder = Builder::new(&axes, &[], &mut draft.tensors, &mut draft.scratch);
         let stmts = builder.run(items);
-        let nests = loops::nests(stmts, &axes.sizes, &[], None, self.options.lanes);
+        let nests = loops::nests(stmts, &loops::Setting::rows(&axes.sizes, self.options.lanes));
         let code = Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch };
         draft.finish(Code::Nests(code), nodes)
     }

@@ -87,9 +87,31 @@ pub struct Stmt {
     /// The value.
     pub expr: Expr,
     /// How, and over which axes, it is reduced.
-    pub reduce: Option<(Reduce, Vec<KAxis>)>,
+    pub reduce: Option<Reduction>,
+    /// The axis along which its elements need those before: it is walked outermost, in order.
+    pub ordered: Option<KAxis>,
     /// All axes that are walked, sorted.
     pub space: Vec<KAxis>,
+}
+
+/// How a statement is reduced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reduction {
+    /// How.
+    pub how: Reduce,
+    /// Over which axes.
+    pub over: Vec<KAxis>,
+    /// What a sum starts with, over the target's axes; none: 0.
+    pub start: Option<Expr>,
+    /// The first axis is reduced below the index along the second only.
+    pub below: Option<(KAxis, KAxis)>,
+}
+
+impl Reduction {
+    /// Over whole axes, from nothing.
+    pub fn plain(how: Reduce, over: Vec<KAxis>) -> Reduction {
+        Reduction { how, over, start: None, below: None }
+    }
 }
 
 /// Loops around statements that share them. `parallel` loops stand outside `reduced` loops; the `vector` axis, one of either,
@@ -104,6 +126,8 @@ pub struct Nest {
     pub vector: Option<KAxis>,
     /// Elements of a vector.
     pub lanes: usize,
+    /// An axis of which so many indices are done at once, so that they share loads; innermost of the parallel loops.
+    pub tile: Option<(KAxis, usize)>,
     /// In order.
     pub stmts: Vec<Stmt>,
 }
@@ -120,7 +144,20 @@ pub enum Walk {
         grid: Vec<KAxis>,
         /// The axis that is walked in vectors of so many lanes, one block a task.
         blocked: Option<(KAxis, usize)>,
+        /// Which of a sequence's rows, and how many at a time.
+        part: Part,
     },
+}
+
+/// Which rows of a sequence a kernel walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// All, one after the other.
+    All,
+    /// Whole chunks of so many rows, one after the other.
+    Chunks(usize),
+    /// What whole chunks of so many rows leave over, one row after the other.
+    Rest(usize),
 }
 
 /// Nests done in order for each row.

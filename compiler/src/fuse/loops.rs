@@ -3,21 +3,43 @@
 use super::expr::{Expr, KAxis, View};
 use super::kernel::{Nest, Stmt};
 
-/// Groups statements into nests, in order. `grid` axes are fixed for a task and get no loop; `blocked` is the grid axis that a
-/// task walks in one vector of so many lanes. `lanes`: elements of one hardware vector.
-pub fn nests(stmts: Vec<Stmt>, sizes: &[usize], grid: &[KAxis], blocked: Option<(KAxis, usize)>, lanes: usize) -> Vec<Nest> {
+/// What the loops of a kernel depend on beside its statements.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Sizes of the kernel's axes.
+    pub sizes: &'a [usize],
+    /// Axes that are fixed for a task and get no loop.
+    pub grid: &'a [KAxis],
+    /// The grid axis that a task walks in one vector of so many lanes.
+    pub blocked: Option<(KAxis, usize)>,
+    /// Elements of one hardware vector.
+    pub lanes: usize,
+    /// Vectors of sums that fit the registers; 0: sums are not tiled.
+    pub sums: usize,
+}
+
+impl<'a> Setting<'a> {
+    /// For statements that are done row by row.
+    pub fn rows(sizes: &'a [usize], lanes: usize) -> Setting<'a> {
+        Setting { sizes, grid: &[], blocked: None, lanes, sums: 0 }
+    }
+}
+
+/// Groups statements into nests, in order.
+pub fn nests(stmts: Vec<Stmt>, setting: &Setting) -> Vec<Nest> {
     let mut groups: Vec<Vec<Stmt>> = Vec::new();
     for stmt in stmts {
+        let alone = |stmt: &Stmt| stmt.ordered.is_some() || (setting.sums > 0 && stmt.reduce.is_some());
         match groups.last_mut() {
-            Some(group) if joins(group, &stmt) => group.push(stmt),
+            Some(group) if !alone(&stmt) && !group.iter().any(alone) && joins(group, &stmt) => group.push(stmt),
             _ => groups.push(vec![stmt]),
         }
     }
-    groups.into_iter().map(|group| nest(group, sizes, grid, blocked, lanes)).collect()
+    groups.into_iter().map(|group| nest(group, setting)).collect()
 }
 
 fn reduced(stmt: &Stmt) -> &[KAxis] {
-    stmt.reduce.as_ref().map_or(&[], |(_, axes)| axes)
+    stmt.reduce.as_ref().map_or(&[], |reduction| &reduction.over)
 }
 
 /// Whether `stmt` can be done in the innermost loop of `group`, after its statements, element by element.
@@ -48,31 +70,73 @@ fn gathers_from(expr: &Expr, target: &View) -> bool {
     found
 }
 
-fn nest(stmts: Vec<Stmt>, sizes: &[usize], grid: &[KAxis], blocked: Option<(KAxis, usize)>, lanes: usize) -> Nest {
+fn nest(stmts: Vec<Stmt>, setting: &Setting) -> Nest {
+    let Setting { sizes, grid, blocked, lanes, .. } = *setting;
     let mut reduced_axes: Vec<KAxis> = stmts.iter().flat_map(|s| reduced(s).iter().copied()).collect();
     reduced_axes.sort();
     reduced_axes.dedup();
     let in_block = blocked.is_some_and(|(axis, _)| stmts[0].space.contains(&axis));
     let looped: Vec<KAxis> = stmts[0].space.iter().copied().filter(|a| !grid.contains(a)).collect();
+    let ordered = stmts[0].ordered;
+    let below = stmts[0].reduce.as_ref().and_then(|reduction| reduction.below).map(|(axis, _)| axis);
     let vector = match blocked {
         Some((axis, _)) if in_block => Some(axis),
-        _ => best_vector(&stmts, &looped, &reduced_axes, sizes),
-    };
-    let width = match (blocked, vector) {
-        (Some((_, width)), _) if in_block => width,
-        (_, Some(axis)) => vector_lanes(sizes[axis.0], lanes),
-        _ => 1,
-    };
-    let order = |axes: Vec<KAxis>| {
-        let mut axes = axes;
-        // Slow strides outside; the vector axis last.
-        axes.sort_by_key(|a| (Some(*a) == vector, std::cmp::Reverse(weight(&stmts, *a)), *a));
-        axes
+        _ => {
+            let free: Vec<KAxis> = looped.iter().copied().filter(|a| ordered != Some(*a) && below != Some(*a)).collect();
+            best_vector(&stmts, &free, &reduced_axes, sizes)
+        }
     };
     let is_reduced = |a: &KAxis| reduced_axes.contains(a);
-    let parallel = order(looped.iter().copied().filter(|a| !is_reduced(a)).collect());
+    let parallel: Vec<KAxis> = looped.iter().copied().filter(|a| !is_reduced(a)).collect();
+    let (width, tile) = match (blocked, vector) {
+        (Some((_, width)), _) if in_block => (width, tile(&stmts, setting, &parallel, vector, width)),
+        (_, Some(axis)) if setting.sums > 0 && stmts[0].reduce.is_some() && ordered.is_none() => {
+            let width = if is_reduced(&axis) || sizes[axis.0] <= lanes { lanes } else { 2 * lanes };
+            (width, tile(&stmts, setting, &parallel, vector, width))
+        }
+        (_, Some(axis)) => (vector_lanes(sizes[axis.0], lanes), None),
+        _ => (1, None),
+    };
+    let order = |mut axes: Vec<KAxis>| {
+        // What is walked in order first, slow strides outside, the vector axis and the tile's last.
+        let place = |a: &KAxis| match () {
+            _ if ordered == Some(*a) => 0,
+            _ if tile.is_some_and(|(axis, _)| axis == *a) => 3,
+            _ if vector == Some(*a) => 2,
+            _ => 1,
+        };
+        axes.sort_by_key(|a| (place(a), std::cmp::Reverse(weight(&stmts, *a)), *a));
+        axes
+    };
     let reduced = order(looped.iter().copied().filter(is_reduced).collect());
-    Nest { parallel, reduced, vector, lanes: width, stmts }
+    Nest { parallel: order(parallel), reduced, vector, lanes: width, tile, stmts }
+}
+
+/// The axis along which a sum's elements are done together: rows that share the vectors of the other operand, or, where the vectors
+/// are summed across, neighbours that are stored together.
+fn tile(
+    stmts: &[Stmt],
+    setting: &Setting,
+    parallel: &[KAxis],
+    vector: Option<KAxis>,
+    width: usize,
+) -> Option<(KAxis, usize)> {
+    let [stmt] = stmts else { return None };
+    if setting.sums == 0 || stmt.reduce.is_none() || stmt.ordered.is_some() {
+        return None;
+    }
+    let free = parallel.iter().copied().filter(|a| Some(*a) != vector && !setting.grid.contains(a));
+    let size = |axis: &KAxis| setting.sizes[axis.0];
+    if vector.is_some_and(|axis| parallel.contains(&axis) || setting.grid.contains(&axis)) {
+        let axis = free.max_by_key(|a| (size(a), *a))?;
+        let most = setting.sums * setting.lanes / width;
+        return (size(&axis) > 1 && most > 1).then(|| (axis, most.min(size(&axis))));
+    }
+    let axis = free.into_iter().find(|a| stmt.target.stride(*a) == 1)?;
+    let most = size(&axis).min(width).max(1);
+    // A tree of pairs adds them up.
+    let most = 1 << most.ilog2();
+    (most > 1).then_some((axis, most))
 }
 
 /// Largest stride along an axis, to order loops by.

@@ -14,6 +14,7 @@ mod loops;
 mod nest;
 mod print;
 mod recurrence;
+mod rows;
 mod skeleton;
 
 use crate::forms::Forms;
@@ -31,6 +32,8 @@ pub struct Options {
     pub lanes: usize,
     /// Columns of a weight panel.
     pub width: usize,
+    /// Vectors of sums that a tile may keep in registers.
+    pub sums: usize,
     /// Storage of large weights.
     pub dtype: Dtype,
 }

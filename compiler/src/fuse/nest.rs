@@ -1,7 +1,8 @@
 //! From a list of pointwise, view and reduction items to loop nests: what is computed in place, what is stored.
 
 use super::expr::{Expr, KAxis, TensorId, View, ViewStep};
-use super::kernel::{Base, Stmt, Store, Tensor};
+use super::kernel::{Base, Reduction, Stmt, Store, Tensor};
+use super::rows::{Pending, Running};
 use braid_dsl::model::{Binary, Elem, Op, Reduce, Unary};
 
 /// One value of the list.
@@ -49,7 +50,8 @@ impl Axes {
         KAxis(self.ids.len() - 1)
     }
 
-    fn find(&self, id: braid_dsl::model::AxisId) -> KAxis {
+    /// The kernel's axis for the model's axis `id`, which is there.
+    pub fn find(&self, id: braid_dsl::model::AxisId) -> KAxis {
         KAxis(self.ids.iter().position(|i| *i == id).expect("axes of ops are interned with their values"))
     }
 
@@ -80,10 +82,23 @@ pub struct Builder<'a> {
     pub scratch: &'a mut usize,
     /// Statements so far.
     pub stmts: Vec<Stmt>,
+    /// What costs at most so much is computed again at every use.
+    pub repeatable: usize,
+    /// Sums that wait to be added onto something, by item.
+    pub pending: Vec<Pending>,
+    /// Products over rows that are there already.
+    pub running: Vec<Running>,
 }
 
 /// Cheap enough to compute again at every use.
 const REPEATABLE: usize = 2;
+
+impl<'a> Builder<'a> {
+    /// A builder for statements that are done row by row.
+    pub fn new(axes: &'a Axes, grid: &'a [KAxis], tensors: &'a mut Vec<Tensor>, scratch: &'a mut usize) -> Builder<'a> {
+        Builder { axes, grid, tensors, scratch, stmts: vec![], repeatable: REPEATABLE, pending: vec![], running: vec![] }
+    }
+}
 
 impl Builder<'_> {
     /// Statements that compute all stores of `items`.
@@ -92,7 +107,7 @@ impl Builder<'_> {
         for (at, item) in items.iter().enumerate() {
             let expr = match &item.what {
                 What::Given(expr) => expr.clone(),
-                What::Apply(op, args) => self.apply(op, args, item, items, &mut exprs),
+                What::Apply(op, args) => self.apply(at, op, args, items, &mut exprs),
             };
             let expr = match (self.is_stored(&expr, item), self.wants_store(at, &expr, items)) {
                 (false, true) => self.store(item, &expr),
@@ -106,7 +121,10 @@ impl Builder<'_> {
     /// Whether `expr` already reads what was stored for `item` (reductions and concatenations store at once).
     fn is_stored(&self, expr: &Expr, item: &Item) -> bool {
         let (Expr::Load(view, _), What::Apply(op, _)) = (expr, &item.what) else { return false };
-        let made_here = matches!(op, Op::Reduce(..) | Op::Contract(_) | Op::Concat(..));
+        let made_here = matches!(
+            op,
+            Op::Reduce(..) | Op::Contract(_) | Op::Concat(..) | Op::Binary(Binary::Add) | Op::Substitute { .. }
+        );
         made_here && self.stmts.iter().any(|s| s.target.tensor == view.tensor)
     }
 
@@ -120,20 +138,24 @@ impl Builder<'_> {
             return false;
         }
         let spread = uses.iter().any(|user| self.walked(user, items).iter().any(|a| !items[at].axes.contains(a)));
-        (uses.len() > 1 || spread) && cost > REPEATABLE
+        (uses.len() > 1 || spread) && cost > self.repeatable
     }
 
     /// The axes that computing `item` walks.
     fn walked(&self, item: &Item, items: &[Item]) -> Vec<KAxis> {
         match &item.what {
-            What::Apply(Op::Reduce(..) | Op::Contract(_), args) => {
+            What::Apply(Op::Reduce(..) | Op::Contract(_) | Op::Substitute { .. }, args) => {
                 args.iter().flat_map(|a| items[*a].axes.iter().copied()).collect()
             }
             _ => item.axes.clone(),
         }
     }
 
-    fn apply(&mut self, op: &Op, args: &[usize], item: &Item, items: &[Item], exprs: &mut [Expr]) -> Expr {
+    fn apply(&mut self, at: usize, op: &Op, args: &[usize], items: &[Item], exprs: &mut [Expr]) -> Expr {
+        let item = &items[at];
+        if let Some(expr) = self.along_rows(at, op, args, items, exprs) {
+            return expr;
+        }
         match op {
             Op::Unary(f) => Expr::Unary(*f, Box::new(exprs[args[0]].clone())),
             Op::ToFloat => Expr::ToFloat(Box::new(exprs[args[0]].clone())),
@@ -206,7 +228,7 @@ impl Builder<'_> {
             (Reduce::Sum, 2..) => Expr::Binary(Binary::Mul, Elem::Float, Box::new(expr), Box::new(Expr::number(missing as f64))),
             _ => expr,
         };
-        self.push(target.clone(), expr, (!over.is_empty()).then_some((how, over)));
+        self.push(target.clone(), expr, (!over.is_empty()).then_some(Reduction::plain(how, over)));
         self.copies(item, &target);
         Expr::Load(target, item.elem)
     }
@@ -260,7 +282,7 @@ impl Builder<'_> {
     }
 
     /// The first place where the item is wanted, or a temporary.
-    fn target(&mut self, item: &Item) -> View {
+    pub(super) fn target(&mut self, item: &Item) -> View {
         if let Some(view) = item.stores.first() {
             return view.clone();
         }
@@ -270,7 +292,7 @@ impl Builder<'_> {
         view
     }
 
-    fn temporary(&mut self, elem: Elem) -> TensorId {
+    pub(super) fn temporary(&mut self, elem: Elem) -> TensorId {
         self.tensors.push(Tensor {
             base: Base::Scratch(*self.scratch),
             operand: 0,
@@ -281,22 +303,22 @@ impl Builder<'_> {
         TensorId(self.tensors.len() - 1)
     }
 
-    fn claim(&mut self, elements: usize) {
+    pub(super) fn claim(&mut self, elements: usize) {
         *self.scratch += (elements * 4).next_multiple_of(braid_runtime::artifact::ALIGN);
     }
 
-    fn copies(&mut self, item: &Item, from: &View) {
+    pub(super) fn copies(&mut self, item: &Item, from: &View) {
         for place in item.stores.iter().skip(1) {
             self.push(place.clone(), Expr::Load(from.clone(), item.elem), None);
         }
     }
 
-    fn push(&mut self, target: View, expr: Expr, reduce: Option<(Reduce, Vec<KAxis>)>) {
+    pub(super) fn push(&mut self, target: View, expr: Expr, reduce: Option<Reduction>) {
         let mut space = expr.axes();
         space.extend(target.strides.iter().map(|(a, _)| *a));
         space.sort();
         space.dedup();
-        self.stmts.push(Stmt { target, expr, reduce, space });
+        self.stmts.push(Stmt { target, expr, reduce, ordered: None, space });
     }
 }
 

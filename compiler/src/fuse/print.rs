@@ -1,7 +1,7 @@
 //! Fused kernels as text.
 
 use super::expr::{Expr, KAxis, View};
-use super::kernel::{Base, Code, Matmul, Nest, Nests, Rows, Stmt, Tensor, Walk};
+use super::kernel::{Base, Code, Matmul, Nest, Nests, Part, Reduction, Rows, Stmt, Tensor, Walk};
 use super::{Fused, Kernel, Operand};
 use crate::forms::Reach;
 use std::fmt::Write;
@@ -96,9 +96,14 @@ fn cache(reach: &Reach) -> String {
 fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
     let names = Names { fused, kernel, tensors: &nests.tensors };
     let mut out = String::new();
-    if let Walk::Segments { grid, blocked } = &nests.walk {
+    if let Walk::Segments { grid, blocked, part } = &nests.walk {
         let vector = blocked.map_or(String::new(), |(axis, lanes)| at_once(axis, lanes));
-        let _ = writeln!(out, "  along each sequence, tasks {}{vector}", axes(grid, &nests.sizes));
+        let part = match part {
+            Part::All => String::new(),
+            Part::Chunks(rows) => format!(" in chunks of {rows} rows"),
+            Part::Rest(rows) => format!(" after its chunks of {rows} rows"),
+        };
+        let _ = writeln!(out, "  along each sequence{part}, tasks {}{vector}", axes(grid, &nests.sizes));
     }
     for nest in &nests.nests {
         let _ = writeln!(out, "  {}:", loops(nest, &nests.sizes));
@@ -121,7 +126,8 @@ fn loops(nest: &Nest, sizes: &[usize]) -> String {
         parts.push("once".to_owned());
     }
     let vector = nest.vector.map_or(String::new(), |axis| at_once(axis, nest.lanes));
-    parts.join(", ") + &vector
+    let tile = nest.tile.map_or(String::new(), |(axis, count)| at_once(axis, count));
+    parts.join(", ") + &vector + &tile
 }
 
 /// How many indices of an axis a vector takes.
@@ -137,7 +143,11 @@ fn axes(list: &[KAxis], sizes: &[usize]) -> String {
 fn statement(names: &Names, stmt: &Stmt) -> String {
     let value = names.expr(&stmt.expr);
     match &stmt.reduce {
-        Some((how, _)) => format!("{} = {} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase()),
+        Some(Reduction { how, start, below, .. }) => {
+            let start = start.as_ref().map_or(String::new(), |start| names.expr(start) + " + ");
+            let below = below.map_or(String::new(), |(axis, by)| format!("[a{} < a{}]", axis.0, by.0));
+            format!("{} = {start}{}{below} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase())
+        }
         None => format!("{} = {value}", names.view(&stmt.target)),
     }
 }

@@ -1,23 +1,51 @@
-//! Recurrences: the step's equations as nests inside a loop along the sequence, in place in the state's memory.
+//! Recurrences: the equations of a step, or of a chunk of rows, as nests inside a loop along the sequence, in place in the state's
+//! memory.
 
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::Owner;
-use super::kernel::{Base, Code, Nests, Stmt, Store, Tensor, Walk};
+use super::kernel::{Base, Code, Nests, Part, Stmt, Store, Tensor, Walk};
 use super::layout::contracted_axes;
 use super::nest::{Axes, Builder, Item, What};
 use super::{Kernel, Operand, loops};
 use crate::error::Error;
 use crate::graph::NodeId;
-use braid_dsl::model::{AxisId, Elem, Op, Recur};
+use crate::forms::Chunk;
+use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, ValueId};
 use std::collections::BTreeSet;
 
-/// The kernel of a recurrence; `members` are its node and its results.
-pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur) -> Result<Kernel, Error> {
+/// One form of a recurrence, in the terms of its equations.
+struct Form<'a> {
+    body: &'a Body,
+    next: &'a [ValueId],
+    outputs: &'a [ValueId],
+    part: Part,
+    /// The axis that counts the rows of a chunk.
+    row: Option<AxisId>,
+}
+
+/// The kernels of a recurrence: of its chunks, if it has them, and of single steps; `members` are its node and its results.
+pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur) -> Result<Vec<Kernel>, Error> {
+    let (body, next, outputs) = (&recur.body, &recur.next[..], &recur.outputs[..]);
+    let steps = |part| Form { body, next, outputs, part, row: None };
+    let Some(Ok(chunk)) = fuser.forms.chunks.get(&members[0]) else {
+        return Ok(vec![kernel(fuser, owner, members, recur, &steps(Part::All))?]);
+    };
+    let Chunk { body, next, outputs, rows, row, .. } = chunk;
+    let chunks = Form { body, next, outputs, part: Part::Chunks(*rows), row: Some(*row) };
+    let both = [chunks, steps(Part::Rest(*rows))];
+    both.iter().map(|form| kernel(fuser, owner, members, recur, form)).collect()
+}
+
+fn kernel(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, form: &Form) -> Result<Kernel, Error> {
     let node = members[0];
     let mut draft = Draft::new(owner.rows);
-    let args = fuser.forms.graph.args(node);
-    for value in &recur.body.values {
+    if let Some(Ok(chunk)) = fuser.forms.chunks.get(&node).filter(|_| form.row.is_some()) {
+        // Rows of a chunk are slowest, in temporaries too.
+        draft.axes.intern(chunk.row, chunk.rows, 0);
+        draft.axes.intern(chunk.column, chunk.rows, 0);
+    }
+    for value in &form.body.values {
         for axis in value.ty.axes.iter().chain(recur.states.iter().flat_map(|s| s.axes.iter())) {
             fuser.axis(&mut draft, *axis);
         }
@@ -26,41 +54,98 @@ pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur)
     let old = state_views(fuser, &mut draft, node, recur);
     // The memory after the update, under tensors of its own until it is known that nothing reads the old state late.
     let new: Vec<View> = old.iter().map(|view| again(&mut draft, view)).collect();
+    let items = items(fuser, &mut draft, members, form, &old, &new)?;
+    let (grid, blocked) = grid(fuser, &mut draft, recur);
+    let (grid, blocked) = if form.row.is_some() { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
+    let axes = std::mem::take(&mut draft.axes);
+    // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
+    let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
+    let mut builder = Builder::new(&axes, &single, &mut draft.tensors, &mut draft.scratch);
+    if form.row.is_some() {
+        builder.repeatable = 0;
+    }
+    let stmts = builder.run(&items);
+    let stmts = in_place(stmts, &old, &new, &axes, &mut draft);
+    let sums = if form.row.is_some() { fuser.options.sums } else { 0 };
+    let lanes = fuser.options.lanes;
+    let nests = loops::nests(stmts, &loops::Setting { sizes: &axes.sizes, grid: &grid, blocked, lanes, sums });
+    let walk = Walk::Segments { grid, blocked, part: form.part };
+    let code = Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch };
+    Ok(draft.finish(Code::Nests(code), members.to_vec()))
+}
+
+/// The body's values, and where they are wanted.
+fn items(
+    fuser: &mut Fuser,
+    draft: &mut Draft,
+    members: &[NodeId],
+    form: &Form,
+    old: &[View],
+    new: &[View],
+) -> Result<Vec<Item>, Error> {
+    let args = fuser.forms.graph.args(members[0]);
+    let row = form.row.map(|row| fuser.axis(draft, row));
     let mut items = Vec::new();
-    for value in &recur.body.values {
+    for value in &form.body.values {
         let what = match &value.op {
-            Op::Capture(n) => What::Given(fuser.outside(&mut draft, args[*n], false)?),
+            Op::Capture(n) => What::Given(capture(fuser, draft, args[*n], row)?),
             Op::State(n) => What::Given(Expr::Load(old[*n].clone(), value.ty.elem)),
             Op::Const(number) => What::Given(Expr::Const(number.to_bits(), value.ty.elem)),
-            Op::Index(axis) => What::Given(Expr::Index(fuser.axis(&mut draft, *axis))),
+            Op::Index(axis) => What::Given(Expr::Index(fuser.axis(draft, *axis))),
             Op::Position(_) => What::Given(Expr::Position),
             op => What::Apply(op.clone(), value.args.iter().map(|a| a.0 as usize).collect()),
         };
-        let axes = fuser.anchors.layouts.sorted(&value.ty).into_iter().map(|a| fuser.axis(&mut draft, a)).collect();
+        let axes = fuser.anchors.layouts.sorted(&value.ty).into_iter().map(|a| fuser.axis(draft, a)).collect();
         items.push(Item { what, axes, elem: value.ty.elem, stores: vec![] });
     }
     for result in &members[1..] {
         let Op::Result(n) = fuser.forms.graph.node(*result).op else { continue };
-        let place = fuser.write(&mut draft, *result);
-        items[recur.outputs[n].0 as usize].stores.push(place);
+        let place = fuser.write(draft, *result);
+        items[form.outputs[n].0 as usize].stores.push(rowwise(draft, place, row));
     }
-    for (n, value) in recur.next.iter().enumerate() {
-        if recur.body.values[value.0 as usize].op != Op::State(n) {
+    for (n, value) in form.next.iter().enumerate() {
+        if form.body.values[value.0 as usize].op != Op::State(n) {
             // The state's own memory first: later statements of the step then read it there.
             items[value.0 as usize].stores.insert(0, new[n].clone());
         }
     }
-    let (grid, blocked) = grid(fuser, &mut draft, recur);
-    let axes = std::mem::take(&mut draft.axes);
-    // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
-    let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
-    let builder = Builder { axes: &axes, grid: &single, tensors: &mut draft.tensors, scratch: &mut draft.scratch, stmts: vec![] };
-    let stmts = builder.run(&items);
-    let stmts = in_place(stmts, &old, &new, &axes, &mut draft);
-    let nests = loops::nests(stmts, &axes.sizes, &grid, blocked, fuser.options.lanes);
-    let walk = Walk::Segments { grid, blocked };
-    let code = Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch };
-    Ok(draft.finish(Code::Nests(code), members.to_vec()))
+    Ok(items)
+}
+
+/// A captured value at the row at hand, or at all rows of a chunk.
+fn capture(fuser: &mut Fuser, draft: &mut Draft, node: NodeId, row: Option<KAxis>) -> Result<Expr, Error> {
+    let expr = fuser.outside(draft, node, false)?;
+    Ok(match (expr, row) {
+        (Expr::Load(view, elem), _) => Expr::Load(rowwise(draft, view, row), elem),
+        (Expr::Position, Some(row)) => {
+            Expr::Binary(Binary::Add, Elem::Int, Box::new(Expr::Position), Box::new(Expr::Index(row)))
+        }
+        (expr, _) => expr,
+    })
+}
+
+/// A view of one row as one of all rows of a chunk.
+fn rowwise(draft: &Draft, mut view: View, row: Option<KAxis>) -> View {
+    let step = draft.tensors[view.tensor.0].row;
+    if let (Some(row), 1..) = (row, step) {
+        view.strides.push((row, step));
+        view.strides.sort();
+    }
+    view
+}
+
+/// Fewest tasks for a sequence that are worth repeating what blocks of a state have in common.
+const FEW: usize = 4;
+
+/// The grid of chunks: all of a state is one task, unless there are few.
+fn wide(mut grid: Vec<KAxis>, blocked: Option<(KAxis, usize)>, sizes: &[usize]) -> (Vec<KAxis>, Option<(KAxis, usize)>) {
+    let Some((cut, _)) = blocked else { return (grid, None) };
+    let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
+    if others < FEW {
+        return (grid, blocked);
+    }
+    grid.retain(|axis| *axis != cut);
+    (grid, None)
 }
 
 fn state_views(fuser: &Fuser, draft: &mut Draft, node: NodeId, recur: &Recur) -> Vec<View> {
@@ -122,7 +207,9 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
         let Some(write) = stmts.iter().position(|s| s.target.tensor == new.tensor) else { continue };
         let reads = |s: &Stmt| s.expr.views().into_iter().any(|v| v.tensor == old.tensor);
         let elsewhere = |s: &Stmt| s.expr.views().into_iter().any(|v| v.tensor == old.tensor && v != old);
-        let stale = stmts[write + 1..].iter().any(reads) || elsewhere(&stmts[write]) || stmts[write].reduce.is_some();
+        // A sum may start with the old element, but not go through old ones.
+        let sums = stmts[write].reduce.is_some() && reads(&stmts[write]);
+        let stale = stmts[write + 1..].iter().any(reads) || elsewhere(&stmts[write]) || sums;
         if !stale {
             stmts = stmts.into_iter().map(|s| renamed(s, new.tensor, old.tensor)).collect();
             continue;
@@ -131,7 +218,7 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
         draft.tensors[new.tensor.0].base = Base::Scratch(draft.scratch);
         draft.scratch += (elements * 4).next_multiple_of(braid_runtime::artifact::ALIGN);
         let space = old.strides.iter().map(|(a, _)| *a).collect();
-        late.push(Stmt { target: old.clone(), expr: Expr::Load(new.clone(), Elem::Float), reduce: None, space });
+        late.push(Stmt { target: old.clone(), expr: Expr::Load(new.clone(), Elem::Float), reduce: None, ordered: None, space });
     }
     stmts.extend(late);
     stmts
@@ -145,5 +232,8 @@ fn renamed(mut stmt: Stmt, from: TensorId, to: TensorId) -> Stmt {
     };
     rename(&mut stmt.target);
     stmt.expr.views_mut(&mut |view| rename(view));
+    if let Some(start) = stmt.reduce.as_mut().and_then(|reduction| reduction.start.as_mut()) {
+        start.views_mut(&mut |view| rename(view));
+    }
     stmt
 }

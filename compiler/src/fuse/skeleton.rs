@@ -9,24 +9,25 @@ use super::layout::renamed_param;
 use super::{Kernel, Operand, PackedParam};
 use crate::error::Error;
 use crate::graph::NodeId;
-use braid_dsl::model::{Attend, AxisId, Elem, Op, Recur};
+use braid_dsl::model::{Attend, AxisId, Elem, Op};
 use braid_runtime::artifact::{Dtype, Layout};
 
 impl Fuser<'_> {
-    /// The kernel of a skeleton and its epilogue.
-    pub(super) fn skeleton(&mut self, owner: Owner, members: &[NodeId]) -> Result<Kernel, Error> {
+    /// The kernels of a skeleton and its epilogue.
+    pub(super) fn skeleton(&mut self, owner: Owner, members: &[NodeId]) -> Result<Vec<Kernel>, Error> {
         let first = members[0];
         if let Some(product) = self.anchors.products.get(&first).cloned() {
-            return self.matmul(owner, members, &product);
+            return Ok(vec![self.matmul(owner, members, &product)?]);
         }
-        match self.forms.graph.node(first).op.clone() {
+        let one = match self.forms.graph.node(first).op.clone() {
             Op::Conv(width) => self.along(owner, members, Some(width)),
             Op::Shift(_) => self.along(owner, members, None),
             Op::Top { axis, into } => self.top(owner, first, axis, into),
             Op::Attend(attend) => self.attention(owner, first, &attend),
-            Op::Recur(recur) => self.recurrence(owner, members, &recur),
+            Op::Recur(recur) => return super::recurrence::build(self, owner, members, &recur),
             op => Err(Error::limit(format!("`{op:?}` has no skeleton"))),
-        }
+        };
+        Ok(vec![one?])
     }
 
     fn matmul(&mut self, owner: Owner, members: &[NodeId], product: &Product) -> Result<Kernel, Error> {
@@ -210,10 +211,6 @@ impl Fuser<'_> {
         let views = AttentionViews { query, keys, values, out, captures };
         let code = Attention { groups, per, key, value, reach, attend, views, tensors, caches };
         Ok(draft.finish(Code::Attention(code), vec![node]))
-    }
-
-    fn recurrence(&mut self, owner: Owner, members: &[NodeId], recur: &Recur) -> Result<Kernel, Error> {
-        super::recurrence::build(self, owner, members, recur)
     }
 }
 

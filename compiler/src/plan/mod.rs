@@ -7,7 +7,7 @@ mod memory;
 mod print;
 mod verify;
 
-use crate::fuse::kernel::{Code, Rows, Walk};
+use crate::fuse::kernel::{Code, Part, Rows, Walk};
 use crate::fuse::{Fused, Kernel};
 use memory::Memory;
 
@@ -41,6 +41,8 @@ pub struct Tasks {
     pub factor: usize,
     /// Rough work of one task, in additions; calls with little work stay on one thread.
     pub cost: usize,
+    /// Calls of fewer rows have no task.
+    pub least: usize,
 }
 
 /// Rows of a matrix product that one task does.
@@ -124,6 +126,7 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
     match code {
         Code::Nests(nests) => match nests.walk {
             Walk::Rows(_) => "rows",
+            Walk::Segments { part: Part::Chunks(_), .. } => "chunks",
             Walk::Segments { .. } => "recurrence",
         },
         Code::Matmul(product) if product.chosen.is_some() => "chosen_matmul",
@@ -145,19 +148,20 @@ fn per(rows: Rows) -> Per {
 }
 
 fn tasks(kernel: &Kernel, stores_keys: bool, lanes: usize) -> Tasks {
-    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1 };
+    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: 0 };
     match &kernel.code {
         Code::Nests(nests) => {
             let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
             match &nests.walk {
                 Walk::Rows(_) => Tasks { cost, ..rows },
-                Walk::Segments { grid, blocked } => {
+                Walk::Segments { grid, blocked, part } => {
                     let blocks = |axis| match blocked {
                         Some((cut, width)) if *cut == axis => nests.sizes[axis.0].div_ceil(*width),
                         _ => nests.sizes[axis.0],
                     };
                     let factor = grid.iter().map(|a| blocks(*a)).product();
-                    Tasks { per: Per::Segment, factor, cost: cost / factor + 1, ..rows }
+                    let least = if let Part::Chunks(rows) = part { *rows } else { 0 };
+                    Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }
                 }
             }
         }

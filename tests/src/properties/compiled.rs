@@ -2,6 +2,7 @@
 
 use crate::build::{self, Built};
 use crate::reference::Reference;
+use braid_compiler::forms::Chunks;
 use braid_compiler::graph::Graph;
 use braid_runtime::Artifact;
 use braid_runtime::artifact::{Dtype, Manifest};
@@ -28,10 +29,15 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles a spec for the CPU at hand and writes a checkpoint of made-up numbers for it.
     pub fn new(spec: &str) -> Compiled {
+        Compiled::in_chunks(spec, Chunks::Auto)
+    }
+
+    /// As [`Compiled::new`], with recurrences walked as `chunks` says.
+    pub fn in_chunks(spec: &str, chunks: Chunks) -> Compiled {
         let model = build::model(spec);
         let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
         let map = format!("params:\n{}", entries.collect::<String>());
-        let Built { artifact, folder } = build::build(spec, &map, "cpu", Dtype::F32);
+        let Built { artifact, folder } = build::build_in_chunks(spec, &map, "cpu", Dtype::F32, chunks);
         let numbers = numbers(&artifact.manifest);
         let file = folder.path().join("model.safetensors");
         checkpoint(&file, &artifact.manifest, &numbers);

@@ -1,7 +1,7 @@
 //! Random recurrences of the classes that have a chunk form: however many rows are done at once, the numbers are the same.
 
-use super::compiled::made_up;
-use super::{holds, tokens};
+use super::compiled::{Compiled, agree, made_up};
+use super::{cuts, fed_in_parts, holds, tokens};
 use crate::build;
 use crate::reference::Reference;
 use braid_compiler::forms::{self, Chunks};
@@ -112,5 +112,18 @@ fn chunks_equal_steps_in_the_evaluator() {
             prop_assert!(far < 1e-9, "chunks of {rows} are {far:e} off");
         }
         Ok(())
+    });
+}
+
+/// The kernels: whole sequences and odd parts of them, for several sizes of chunks.
+#[test]
+fn chunks_run_as_they_are_derived() {
+    let sizes = prop::sample::select(vec![2usize, 5, 16, 32]);
+    holds(16, (recurrence(), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
+        let compiled = Compiled::in_chunks(&recurrence.text(), Chunks::Rows(rows));
+        let ids = tokens(length, compiled.vocab(), length);
+        let wanted = compiled.evaluated(&ids);
+        agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
+        agree("its parts", &fed_in_parts(&compiled, &ids, &cuts), &wanted, 1e-4)
     });
 }

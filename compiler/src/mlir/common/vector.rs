@@ -80,6 +80,30 @@ impl<'c> Emitter<'c> {
         v
     }
 
+    /// The sum of each vector's lanes, side by side. As many vectors as a power of two that is at most their lanes.
+    pub fn reduce_add_each(&self, vectors: &[Val<'c>]) -> Val<'c> {
+        let lanes = vectors[0].lanes() as i64;
+        let mut level: Vec<Val<'c>> = vectors.to_vec();
+        let mut run = 1;
+        while level.len() > 1 {
+            // Halves of each run of lanes are added while two vectors become one.
+            let part = |offset: i64| -> Vec<i64> {
+                let starts = (0..lanes).step_by(2 * run as usize);
+                starts.flat_map(|at| [at + offset, lanes + at + offset]).flat_map(|at| at..at + run).collect()
+            };
+            let (low, high) = (part(0), part(run));
+            let join = |pair: &[Val<'c>]| self.add(self.shuffle(pair[0], pair[1], &low), self.shuffle(pair[0], pair[1], &high));
+            level = level.chunks(2).map(join).collect();
+            run *= 2;
+        }
+        let mut sums = level[0];
+        while sums.lanes() > vectors.len() {
+            let half = sums.lanes() / 2;
+            sums = self.add(self.slice(sums, 0, half), self.slice(sums, half, half));
+        }
+        sums
+    }
+
     /// The sum of all lanes.
     pub fn reduce_add(&self, v: Val<'c>) -> Val<'c> {
         self.fold_lanes(v, |a, b| self.add(a, b))

@@ -5,8 +5,8 @@ use crate::mlir::common::{Cmp, Emitter, Field, Linkage, Ty, Val};
 use crate::plan::{Plan, Step};
 use braid_runtime::artifact::Call;
 
-/// Words of one row of the table: function, first operand word, what is counted, times, by, factor, cost.
-const ROW: usize = 7;
+/// Words of one row of the table: function, first operand word, what is counted, times, by, factor, cost, least rows.
+const ROW: usize = 8;
 /// Calls with less work than this many additions stay on the calling thread.
 const WORTH_THREADS: usize = 24 * 1024;
 
@@ -30,7 +30,7 @@ fn table(e: &Emitter, name: &str, steps: &[Step]) {
     let mut words: Vec<i64> = Vec::new();
     for step in steps {
         let tasks = step.tasks;
-        let row = [step.function, words.len(), tasks.per as usize, tasks.times, tasks.by, tasks.factor, tasks.cost];
+        let row = [step.function, words.len(), tasks.per as usize, tasks.times, tasks.by, tasks.factor, tasks.cost, tasks.least];
         rows.extend(row.map(|n| n as i64));
         words.extend(&step.words);
     }
@@ -66,7 +66,7 @@ fn walk(e: &Emitter) {
 
 fn one<'c>(e: &Emitter<'c>, call: Val<'c>, row: Val<'c>, words: Val<'c>) {
     let word = |n: usize| e.load(e.offset_by(row, 8 * n), Ty::I64);
-    let [function, first, per, times, by, factor, cost] = std::array::from_fn(word);
+    let [function, first, per, times, by, factor, cost, least] = std::array::from_fn(word);
     let kernel = e.load(e.offset(e.address_of("kernels"), e.mul(function, e.i64(8))), Ty::PTR);
     let operands = e.offset(words, e.mul(first, e.i64(8)));
     let is = |n: i64| e.cmp(Cmp::Eq, per, e.i64(n));
@@ -75,6 +75,7 @@ fn one<'c>(e: &Emitter<'c>, call: Val<'c>, row: Val<'c>, words: Val<'c>) {
     let counted = e.select(is(1), e.call_field(call, Field::Rows), wanted);
     let scaled = e.mul(counted, times);
     let tasks = e.mul(factor, e.div(e.sub(e.add(scaled, by), e.i64(1)), by));
+    let tasks = e.select(e.cmp(Cmp::Ge, e.call_field(call, Field::Rows), least), tasks, e.i64(0));
     let place = e.offset_by(call, std::mem::offset_of!(Call, parallel));
     let (parallel, address) = (e.load(place, Ty::PTR), e.load(place, Ty::I64));
     let much = e.cmp(Cmp::Ge, e.mul(tasks, cost), e.i64(WORTH_THREADS));

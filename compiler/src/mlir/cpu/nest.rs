@@ -3,8 +3,8 @@
 use super::address::{Setting, Site, for_each};
 use super::expr::{store, value};
 use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::{Nest, Nests, Rows, Stmt, Walk};
-use crate::mlir::common::{Elem, Emitter, KernelArgs, Ty, Val};
+use crate::fuse::kernel::{Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::mlir::common::{Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
 use braid_dsl::model::Reduce;
 
 /// Emits the kernel.
@@ -18,8 +18,8 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                 }
                 all(&mut site, code);
             }),
-            Walk::Segments { grid, blocked } => {
-                for_each(e, args.begin, args.end, e.i64(1), |task| segment(&mut site, code, grid, *blocked, task, args));
+            Walk::Segments { .. } => {
+                for_each(e, args.begin, args.end, e.i64(1), |task| segment(&mut site, code, task, args));
             }
         }
     });
@@ -31,15 +31,9 @@ fn all(site: &mut Site, code: &Nests) {
     }
 }
 
-/// One sequence, one place of the grid: step by step.
-fn segment<'c>(
-    site: &mut Site<'_, 'c>,
-    code: &Nests,
-    grid: &[KAxis],
-    blocked: Option<(KAxis, usize)>,
-    task: Val<'c>,
-    args: KernelArgs<'c>,
-) {
+/// One sequence, one place of the grid: step by step, or chunk by chunk.
+fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
+    let Walk::Segments { grid, blocked, part } = &code.walk else { return };
     let e = site.e;
     let mut rest = task;
     for axis in grid.iter().rev() {
@@ -49,25 +43,33 @@ fn segment<'c>(
         rest = e.div(rest, count);
         site.index.insert(*axis, e.mul(place, e.i64(width)));
     }
-    if let Some((axis, width)) = blocked {
+    let block_mask = blocked.and_then(|(axis, width)| {
         let size = code.sizes[axis.0];
         let left = e.sub(e.i64(size), site.index[&axis]);
-        site.mask = (!size.is_multiple_of(width)).then(|| e.mask(width, left));
-    }
-    let block_mask = site.mask;
+        (!size.is_multiple_of(width)).then(|| e.mask(width, left))
+    });
     let own = e.segment(args.call, rest);
     site.set_slot(own.slot);
-    let first = own.row;
-    let end = e.add(first, own.rows);
-    for_each(e, first, end, e.i64(1), |row| {
+    let (first, end, step) = rows(e, *part, own);
+    for_each(e, first, end, e.i64(step), |row| {
         site.set_row(row, false);
-        site.mask = block_mask;
         for nest in &code.nests {
             let in_block = blocked.is_some() && nest.vector == blocked.map(|(axis, _)| axis);
             site.mask = if in_block { block_mask } else { None };
             Loops { code, nest }.run(site);
         }
     });
+}
+
+/// First row, past the last, and rows at a time.
+fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>, usize) {
+    let end = e.add(own.row, own.rows);
+    let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
+    match part {
+        Part::All => (own.row, end, 1),
+        Part::Chunks(rows) => (own.row, whole(rows), rows),
+        Part::Rest(rows) => (whole(rows), end, 1),
+    }
 }
 
 struct Loops<'n> {
@@ -79,20 +81,35 @@ impl Loops<'_> {
     fn run(&self, site: &mut Site) {
         site.vector = self.nest.vector;
         site.lanes = self.nest.lanes;
-        self.parallel(site, &self.nest.parallel);
+        self.parallel(site, &self.nest.parallel, 1);
         site.vector = None;
         site.lanes = 1;
         site.mask = None;
     }
 
-    fn parallel(&self, site: &mut Site, axes: &[KAxis]) {
-        let Some((axis, inner)) = axes.split_first() else { return self.reduced(site) };
+    /// The parallel loops; `rows`: how many indices of the tile's axis are done at once.
+    fn parallel(&self, site: &mut Site, axes: &[KAxis], rows: usize) {
+        let Some((axis, inner)) = axes.split_first() else { return self.reduced(site, rows) };
         let e = site.e;
+        let size = self.code.sizes[axis.0];
+        if let Some((_, count)) = self.nest.tile.filter(|(tiled, _)| tiled == axis) {
+            let whole = size / count * count;
+            // What is left is one smaller tile, or single rows where a tree of pairs adds up.
+            let left = if self.across() { 1 } else { size - whole };
+            for (from, to, rows) in [(0, whole, count), (whole, size, left)] {
+                if from < to {
+                    for_each(e, e.i64(from), e.i64(to), e.i64(rows), |at| {
+                        site.index.insert(*axis, at);
+                        self.parallel(site, inner, rows);
+                    });
+                }
+            }
+            return;
+        }
         if site.vector != Some(*axis) {
-            let size = e.i64(self.code.sizes[axis.0]);
-            for_each(e, e.i64(0), size, e.i64(1), |at| {
+            for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
                 site.index.insert(*axis, at);
-                self.parallel(site, inner);
+                self.parallel(site, inner, rows);
             });
             return;
         }
@@ -101,13 +118,13 @@ impl Loops<'_> {
             for_each(e, e.i64(0), e.i64(full), e.i64(site.lanes), |at| {
                 site.index.insert(*axis, at);
                 site.mask = None;
-                self.parallel(site, inner);
+                self.parallel(site, inner, rows);
             });
         }
         if left > 0 {
             site.index.insert(*axis, e.i64(full));
             site.mask = Some(e.mask(site.lanes, e.i64(left)));
-            self.parallel(site, inner);
+            self.parallel(site, inner, rows);
             site.mask = None;
         }
     }
@@ -118,35 +135,101 @@ impl Loops<'_> {
         (size / self.nest.lanes * self.nest.lanes, size % self.nest.lanes)
     }
 
-    /// The reduced loops, or the statements alone.
-    fn reduced(&self, site: &mut Site) {
-        let totals: Vec<&Stmt> = self.nest.stmts.iter().filter(|s| s.reduce.is_some()).collect();
-        let start: Vec<Val> = totals.iter().map(|s| self.identity(site, s)).collect();
-        let mask = site.mask;
-        let ends = self.accumulate(site, &self.nest.reduced, start);
-        site.mask = mask;
-        site.fresh.clear();
-        let across = self.nest.vector.is_some_and(|v| self.nest.reduced.contains(&v));
-        for (stmt, total) in totals.iter().zip(ends) {
-            let Some((how, _)) = &stmt.reduce else { continue };
-            let total = if across { across_lanes(site.e, *how, total) } else { total };
-            let vector = site.vector;
-            if across {
-                site.vector = None;
-            }
-            store(site, &stmt.target, total);
-            site.vector = vector;
+    /// Whether vectors run along what is summed.
+    fn across(&self) -> bool {
+        self.nest.vector.is_some_and(|v| self.nest.reduced.contains(&v))
+    }
+
+    /// The statements with a total.
+    fn totals(&self) -> Vec<(&Stmt, &Reduction)> {
+        self.nest.stmts.iter().filter_map(|s| Some((s, s.reduce.as_ref()?))).collect()
+    }
+
+    /// Goes to one row of a tile.
+    fn at_row<'c>(&self, site: &mut Site<'_, 'c>, first: Option<Val<'c>>, row: usize) {
+        if let (Some((axis, _)), Some(first)) = (self.nest.tile, first) {
+            let e = site.e;
+            site.index.insert(axis, e.add(first, e.i64(row)));
         }
     }
 
-    fn accumulate<'c>(&self, site: &mut Site<'_, 'c>, axes: &[KAxis], totals: Vec<Val<'c>>) -> Vec<Val<'c>> {
-        let Some((axis, inner)) = axes.split_first() else { return self.statements(site, totals) };
+    /// The reduced loops, or the statements alone.
+    fn reduced<'c>(&self, site: &mut Site<'_, 'c>, rows: usize) {
+        let totals = self.totals();
+        let first = self.nest.tile.and_then(|(axis, _)| site.index.get(&axis).copied());
+        let mut starts: Vec<Val<'c>> = vec![];
+        for row in 0..rows {
+            self.at_row(site, first, row);
+            for (stmt, reduction) in &totals {
+                starts.push(match &reduction.start {
+                    Some(start) if !self.across() => {
+                        let start = value(site, start);
+                        site.e.splat(start, if self.nest.vector.is_some() { self.nest.lanes } else { 1 })
+                    }
+                    _ => self.identity(site, stmt),
+                });
+            }
+        }
+        let mask = site.mask;
+        let ends = self.accumulate(site, &self.nest.reduced, starts, (first, rows));
+        site.mask = mask;
+        site.fresh.clear();
+        if self.across() {
+            return self.store_across(site, &totals, &ends, (first, rows));
+        }
+        for row in 0..rows {
+            self.at_row(site, first, row);
+            for ((stmt, _), total) in totals.iter().zip(&ends[row * totals.len()..]) {
+                store(site, &stmt.target, *total);
+            }
+        }
+    }
+
+    /// Totals that are spread over the lanes: one by one, or those of a tile side by side.
+    fn store_across<'c>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        totals: &[(&Stmt, &Reduction)],
+        ends: &[Val<'c>],
+        (first, rows): (Option<Val<'c>>, usize),
+    ) {
+        let (e, vector, lanes, mask) = (site.e, site.vector, site.lanes, site.mask);
+        self.at_row(site, first, 0);
+        site.mask = None;
+        let tiled = self.nest.tile.filter(|_| rows > 1);
+        (site.vector, site.lanes) = (tiled.map(|(axis, _)| axis), rows);
+        for (at, (stmt, reduction)) in totals.iter().enumerate() {
+            let total = match rows {
+                1 => across_lanes(e, reduction.how, ends[at]),
+                _ => e.reduce_add_each(ends),
+            };
+            let total = match &reduction.start {
+                Some(start) => e.add(value(site, start), total),
+                None => total,
+            };
+            store(site, &stmt.target, total);
+        }
+        (site.vector, site.lanes, site.mask) = (vector, lanes, mask);
+    }
+
+    fn accumulate<'c>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        axes: &[KAxis],
+        totals: Vec<Val<'c>>,
+        tile: (Option<Val<'c>>, usize),
+    ) -> Vec<Val<'c>> {
+        let Some((axis, inner)) = axes.split_first() else { return self.statements(site, totals, tile) };
         let e = site.e;
         if site.vector != Some(*axis) {
-            let size = e.i64(self.code.sizes[axis.0]);
-            return e.for_loop(e.i64(0), size, e.i64(1), &totals, |at, totals| {
+            let below = self.totals().iter().find_map(|(_, reduction)| reduction.below.filter(|(own, _)| own == axis));
+            let end = match below {
+                Some((_, by)) => site.index[&by],
+                None => e.i64(self.code.sizes[axis.0]),
+            };
+            return e.for_loop(e.i64(0), end, e.i64(1), &totals, |at, totals| {
                 site.index.insert(*axis, at);
-                self.accumulate(site, inner, totals.to_vec())
+                self.accumulate(site, inner, totals.to_vec(), tile)
             });
         }
         let (full, left) = self.blocks(*axis);
@@ -155,38 +238,45 @@ impl Loops<'_> {
             totals = e.for_loop(e.i64(0), e.i64(full), e.i64(site.lanes), &totals, |at, totals| {
                 site.index.insert(*axis, at);
                 site.mask = None;
-                self.accumulate(site, inner, totals.to_vec())
+                self.accumulate(site, inner, totals.to_vec(), tile)
             });
         }
         if left > 0 {
             site.index.insert(*axis, e.i64(full));
             site.mask = Some(e.mask(site.lanes, e.i64(left)));
-            totals = self.accumulate(site, inner, totals);
+            totals = self.accumulate(site, inner, totals, tile);
             site.mask = None;
         }
         totals
     }
 
-    fn statements<'c>(&self, site: &mut Site<'_, 'c>, mut totals: Vec<Val<'c>>) -> Vec<Val<'c>> {
+    fn statements<'c>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        mut totals: Vec<Val<'c>>,
+        (first, rows): (Option<Val<'c>>, usize),
+    ) -> Vec<Val<'c>> {
         let e = site.e;
-        site.fresh.clear();
         let mut at = 0;
-        for stmt in &self.nest.stmts {
-            let made = value(site, &stmt.expr);
-            let Some((how, _)) = &stmt.reduce else {
-                store(site, &stmt.target, made);
-                site.fresh.retain(|(v, _)| v.tensor != stmt.target.tensor);
-                site.fresh.push((stmt.target.clone(), made));
-                continue;
-            };
-            let made = e.splat(made, totals[at].lanes());
-            let across = self.nest.vector.is_some_and(|v| self.nest.reduced.contains(&v));
-            let made = match site.mask {
-                Some(mask) if across => e.select(mask, made, self.identity(site, stmt)),
-                _ => made,
-            };
-            totals[at] = combine(e, *how, totals[at], made);
-            at += 1;
+        for row in 0..rows {
+            self.at_row(site, first, row);
+            site.fresh.clear();
+            for stmt in &self.nest.stmts {
+                let made = value(site, &stmt.expr);
+                let Some(reduction) = &stmt.reduce else {
+                    store(site, &stmt.target, made);
+                    site.fresh.retain(|(v, _)| v.tensor != stmt.target.tensor);
+                    site.fresh.push((stmt.target.clone(), made));
+                    continue;
+                };
+                let made = e.splat(made, totals[at].lanes());
+                let made = match site.mask {
+                    Some(mask) if self.across() => e.select(mask, made, self.identity(site, stmt)),
+                    _ => made,
+                };
+                totals[at] = combine(e, reduction.how, totals[at], made);
+                at += 1;
+            }
         }
         site.fresh.clear();
         totals
@@ -195,7 +285,7 @@ impl Loops<'_> {
     /// What a total starts with; a vector wherever the nest has one.
     fn identity<'c>(&self, site: &Site<'_, 'c>, stmt: &Stmt) -> Val<'c> {
         let is_float = stmt.expr.elem() == braid_dsl::model::Elem::Float;
-        let how = stmt.reduce.as_ref().map_or(Reduce::Sum, |(how, _)| *how);
+        let how = stmt.reduce.as_ref().map_or(Reduce::Sum, |reduction| reduction.how);
         let float = match how {
             Reduce::Sum => 0.0,
             Reduce::Max => f64::NEG_INFINITY,
