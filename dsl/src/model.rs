@@ -219,6 +219,17 @@ pub enum Op {
         /// Which rows are multiplied.
         over: Rows,
     },
+    /// `sum[over] x[row] y[column] f[column + 1] … f[row]`; 0 where the column is ahead of the row. Operands `x`, `y`, `f`, all over `row`.
+    Scores {
+        /// The axis of the rows.
+        row: AxisId,
+        /// The axis that stands for the rows of `y`.
+        column: AxisId,
+        /// Axes that are summed over; `f` varies along them.
+        over: Vec<AxisId>,
+        /// The row's own factor and the row's own `y` are left out.
+        strict: bool,
+    },
     /// The rows of `P = B + M P`, one after the other: operands `M` (over `row` and `column`, read below the diagonal only) and `B`.
     Substitute {
         /// The axis of the rows.
@@ -237,6 +248,8 @@ pub enum Rows {
     Upto,
     /// From the first to the row before.
     Before,
+    /// From the row after to the last.
+    After,
     /// From the row after that of the given axis to the row itself; 0 where that axis is ahead of the row.
     Between(AxisId),
     /// From the row after that of the given axis to the row before; 0 where that axis is not behind the row.

@@ -88,8 +88,10 @@ pub struct Stmt {
     pub expr: Expr,
     /// How, and over which axes, it is reduced.
     pub reduce: Option<Reduction>,
-    /// The axis along which its elements need those before: it is walked outermost, in order.
-    pub ordered: Option<KAxis>,
+    /// The axis along which its elements need those before (behind, if falling): it is walked outermost, in order.
+    pub ordered: Option<Order>,
+    /// An axis that is walked only below the index along another.
+    pub below: Option<Below>,
     /// All axes that are walked, sorted.
     pub space: Vec<KAxis>,
 }
@@ -103,14 +105,32 @@ pub struct Reduction {
     pub over: Vec<KAxis>,
     /// What a sum starts with, over the target's axes; none: 0.
     pub start: Option<Expr>,
-    /// The first axis is reduced below the index along the second only.
-    pub below: Option<(KAxis, KAxis)>,
+}
+
+/// An axis that is walked in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Order {
+    /// Which.
+    pub axis: KAxis,
+    /// From the last index to the first.
+    pub falling: bool,
+}
+
+/// Indices along `axis` that are less than the one along `by`, or equal if `inclusive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Below {
+    /// What is walked.
+    pub axis: KAxis,
+    /// By what it is bounded.
+    pub by: KAxis,
+    /// See the type.
+    pub inclusive: bool,
 }
 
 impl Reduction {
     /// Over whole axes, from nothing.
     pub fn plain(how: Reduce, over: Vec<KAxis>) -> Reduction {
-        Reduction { how, over, start: None, below: None }
+        Reduction { how, over, start: None }
     }
 }
 

@@ -29,7 +29,8 @@ impl<'a> Setting<'a> {
 pub fn nests(stmts: Vec<Stmt>, setting: &Setting) -> Vec<Nest> {
     let mut groups: Vec<Vec<Stmt>> = Vec::new();
     for stmt in stmts {
-        let alone = |stmt: &Stmt| stmt.ordered.is_some() || (setting.sums > 0 && stmt.reduce.is_some());
+        // Tiles are of one sum each.
+        let alone = |stmt: &Stmt| setting.sums > 0 && stmt.reduce.is_some() && stmt.ordered.is_none();
         match groups.last_mut() {
             Some(group) if !alone(&stmt) && !group.iter().any(alone) && joins(group, &stmt) => group.push(stmt),
             _ => groups.push(vec![stmt]),
@@ -48,7 +49,8 @@ fn joins(group: &[Stmt], stmt: &Stmt) -> bool {
         let (a, b) = (reduced(s), reduced(stmt));
         a.is_empty() || b.is_empty() || a == b
     });
-    group[0].space == stmt.space && same_reduction && group.iter().all(|earlier| keeps_order(earlier, stmt))
+    let same_walk = group[0].space == stmt.space && group[0].ordered == stmt.ordered && group[0].below == stmt.below;
+    same_walk && same_reduction && group.iter().all(|earlier| keeps_order(earlier, stmt))
 }
 
 /// Element-wise interleaving of two statements changes nothing: what they share, they share at the same element, and no total
@@ -77,8 +79,8 @@ fn nest(stmts: Vec<Stmt>, setting: &Setting) -> Nest {
     reduced_axes.dedup();
     let in_block = blocked.is_some_and(|(axis, _)| stmts[0].space.contains(&axis));
     let looped: Vec<KAxis> = stmts[0].space.iter().copied().filter(|a| !grid.contains(a)).collect();
-    let ordered = stmts[0].ordered;
-    let below = stmts[0].reduce.as_ref().and_then(|reduction| reduction.below).map(|(axis, _)| axis);
+    let ordered = stmts[0].ordered.map(|order| order.axis);
+    let below = stmts[0].below.map(|below| below.axis);
     let vector = match blocked {
         Some((axis, _)) if in_block => Some(axis),
         _ => {
@@ -114,13 +116,7 @@ fn nest(stmts: Vec<Stmt>, setting: &Setting) -> Nest {
 
 /// The axis along which a sum's elements are done together: rows that share the vectors of the other operand, or, where the vectors
 /// are summed across, neighbours that are stored together.
-fn tile(
-    stmts: &[Stmt],
-    setting: &Setting,
-    parallel: &[KAxis],
-    vector: Option<KAxis>,
-    width: usize,
-) -> Option<(KAxis, usize)> {
+fn tile(stmts: &[Stmt], setting: &Setting, parallel: &[KAxis], vector: Option<KAxis>, width: usize) -> Option<(KAxis, usize)> {
     let [stmt] = stmts else { return None };
     if setting.sums == 0 || stmt.reduce.is_none() || stmt.ordered.is_some() {
         return None;

@@ -121,10 +121,8 @@ impl Builder<'_> {
     /// Whether `expr` already reads what was stored for `item` (reductions and concatenations store at once).
     fn is_stored(&self, expr: &Expr, item: &Item) -> bool {
         let (Expr::Load(view, _), What::Apply(op, _)) = (expr, &item.what) else { return false };
-        let made_here = matches!(
-            op,
-            Op::Reduce(..) | Op::Contract(_) | Op::Concat(..) | Op::Binary(Binary::Add) | Op::Substitute { .. }
-        );
+        let made_here =
+            matches!(op, Op::Reduce(..) | Op::Contract(_) | Op::Concat(..) | Op::Binary(Binary::Add) | Op::Substitute { .. });
         made_here && self.stmts.iter().any(|s| s.target.tensor == view.tensor)
     }
 
@@ -144,7 +142,7 @@ impl Builder<'_> {
     /// The axes that computing `item` walks.
     fn walked(&self, item: &Item, items: &[Item]) -> Vec<KAxis> {
         match &item.what {
-            What::Apply(Op::Reduce(..) | Op::Contract(_) | Op::Substitute { .. }, args) => {
+            What::Apply(Op::Reduce(..) | Op::Contract(_) | Op::Substitute { .. } | Op::Scores { .. }, args) => {
                 args.iter().flat_map(|a| items[*a].axes.iter().copied()).collect()
             }
             _ => item.axes.clone(),
@@ -318,7 +316,7 @@ impl Builder<'_> {
         space.extend(target.strides.iter().map(|(a, _)| *a));
         space.sort();
         space.dedup();
-        self.stmts.push(Stmt { target, expr, reduce, ordered: None, space });
+        self.stmts.push(Stmt { target, expr, reduce, ordered: None, below: None, space });
     }
 }
 

@@ -116,6 +116,12 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
 
 fn loops(nest: &Nest, sizes: &[usize]) -> String {
     let mut parts = Vec::new();
+    if let Some(order) = nest.stmts[0].ordered {
+        parts.push(format!("a{} {}", order.axis.0, if order.falling { "falling" } else { "in order" }));
+    }
+    if let Some(below) = nest.stmts[0].below {
+        parts.push(format!("a{} {} a{}", below.axis.0, if below.inclusive { "<=" } else { "<" }, below.by.0));
+    }
     if !nest.parallel.is_empty() {
         parts.push(format!("for {}", axes(&nest.parallel, sizes)));
     }
@@ -143,10 +149,9 @@ fn axes(list: &[KAxis], sizes: &[usize]) -> String {
 fn statement(names: &Names, stmt: &Stmt) -> String {
     let value = names.expr(&stmt.expr);
     match &stmt.reduce {
-        Some(Reduction { how, start, below, .. }) => {
+        Some(Reduction { how, start, .. }) => {
             let start = start.as_ref().map_or(String::new(), |start| names.expr(start) + " + ");
-            let below = below.map_or(String::new(), |(axis, by)| format!("[a{} < a{}]", axis.0, by.0));
-            format!("{} = {start}{}{below} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase())
+            format!("{} = {start}{} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase())
         }
         None => format!("{} = {value}", names.view(&stmt.target)),
     }

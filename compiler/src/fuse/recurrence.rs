@@ -9,8 +9,8 @@ use super::layout::contracted_axes;
 use super::nest::{Axes, Builder, Item, What};
 use super::{Kernel, Operand, loops};
 use crate::error::Error;
-use crate::graph::NodeId;
 use crate::forms::Chunk;
+use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, ValueId};
 use std::collections::BTreeSet;
 
@@ -117,9 +117,7 @@ fn capture(fuser: &mut Fuser, draft: &mut Draft, node: NodeId, row: Option<KAxis
     let expr = fuser.outside(draft, node, false)?;
     Ok(match (expr, row) {
         (Expr::Load(view, elem), _) => Expr::Load(rowwise(draft, view, row), elem),
-        (Expr::Position, Some(row)) => {
-            Expr::Binary(Binary::Add, Elem::Int, Box::new(Expr::Position), Box::new(Expr::Index(row)))
-        }
+        (Expr::Position, Some(row)) => Expr::Binary(Binary::Add, Elem::Int, Box::new(Expr::Position), Box::new(Expr::Index(row))),
         (expr, _) => expr,
     })
 }
@@ -218,7 +216,14 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
         draft.tensors[new.tensor.0].base = Base::Scratch(draft.scratch);
         draft.scratch += (elements * 4).next_multiple_of(braid_runtime::artifact::ALIGN);
         let space = old.strides.iter().map(|(a, _)| *a).collect();
-        late.push(Stmt { target: old.clone(), expr: Expr::Load(new.clone(), Elem::Float), reduce: None, ordered: None, space });
+        late.push(Stmt {
+            target: old.clone(),
+            expr: Expr::Load(new.clone(), Elem::Float),
+            reduce: None,
+            ordered: None,
+            below: None,
+            space,
+        });
     }
     stmts.extend(late);
     stmts

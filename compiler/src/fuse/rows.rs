@@ -1,7 +1,7 @@
 //! Statements along the rows of a chunk: products over spans of rows, substitution, and sums that are added onto others.
 
 use super::expr::{Expr, KAxis, View, ViewStep};
-use super::kernel::{Reduction, Stmt};
+use super::kernel::{Below, Order, Reduction, Stmt};
 use super::nest::{Builder, Item, What};
 use braid_dsl::model::{AxisId, Binary, Elem, Op, Reduce, Rows};
 
@@ -15,11 +15,34 @@ pub struct Pending {
 /// Products over rows in memory: a row ahead of the first holds what the first continues.
 pub struct Running {
     of: usize,
-    column: Option<KAxis>,
-    /// Each row without its own factor.
+    span: Span,
+    /// Each row without its own factor (of falling products: with it).
     before: View,
-    /// Each row with it.
+    /// Each row with it (of falling products: without it).
     upto: View,
+}
+
+fn times(a: Expr, b: Expr) -> Expr {
+    Expr::Binary(Binary::Mul, Elem::Float, Box::new(a), Box::new(b))
+}
+
+fn choice(condition: Expr, yes: Expr, no: Expr) -> Expr {
+    Expr::Select(Elem::Float, Box::new([condition, yes, no]))
+}
+
+fn compared(op: Binary, a: KAxis, b: KAxis) -> Expr {
+    Expr::Binary(op, Elem::Int, Box::new(Expr::Index(a)), Box::new(Expr::Index(b)))
+}
+
+/// In which way products run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Span {
+    /// From the first row.
+    Rising,
+    /// From the last row.
+    Falling,
+    /// From each row of a column.
+    From(KAxis),
 }
 
 impl Builder<'_> {
@@ -31,11 +54,15 @@ impl Builder<'_> {
                 let operands = [&exprs[args[0]], &exprs[args[1]]];
                 Some(self.substitute(&items[at], (*row, *column), *rank, operands))
             }
+            Op::Scores { row, column, over, strict } => {
+                let operands = [&exprs[args[0]], &exprs[args[1]], &exprs[args[2]]];
+                Some(self.scores(&items[at], (*row, *column), over, *strict, operands, &items[args[1]].axes))
+            }
             // Only chunks compute nothing twice: elsewhere sums are stored as they come.
             Op::Contract(over) if self.repeatable == 0 && self.is_addend(at, items) => {
                 let over = over.iter().map(|a| self.axes.find(*a)).collect();
-                let [a, b] = [args[0], args[1]].map(|arg| Box::new(exprs[arg].clone()));
-                self.pending.push(Pending { item: at, over, expr: Expr::Binary(Binary::Mul, Elem::Float, a, b) });
+                let expr = times(exprs[args[0]].clone(), exprs[args[1]].clone());
+                self.pending.push(Pending { item: at, over, expr });
                 Some(Expr::number(0.0))
             }
             Op::Binary(Binary::Add) => self.added(at, args, items, exprs),
@@ -86,7 +113,7 @@ impl Builder<'_> {
         };
         let mut start = start;
         for sum in sums {
-            let reduction = Reduction { how: Reduce::Sum, over: sum.over, start: start.take(), below: None };
+            let reduction = Reduction { how: Reduce::Sum, over: sum.over, start: start.take() };
             self.push(target.clone(), sum.expr, Some(reduction));
             start = Some(Expr::Load(target.clone(), Elem::Float));
         }
@@ -108,53 +135,100 @@ impl Builder<'_> {
 
     fn products(&mut self, item: &Item, row: AxisId, over: Rows, of: usize, factor: &Expr) -> Expr {
         let row = self.axes.find(row);
-        let column = match over {
-            Rows::Upto | Rows::Before => None,
-            Rows::Between(column) | Rows::Inside(column) => Some(self.axes.find(column)),
+        let span = match over {
+            Rows::Upto | Rows::Before => Span::Rising,
+            Rows::After => Span::Falling,
+            Rows::Between(column) | Rows::Inside(column) => Span::From(self.axes.find(column)),
         };
-        let known = self.running.iter().position(|known| known.of == of && known.column == column);
+        let known = self.running.iter().position(|known| known.of == of && known.span == span);
         let at = known.unwrap_or_else(|| {
-            let made = self.run_along(item, row, column, of, factor);
+            let made = self.run_along(item, row, span, of, factor);
             self.running.push(made);
             self.running.len() - 1
         });
         let view = match over {
-            Rows::Upto | Rows::Between(_) => &self.running[at].upto,
+            Rows::Upto | Rows::Between(_) | Rows::After => &self.running[at].upto,
             Rows::Before | Rows::Inside(_) => &self.running[at].before,
         };
         Expr::Load(view.clone(), Elem::Float)
     }
 
-    /// `P[row + 1] = P[row] factor[row]`; with a column, 1 where it meets the row and 0 where it is ahead.
-    fn run_along(&mut self, item: &Item, row: KAxis, column: Option<KAxis>, of: usize, factor: &Expr) -> Running {
+    /// `P[row + 1] = P[row] factor[row]` (falling: `P[row] = P[row + 1] factor[row]`); with a column, 1 where it meets the row and 0
+    /// where it is ahead.
+    fn run_along(&mut self, item: &Item, row: KAxis, span: Span, of: usize, factor: &Expr) -> Running {
         let tensor = self.temporary(Elem::Float);
         let (before, elements) = self.axes.dense(tensor, &item.axes, self.grid);
         let step = before.stride(row);
         self.claim(elements + step);
         let upto = View { offset: step, ..before.clone() };
-        let first = View { strides: before.strides.iter().copied().filter(|(axis, _)| *axis != row).collect(), ..before.clone() };
-        let number = |x: f64| Box::new(Expr::number(x));
-        self.push(first, *number(if column.is_some() { 0.0 } else { 1.0 }), None);
-        let next =
-            Expr::Binary(Binary::Mul, Elem::Float, Box::new(Expr::Load(before.clone(), Elem::Float)), Box::new(factor.clone()));
-        let next = match column {
-            None => next,
-            Some(column) => {
-                let compared = |op| Expr::Binary(op, Elem::Int, Box::new(Expr::Index(column)), Box::new(Expr::Index(row)));
-                let own = Expr::Select(Elem::Float, Box::new([compared(Binary::Eq), *number(1.0), *number(0.0)]));
-                Expr::Select(Elem::Float, Box::new([compared(Binary::Lt), next, own]))
+        let strides = before.strides.iter().copied().filter(|(axis, _)| *axis != row).collect();
+        let offset = if span == Span::Falling { step * self.axes.sizes[row.0] } else { 0 };
+        let edge = Expr::number(if matches!(span, Span::From(_)) { 0.0 } else { 1.0 });
+        self.push(View { tensor, offset, strides }, edge, None);
+        let (from, to) = if span == Span::Falling { (&upto, &before) } else { (&before, &upto) };
+        let next = times(Expr::Load(from.clone(), Elem::Float), factor.clone());
+        let next = match span {
+            Span::From(column) => {
+                let own = choice(compared(Binary::Eq, column, row), Expr::number(1.0), Expr::number(0.0));
+                choice(compared(Binary::Lt, column, row), next, own)
             }
+            _ => next,
         };
-        self.push(upto.clone(), next, None);
-        self.in_order(row);
-        Running { of, column, before, upto }
+        self.push(to.clone(), next, None);
+        self.in_order(row, span == Span::Falling, None);
+        Running { of, span, before, upto }
     }
 
-    /// The last statement's rows need those before.
-    fn in_order(&mut self, row: KAxis) {
-        if let Some(Stmt { ordered, .. }) = self.stmts.last_mut() {
-            *ordered = Some(row);
+    /// The last statement's rows need those before; an axis may be bounded by them.
+    fn in_order(&mut self, axis: KAxis, falling: bool, bounded: Option<(KAxis, bool)>) {
+        if let Some(Stmt { ordered, below, .. }) = self.stmts.last_mut() {
+            *ordered = Some(Order { axis, falling });
+            *below = bounded.map(|(bounded, inclusive)| Below { axis: bounded, by: axis, inclusive });
         }
+    }
+
+    /// Row after row: the keys behind the row decay by its factor, and what it reads is multiplied with each of them.
+    fn scores(
+        &mut self,
+        item: &Item,
+        (row, column): (AxisId, AxisId),
+        over: &[AxisId],
+        strict: bool,
+        [x, y, factor]: [&Expr; 3],
+        key_axes: &[KAxis],
+    ) -> Expr {
+        let (row, column) = (self.axes.find(row), self.axes.find(column));
+        let over: Vec<KAxis> = over.iter().map(|a| self.axes.find(*a)).collect();
+        let target = self.target(item);
+        self.push(target.clone(), Expr::number(0.0), None);
+        // The keys, over columns, in a place of their own.
+        let mut axes: Vec<KAxis> = key_axes.iter().chain(&factor.axes()).copied().filter(|a| *a != row).chain([column]).collect();
+        axes.sort();
+        axes.dedup();
+        let tensor = self.temporary(Elem::Float);
+        let (keys, elements) = self.axes.dense(tensor, &axes, self.grid);
+        self.claim(elements);
+        let step = ViewStep::Slice { axis: row, start: 0, to: column };
+        let moved = y.transformed(&step, &self.axes.sizes).expect("a renamed value is a value");
+        self.push(keys.clone(), moved, None);
+        let key = Expr::Load(keys.clone(), Elem::Float);
+        let seen = times(x.clone(), key.clone());
+        let sum = Some(Reduction::plain(Reduce::Sum, over));
+        let own = choice(compared(Binary::Lt, column, row), factor.clone(), Expr::number(1.0));
+        let bound = Some((column, !strict));
+        if strict {
+            self.push(target.clone(), seen, sum);
+            self.in_order(row, false, bound);
+            self.push(keys, times(key, factor.clone()), None);
+            self.in_order(row, false, bound);
+        } else {
+            self.push(keys, times(key, own), None);
+            self.in_order(row, false, bound);
+            self.push(target.clone(), seen, sum);
+            self.in_order(row, false, bound);
+        }
+        self.copies(item, &target);
+        Expr::Load(target, Elem::Float)
     }
 
     /// `P[row] = B[row] + sum[column < row] M[row, column] P[column]`.
@@ -176,16 +250,11 @@ impl Builder<'_> {
         if let Some((own, summed)) = rank {
             earlier = moved(earlier, own, summed);
         }
-        let expr = Expr::Binary(
-            Binary::Mul,
-            Elem::Float,
-            Box::new(matrix.clone()),
-            Box::new(Expr::Load(earlier, Elem::Float)),
-        );
+        let expr = times(matrix.clone(), Expr::Load(earlier, Elem::Float));
         let over = [column].into_iter().chain(rank.map(|(_, summed)| summed)).collect();
-        let reduction = Reduction { how: Reduce::Sum, over, start: Some(known.clone()), below: Some((column, row)) };
+        let reduction = Reduction { how: Reduce::Sum, over, start: Some(known.clone()) };
         self.push(target.clone(), expr, Some(reduction));
-        self.in_order(row);
+        self.in_order(row, false, Some((column, false)));
         self.copies(item, &target);
         Expr::Load(target, Elem::Float)
     }

@@ -134,9 +134,14 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::Products { row, over } => call(match over {
             Rows::Upto => format!("products[..{}]", name(row)),
             Rows::Before => format!("products[before {}]", name(row)),
+            Rows::After => format!("products[after {}]", name(row)),
             Rows::Between(column) => format!("products[{}..{}]", name(column), name(row)),
             Rows::Inside(column) => format!("products[{}..before {}]", name(column), name(row)),
         }),
+        Op::Scores { row, column, over, strict } => {
+            let until = if *strict { "before " } else { "" };
+            call(format!("scores[{}; {}..{until}{}]", names(over), name(column), name(row)))
+        }
         Op::Substitute { row, column, .. } => call(format!("substitute[{} < {}]", name(column), name(row))),
     }
 }

@@ -75,6 +75,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Shift(_) | Op::Wanted => along(env, args[0]),
         Op::Conv(width) => convolve(env, args[0], args[1], *width),
         Op::Products { row, over } => products(args[0], *row, *over),
+        Op::Scores { row, column, over, .. } => scores(args, *row, *column, over),
         Op::Substitute { row, column, rank } => substitute(args[0], args[1], *row, *column, *rank),
         Op::Recur(recur) => recurrence(env, recur, args),
         Op::Attend(attend) => attention(env, attend, args),
@@ -87,7 +88,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
 fn arity(op: &Op) -> Option<usize> {
     match op {
         Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Conv(_) | Op::Substitute { .. } => Some(2),
-        Op::Select => Some(3),
+        Op::Select | Op::Scores { .. } => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
         Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) => Some(0),
@@ -245,11 +246,23 @@ fn products(x: &Type, row: AxisId, over: Rows) -> Result<Type, String> {
         return Err("multiplies rows that the operand lacks".into());
     }
     match over {
-        Rows::Upto | Rows::Before => Ok(x.clone()),
+        Rows::Upto | Rows::Before | Rows::After => Ok(x.clone()),
         Rows::Between(column) | Rows::Inside(column) if !x.axes.contains(&column) => {
             Ok(Type { elem: Elem::Float, axes: union(&[row, column], &x.axes) })
         }
         _ => Err("has the column already".into()),
+    }
+}
+
+/// The axes of all three, with a column and without what is summed.
+fn scores(args: &[&Type], row: AxisId, column: AxisId, over: &[AxisId]) -> Result<Type, String> {
+    if args.iter().any(|x| x.elem != Elem::Float || !x.axes.contains(&row) || x.axes.contains(&column)) {
+        return Err("an operand lacks the rows or has the column already".into());
+    }
+    let all = union(&union(&args[0].axes, &args[1].axes), &args[2].axes);
+    match over.iter().all(|axis| all.contains(axis)) {
+        true => Ok(Type { elem: Elem::Float, axes: without(&union(&[row, column], &all), over) }),
+        false => Err("sums over an axis that no operand has".into()),
     }
 }
 

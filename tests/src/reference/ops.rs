@@ -25,6 +25,12 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
         Op::Products { row, over } => products(args[0], *row, *over),
+        Op::Scores { row, column, over, strict } => {
+            let span = if *strict { Rows::Inside(*column) } else { Rows::Between(*column) };
+            let key = args[1].clone().renamed(*row, *column);
+            let product = map2(&map2(args[0], &key, |a, b| a * b), &products(args[2], *row, span), |a, b| a * b);
+            reduce(&product, over, 0.0, |a, b| a + b)
+        }
         Op::Substitute { row, column, rank } => substitute(args[0], args[1], *row, *column, *rank),
         other => panic!("{other:?} is not a plain op"),
     }
@@ -121,10 +127,16 @@ fn products(x: &Tensor, row: AxisId, over: Rows) -> Tensor {
     let of = |from: usize, to: usize| (from..to).fold(ones.clone(), |all, at| map2(&all, &x.picked(row, at), |a, b| a * b));
     let dims: Vec<Dim> = ones.dims();
     match over {
-        Rows::Upto | Rows::Before => {
-            let last = usize::from(over == Rows::Upto);
+        Rows::Upto | Rows::Before | Rows::After => {
             let mut out = Tensor::filled(&[vec![(row, rows)], dims].concat(), 0.0);
-            (0..rows).for_each(|i| out.put(&of(0, i + last), row, i));
+            (0..rows).for_each(|i| {
+                let product = match over {
+                    Rows::Upto => of(0, i + 1),
+                    Rows::Before => of(0, i),
+                    _ => of(i + 1, rows),
+                };
+                out.put(&product, row, i);
+            });
             out
         }
         Rows::Between(column) | Rows::Inside(column) => {

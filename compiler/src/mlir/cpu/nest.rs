@@ -107,7 +107,10 @@ impl Loops<'_> {
             return;
         }
         if site.vector != Some(*axis) {
-            for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
+            let falling = self.nest.stmts[0].ordered.is_some_and(|order| order.axis == *axis && order.falling);
+            let end = self.end(site, *axis);
+            for_each(e, e.i64(0), end, e.i64(1), |at| {
+                let at = if falling { e.sub(e.i64(size - 1), at) } else { at };
                 site.index.insert(*axis, at);
                 self.parallel(site, inner, rows);
             });
@@ -126,6 +129,15 @@ impl Loops<'_> {
             site.mask = Some(e.mask(site.lanes, e.i64(left)));
             self.parallel(site, inner, rows);
             site.mask = None;
+        }
+    }
+
+    /// Past the last index of a loop.
+    fn end<'c>(&self, site: &Site<'_, 'c>, axis: KAxis) -> Val<'c> {
+        let e = site.e;
+        match self.nest.stmts[0].below.filter(|below| below.axis == axis) {
+            Some(below) => e.add(site.index[&below.by], e.i64(usize::from(below.inclusive))),
+            None => e.i64(self.code.sizes[axis.0]),
         }
     }
 
@@ -222,11 +234,7 @@ impl Loops<'_> {
         let Some((axis, inner)) = axes.split_first() else { return self.statements(site, totals, tile) };
         let e = site.e;
         if site.vector != Some(*axis) {
-            let below = self.totals().iter().find_map(|(_, reduction)| reduction.below.filter(|(own, _)| own == axis));
-            let end = match below {
-                Some((_, by)) => site.index[&by],
-                None => e.i64(self.code.sizes[axis.0]),
-            };
+            let end = self.end(site, *axis);
             return e.for_loop(e.i64(0), end, e.i64(1), &totals, |at, totals| {
                 site.index.insert(*axis, at);
                 self.accumulate(site, inner, totals.to_vec(), tile)

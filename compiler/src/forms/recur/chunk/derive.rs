@@ -32,6 +32,13 @@ pub struct Memory {
     written: Vec<ValueId>,
 }
 
+impl Memory {
+    /// The larger number of its keys and its named reads.
+    pub fn parts(&self) -> usize {
+        self.corrections.len().max(self.keys.len())
+    }
+}
+
 /// Axes that a derivation works with.
 #[derive(Clone, Debug)]
 pub struct Axes {
@@ -45,6 +52,13 @@ pub struct Axes {
     pub unit: AxisId,
     /// See `unit`.
     pub ranks: Vec<(AxisId, AxisId)>,
+}
+
+impl Axes {
+    /// The axis of so many unknowns or keys side by side, and the one that stands for it under sums.
+    fn stacks(&self, count: usize) -> (AxisId, AxisId) {
+        self.ranks[count - 2]
+    }
 }
 
 /// A derivation in work.
@@ -204,23 +218,16 @@ impl<'a> Derivation<'a> {
     fn scores(&mut self, state: usize, x: ValueId, key: usize, after: bool) -> ValueId {
         let (row, column) = (self.axes.row, self.axes.column);
         let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
-        let y = self.maker.rename(y, row, column);
         let over = self.memories[state].contracted.clone();
-        let span = if after { Rows::Between(column) } else { Rows::Inside(column) };
-        match self.decay(state, span) {
-            None => {
-                let dots = self.maker.contract(x, y, &over);
-                self.masked(dots, after)
-            }
-            Some(decay) if self.maker.carries(decay, &over) => {
-                let x = self.maker.mul(x, decay);
-                let product = self.maker.mul(x, y);
-                self.maker.sum(product, &over)
-            }
-            Some(decay) => {
-                let dots = self.maker.contract(x, y, &over);
-                self.maker.mul(dots, decay)
-            }
+        if let Some(decay) = self.memories[state].decay.filter(|decay| self.maker.carries(*decay, &over)) {
+            let (x, y) = (self.rowed(x), self.rowed(y));
+            return self.maker.op(Op::Scores { row, column, over, strict: !after }, &[x, y, decay]);
+        }
+        let y = self.maker.rename(y, row, column);
+        let dots = self.maker.contract(x, y, &over);
+        match self.decay(state, if after { Rows::Between(column) } else { Rows::Inside(column) }) {
+            None => self.masked(dots, after),
+            Some(decay) => self.maker.mul(dots, decay),
         }
     }
 
@@ -320,7 +327,7 @@ impl<'a> Derivation<'a> {
                 vec![self.maker.op(Op::Substitute { row, column, rank: None }, &[matrix, known[0]])]
             }
             count => {
-                let (own, summed) = self.axes.ranks[count - 2];
+                let (own, summed) = self.axes.stacks(count);
                 let right = self.stacked(&known, own);
                 let none = self.maker.number(0.0);
                 let empty = self.masked(none, false);
@@ -399,18 +406,53 @@ impl<'a> Derivation<'a> {
             }
             None => old,
         };
-        for key in 0..self.memories[state].keys.len() {
-            let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
-            let mut y = self.maker.rename(y, row, column);
-            if let Some(decay) = self.decay(state, Rows::Between(column)) {
-                let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[decay]);
-                y = self.maker.mul(y, decay);
+        let keys: Vec<ValueId> = (0..self.memories[state].keys.len()).map(|key| self.kept(state, key)).collect();
+        let written: Vec<ValueId> =
+            self.memories[state].written.clone().into_iter().map(|x| self.maker.rename(x, row, column)).collect();
+        let (key, value, over) = match keys.len() {
+            0 => return total,
+            1 => (keys[0], written[0], vec![column]),
+            // One sum over rows and keys touches the state once.
+            count => {
+                let (own, _) = self.axes.stacks(count);
+                (self.stacked(&keys, own), self.stacked(&written, own), vec![own, column])
             }
-            let written = self.memories[state].written[key];
-            let part = self.seen(y, written);
-            total = self.maker.plus(Some(total), part);
-        }
+        };
+        let part = self.maker.contract(key, value, &over);
+        total = self.maker.plus(Some(total), part);
         total
+    }
+
+    /// A key as the state at the chunk's end holds it, over columns.
+    fn kept(&mut self, state: usize, key: usize) -> ValueId {
+        let (row, column, last) = (self.axes.row, self.axes.column, self.axes.rows - 1);
+        let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
+        let decay = match self.memories[state].decay {
+            None => None,
+            Some(decay) if self.maker.carries(decay, &self.memories[state].contracted) => self.decay(state, Rows::After),
+            Some(_) => {
+                let all = self.decay(state, Rows::Between(column));
+                all.map(|all| self.maker.op(Op::Pick { axis: row, index: last }, &[all]))
+            }
+        };
+        let y = match decay {
+            Some(decay) => {
+                let decay = self.maker.rename(decay, row, column);
+                let y = self.maker.rename(y, row, column);
+                self.maker.mul(y, decay)
+            }
+            None => self.maker.rename(y, row, column),
+        };
+        // Every key is summed over the columns.
+        self.over_columns(y)
+    }
+
+    fn over_columns(&mut self, x: ValueId) -> ValueId {
+        if self.maker.carries(x, &[self.axes.column]) {
+            return x;
+        }
+        let zeros = self.zeros(self.axes.column);
+        self.maker.op(Op::Binary(Binary::Add), &[x, zeros])
     }
 
     /// Ends the derivation.

@@ -30,7 +30,7 @@ pub struct Chunk {
     pub outputs: Vec<ValueId>,
 }
 
-/// The largest number of named reads of one state.
+/// The largest number of named reads, and of keys, of one state.
 const MOST_READS: usize = 4;
 
 /// Derives the chunk form of a recurrence; the chunk's axes are added to the graph's.
@@ -43,8 +43,8 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, Str
     let captures: Vec<Type> = graph.args(node).iter().map(|arg| capture_type(graph.ty(*arg), recur.seq, axes.row)).collect();
     let maker = Maker::new(&graph.axes, &recur, captures);
     let mut derivation = Derivation::new(maker, &recur, &axes)?;
-    if let Some(n) = derivation.memories.iter().position(|memory| memory.corrections.len() > MOST_READS) {
-        return Err(format!("`{}` is read more than {MOST_READS} times in its update", recur.states[n].name));
+    if let Some(n) = derivation.memories.iter().position(|memory| memory.parts() > MOST_READS) {
+        return Err(format!("`{}` has more than {MOST_READS} keys or reads in its update", recur.states[n].name));
     }
     (0..recur.states.len()).for_each(|n| derivation.settle(n));
     let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
@@ -105,7 +105,9 @@ pub fn cost(axes: &[Axis], body: &Body, rows: usize) -> usize {
             size(&list)
         };
         match &value.op {
-            Op::Contract(_) | Op::Reduce(..) | Op::Substitute { .. } => spread(args()) + 3 * size(&value.ty.axes),
+            Op::Contract(_) | Op::Reduce(..) | Op::Substitute { .. } | Op::Scores { .. } => {
+                spread(args()) + 3 * size(&value.ty.axes)
+            }
             Op::Capture(_) | Op::State(_) | Op::Const(_) | Op::Index(_) => 0,
             _ => 3 * size(&value.ty.axes),
         }
