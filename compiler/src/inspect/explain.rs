@@ -70,7 +70,7 @@ fn recurrences(forms: &Forms) -> Vec<String> {
     let told = |node| {
         let path = path(graph, node);
         // Its first line says whose it is, as ours does.
-        let text = recur::explain(graph, node);
+        let text = recur::explain(graph, node, forms.chunks.get(&node));
         let lines: Vec<String> = text.trim_end().lines().skip(1).map(|line| format!("\n  {}", named(graph, line))).collect();
         format!("{path}:{}", lines.concat().replace(&format!("{path}."), ""))
     };

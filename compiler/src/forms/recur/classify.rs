@@ -1,7 +1,7 @@
 //! From linear forms to classes.
 
 use super::linear::{Form, Linear, Obstacle, Source, Term, source_state};
-use super::poly::{Atoms, Number, Product, Sum, divides, rank};
+use super::poly::{AtomId, Atoms, Number, Product, Sum, divides, rank};
 use super::{Class, Corrections, Group, Read, Reads, Transition};
 use braid_dsl::model::{Axis, AxisId, Binary, Op, Param, Recur, Unary, ValueId};
 use std::collections::{BTreeSet, HashMap};
@@ -12,6 +12,8 @@ struct Analysis<'a> {
     params: &'a [Param],
     recur: &'a Recur,
     captures: &'a [(String, bool)],
+    /// Running maxima that are captured, before and after a step.
+    maxima: Vec<(String, String)>,
     atoms: Atoms,
     /// All reads by outputs.
     reads: Vec<Term>,
@@ -19,9 +21,15 @@ struct Analysis<'a> {
 }
 
 /// Classifies all states.
-pub fn classify(axes: &[Axis], params: &[Param], recur: &Recur, captures: &[(String, bool)]) -> Class {
+pub fn classify(
+    axes: &[Axis],
+    params: &[Param],
+    recur: &Recur,
+    captures: &[(String, bool)],
+    maxima: Vec<(String, String)>,
+) -> Class {
     let (atoms, reads, done) = (Atoms::default(), vec![], vec![]);
-    let mut analysis = Analysis { axes, params, recur, captures, atoms, reads, done };
+    let mut analysis = Analysis { axes, params, recur, captures, maxima, atoms, reads, done };
     analysis.reads = analysis.output_reads();
     for states in ordered_groups(recur) {
         let group = analysis.group(states);
@@ -270,29 +278,39 @@ impl<'a> Analysis<'a> {
     }
 
     /// The running maximum `m` with `exp(m - m')` in every coefficient and `exp(-m')` in every other term; both are taken out.
-    fn stabiliser(&mut self, group: &Group, forms: &mut [Form]) -> Option<usize> {
+    fn stabiliser(&mut self, group: &Group, forms: &mut [Form]) -> Option<String> {
         let running = self.done.iter().filter(|done| done.transition == Transition::RunningMax);
-        let candidates: Vec<usize> = running.map(|done| done.states[0]).filter(|n| group.fed_by.contains(n)).collect();
-        candidates.into_iter().find(|m| {
-            let stripped: Option<Vec<Form>> = forms.iter().map(|form| self.stripped(form, *m)).collect();
-            stripped.is_some_and(|stripped| {
-                forms.clone_from_slice(&stripped);
-                true
-            })
+        let own: Vec<usize> = running.map(|done| done.states[0]).filter(|n| group.fed_by.contains(n)).collect();
+        let mut linear = self.linear(BTreeSet::new(), HashMap::new());
+        let mut candidates: Vec<(String, Sum, Sum)> = vec![];
+        for n in own {
+            let (before, after) = (linear.form_of_source(Source::Before(n)), linear.form_of_source(Source::After(n)));
+            candidates.push((linear.source_text(Source::Before(n)), before, after));
+        }
+        for (before, after) in &self.maxima {
+            let found = [before, after].map(|text| self.atoms.named(text).map(Sum::atom));
+            if let [Some(old), Some(new)] = found {
+                candidates.push((before.clone(), old, new));
+            }
+        }
+        candidates.into_iter().find_map(|(name, before, after)| {
+            let stripped: Option<Vec<Form>> = forms.iter().map(|form| self.stripped(form, &before, &after)).collect();
+            forms.clone_from_slice(&stripped?);
+            Some(name)
         })
     }
 
-    fn stripped(&mut self, form: &Form, m: usize) -> Option<Form> {
-        let mut linear = self.linear(BTreeSet::new(), HashMap::new());
-        let before = linear.form_of_source(Source::Before(m));
-        let after = linear.form_of_source(Source::After(m));
+    fn stripped(&self, form: &Form, before: &Sum, after: &Sum) -> Option<Form> {
         let factor = |sum: Sum| Product { exponent: sum, ..Product::default() };
+        let seen: Vec<AtomId> =
+            [before, after].iter().flat_map(|sum| sum.0.keys().flat_map(|p| p.powers.keys().copied())).collect();
+        let rid = |product: &Product| seen.iter().all(|id| !self.atoms.contains(product, *id));
         // Multiplying by exp(m' - m) and exp(m') must leave nothing of the maximum.
-        let (state, rest) = (factor(after.plus(&before.scaled(-1.0))), factor(after));
+        let (state, rest) = (factor(after.plus(&before.scaled(-1.0))), factor(after.clone()));
         let mut found = Form::default();
         for (term, number) in &form.terms {
             let whole = term.inner.times(&term.outer).times(&state);
-            if self.atoms.states(&whole).contains(&m) {
+            if !rid(&whole) {
                 return None;
             }
             let bound: Vec<AxisId> = term.bound.iter().copied().collect();
@@ -301,7 +319,7 @@ impl<'a> Analysis<'a> {
         }
         for (product, number) in &form.free.0 {
             let whole = product.times(&rest);
-            if self.atoms.states(&whole).contains(&m) {
+            if !rid(&whole) {
                 return None;
             }
             found.free.push(whole, number.0);

@@ -1,12 +1,12 @@
 //! The derivation of a recurrence's class, told to people.
 
-use super::{Class, Corrections, Group, Read, Transition, classify, names};
+use super::chunk::{self, Chunk};
+use super::{Class, Corrections, Group, Read, Transition, captures, classify, names, range};
 use crate::graph::{Graph, NodeId, axes_text, scope_path};
-use braid_dsl::model::{Op, Recur};
-use std::fmt::Write;
+use braid_dsl::model::{Axis, Body, Op, Recur};
 
-/// What was found out about one recurrence; empty for other nodes.
-pub fn explain(graph: &Graph, node: NodeId) -> String {
+/// What was found out about one recurrence, and how it is computed, if that is decided; empty for other nodes.
+pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>>) -> String {
     let (Op::Recur(recur), Some(class)) = (graph.op(node), classify(graph, node)) else { return String::new() };
     let scope = scope_path(&graph.scopes, graph.node(node).scope);
     let place = if scope.is_empty() { String::new() } else { format!(" of {scope}") };
@@ -14,9 +14,60 @@ pub fn explain(graph: &Graph, node: NodeId) -> String {
     for group in &class.groups {
         out.push_str(&group_text(graph, recur, group));
     }
-    let written = writeln!(out, "  whole sequence: {}", form(&class));
-    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    match chunk {
+        Some(Ok(chunk)) => out += &forms_text(graph, node, recur, chunk),
+        Some(Err(why)) => {
+            let cost = Cost::of(&graph.axes, recur, &recur.body, 1);
+            out += &format!("  whole sequence: step by step, {cost}; {why}\n");
+        }
+        None => {}
+    }
     out
+}
+
+/// The chunk form, why it is safe, and what it costs.
+fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, chunk: &Chunk) -> String {
+    let rows = chunk.rows;
+    let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
+    let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}; rows left over and single steps, {steps}\n");
+    out += "    with i a row of the chunk, j a row not ahead of it, and states as they enter:\n";
+    let equations = chunk::lines(&graph.axes, &graph.params, recur, &captures(graph, node), chunk);
+    equations.iter().for_each(|line| out += &format!("      {line}\n"));
+    let factors = chunk.body.values.iter().filter_map(|value| match value.op {
+        Op::Products { .. } => Some(value.args[0]),
+        Op::Scores { .. } => Some(value.args[2]),
+        _ => None,
+    });
+    let ranges: Vec<_> = factors.map(|id| range::of_value(graph, node, &chunk.body, id)).collect();
+    if !ranges.is_empty() {
+        let within = ranges.iter().all(|(low, high)| *low >= 0.0 && *high <= 1.0);
+        let known = if within { "; they lie in [0, 1]" } else { "" };
+        out += &format!(
+            "    decays are multiplied up from the steps' own factors, never divided{known}: what no step overflows, no chunk does\n"
+        );
+    }
+    out
+}
+
+/// What one row costs.
+struct Cost {
+    /// Operations; a multiplication and an addition are two.
+    flops: usize,
+    /// Bytes of states that go in and out.
+    bytes: usize,
+}
+
+impl Cost {
+    fn of(axes: &[Axis], recur: &Recur, body: &Body, rows: usize) -> Cost {
+        let elements: usize = recur.states.iter().map(|state| chunk::size(axes, &state.axes)).sum();
+        Cost { flops: chunk::flops(axes, body) / rows, bytes: 2 * 4 * elements / rows }
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} operations and {} bytes of state a row", self.flops, self.bytes)
+    }
 }
 
 /// The classes of a recurrence's states in one line.
@@ -35,8 +86,7 @@ fn group_text(graph: &Graph, recur: &Recur, group: &Group) -> String {
     for equation in &group.equations {
         out += &format!("    {equation}\n");
     }
-    if let Some(m) = group.stabilised_by {
-        let m = &recur.states[m].name;
+    if let Some(m) = &group.stabilised_by {
         out += &format!("    stored times exp(-{m}); the equations are those of the state without it\n");
     }
     if !group.fed_by.is_empty() {
@@ -58,8 +108,8 @@ impl Group {
         if self.convolution {
             text += ", a convolution of the input";
         }
-        if let Some(m) = self.stabilised_by {
-            text += &format!(", exponentials stabilised by the running maximum `{}`", recur.states[m].name);
+        if let Some(m) = &self.stabilised_by {
+            text += &format!(", exponentials stabilised by the running maximum `{m}`");
         }
         text
     }
@@ -103,22 +153,4 @@ impl Corrections {
         };
         format!(" plus rank {} over {}{read}", self.rank, axes_text(&self.axes, &graph.axes))
     }
-}
-
-/// How a whole sequence can be computed.
-fn form(class: &Class) -> &'static str {
-    let any = |test: fn(&Group) -> bool| class.groups.iter().any(test);
-    if any(|group| matches!(group.transition, Transition::NonLinear(_))) {
-        return "step by step only";
-    }
-    if any(|group| matches!(group.transition, Transition::Dense(_) | Transition::Coupled)) {
-        return "step by step; linear, so a scan over chunks with full transitions is possible";
-    }
-    if any(|group| group.corrections.is_some()) {
-        return "step by step today; chunks by matrix products and a triangular system are possible";
-    }
-    if any(|group| matches!(group.transition, Transition::ElementWise | Transition::Complex)) {
-        return "step by step, vectorised over the state; a scan is possible, matrix products are not";
-    }
-    "step by step today; chunks by matrix products are possible"
 }

@@ -9,6 +9,7 @@ mod classify;
 mod explain;
 mod linear;
 mod poly;
+mod range;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -41,8 +42,9 @@ pub struct Group {
     pub invariant: bool,
     /// Whether all of update and reads are the same at every step and linear in the input: a convolution.
     pub convolution: bool,
-    /// The running maximum that keeps the exponentials of the update from overflowing, if any.
-    pub stabilised_by: Option<usize>,
+    /// The running maximum that keeps the exponentials of the update from overflowing, if any: a state of this recurrence or of the
+    /// one before it.
+    pub stabilised_by: Option<String>,
     /// States of earlier groups that it is made of.
     pub fed_by: Vec<usize>,
     /// When outputs and later groups read it.
@@ -110,16 +112,43 @@ pub struct Reads {
 /// Classifies a recurrence of a graph.
 pub fn classify(graph: &Graph, node: NodeId) -> Option<Class> {
     let Op::Recur(recur) = graph.op(node) else { return None };
-    Some(classify::classify(&graph.axes, &graph.params, recur, &captures(graph, node)))
+    Some(classify::classify(&graph.axes, &graph.params, recur, &captures(graph, node), maxima(graph, node)))
+}
+
+/// What the running maxima of earlier recurrences are called here, before and after each step.
+fn maxima(graph: &Graph, node: NodeId) -> Vec<(String, String)> {
+    let mut found = vec![];
+    for arg in graph.args(node) {
+        let Op::Result(_) = graph.op(arg) else { continue };
+        let before = graph.args(arg)[0];
+        let (Op::Recur(recur), Some(class)) = (graph.op(before), classify(graph, before)) else { continue };
+        for group in class.groups.iter().filter(|group| group.transition == Transition::RunningMax) {
+            let name = &recur.states[group.states[0]].name;
+            found.push((name.clone(), format!("{name}'")));
+        }
+    }
+    found.dedup();
+    found
 }
 
 /// What captures are called, and whether they differ from step to step.
 fn captures(graph: &Graph, node: NodeId) -> Vec<(String, bool)> {
     let named = |arg: NodeId| match graph.op(arg) {
         Op::Param(id) => graph.params[id.0 as usize].path.clone(),
+        Op::Result(n) => of_state(graph, graph.args(arg)[0], *n).unwrap_or_else(|| arg.to_string()),
         _ => arg.to_string(),
     };
     graph.args(node).into_iter().map(|arg| (named(arg), graph.has_seq(graph.ty(arg)))).collect()
+}
+
+/// The state that an output of another recurrence is, primed if after the update.
+fn of_state(graph: &Graph, recurrence: NodeId, output: usize) -> Option<String> {
+    let Op::Recur(recur) = graph.op(recurrence) else { return None };
+    let id = recur.outputs.get(output)?;
+    match recur.body.values[id.0 as usize].op {
+        Op::State(n) => Some(recur.states[n].name.clone()),
+        _ => recur.next.iter().position(|next| next == id).map(|n| format!("{}'", recur.states[n].name)),
+    }
 }
 
 /// The names of a recurrence's states.

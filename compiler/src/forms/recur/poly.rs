@@ -78,6 +78,18 @@ impl Atoms {
         self.list.len() - 1
     }
 
+    /// The atom of that text, if there is one.
+    pub fn named(&self, text: &str) -> Option<AtomId> {
+        self.known.get(text).copied()
+    }
+
+    /// Whether an atom is in a product, or in what its atoms were written with.
+    pub fn contains(&self, product: &Product, id: AtomId) -> bool {
+        let text = &self.get(id).text;
+        let word = |other: &str| other == text || other.split([' ', '(', ')', ',', '[', ']']).any(|part| part == text);
+        self.of(product).iter().any(|atom| word(&atom.text))
+    }
+
     /// What is known of an atom.
     pub fn get(&self, id: AtomId) -> &Atom {
         &self.list[id]

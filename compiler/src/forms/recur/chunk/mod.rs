@@ -5,6 +5,7 @@
 
 mod derive;
 mod maker;
+mod print;
 mod terms;
 
 use crate::forms::{CHUNK, Chunks};
@@ -12,6 +13,8 @@ use crate::graph::{Graph, NodeId, shape};
 use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
 use maker::Maker;
+
+pub use print::{lines, size};
 
 /// Many rows of a recurrence at once. Captures with a sequence axis have the row axis in its place; outputs too.
 #[derive(Clone, Debug)]
@@ -92,6 +95,24 @@ fn chunk_axes(all: &mut Vec<Axis>, rows: usize) -> Axes {
         unit: named("one'".into(), 1),
         ranks: (2..=MOST_READS).map(|n| (named(format!("r{n}'"), n), named(format!("s{n}'"), n))).collect(),
     }
+}
+
+/// Operations of a body; a multiplication and an addition are two.
+pub fn flops(axes: &[Axis], body: &Body) -> usize {
+    let of = |value: &braid_dsl::model::Value| {
+        let args = value.args.iter().flat_map(|a| body.values[a.0 as usize].ty.axes.iter().copied());
+        let mut walked: Vec<braid_dsl::model::AxisId> = args.chain(value.ty.axes.iter().copied()).collect();
+        walked.sort();
+        walked.dedup();
+        match &value.op {
+            Op::Contract(_) | Op::Substitute { .. } => 2 * size(axes, &walked),
+            Op::Scores { .. } => 3 * size(axes, &walked),
+            Op::Reduce(..) => size(axes, &walked),
+            Op::Unary(_) | Op::Binary(_) | Op::Products { .. } => size(axes, &value.ty.axes),
+            _ => 0,
+        }
+    };
+    body.values.iter().map(of).sum()
 }
 
 /// Operations of one row by a body over `rows` rows, weighed: a product in a sum counts one, every element that is stored three.

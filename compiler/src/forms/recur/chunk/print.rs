@@ -1,0 +1,161 @@
+//! A chunk's equations as people write them: one line for each matrix.
+
+use super::Chunk;
+use crate::graph::{number_text, op_text, shape};
+use braid_dsl::model::{Axis, AxisId, Binary, Op, Param, Recur, Rows, Unary, Value, ValueId};
+
+/// How equations of one chunk are written.
+struct Writer<'a> {
+    axes: &'a [Axis],
+    params: &'a [Param],
+    chunk: &'a Chunk,
+    recur: &'a Recur,
+    /// What captures are called.
+    captures: &'a [(String, bool)],
+    /// Names of values that have a line of their own.
+    names: Vec<Option<String>>,
+}
+
+/// The lines of a chunk's equations, in the order of computation.
+pub fn lines(axes: &[Axis], params: &[Param], recur: &Recur, captures: &[(String, bool)], chunk: &Chunk) -> Vec<String> {
+    let names = vec![None; chunk.body.values.len()];
+    let mut writer = Writer { axes, params, chunk, recur, captures, names };
+    let mut lines = vec![];
+    for at in 0..chunk.body.values.len() {
+        let id = ValueId(at as u32);
+        let uses = chunk.body.values.iter().flat_map(|v| &v.args).filter(|arg| **arg == id).count();
+        let value = &chunk.body.values[at];
+        let matrix = matches!(
+            value.op,
+            Op::Contract(_) | Op::Reduce(..) | Op::Scores { .. } | Op::Substitute { .. } | Op::Concat(..) | Op::Products { .. }
+        );
+        let repeated = uses > 1 && !value.args.is_empty() && !writer.is_view(value) && writer.constant(id).is_none();
+        if matrix || repeated {
+            lines.push(writer.line(id));
+        }
+    }
+    for (n, id) in chunk.outputs.iter().enumerate() {
+        lines.push(format!("output {n} = {}", writer.text(*id, false)));
+    }
+    for (state, id) in recur.states.iter().zip(&chunk.next) {
+        lines.push(format!("{}' = {}", state.name, writer.text(*id, false)));
+    }
+    lines
+}
+
+impl Writer<'_> {
+    fn value(&self, id: ValueId) -> &Value {
+        &self.chunk.body.values[id.0 as usize]
+    }
+
+    fn is_view(&self, value: &Value) -> bool {
+        matches!(value.op, Op::Rename(..) | Op::Pick { .. } | Op::ToFloat)
+    }
+
+    /// The number that a value is everywhere: padding of axes counts nothing.
+    fn constant(&self, id: ValueId) -> Option<f64> {
+        let value = self.value(id);
+        let arg = |n: usize| self.constant(value.args[n]);
+        match &value.op {
+            Op::Const(number) => Some(*number),
+            Op::Binary(Binary::Mul) if arg(0) == Some(0.0) || arg(1) == Some(0.0) => Some(0.0),
+            _ => None,
+        }
+    }
+
+    /// Gives a value a line and a name.
+    fn line(&mut self, id: ValueId) -> String {
+        let right = self.text(id, false);
+        let value = self.value(id);
+        let letter = match &value.op {
+            Op::Products { .. } => 'D',
+            Op::Scores { .. } => 'A',
+            Op::Substitute { .. } => 'P',
+            _ if value.ty.axes.contains(&self.chunk.column) && value.ty.axes.contains(&self.chunk.row) => 'A',
+            Op::Contract(_) => 'R',
+            _ => 'x',
+        };
+        let count = self.names.iter().flatten().filter(|name| name.starts_with(letter)).count();
+        let name = format!("{letter}{}", count + 1);
+        let axes: Vec<&str> = value.ty.axes.iter().map(|axis| self.axis(*axis)).collect();
+        let left = format!("{name}[{}]", axes.join(", "));
+        self.names[id.0 as usize] = Some(name);
+        format!("{left} = {right}")
+    }
+
+    fn axis(&self, axis: AxisId) -> &str {
+        match axis {
+            _ if axis == self.chunk.row => "i",
+            _ if axis == self.chunk.column => "j",
+            _ => self.axes[axis.0 as usize].name.trim_end_matches('\''),
+        }
+    }
+
+    fn list(&self, axes: &[AxisId]) -> String {
+        axes.iter().map(|axis| self.axis(*axis)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A value as text; in brackets if it is to be a factor.
+    fn text(&self, id: ValueId, factor: bool) -> String {
+        if let Some(name) = &self.names[id.0 as usize] {
+            return name.clone();
+        }
+        let value = self.value(id);
+        let arg = |n: usize| self.text(value.args[n], true);
+        let closed = |text: String| if factor { format!("({text})") } else { text };
+        match &value.op {
+            Op::Capture(n) => self.captures[*n].0.clone(),
+            Op::State(n) => self.recur.states[*n].name.clone(),
+            Op::Const(number) => number_text(*number),
+            Op::Index(axis) => self.axis(*axis).into(),
+            Op::Binary(Binary::Add) if self.constant(value.args[1]) == Some(0.0) => self.text(value.args[0], factor),
+            Op::Binary(Binary::Add) => {
+                closed(format!("{} + {}", self.text(value.args[0], false), self.text(value.args[1], false)))
+            }
+            Op::Binary(Binary::Sub) => closed(format!("{} - {}", self.text(value.args[0], false), arg(1))),
+            Op::Binary(Binary::Mul) => format!("{} {}", arg(0), arg(1)),
+            Op::Binary(Binary::Div) => format!("{} / {}", arg(0), arg(1)),
+            Op::Binary(Binary::Le) => format!("{} <= {}", arg(0), arg(1)),
+            Op::Binary(Binary::Lt) => format!("{} < {}", arg(0), arg(1)),
+            Op::Unary(Unary::Neg) => format!("-{}", arg(0)),
+            Op::ToFloat => self.text(value.args[0], factor),
+            Op::Contract(over) => closed(format!("sum[{}] {} {}", self.list(over), arg(0), arg(1))),
+            Op::Reduce(_, over) => closed(format!("sum[{}] {}", self.list(over), arg(0))),
+            Op::Rename(_, to) if *to == self.chunk.column => format!("{}[j]", arg(0)),
+            Op::Rename(from, to) => format!("{}[{} as {}]", arg(0), self.axis(*from), self.axis(*to)),
+            Op::Pick { axis, index } => format!("{}[{} = {index}]", arg(0), self.axis(*axis)),
+            Op::Products { over, .. } => format!("prod[{}] {}[s]", span(*over), arg(0)),
+            Op::Scores { over, strict, .. } => {
+                let last = if *strict { "<" } else { "<=" };
+                let (x, y, f) = (arg(0), arg(1), arg(2));
+                closed(format!("sum[{}] {x}[i] {y}[j] prod[j < s {last} i] {f}[s]", self.list(over)))
+            }
+            Op::Substitute { .. } => {
+                format!(
+                    "{} + {} of the rows before: a unit triangular system, by substitution",
+                    self.text(value.args[1], false),
+                    arg(0)
+                )
+            }
+            op => {
+                let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
+                op_text(op, self.axes, self.params, &args)
+            }
+        }
+    }
+}
+
+fn span(over: Rows) -> &'static str {
+    match over {
+        Rows::Upto => "s <= i",
+        Rows::Before => "s < i",
+        Rows::After => "s > i",
+        Rows::Between(_) => "j < s <= i",
+        Rows::Inside(_) => "j < s < i",
+    }
+}
+
+/// The fixed size of axes, multiplied.
+pub fn size(axes: &[Axis], list: &[AxisId]) -> usize {
+    list.iter().filter_map(|axis| shape::size(axes, *axis)).product()
+}
