@@ -133,6 +133,9 @@ goldens! {
     nemotron_h: nemotron_h mamba2 attention mlp shared_moe;
     lfm2: lfm2 short_conv attention;
     olmo_hybrid: olmo_hybrid gated_delta attention;
+    gla: recurrent gated_linear_attention;
+    gla_hybrid: recurrent gated_linear_attention attention;
+    retnet: recurrent retention;
 }
 
 #[test]
