@@ -136,6 +136,7 @@ goldens! {
     gla: recurrent gated_linear_attention;
     gla_hybrid: recurrent gated_linear_attention attention;
     retnet: recurrent retention;
+    delta_net: recurrent delta_rule;
 }
 
 #[test]
