@@ -137,6 +137,7 @@ goldens! {
     gla_hybrid: recurrent gated_linear_attention attention;
     retnet: recurrent retention;
     delta_net: recurrent delta_rule;
+    gated_deltanet: recurrent gated_delta;
 }
 
 #[test]
