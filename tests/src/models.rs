@@ -138,6 +138,7 @@ goldens! {
     retnet: recurrent retention;
     delta_net: recurrent delta_rule;
     gated_deltanet: recurrent gated_delta;
+    hgrn2: hgrn2_lm hgrn2;
 }
 
 #[test]
