@@ -46,6 +46,7 @@ const FILES: &[(&str, &str)] = embed![
     "import/retnet.yaml",
     "import/rotary.yaml",
     "import/state_space.yaml",
+    "import/xlstm.yaml",
     "import/zamba.yaml",
     "mixers/attention.braid",
     "mixers/delta.braid",
@@ -53,6 +54,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/linear_rnn.braid",
     "mixers/parallel.braid",
     "mixers/state_space.braid",
+    "mixers/xlstm.braid",
     "models/bamba.braid",
     "models/gemma.braid",
     "models/gpt2.braid",
@@ -70,6 +72,7 @@ const FILES: &[(&str, &str)] = embed![
     "models/qwen3_next.braid",
     "models/recurrent.braid",
     "models/transformer.braid",
+    "models/xlstm.braid",
     "models/zamba.braid",
     "norms/norms.braid",
     "weights/bamba.yaml",
@@ -92,6 +95,7 @@ const FILES: &[(&str, &str)] = embed![
     "weights/qwen2_moe.yaml",
     "weights/qwen3_next.yaml",
     "weights/transformer.yaml",
+    "weights/xlstm.yaml",
     "weights/zamba.yaml",
 ];
 

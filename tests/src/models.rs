@@ -139,6 +139,7 @@ goldens! {
     delta_net: recurrent delta_rule;
     gated_deltanet: recurrent gated_delta;
     hgrn2: hgrn2_lm hgrn2;
+    xlstm: xlstm mlstm;
 }
 
 #[test]
