@@ -139,7 +139,9 @@ goldens! {
     delta_net: recurrent delta_rule;
     gated_deltanet: recurrent gated_delta;
     hgrn2: hgrn2_lm hgrn2;
+    rwkv7: rwkv7_lm rwkv7 rwkv7_channel;
     xlstm: xlstm mlstm;
+    rwkv4: rwkv4_lm rwkv4 rwkv4_channel;
 }
 
 #[test]

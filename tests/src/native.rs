@@ -46,7 +46,7 @@ macro_rules! goldens {
 goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
     granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid gla gla_hybrid retnet delta_net gated_deltanet hgrn2
-    xlstm
+    rwkv7 xlstm rwkv4
 }
 
 /// The trained models of the examples: prompts' logits, and 64 greedy tokens with caches. `tolerance` is that of the logits.
