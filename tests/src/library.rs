@@ -7,6 +7,8 @@ use crate::reference::checkpoint::Checkpoint;
 use braid_compiler::graph::Graph;
 use std::path::Path;
 
+mod recurrent;
+
 /// Inputs and outputs of one operator.
 struct Golden(Checkpoint);
 
@@ -58,14 +60,20 @@ fn place(d: usize, n: usize) -> Vec<f64> {
 
 /// A model that applies `call` to the rows of a table, and its outputs for all rows.
 fn apply(call: &str, table: &[Vec<f64>], params: &[(&str, Vec<f64>)]) -> Vec<Vec<f64>> {
+    apply_with("", call, table, params)
+}
+
+/// The same with `blocks` declared before the model. Parameters of an instance `inner` go by their own names.
+fn apply_with(blocks: &str, call: &str, table: &[Vec<f64>], params: &[(&str, Vec<f64>)]) -> Vec<Vec<f64>> {
     let (places, d) = (table.len(), table[0].len());
     let text = format!(
-        "model test(places: dim = {places}, d: dim = {d})(tokens: [t]) -> [t, d] {{\n  param table: [places, d]\n  mixer = {call}\n  return \
+        "{blocks}model test(places: dim = {places}, d: dim = {d})(tokens: [t]) -> [t, d] {{\n  param table: [places, d]\n  mixer = {call}\n  return \
          mixer(table[places: tokens])\n}}\n"
     );
     let tokens: Vec<i64> = (0..places as i64).collect();
     let numbers = |path: &str| {
-        let given = params.iter().find(|(name, _)| path.strip_prefix("mixer.") == Some(name));
+        let own = path.strip_prefix("mixer.").map(|own| own.strip_prefix("inner.").unwrap_or(own));
+        let given = params.iter().find(|(name, _)| own == Some(name));
         given.map(|(_, data)| data.clone()).unwrap_or_else(|| {
             assert_eq!(path, "table", "a parameter without numbers");
             table.concat()

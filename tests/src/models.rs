@@ -133,6 +133,108 @@ goldens! {
     nemotron_h: nemotron_h mamba2 attention mlp shared_moe;
     lfm2: lfm2 short_conv attention;
     olmo_hybrid: olmo_hybrid gated_delta attention;
+    gla: recurrent gated_linear_attention;
+    gla_hybrid: recurrent gated_linear_attention attention;
+    retnet: recurrent retention;
+    delta_net: recurrent delta_rule;
+    gated_deltanet: recurrent gated_delta;
+    hgrn2: hgrn2_lm hgrn2;
+    rwkv7: rwkv7_lm rwkv7 rwkv7_channel;
+    xlstm: xlstm mlstm;
+    rwkv4: rwkv4_lm rwkv4 rwkv4_channel;
+}
+
+/// Imports a golden's configuration with one line of it changed.
+fn changed(name: &str, key: &str, value: &str) -> Result<Imported, String> {
+    let folder = root().join("tests/goldens").join(name);
+    let mut config: serde_json::Value = serde_json::from_str(&read(&folder.join("config.json"))).expect("JSON");
+    config[key] = serde_json::from_str(value).expect("a value");
+    import(&config.to_string(), name, braid_stdlib::files()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn switches_that_a_model_lacks_are_refused_by_name() {
+    let cases = [
+        ("gla gla_hybrid retnet delta_net gated_deltanet hgrn2 rwkv7 xlstm rwkv4", "another_switch", "true"),
+        ("gla retnet delta_net gated_deltanet hgrn2", "attnres_block_size", "2"),
+        ("gla retnet delta_net gated_deltanet hgrn2 rwkv7", "hidden_act", "\"powlu\""),
+        ("gla retnet hgrn2", "elementwise_affine", "false"),
+        ("gla retnet", "feature_map", "\"dpfp\""),
+        ("gla rwkv7", "attn", "[{\"layers\": [1], \"num_heads\": 4}]"),
+        ("rwkv7", "attn", "{\"layers\": [1], \"num_heads\": 4}"),
+        ("gla", "use_gv", "true"),
+        ("gla", "use_gk", "false"),
+        ("delta_net", "qk_activation", "\"tanh\""),
+        ("delta_net", "qk_norm", "\"rms\""),
+        ("delta_net", "use_output_norm", "false"),
+        ("gated_deltanet", "output_gate_activation", "\"relu\""),
+        ("hgrn2", "expand_ratio", "24"),
+        ("rwkv7", "value_dim", "[64, 64, 128]"),
+        ("xlstm", "use_bias", "true"),
+        ("xlstm", "add_out_norm", "false"),
+        ("xlstm", "weight_mode", "\"fused\""),
+        ("xlstm", "qk_dim_factor", "0.3"),
+    ];
+    for (names, key, value) in cases {
+        for name in names.split(' ') {
+            let error = changed(name, key, value).expect_err(&format!("{name} with {key}: {value}"));
+            assert!(error.contains(key), "{name} with {key}: {value}: {error}");
+        }
+    }
+}
+
+#[test]
+fn switches_of_recurrent_layers_become_arguments() {
+    let cases = [
+        ("gla", "num_kv_heads", "2", "groups: 2"),
+        ("gla", "feature_map", "\"gelu\"", "map: \"gelu_tanh\""),
+        ("gla", "use_short_conv", "true", "conv: true, width: 4"),
+        ("gla", "clamp_min", "-0.5", "least: -0.5"),
+        ("gla", "use_output_gate", "false", "gate: false"),
+        ("gla", "intermediate_size", "null", "hidden: 256"),
+        ("gla", "tie_word_embeddings", "true", "tied: true"),
+        ("gla_hybrid", "attn", "{\"layers\": [0, 2], \"num_heads\": 4, \"qkv_bias\": true}", "attn_layers: [0, 2]"),
+        ("gla_hybrid", "attn", "{\"layers\": [0], \"num_heads\": 4, \"qkv_bias\": true}", "bias: true, out_bias: false"),
+        ("retnet", "num_kv_heads", "2", "groups: 2"),
+        ("retnet", "use_short_conv", "true", "conv: true, width: 4"),
+        ("retnet", "attn", "{\"layers\": [0], \"num_heads\": 4}", "attn_layers: [0]"),
+        ("delta_net", "qk_activation", "\"elu\"", "map: \"elu1\""),
+        ("delta_net", "qk_norm", "\"sum\"", "unit: \"sum\""),
+        ("delta_net", "use_short_conv", "false", "conv: false"),
+        ("delta_net", "use_beta", "false", "beta: false"),
+        ("delta_net", "use_gate", "true", "gate: true"),
+        ("delta_net", "allow_neg_eigval", "true", "strength: 2.0"),
+        ("gated_deltanet", "num_v_heads", "6", "heads: 6, groups: 3"),
+        ("gated_deltanet", "use_gate", "false", "gate: \"none\""),
+        ("gated_deltanet", "output_gate_activation", "\"sigmoid\"", "gate: \"sigmoid\""),
+        ("gated_deltanet", "use_short_conv", "false", "conv: false"),
+        ("hgrn2", "use_lower_bound", "false", "bounded: false"),
+        ("hgrn2", "use_short_conv", "true", "conv: true"),
+        ("hgrn2", "attn", "{\"layers\": [1], \"num_heads\": 4}", "attn_layers: [1]"),
+        ("rwkv7", "norm_first", "false", "norm_first: false"),
+        ("rwkv7", "norm_bias", "false", "norm_bias: false"),
+        ("rwkv4", "attention_hidden_size", "null", "n: 60"),
+        ("rwkv4", "intermediate_size", "null", "hidden: 240"),
+        ("xlstm", "output_logit_soft_cap", "0.0", "logit_cap: 0.0"),
+    ];
+    for (name, key, value, argument) in cases {
+        let imported = changed(name, key, value).unwrap_or_else(|error| panic!("{name} with {key}: {value}: {error}"));
+        assert!(imported.spec.contains(argument), "{name} with {key}: {value}: {}", imported.spec);
+        let model = build::model(&imported.spec);
+        let map = WeightMap::parse(&imported.weights).expect("a weight map of the library");
+        assert!(map.bind(&model.axes, &model.params, &model.constants).is_ok(), "{name} with {key}: {value}");
+    }
+}
+
+#[test]
+fn the_page_on_import_names_every_family() {
+    let page = read(&root().join("docs/import.md"));
+    for (path, text) in braid_stdlib::files().iter().filter(|(path, _)| path.starts_with("import/")) {
+        let Some(types) = text.lines().find_map(|line| line.strip_prefix("model_type: [")) else { continue };
+        for name in types.trim_end_matches(']').split(", ") {
+            assert!(page.contains(&format!("`{name}`")), "docs/import.md does not name `{name}` of {path}");
+        }
+    }
 }
 
 #[test]

@@ -64,7 +64,8 @@ pub enum ImportError {
 
 /// Imports the text of a `config.json` as a model of that `name`, with the library's `files`.
 pub fn import(config: &str, name: &str, files: &[(&str, &str)]) -> Result<Imported, ImportError> {
-    let config = read_config(config)?;
+    let json = read_config(config)?;
+    let config = Value::from_json("configuration", &json);
     let Value::Of(Constant::Text(kind)) = config.member("model_type") else { return Err(ImportError::Untyped) };
     let rules = rule::read(files).map_err(ImportError::Rule)?;
     let Some(rule) = rules.values().find(|rule| rule.model_type.contains(&kind)) else {
@@ -74,15 +75,31 @@ pub fn import(config: &str, name: &str, files: &[(&str, &str)]) -> Result<Import
     let path = format!("weights/{}.yaml", rule.weights);
     let weights =
         files.iter().find(|(file, _)| *file == path).ok_or_else(|| ImportError::Rule(format!("{path} is not there")))?;
+    if let Some(what) = foreign_key(&flat, &json) {
+        return Err(ImportError::Unsupported { kind, what });
+    }
     let args = evaluate(&flat, &config, &kind)?;
     Ok(Imported { spec: spec(&flat.rule, &kind, &free_name(name, files), &args), weights: weights.1.to_string() })
 }
 
 /// Older writers put a bare `Infinity` where JSON has no number.
-fn read_config(text: &str) -> Result<Value, ImportError> {
-    let quoted = quote_infinities(text);
-    let json = serde_json::from_str(&quoted).map_err(|error| ImportError::Json(error.to_string()))?;
-    Ok(Value::from_json("configuration", &json))
+fn read_config(text: &str) -> Result<serde_json::Value, ImportError> {
+    serde_json::from_str(&quote_infinities(text)).map_err(|error| ImportError::Json(error.to_string()))
+}
+
+/// What is wrong with the first key that holds something the rule cannot read, or that it does not know though it lists those it does.
+fn foreign_key(flat: &Flat, json: &serde_json::Value) -> Option<String> {
+    let held = json.as_object()?.iter().filter(|(_, value)| !value.is_null());
+    for (key, value) in held {
+        let reads = flat.reads(key);
+        if reads && matches!(Value::from_json(key, value), Value::Missing(_)) {
+            return Some(format!("`{key}` holds a list of objects or nulls"));
+        }
+        if !reads && !flat.harmless.is_empty() && !flat.harmless.contains(key) {
+            return Some(format!("the key `{key}`; take it out of the configuration if it changes no result"));
+        }
+    }
+    None
 }
 
 /// Replaces `Infinity` outside of strings by the object that newer writers use.

@@ -31,6 +31,9 @@ pub struct Rule {
     /// Conditions for what the model can say.
     #[serde(default)]
     pub require: Vec<Requirement>,
+    /// Keys of a configuration that change no result. A rule that lists some refuses every key that it neither reads nor lists.
+    #[serde(default)]
+    pub harmless: Vec<String>,
 }
 
 /// A condition on a configuration.
@@ -58,6 +61,21 @@ pub struct Flat {
     pub args: Named,
     /// All conditions.
     pub require: Vec<Requirement>,
+    /// All keys that change no result.
+    pub harmless: Vec<String>,
+}
+
+impl Flat {
+    /// Whether an expression names the key.
+    pub fn reads(&self, key: &str) -> bool {
+        let named = self.lets.iter().chain(&self.args).map(|(_, text)| text);
+        named.chain(self.require.iter().map(|requirement| &requirement.that)).any(|text| has_word(text, key))
+    }
+}
+
+/// Whether `text` has `word` with no letter, digit or underscore beside it.
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word)
 }
 
 /// The rules among the library's files, by their names.
@@ -70,7 +88,7 @@ pub fn read(files: &[(&str, &str)]) -> Result<HashMap<String, Rule>, String> {
 
 /// Lays out a rule's includes.
 pub fn flatten(rules: &HashMap<String, Rule>, rule: &Rule) -> Result<Flat, String> {
-    let mut flat = Flat { rule: rule.clone(), lets: Named::new(), args: Named::new(), require: Vec::new() };
+    let mut flat = Flat { rule: rule.clone(), lets: Named::new(), args: Named::new(), require: Vec::new(), harmless: Vec::new() };
     for name in &rule.with {
         let part = rules.get(name).ok_or_else(|| format!("`with` names `{name}`, which is not in import/"))?;
         extend(&mut flat, part)?;
@@ -83,6 +101,7 @@ fn extend(flat: &mut Flat, part: &Rule) -> Result<(), String> {
     set(&mut flat.lets, &part.lets)?;
     set(&mut flat.args, &part.args)?;
     flat.require.extend(part.require.iter().cloned());
+    flat.harmless.extend(part.harmless.iter().cloned());
     Ok(())
 }
 

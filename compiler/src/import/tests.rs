@@ -64,3 +64,18 @@ fn failures_say_what_is_wrong() {
         assert!(error.contains(message), "{config}: {error}");
     }
 }
+
+#[test]
+fn a_rule_that_lists_harmless_keys_refuses_the_others() {
+    let strict =
+        FILES.iter().map(|(path, text)| (*path, text.replace("let: { limit", "harmless: [model_type, author]\nlet: { limit")));
+    let strict: Vec<(&str, String)> = strict.collect();
+    let files: Vec<(&str, &str)> = strict.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let rest = r#""model_type":"toy","n_layers":2,"width":64,"head":16,"kinds":[],"author":"x","later":null"#;
+    assert!(import(&format!("{{{rest}}}"), "toy", &files).is_ok());
+    let error = import(&format!("{{{rest},\"twist\":true}}"), "toy", &files).expect_err("a key that changes results").to_string();
+    assert!(error.contains("the key `twist`"), "{error}");
+    let error =
+        import(&format!("{{{rest},\"limits\":[{{\"of\":1}}]}}"), "toy", &files).expect_err("a list of objects").to_string();
+    assert!(error.contains("`limits` holds a list of objects"), "{error}");
+}

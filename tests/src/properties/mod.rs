@@ -75,6 +75,19 @@ fn hybrids_continue_where_they_were_cut() {
     });
 }
 
+/// Every recurrent mixer, native against the evaluator, whole and in parts.
+#[test]
+fn recurrent_mixers_compute_what_they_say() {
+    for hybrid in hybrids::memories() {
+        let compiled = Compiled::new(&hybrid.text());
+        let ids = tokens(23, compiled.vocab(), 5);
+        let wanted = compiled.evaluated(&ids);
+        let checked = agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-3)
+            .and_then(|()| agree("its parts", &fed_in_parts(&compiled, &ids, &[7, 1, 1, 5]), &wanted, 1e-3));
+        checked.unwrap_or_else(|error| panic!("{}\n{error}", hybrid.text()));
+    }
+}
+
 /// Sequences at different positions in one call, some with a prompt and some with a step, do not see each other.
 #[test]
 fn sequences_of_a_batch_are_alone() {
