@@ -16,6 +16,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A snapshot of bytes laid out as the artifact's manifest says, after that many positions. [`Session::restore`](super::Session::restore)
+    /// refuses what does not fit.
+    pub fn new(bytes: Vec<u8>, position: usize) -> Snapshot {
+        Snapshot { bytes, position }
+    }
+
     /// Positions that the sequence had seen.
     pub fn position(&self) -> usize {
         self.position
@@ -105,6 +111,9 @@ impl States {
         self.position(slot)?;
         if snapshot.bytes.len() != self.slot_bytes {
             return Err(Error::input("a snapshot of another model or capacity", "restore into a session made alike"));
+        }
+        if snapshot.position > self.limit {
+            return Err(Error::Context { wanted: snapshot.position, capacity: self.limit });
         }
         self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes].copy_from_slice(&snapshot.bytes);
         self.positions[slot] = snapshot.position;
