@@ -16,10 +16,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of bytes laid out as the artifact's manifest says, after that many positions. [`Session::restore`](super::Session::restore)
-    /// refuses what does not fit.
-    pub fn new(bytes: Vec<u8>, position: usize) -> Snapshot {
-        Snapshot { bytes, position }
+    /// Bytes as [`Snapshot::bytes`] returned them for a sequence at `position`, perhaps with other numbers.
+    pub fn new(manifest: &Manifest, position: usize, bytes: Vec<u8>) -> Result<Self> {
+        let grown = bytes.len().checked_sub(manifest.state_fixed_bytes);
+        if grown.is_none_or(|grown| manifest.state_position_bytes == 0 && grown > 0) {
+            let what = format!("{} bytes are not the states of a sequence", bytes.len());
+            return Err(Error::input(what, "they depend on model and capacity"));
+        }
+        Ok(Self { bytes, position })
     }
 
     /// Positions that the sequence had seen.

@@ -74,6 +74,7 @@ pub struct Ready<'a> {
     pub starts: Vec<Entry>,
     /// See [`Case::tolerance`].
     pub tolerance: Option<f64>,
+    dims: BTreeMap<String, usize>,
     params: BTreeMap<String, Vec<f64>>,
     case: &'a str,
 }
@@ -96,7 +97,7 @@ impl Case<'_> {
         numbers.extend(params.iter().map(|entry| (entry.name.clone(), golden.all(&entry.source).to_vec())));
         let spec = self.spec(&golden, &dims, [&columns, &params], &outputs);
         let starts = entries(self.starts, "in.");
-        Ready { golden, spec, outputs, states, starts, tolerance: self.tolerance, params: numbers, case: self.golden }
+        Ready { golden, spec, outputs, states, starts, tolerance: self.tolerance, dims, params: numbers, case: self.golden }
     }
 
     fn spec(&self, golden: &Golden, dims: &BTreeMap<String, usize>, tables: [&[Entry]; 2], outputs: &[(Entry, usize)]) -> String {
@@ -127,7 +128,8 @@ impl Case<'_> {
 
 fn note(dims: &mut BTreeMap<String, usize>, entry: &Entry, shape: &[usize]) {
     for (at, (axis, size)) in entry.axes.iter().enumerate() {
-        let size = size.unwrap_or_else(|| *shape.get(at).unwrap_or_else(|| panic!("the size of {axis} in {entry:?}")));
+        let told = size.or(dims.get(axis).copied());
+        let size = told.unwrap_or_else(|| *shape.get(at).unwrap_or_else(|| panic!("the size of {axis} in {entry:?}")));
         let known = *dims.entry(axis.clone()).or_insert(size);
         assert_eq!(known, size, "the size of {axis} in {entry:?}");
     }
@@ -151,7 +153,8 @@ impl Ready<'_> {
         let place = |axis: &String| own.iter().position(|name| *name == axis).unwrap_or_else(|| panic!("{axis} in {entry:?}"));
         let order: Vec<usize> = axes.iter().map(place).collect();
         assert_eq!(order.len(), own.len(), "axes of {entry:?}: {axes:?}");
-        self.golden.permuted(&entry.source, sequence, &order)
+        let shape: Vec<usize> = own.iter().map(|axis| self.dims[*axis]).collect();
+        permuted(self.golden.sequence(&entry.source, sequence), &shape, &order)
     }
 
     /// That rows of results and states are the golden's, for one sequence.
@@ -177,6 +180,17 @@ impl Ready<'_> {
         let (a, b) = (found[place], wanted[place]);
         assert!(worst <= tolerance, "{}, {how}: {} [{place}] is {a}, not {b}; {tolerance:.1e} is allowed", self.case, entry.name);
     }
+}
+
+/// Row-major numbers with the axes in another order.
+fn permuted(data: &[f64], shape: &[usize], order: &[usize]) -> Vec<f64> {
+    assert_eq!(data.len(), shape.iter().product::<usize>());
+    let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+    let mut places = vec![0];
+    for axis in order {
+        places = places.iter().flat_map(|at| (0..shape[*axis]).map(move |i| at + i * stride(*axis))).collect();
+    }
+    places.into_iter().map(|at| data[at]).collect()
 }
 
 #[test]

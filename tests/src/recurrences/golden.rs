@@ -61,18 +61,6 @@ impl Golden {
         &all[sequence * size..(sequence + 1) * size]
     }
 
-    /// One sequence's part of a tensor without a time axis: its axes in another order.
-    pub fn permuted(&self, name: &str, sequence: usize, order: &[usize]) -> Vec<f64> {
-        let (shape, data) = (&self.shape(name)[1..], self.sequence(name, sequence));
-        assert_eq!(shape.len(), order.len(), "axes of {name}");
-        let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
-        let mut places = vec![0];
-        for axis in order {
-            places = places.iter().flat_map(|at| (0..shape[*axis]).map(move |i| at + i * stride(*axis))).collect();
-        }
-        places.into_iter().map(|at| data[at]).collect()
-    }
-
     /// Twenty times what the plain loop loses in f32, and at least 1e-5 of the largest number.
     pub fn tolerance(&self, name: &str) -> f64 {
         let largest = self.all(name).iter().fold(0.0, |most: f64, x| most.max(x.abs()));

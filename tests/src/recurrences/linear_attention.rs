@@ -41,3 +41,52 @@ fn gla() {
     let (outputs, states, starts) = ("o[heads,v]", "S[heads,k,v]", "S=S0[heads,k,v]");
     Case { golden: "gla", columns: &columns, text, outputs, states, starts, ..Case::default() }.check();
 }
+
+#[test]
+fn linear_attention_random_features() {
+    let text = "
+  scale = k ^ -0.25
+  fq = m ^ -0.5 * exp((sum[k] scale * query * features) - 0.5 * sum[k] scale * scale * query * query)
+  fk = m ^ -0.5 * exp((sum[k] scale * key * features) - 0.5 * sum[k] scale * scale * key * key)
+  recur S: [heads, m, v], z: [heads, m] over t {
+    S = S + fk * value
+    z = z + fk
+    o = (sum[m] fq * S) / (sum[m] fq * z)
+  }";
+    let params = "features[m,k]";
+    let golden = "linear_attention_random_features";
+    Case { golden, columns: QKV, params, text, outputs: "o[heads,v]", ..Case::default() }.check();
+}
+
+#[test]
+fn linear_attention_taylor() {
+    // A memory for each power of the score.
+    let text = "
+  dim l = k
+  q = query * k ^ -0.25
+  kk = key * k ^ -0.25
+  recur V: [heads, v], S: [heads, k, v], T: [heads, k, l, v], n: [], z: [heads, k], y: [heads, k, l] over t {
+    V = V + value
+    S = S + kk * value
+    T = T + 0.5 * kk * kk[k as l] * value
+    n = n + 1.0
+    z = z + kk
+    y = y + 0.5 * kk * kk[k as l]
+    above = V + (sum[k] q * S) + sum[k, l] q * q[k as l] * T
+    below = n + (sum[k] q * z) + sum[k, l] q * q[k as l] * y
+    o = above / below
+  }";
+    Case { golden: "linear_attention_taylor", columns: QKV, text, outputs: "o[heads,v]", ..Case::default() }.check();
+}
+
+#[test]
+fn lightning_attention() {
+    let text = "
+  slope = 2.0 ^ (-8.0 * (index[heads] + 1) / heads) * (1.0 - 1.0 / 3.0 + 1e-5)
+  recur S: [heads, k, v] over t {
+    S = exp(-slope) * S + key * value
+    o = sum[k] query * S
+  }";
+    Case { golden: "lightning_attention", columns: QKV, text, outputs: "o[heads,v]", states: "S[heads,k,v]", ..Case::default() }
+        .check();
+}

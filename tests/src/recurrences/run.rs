@@ -111,7 +111,8 @@ impl Ready<'_> {
             let cells = bytes[place..].chunks_exact_mut(4);
             cells.zip(&numbers).for_each(|(cell, x)| cell.copy_from_slice(&(*x as f32).to_le_bytes()));
         }
-        session.restore(slot, &Snapshot::new(bytes, 0)).expect("a snapshot that fits");
+        let snapshot = Snapshot::new(session.manifest(), 0, bytes).expect("a snapshot of that size");
+        session.restore(slot, &snapshot).expect("a snapshot that fits");
     }
 
     fn judge_native(&self, how: &str, session: &Session, slot: usize, sequence: usize, rows: &[f32]) {
