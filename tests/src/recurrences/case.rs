@@ -17,14 +17,14 @@ pub struct Case<'a> {
     pub params: &'a str,
     /// Statements.
     pub text: &'a str,
-    /// Values of the statements that are compared (of `out.`).
+    /// Values of the statements that are compared (of `out.`; a number stands for a tensor of it).
     pub outputs: &'a str,
     /// States after the last token (of `out.`).
     pub states: &'a str,
     /// States before the first one (of `in.`); the others start as declared.
     pub starts: &'a str,
     /// Parameters of instances in the statements, by path.
-    pub weights: Vec<(&'a str, Vec<f64>)>,
+    pub weights: Vec<(String, Vec<f64>)>,
     /// The tolerance of values that stand behind more than the golden's operator.
     pub tolerance: Option<f64>,
 }
@@ -53,8 +53,8 @@ pub fn entries(list: &str, prefix: &str) -> Vec<Entry> {
         };
         let axes = blanks(axes);
         let axes = axes.split(',').filter(|axis| !axis.is_empty()).map(axis).collect();
-        let source =
-            source.split('|').map(|part| if part.parse::<f64>().is_ok() { part.into() } else { format!("{prefix}{part}") });
+        let whole = |part: &str| part.parse::<f64>().is_ok() || part.starts_with("out.");
+        let source = source.split('|').map(|part| if whole(part) { part.into() } else { format!("{prefix}{part}") });
         Entry { name: name.to_owned(), source: source.collect::<Vec<String>>().join("|"), axes }
     };
     list.split(']').map(str::trim).filter(|entry| !entry.is_empty()).map(one).collect()
@@ -91,8 +91,7 @@ impl Case<'_> {
         outputs.iter().for_each(|entry| note(&mut dims, entry, &golden.row_shape(&entry.source)));
         let elements = |entry: &Entry| entry.axes.iter().map(|(axis, _)| dims[axis]).product();
         let outputs: Vec<(Entry, usize)> = outputs.into_iter().map(|entry| (entry.clone(), elements(&entry))).collect();
-        let mut numbers: BTreeMap<String, Vec<f64>> =
-            self.weights.iter().map(|(path, data)| ((*path).into(), data.clone())).collect();
+        let mut numbers: BTreeMap<String, Vec<f64>> = self.weights.iter().cloned().collect();
         numbers.extend(columns.iter().map(|entry| (format!("{}_", entry.name), golden.table(&entry.source))));
         numbers.extend(params.iter().map(|entry| (entry.name.clone(), golden.all(&entry.source).to_vec())));
         let spec = self.spec(&golden, &dims, [&columns, &params], &outputs);
@@ -163,7 +162,9 @@ impl Ready<'_> {
         let mut first = 0;
         for (entry, elements) in &self.outputs {
             let found: Vec<f64> = rows.chunks(width).flat_map(|row| &row[first..first + elements]).copied().collect();
-            self.close(how, entry, &found, self.golden.sequence(&entry.source, sequence));
+            let number = entry.source.parse().map(|number: f64| vec![number; found.len()]);
+            let wanted = number.unwrap_or_else(|_| self.golden.sequence(&entry.source, sequence).to_vec());
+            self.close(how, entry, &found, &wanted);
             first += elements;
         }
         for entry in &self.states {

@@ -36,12 +36,12 @@ impl Golden {
         self.tensors.tensor(name).unwrap_or_else(|| panic!("no {name}")).1
     }
 
-    /// The shape of a token's part; of tensors side by side one axis.
+    /// The shape of a token's part; one axis for tensors side by side, and none for a number, which has the shape that is wanted.
     pub fn row_shape(&self, source: &str) -> Vec<usize> {
-        if source.contains('|') {
-            vec![self.table(source).len() / (self.batch * self.times)]
-        } else {
-            self.shape(source)[2..].to_vec()
+        match source {
+            beside if beside.contains('|') => vec![self.table(beside).len() / (self.batch * self.times)],
+            number if number.parse::<f64>().is_ok() => vec![],
+            name => self.shape(name)[2..].to_vec(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Recurrences as their papers write them, against golden results of each operator.
 
+mod blocks;
 mod case;
 mod delta;
 mod golden;
