@@ -311,15 +311,17 @@ fn slstm() {
     around.check(Case { golden: "slstm", columns, states, outputs: "far=0[heads,k]", ..normed() });
 }
 
-/// A state space of the channels of `in.u`, with the parameters that are named, behind a gated map that halves.
+/// A state space of the channels of `in.u`, with the parameters that are named, before a `gated_map` of diagonal matrices.
 fn channels(block: &str, golden: &str, out: &str, params: &[(&str, &str)], more: Vec<(&str, Vec<f64>)>) {
     let numbers = Case { golden, ..Case::default() }.ready().golden;
     let d = numbers.shape("in.u")[2];
     let named = params.iter().map(|(param, name)| (*param, numbers.all(name).to_vec()));
     let eye = pick(d, d, 0);
-    let map = [("mix.w", eye), ("mix.wg", vec![0.0; d * d]), ("mix.b", vec![0.0; d]), ("mix.bg", vec![0.0; d])];
+    let gate = vec![3f64.ln(); d];
+    let map = [("mix.w", eye), ("mix.wg", vec![0.0; d * d]), ("mix.b", vec![0.25; d]), ("mix.bg", gate)];
     let weights = named.chain(more).chain(map).map(|(param, data)| (format!("mixer.{param}"), data)).collect();
-    let (text, columns) = (format!("mixer = {block}\n  far = 2.0 * mixer(u) - gelu(wanted)"), format!("u[d] wanted={out}[d]"));
+    let (text, columns) =
+        (format!("mixer = {block}\n  far = mixer(u) - 0.75 * (gelu(wanted) + 0.25)"), format!("u[d] wanted={out}[d]"));
     let tolerance = Some(numbers.tolerance(out));
     Case { golden, columns: &columns, text: &text, weights, outputs: "far=0[d]", tolerance, ..Case::default() }.check();
 }
