@@ -21,6 +21,8 @@ mod models;
 mod native;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod recurrences;
 pub mod reference;
 #[cfg(test)]
 mod rewriting;

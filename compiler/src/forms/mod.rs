@@ -91,7 +91,7 @@ pub struct StateDecl {
     pub kind: StateKind,
     /// Whose.
     pub node: NodeId,
-    /// The axes of a row or of the state, as declared.
+    /// The axes of a row or of the state: as declared, and after fusion as stored.
     pub axes: Vec<AxisId>,
     /// What every element starts with.
     pub init: f64,

@@ -7,7 +7,7 @@ use super::kernel::{Base, Code, Nests, Rows, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
 use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops};
 use crate::error::Error;
-use crate::forms::Forms;
+use crate::forms::{Forms, StateKind};
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Elem, Op, ParamId};
 use braid_runtime::artifact::{Dtype, Layout};
@@ -93,7 +93,20 @@ impl<'a> Fuser<'a> {
                 }
             };
         }
+        self.order_states();
         Ok(self.fused)
+    }
+
+    /// States as the kernels store them, which is what an artifact tells: until here their axes are in declared order.
+    fn order_states(&mut self) {
+        let layouts = &self.anchors.layouts;
+        for state in &mut self.fused.forms.states {
+            match state.kind {
+                StateKind::Recurrence => state.axes.sort_by_key(|axis| (layouts.ranks[axis.0 as usize], *axis)),
+                StateKind::Convolution | StateKind::Shift => state.axes = layouts.order(state.node).to_vec(),
+                StateKind::Keys | StateKind::Values | StateKind::Positions => {}
+            }
+        }
     }
 
     fn rowwise(&mut self, owner: Owner, members: &[NodeId]) -> Result<Option<Kernel>, Error> {

@@ -2,6 +2,7 @@
 
 use super::shape;
 use braid_dsl::model::{Axis, Binary, Body, Op, Reduce, Value, ValueId};
+use std::collections::BTreeSet;
 
 /// The body without repetition and dead values, sums of products as contractions; `results` follow their values.
 pub fn cleaned(body: &Body, axes: &[Axis], results: &mut [&mut ValueId]) -> Body {
@@ -19,6 +20,19 @@ pub fn cleaned(body: &Body, axes: &[Axis], results: &mut [&mut ValueId]) -> Body
     }
     results.iter_mut().for_each(|r| **r = names[r.0 as usize]);
     pruned(made, results)
+}
+
+/// The captures that a body uses, by rising number; they are numbered anew without gaps.
+pub fn captures(body: &mut Body) -> Vec<usize> {
+    let number = |value: &Value| if let Op::Capture(n) = value.op { Some(n) } else { None };
+    let used: BTreeSet<usize> = body.values.iter().filter_map(number).collect();
+    let used: Vec<usize> = used.into_iter().collect();
+    for value in &mut body.values {
+        if let Op::Capture(n) = &mut value.op {
+            *n = used.iter().position(|old| old == n).unwrap_or(*n);
+        }
+    }
+    used
 }
 
 fn contracted(value: Value, made: &[Value], axes: &[Axis]) -> Value {

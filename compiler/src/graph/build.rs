@@ -26,7 +26,36 @@ impl Graph {
             names.push(graph.adopt(value, args, &mut known));
         }
         graph.output = names[model.output.0 as usize];
+        graph = graph.compact();
+        graph.forget_unread();
         graph.compact()
+    }
+
+    /// Takes from recurrences what nothing reads: results without users, what only they need in a step, and operands that a step
+    /// then no longer uses. Every name that a step assigns is a result at first, also those that only help inside it.
+    fn forget_unread(&mut self) {
+        for id in self.order() {
+            let Op::Recur(recur) = self.op(id) else { continue };
+            let results = self.users(id);
+            let is_read = |n: &usize| results.iter().any(|result| *self.op(*result) == Op::Result(*n));
+            let read: Vec<usize> = (0..recur.outputs.len()).filter(is_read).collect();
+            if read.len() == recur.outputs.len() {
+                continue;
+            }
+            let mut recur = recur.clone();
+            recur.outputs = read.iter().map(|n| recur.outputs[*n]).collect();
+            let mut kept: Vec<&mut _> = recur.next.iter_mut().chain(recur.outputs.iter_mut()).collect();
+            recur.body = body::cleaned(&recur.body, &self.axes, &mut kept);
+            let captures = body::captures(&mut recur.body);
+            let args = self.args(id);
+            self.set_args(id, &captures.iter().map(|n| args[*n]).collect::<Vec<_>>());
+            self.node_mut(id).op = Op::Recur(recur);
+            for result in results {
+                let Op::Result(n) = self.op(result) else { continue };
+                let place = read.iter().position(|old| old == n).unwrap_or_default();
+                self.node_mut(result).op = Op::Result(place);
+            }
+        }
     }
 
     /// Adds a value unless an equal one is there.

@@ -16,6 +16,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Bytes as [`Snapshot::bytes`] returned them for a sequence at `position`, perhaps with other numbers.
+    pub fn new(manifest: &Manifest, position: usize, bytes: Vec<u8>) -> Result<Self> {
+        let grown = bytes.len().checked_sub(manifest.state_fixed_bytes);
+        if grown.is_none_or(|grown| manifest.state_position_bytes == 0 && grown > 0) {
+            let what = format!("{} bytes are not the states of a sequence", bytes.len());
+            return Err(Error::input(what, "they depend on model and capacity"));
+        }
+        Ok(Self { bytes, position })
+    }
+
     /// Positions that the sequence had seen.
     pub fn position(&self) -> usize {
         self.position
@@ -105,6 +115,9 @@ impl States {
         self.position(slot)?;
         if snapshot.bytes.len() != self.slot_bytes {
             return Err(Error::input("a snapshot of another model or capacity", "restore into a session made alike"));
+        }
+        if snapshot.position > self.limit {
+            return Err(Error::Context { wanted: snapshot.position, capacity: self.limit });
         }
         self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes].copy_from_slice(&snapshot.bytes);
         self.positions[slot] = snapshot.position;

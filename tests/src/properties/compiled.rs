@@ -5,7 +5,7 @@ use crate::reference::Reference;
 use braid_compiler::forms::Chunks;
 use braid_compiler::graph::Graph;
 use braid_runtime::Artifact;
-use braid_runtime::artifact::{Dtype, Manifest};
+use braid_runtime::artifact::{Dtype, Manifest, Param};
 use braid_runtime::progress::Hidden;
 use braid_runtime::session::{Feed, Session, Settings, Wanted};
 use braid_runtime::weights::Weights;
@@ -34,11 +34,17 @@ impl Compiled {
 
     /// As [`Compiled::new`], with recurrences walked as `chunks` says.
     pub fn in_chunks(spec: &str, chunks: Chunks) -> Compiled {
+        Compiled::with(spec, chunks, made_up)
+    }
+
+    /// As [`Compiled::in_chunks`], with the numbers of each parameter, row-major in declared order, by path and shape.
+    pub fn with(spec: &str, chunks: Chunks, numbers: impl Fn(&str, &[usize]) -> Vec<f32>) -> Compiled {
         let model = build::model(spec);
         let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
         let map = format!("params:\n{}", entries.collect::<String>());
         let Built { artifact, folder } = build::build_in_chunks(spec, &map, "cpu", Dtype::F32, chunks);
-        let numbers = numbers(&artifact.manifest);
+        let params = artifact.manifest.params.iter();
+        let numbers = params.map(|param| (param.path.clone(), numbers(&param.path, &param.shape))).collect();
         let file = folder.path().join("model.safetensors");
         checkpoint(&file, &artifact.manifest, &numbers);
         let weights = Weights::open(&artifact.manifest, file.to_str().expect("a path in UTF-8"), 1, &Hidden);
@@ -111,12 +117,7 @@ pub fn same(what: &str, found: &[f32], wanted: &[f32], tolerance: f64) -> Result
     agree(what, found, &wanted.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), tolerance)
 }
 
-/// Numbers of every parameter, the same on every run: of about unit length along the last axis, so that activations stay moderate.
-fn numbers(manifest: &Manifest) -> BTreeMap<String, Vec<f32>> {
-    manifest.params.iter().map(|param| (param.path.clone(), made_up(&param.path, &param.shape))).collect()
-}
-
-/// Numbers of one parameter.
+/// Numbers of a parameter, the same on every run: of about unit length along the last axis, so that activations stay moderate.
 pub fn made_up(path: &str, shape: &[usize]) -> Vec<f32> {
     let mut state = path.bytes().fold(0x9e37_79b9_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let scale = (shape.last().copied().unwrap_or(1) as f32 / 3.0).powf(-0.5).min(1.0);
@@ -132,7 +133,7 @@ fn checkpoint(file: &Path, manifest: &Manifest, numbers: &BTreeMap<String, Vec<f
     let bytes: Vec<Vec<u8>> =
         manifest.params.iter().map(|p| numbers[&p.path].iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let view = |(param, bytes)| {
-        let param: &braid_runtime::artifact::Param = param;
+        let param: &Param = param;
         (param.path.clone(), TensorView::new(Kind::F32, param.shape.clone(), bytes).expect("bytes of that shape"))
     };
     let views: Vec<_> = manifest.params.iter().zip(bytes.iter().map(Vec::as_slice)).map(view).collect();

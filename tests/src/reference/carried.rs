@@ -43,6 +43,14 @@ pub fn convolve(graph: &Graph, x: &Tensor, w: &Tensor, width: AxisId, before: Op
     (sum, last(&all, seq, taps - 1))
 }
 
+/// The states of a recurrence before the first row.
+pub fn first(axes: &[Axis], recur: &Recur) -> Vec<Tensor> {
+    let dims = |list: &[AxisId]| -> Vec<Dim> {
+        list.iter().map(|axis| (*axis, shape::size(axes, *axis).expect("a fixed axis"))).collect()
+    };
+    recur.states.iter().map(|state| Tensor::filled(&dims(&state.axes), state.init)).collect()
+}
+
 /// All outputs over this call's rows, and the states after it. Whole chunks go by their own form where there is one.
 pub fn recur(
     axes: &[Axis],
@@ -52,11 +60,7 @@ pub fn recur(
     before: Option<Vec<Tensor>>,
     rows: usize,
 ) -> (Vec<Tensor>, Vec<Tensor>) {
-    let dims = |list: &[AxisId]| -> Vec<Dim> {
-        list.iter().map(|axis| (*axis, shape::size(axes, *axis).expect("a fixed axis"))).collect()
-    };
-    let start = || recur.states.iter().map(|state| Tensor::filled(&dims(&state.axes), state.init)).collect();
-    let mut states: Vec<Tensor> = before.unwrap_or_else(start);
+    let mut states: Vec<Tensor> = before.unwrap_or_else(|| first(axes, recur));
     let mut outputs: Vec<Option<Tensor>> = vec![None; recur.outputs.len()];
     let whole = chunk.map_or(0, |chunk| rows / chunk.rows * chunk.rows);
     for (chunk, first) in chunk.iter().flat_map(|chunk| (0..whole).step_by(chunk.rows).map(move |first| (chunk, first))) {

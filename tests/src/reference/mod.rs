@@ -13,7 +13,7 @@ mod tests;
 
 use braid_compiler::forms::{Chunk, Forms};
 use braid_compiler::graph::{Graph, NodeId};
-use braid_dsl::model::{Op, Size};
+use braid_dsl::model::{Op, Recur, Size};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tensor::{Dim, Tensor};
@@ -83,6 +83,35 @@ impl<'a> Reference<'a> {
     pub fn reset(&mut self) {
         self.carried.clear();
         self.position = 0;
+    }
+
+    /// The recurrence with a state of that name, and the state's place in it. Panics if there is none: a test's own mistake.
+    fn recurrence(&self, state: &str) -> (NodeId, &Recur, usize) {
+        let here = |id: &NodeId| match self.graph.op(*id) {
+            Op::Recur(recur) => recur.states.iter().position(|s| s.name == state).map(|at| (*id, &**recur, at)),
+            _ => None,
+        };
+        self.order.iter().find_map(here).unwrap_or_else(|| panic!("no state {state}"))
+    }
+
+    /// The names of a state's axes, and its numbers after what was run so far.
+    pub fn state(&self, name: &str) -> (Vec<String>, Vec<f64>) {
+        let (id, recur, at) = self.recurrence(name);
+        let axes = recur.states[at].axes.iter().map(|axis| self.graph.axis(*axis).name.clone()).collect();
+        let data = self
+            .carried
+            .get(&id)
+            .map_or_else(|| carried::first(&self.graph.axes, recur)[at].data.clone(), |all| all[at].data.clone());
+        (axes, data)
+    }
+
+    /// Gives a state its numbers, in the order of [`Reference::state`].
+    pub fn set_state(&mut self, name: &str, data: Vec<f64>) {
+        let (id, recur, at) = self.recurrence(name);
+        let first = carried::first(&self.graph.axes, recur);
+        let states = self.carried.entry(id).or_insert(first);
+        assert_eq!(states[at].data.len(), data.len(), "numbers of {name}");
+        states[at].data = data;
     }
 
     /// The outputs of the next rows, whose tokens are given; axes in the order of the output's type.

@@ -11,10 +11,9 @@ use std::collections::BTreeSet;
 /// A state is small beside another of at least so many times its elements.
 const SMALL: usize = 4;
 
-/// Splits every recurrence of a graph where that helps; outputs that nobody reads go.
+/// Splits every recurrence of a graph where that helps.
 pub fn split(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
-    drop_outputs(&mut graph);
     let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
     let mut changed = false;
     for node in nodes {
@@ -27,26 +26,6 @@ pub fn split(graph: &Graph) -> Graph {
         }
     }
     if changed { graph.compact() } else { graph }
-}
-
-/// Drops the outputs that no result stands for.
-fn drop_outputs(graph: &mut Graph) {
-    for node in graph.order() {
-        let Op::Recur(mut recur) = graph.op(node).clone() else { continue };
-        let mut kept: Vec<usize> = vec![];
-        for user in graph.users(node) {
-            let Op::Result(n) = *graph.op(user) else { continue };
-            let at = kept.iter().position(|known| *known == n).unwrap_or_else(|| {
-                kept.push(n);
-                kept.len() - 1
-            });
-            graph.node_mut(user).op = Op::Result(at);
-        }
-        recur.outputs = kept.iter().map(|n| recur.outputs[*n]).collect();
-        let mut results: Vec<&mut ValueId> = recur.next.iter_mut().chain(recur.outputs.iter_mut()).collect();
-        recur.body = body::cleaned(&recur.body, &graph.axes, &mut results);
-        graph.node_mut(node).op = Op::Recur(recur);
-    }
 }
 
 /// Small states that larger ones are made of, with all that they are made of.
@@ -141,15 +120,6 @@ fn picked(states: &[State], which: &[usize]) -> Vec<State> {
 fn trimmed(graph: &Graph, mut recur: Recur, args: &[NodeId]) -> (Recur, Vec<NodeId>) {
     let mut results: Vec<&mut ValueId> = recur.next.iter_mut().chain(recur.outputs.iter_mut()).collect();
     recur.body = body::cleaned(&recur.body, &graph.axes, &mut results);
-    let mut kept: Vec<NodeId> = vec![];
-    for value in &mut recur.body.values {
-        if let Op::Capture(n) = &mut value.op {
-            let at = kept.iter().position(|arg| *arg == args[*n]).unwrap_or_else(|| {
-                kept.push(args[*n]);
-                kept.len() - 1
-            });
-            *n = at;
-        }
-    }
-    (recur, kept)
+    let used = body::captures(&mut recur.body);
+    (recur, used.into_iter().map(|n| args[n]).collect())
 }

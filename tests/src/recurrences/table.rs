@@ -1,0 +1,69 @@
+//! The table of mixers in docs/library.md: every mixer of the library has a row, it takes the arguments that are named there, and its
+//! recurrence is of the class that is told.
+
+use crate::snapshots;
+use braid_compiler::forms::recur;
+use std::path::Path;
+
+/// Sizes of the axes that arguments name.
+const DIMS: &str = "d: dim = 12, heads: dim = 2, k: dim = 4, v: dim = 3, n: dim = 5, inner: dim = 8, p: dim = 6, rank: dim = 2, near: dim = 1, \
+                    far: dim = 1, vocab: dim = 9";
+
+/// The name of each block in a text, and the inputs that it has besides `x`.
+fn blocks(text: &str) -> Vec<(String, Vec<String>)> {
+    let one = |part: &str| {
+        let name = part.split('(').next().unwrap_or_default().to_owned();
+        let inputs = part.split(")(x: ").nth(1).and_then(|rest| rest.split(") ->").next()).unwrap_or_default();
+        // The first one is `x`; axes hold commas too.
+        let more = inputs.split("], ").skip(1).map(|input| format!("{}]", input.trim_end_matches(']')));
+        (name, more.collect())
+    };
+    text.split("\nblock ").skip(1).map(one).collect()
+}
+
+/// Cells of the rows of a table that begin with a code name.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    text.lines().filter(|line| line.starts_with("| `")).map(cells).collect()
+}
+
+/// The classes of the recurrences of a block called with those arguments, each once.
+fn classes(block: &str, arguments: &str, more: &[String]) -> String {
+    let argument = |name: &str| match name {
+        "left" | "right" => format!("{name}: identity()"),
+        name => format!("{name}: {name}"),
+    };
+    let call = arguments.split(", ").filter(|name| !name.is_empty()).map(argument).collect::<Vec<_>>().join(", ");
+    let params: String = more.iter().map(|input| format!("  param {input}\n")).collect();
+    let names: String = more.iter().map(|input| format!(", {}", input.split(':').next().unwrap_or_default())).collect();
+    let spec = format!(
+        "model m({DIMS})(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n{params}  mixer = {block}({call})\n  x = embed[vocab: tokens]\n  \
+         return sum[d] mixer(x{names}) * embed\n}}\n"
+    );
+    let work = snapshots::run(&spec, "forms");
+    let graph = &work.forms().unwrap_or_else(|error| panic!("{error}")).graph;
+    let text: String = graph.order().into_iter().map(|node| recur::explain(graph, node)).collect();
+    let mut found: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("class: ")).collect();
+    found.dedup();
+    found.join("; ")
+}
+
+#[test]
+fn the_table_of_mixers_is_true() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/library.md");
+    let rows = rows(&std::fs::read_to_string(path).expect("the table"));
+    let files = braid_stdlib::files().iter().filter(|(path, _)| path.starts_with("mixers/"));
+    let mut complaints = vec![];
+    for (name, more) in files.flat_map(|(_, text)| blocks(text)) {
+        let code = format!("`{name}`");
+        let Some(row) = rows.iter().find(|row| row[0] == code) else {
+            complaints.push(format!("docs/library.md has no row for `{name}`"));
+            continue;
+        };
+        let found = classes(&name, row[2].trim_matches('`'), &more);
+        if row[3] != found {
+            complaints.push(format!("`{name}` is of class `{found}`, not `{}`", row[3]));
+        }
+    }
+    assert!(complaints.is_empty(), "\n  {}\n", complaints.join("\n  "));
+}
