@@ -1,6 +1,6 @@
 //! From the checked model to the graph: equal values merged, sums of products as contractions, dead values gone.
 
-use super::{Graph, Node, NodeId, body, shape};
+use super::{Graph, Node, NodeId, body, shape, unread};
 use braid_dsl::model::{Binary, Model, Op, Reduce, Value};
 use petgraph::stable_graph::StableDiGraph;
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ impl Graph {
             names.push(graph.adopt(value, args, &mut known));
         }
         graph.output = names[model.output.0 as usize];
+        graph = graph.compact();
+        unread::remove(&mut graph);
         graph.compact()
     }
 

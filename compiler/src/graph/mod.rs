@@ -8,6 +8,7 @@ pub mod body;
 mod build;
 mod print;
 pub mod shape;
+mod unread;
 mod verify;
 
 pub use print::{axes_text, body_text, number_text, op_text, scope_path, type_text};
