@@ -45,6 +45,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/linear_rnn.braid",
     "mixers/parallel.braid",
     "mixers/state_space.braid",
+    "mixers/test_time.braid",
     "models/bamba.braid",
     "models/gemma.braid",
     "models/gpt2.braid",

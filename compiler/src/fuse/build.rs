@@ -7,7 +7,7 @@ use super::kernel::{Base, Code, Nests, Rows, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
 use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops};
 use crate::error::Error;
-use crate::forms::Forms;
+use crate::forms::{Forms, StateKind};
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Elem, Op, ParamId};
 use braid_runtime::artifact::{Dtype, Layout};
@@ -78,7 +78,11 @@ impl<'a> Fuser<'a> {
         let anchors = Anchors::find(&forms.graph);
         let groups = Groups::find(&forms.graph, &anchors);
         let notes = groups.notes.clone();
-        let fused = Fused { forms: forms.clone(), kernels: vec![], buffers: vec![], packed: vec![], notes };
+        let mut stored = forms.clone();
+        for state in stored.states.iter_mut().filter(|state| state.kind == StateKind::Recurrence) {
+            state.axes.sort_by_key(|axis| (anchors.layouts.ranks[axis.0 as usize], *axis));
+        }
+        let fused = Fused { forms: stored, kernels: vec![], buffers: vec![], packed: vec![], notes };
         Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new() }
     }
 

@@ -94,7 +94,7 @@ pub struct Kernel {
 /// A model as kernels, in the order of execution.
 #[derive(Clone, Debug)]
 pub struct Fused {
-    /// The graph with its states.
+    /// The graph with its states; the axes of a recurrence's are in the order in which they are stored.
     pub forms: Forms,
     /// In order; those of [`Rows::Once`] first.
     pub kernels: Vec<Kernel>,

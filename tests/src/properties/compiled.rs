@@ -28,6 +28,11 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles a spec for the CPU at hand and writes a checkpoint of made-up numbers for it.
     pub fn new(spec: &str) -> Compiled {
+        Compiled::with(spec, numbers)
+    }
+
+    /// The same with numbers of one's own, by the parameters' paths.
+    pub fn with(spec: &str, numbers: impl FnOnce(&Manifest) -> BTreeMap<String, Vec<f32>>) -> Compiled {
         let model = build::model(spec);
         let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
         let map = format!("params:\n{}", entries.collect::<String>());
@@ -62,6 +67,15 @@ impl Compiled {
         let numbers = |path: &str| self.numbers[path].iter().map(|x| f64::from(*x)).collect();
         Reference::new(&graph, numbers).run(&tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()).data
     }
+}
+
+/// A state of a slot by the end of its name: the axes as stored, and its numbers.
+pub fn state(session: &Session, slot: usize, name: &str) -> (Vec<(String, usize)>, Vec<f64>) {
+    let state = session.manifest().states.iter().find(|state| state.name.ends_with(name)).expect("a state of that name");
+    let snapshot = session.snapshot(slot).unwrap_or_else(|error| panic!("{error}"));
+    let bytes = &snapshot.bytes()[state.fixed_offset..state.fixed_offset + state.fixed_bytes];
+    let number = |b: &[u8]| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    (state.axes.clone(), bytes.chunks_exact(4).map(number).collect())
 }
 
 /// The logits of all rows of a slot's next tokens, in one call.
