@@ -2,6 +2,8 @@
 
 mod gradients;
 mod mixers;
+mod mlp;
+mod solve;
 
 use crate::build::model;
 use crate::reference::Reference;

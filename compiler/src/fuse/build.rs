@@ -172,7 +172,7 @@ impl<'a> Fuser<'a> {
     pub(super) fn intern_op(&self, draft: &mut Draft, op: &Op) {
         let named: Vec<AxisId> = match op {
             Op::Reduce(_, axes) | Op::Contract(axes) => axes.clone(),
-            Op::Rename(a, b) => vec![*a, *b],
+            Op::Rename(a, b) | Op::Solve { rows: a, columns: b } => vec![*a, *b],
             Op::Slice { axis, to, .. } => vec![*axis, *to],
             Op::Pick { axis, .. } | Op::Gather(axis) | Op::Index(axis) => vec![*axis],
             Op::Split(axis, parts) | Op::Merge(parts, axis) | Op::Concat(parts, axis) => [&parts[..], &[*axis]].concat(),

@@ -22,6 +22,9 @@ fn reduced(stmt: &Stmt) -> &[KAxis] {
 
 /// Whether `stmt` can be done in the innermost loop of `group`, after its statements, element by element.
 fn joins(group: &[Stmt], stmt: &Stmt) -> bool {
+    if group[0].system.is_some() || stmt.system.is_some() {
+        return false;
+    }
     let same_reduction = group.iter().all(|s| {
         let (a, b) = (reduced(s), reduced(stmt));
         a.is_empty() || b.is_empty() || a == b
@@ -54,6 +57,9 @@ fn nest(stmts: Vec<Stmt>, sizes: &[usize], grid: &[KAxis], blocked: Option<(KAxi
     reduced_axes.dedup();
     let in_block = blocked.is_some_and(|(axis, _)| stmts[0].space.contains(&axis));
     let looped: Vec<KAxis> = stmts[0].space.iter().copied().filter(|a| !grid.contains(a)).collect();
+    if stmts[0].system.is_some() {
+        return Nest { parallel: looped, reduced: vec![], vector: None, lanes, stmts };
+    }
     let vector = match blocked {
         Some((axis, _)) if in_block => Some(axis),
         _ => best_vector(&stmts, &looped, &reduced_axes, sizes),

@@ -15,6 +15,7 @@ mod nest;
 mod print;
 mod recurrence;
 mod skeleton;
+mod solve;
 
 use crate::forms::Forms;
 use crate::graph::NodeId;

@@ -136,6 +136,14 @@ fn axes(list: &[KAxis], sizes: &[usize]) -> String {
 
 fn statement(names: &Names, stmt: &Stmt) -> String {
     let value = names.expr(&stmt.expr);
+    if let Some(system) = &stmt.system {
+        return format!(
+            "solve {} equations with {} right sides: {value} x = {}",
+            system.size,
+            system.sides,
+            names.view(&stmt.target)
+        );
+    }
     match &stmt.reduce {
         Some((how, _)) => format!("{} = {} {value}", names.view(&stmt.target), format!("{how:?}").to_lowercase()),
         None => format!("{} = {value}", names.view(&stmt.target)),

@@ -14,6 +14,7 @@ mod index;
 mod recurrence;
 mod region;
 mod signature;
+mod solve;
 mod stmt;
 mod tensor;
 

@@ -63,6 +63,9 @@ const EXPRESSIONS: &[&str] = &[
     "x[k: top[k as best](x, 2)]",
     "x[k: index[k] % 2]",
     "u[k: ids] * (sum[k] x)",
+    "solve[k, m](x * x[k as m] + eye, x[k: 0] * w)",
+    "solve[k, m](u[j as m] + 4.0 * eye, x)",
+    "solve[k, m]((sum[heads] x * x[k as m]) + eye, w * x)",
     "softmax[k](x)",
     "rmsnorm[k](x)",
     "l2norm[k](x, 0.01)",
@@ -70,7 +73,7 @@ const EXPRESSIONS: &[&str] = &[
 
 fn spec(result: &str, expression: &str) -> String {
     format!(
-        "model test(places: dim = 3, heads: dim = 2, k: dim = 4, j: dim = 4)(tokens: [t]) {{\n  dim a = 2\n  dim b = 2\n  \
+        "model test(places: dim = 3, heads: dim = 2, k: dim = 4, j: dim = 4)(tokens: [t]) {{\n  dim a = 2\n  dim b = 2\n  dim m = 4\n  eye = float(index[k] == index[m])\n  \
          param table: [places, heads, k]   param w: [heads, k]   param u: [k, j]\n  x = table[places: tokens]\n  ids = top[k as one](w, 1)[one: 0]\n  \
          y = {expression}\n  loss = 0.5 * y * y + 3.0 * y\n  return {result}\n}}\n"
     )

@@ -163,7 +163,8 @@ impl Case {
             let at = axes.iter().position(|(axis, _)| axis == name).unwrap_or_else(|| panic!("{what} has {axes:?}"));
             axes[at + 1..].iter().map(|(_, n)| n).product::<usize>()
         };
-        let (head, v) = (stride("heads"), stride("v"));
+        let last = axes.iter().find(|(axis, _)| axis == "v" || axis == "j").map_or("v", |(axis, _)| axis);
+        let (head, v) = (stride("heads"), stride(last));
         let k = if order == "kv" { stride("k") } else { 0 };
         let rows = if order == "kv" { SIZE } else { 1 };
         let at = |n: usize| n / (rows * SIZE) * head + n / SIZE % rows * k + n % SIZE * v;
@@ -212,6 +213,20 @@ fn ttt_linear_learns_by_mini_batches() {
         normed: false,
         states: vec![("W", "out.W"), ("c", "out.c")],
         tolerance: 2.8e-5,
+    };
+    case.check();
+}
+
+#[test]
+fn mesa_solves_for_the_best_memory() {
+    let case = Case {
+        golden: "mesa_global_l2",
+        call: "mesa(heads: 3, k: 16, v: 16, eps: 1e-6)",
+        columns: [&QKV[..], &[("wf", "in.gamma", logit)]].concat(),
+        params: vec![("penalty", "in.lam", f64::ln)],
+        normed: true,
+        states: vec![("A", "out.Kk"), ("B", "out.Kv")],
+        tolerance: 4.0e-5,
     };
     case.check();
 }

@@ -1,6 +1,6 @@
 //! The derivation of a recurrence's class, told to people.
 
-use super::{Class, Corrections, Group, Read, Transition, classify, names};
+use super::{Class, Corrections, Group, Read, Transition, classify, names, solve};
 use crate::graph::{Graph, NodeId, axes_text, scope_path};
 use braid_dsl::model::{Op, Recur};
 use std::fmt::Write;
@@ -13,6 +13,10 @@ pub fn explain(graph: &Graph, node: NodeId) -> String {
     let mut out = format!("recurrence {node}{place}\n");
     for group in &class.groups {
         out.push_str(&group_text(graph, recur, group));
+    }
+    let solved = solve::in_matrices(recur);
+    if !solved.is_empty() {
+        out += &format!("  {} read through a linear solve\n", names(recur, &solved));
     }
     let written = writeln!(out, "  whole sequence: {}", form(&class));
     debug_assert!(written.is_ok(), "writing to a String cannot fail");

@@ -8,6 +8,7 @@ mod classify;
 mod explain;
 mod linear;
 mod poly;
+mod solve;
 #[cfg(test)]
 mod tests;
 

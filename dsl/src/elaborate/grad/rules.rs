@@ -33,8 +33,28 @@ impl Tape<'_, '_> {
             Op::Merge(parts, axis) => self.moved(flow, *axis, |axis| Op::Split(axis, parts.clone()), parts),
             Op::Concat(parts, axis) => self.concat_back(value, n, (parts, *axis), &to, flow),
             Op::Gather(axis) => self.gather_back(*axis, arg(0), arg(1), value, flow),
+            Op::Solve { rows, columns } => self.solve_back(value, own, n, (*rows, *columns), flow),
             other => self.refused(other, value),
         }
+    }
+
+    /// `x = A^-1 b`: to `b` flows `y = A^-T x'`, to `A` flows `-y x^T`.
+    fn solve_back(&mut self, value: &Value, own: T, n: usize, (rows, columns): (AxisId, AxisId), flow: Flow) -> Done<Flow> {
+        let [matrix, right] = [0, 1].map(|n: usize| T { level: own.level, id: value.args[n] });
+        let here = self.tensor(&Flow { by: 1.0, factors: flow.factors })?;
+        let here = self.spread(here, &[columns])?;
+        let (of_a, of_b) = (self.elab.seen(matrix).axes, self.elab.seen(here).axes);
+        let ty = self.elab.solved(&of_a, &of_b, (columns, rows), self.span)?;
+        let turned = Op::Solve { rows: columns, columns: rows };
+        let back = self.elab.apply(turned, &[matrix, here], ty, self.span, self.scope)?;
+        let mut from = self.elab.seen(back).axes;
+        if n == 1 {
+            let to = self.elab.seen(right).axes;
+            return self.summed(self.times(Flow::number(flow.by), back), &from, &to);
+        }
+        from.push(columns);
+        let flow = self.times(Flow::number(-flow.by), back);
+        self.summed(self.times(flow, own), &from, &of_a)
     }
 
     /// An op that has no derivative, or none that is known.
