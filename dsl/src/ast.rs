@@ -229,6 +229,8 @@ pub struct Recur {
     pub states: Vec<RecurState>,
     /// The sequence axis.
     pub axis: Ident,
+    /// Positions of a mini-batch.
+    pub every: Option<Expr>,
     /// One step.
     pub body: Body,
 }

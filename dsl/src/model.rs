@@ -187,6 +187,14 @@ pub enum Op {
         /// The axis that counts the results.
         into: AxisId,
     },
+    /// `solve[rows, columns](A, b)`: operands `A, b`; the `x` along `columns` with `sum[columns] A x = b` along `rows`. Both axes have one
+    /// size; `b` has `rows` and not `columns`. All other axes broadcast. A singular `A` gives numbers that are not finite.
+    Solve {
+        /// The axis that counts equations.
+        rows: AxisId,
+        /// The axis that counts unknowns.
+        columns: AxisId,
+    },
     // ---- along the sequence -------------------------------------------------------------------------------------
     /// `shift(x, n)`: the value `n` positions earlier, zero before the start.
     Shift(usize),

@@ -65,6 +65,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/s4.braid",
     "mixers/slstm.braid",
     "mixers/state_space.braid",
+    "mixers/test_time.braid",
     "mixers/xlstm.braid",
     "models/bamba.braid",
     "models/gemma.braid",

@@ -31,4 +31,6 @@ mod runtime;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod test_time;
+#[cfg(test)]
 mod tidy;

@@ -78,7 +78,11 @@ impl<'a> Fuser<'a> {
         let anchors = Anchors::find(&forms.graph);
         let groups = Groups::find(&forms.graph, &anchors);
         let notes = groups.notes.clone();
-        let fused = Fused { forms: forms.clone(), kernels: vec![], buffers: vec![], packed: vec![], notes };
+        let mut stored = forms.clone();
+        for state in stored.states.iter_mut().filter(|state| state.kind == StateKind::Recurrence) {
+            state.axes.sort_by_key(|axis| (anchors.layouts.ranks[axis.0 as usize], *axis));
+        }
+        let fused = Fused { forms: stored, kernels: vec![], buffers: vec![], packed: vec![], notes };
         Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new() }
     }
 
@@ -183,7 +187,7 @@ impl<'a> Fuser<'a> {
     pub(super) fn intern_op(&self, draft: &mut Draft, op: &Op) {
         let named: Vec<AxisId> = match op {
             Op::Reduce(_, axes) | Op::Contract(axes) => axes.clone(),
-            Op::Rename(a, b) => vec![*a, *b],
+            Op::Rename(a, b) | Op::Solve { rows: a, columns: b } => vec![*a, *b],
             Op::Slice { axis, to, .. } => vec![*axis, *to],
             Op::Pick { axis, .. } | Op::Gather(axis) | Op::Index(axis) => vec![*axis],
             Op::Split(axis, parts) | Op::Merge(parts, axis) | Op::Concat(parts, axis) => [&parts[..], &[*axis]].concat(),

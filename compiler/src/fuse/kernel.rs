@@ -94,6 +94,19 @@ pub struct Stmt {
     pub below: Option<Below>,
     /// All axes that are walked, sorted.
     pub space: Vec<KAxis>,
+    /// Linear systems: `expr` is their matrix, `target` holds the right sides and then the solutions; both are overwritten.
+    pub system: Option<System>,
+}
+
+/// Systems of linear equations, one for each index of a statement's space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct System {
+    /// Equations, and unknowns; rows of the matrix lie side by side.
+    pub size: usize,
+    /// Right sides; those of one equation lie side by side.
+    pub sides: usize,
+    /// The axes inside of a system.
+    pub inside: Vec<KAxis>,
 }
 
 /// How a statement is reduced.

@@ -5,7 +5,7 @@
 
 use super::expr::{KAxis, TensorId, View, ViewStep};
 use crate::graph::{Graph, NodeId};
-use braid_dsl::model::{AxisId, Op, ParamId, Recur, Size, Type};
+use braid_dsl::model::{AxisId, Op, ParamId, Recur, Size, Type, Value};
 use std::collections::{BTreeSet, HashMap};
 
 /// The memory behind a value. Axes are the model's (`KAxis(id)` for `AxisId(id)`), without the sequence axis; the view's
@@ -201,10 +201,16 @@ fn recurrence_wishes(recur: &Recur) -> Vec<(AxisId, AxisId)> {
     wishes
 }
 
-/// Axes that some op of the step reduces over.
+/// Axes that some op of the step reduces over, or a linear system couples.
 pub fn contracted_axes(recur: &Recur) -> BTreeSet<AxisId> {
+    let axes_of = |value: &Value, n: usize| &recur.body.values[value.args[n].0 as usize].ty.axes;
     let over = recur.body.values.iter().filter_map(|value| match &value.op {
         Op::Reduce(_, axes) | Op::Contract(axes) => Some(axes.clone()),
+        // The right sides of one matrix are solved together.
+        Op::Solve { rows, columns } => {
+            let sides = axes_of(value, 1).iter().filter(|axis| !axes_of(value, 0).contains(axis));
+            Some(sides.copied().chain([*rows, *columns]).collect())
+        }
         _ => None,
     });
     over.flatten().collect()

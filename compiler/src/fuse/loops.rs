@@ -45,6 +45,9 @@ fn reduced(stmt: &Stmt) -> &[KAxis] {
 
 /// Whether `stmt` can be done in the innermost loop of `group`, after its statements, element by element.
 fn joins(group: &[Stmt], stmt: &Stmt) -> bool {
+    if group[0].system.is_some() || stmt.system.is_some() {
+        return false;
+    }
     let same_reduction = group.iter().all(|s| {
         let (a, b) = (reduced(s), reduced(stmt));
         a.is_empty() || b.is_empty() || a == b
@@ -79,6 +82,9 @@ fn nest(stmts: Vec<Stmt>, setting: &Setting) -> Nest {
     reduced_axes.dedup();
     let in_block = blocked.is_some_and(|(axis, _)| stmts[0].space.contains(&axis));
     let looped: Vec<KAxis> = stmts[0].space.iter().copied().filter(|a| !grid.contains(a)).collect();
+    if stmts[0].system.is_some() {
+        return Nest { parallel: looped, reduced: vec![], vector: None, lanes, tile: None, stmts };
+    }
     let ordered = stmts[0].ordered.map(|order| order.axis);
     let below = stmts[0].below.map(|below| below.axis);
     let vector = match blocked {

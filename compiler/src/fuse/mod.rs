@@ -16,6 +16,7 @@ mod print;
 mod recurrence;
 mod rows;
 mod skeleton;
+mod solve;
 
 use crate::forms::Forms;
 use crate::graph::NodeId;
@@ -97,7 +98,7 @@ pub struct Kernel {
 /// A model as kernels, in the order of execution.
 #[derive(Clone, Debug)]
 pub struct Fused {
-    /// The graph with its states.
+    /// The graph with its states; the axes of a recurrence's are in the order in which they are stored.
     pub forms: Forms,
     /// In order; those of [`Rows::Once`] first.
     pub kernels: Vec<Kernel>,

@@ -174,6 +174,10 @@ impl Builder<'_> {
                 let product = Expr::Binary(Binary::Mul, Elem::Float, Box::new(a), Box::new(b));
                 self.reduce(item, Reduce::Sum, over, product)
             }
+            Op::Solve { rows, columns } => {
+                let axes = (self.axes.find(*rows), self.axes.find(*columns));
+                self.solve(axes, [0, 1].map(|n: usize| (&items[args[n]], &exprs[args[n]])))
+            }
             Op::Concat(from, into) => self.concat(item, from, *into, args, exprs),
             Op::Gather(axis) => {
                 let axis = self.axes.find(*axis);
@@ -261,7 +265,7 @@ impl Builder<'_> {
     }
 
     /// Into a temporary whose axes `order` lie side by side, innermost.
-    fn store_in_order(&mut self, item: &Item, expr: &Expr, order: &[KAxis]) -> Expr {
+    pub(super) fn store_in_order(&mut self, item: &Item, expr: &Expr, order: &[KAxis]) -> Expr {
         let tensor = self.temporary(item.elem);
         let rest: Vec<KAxis> = item.axes.iter().copied().filter(|a| !order.contains(a)).collect();
         let mut strides = Vec::new();
@@ -316,7 +320,7 @@ impl Builder<'_> {
         space.extend(target.strides.iter().map(|(a, _)| *a));
         space.sort();
         space.dedup();
-        self.stmts.push(Stmt { target, expr, reduce, ordered: None, below: None, space });
+        self.stmts.push(Stmt { target, expr, reduce, ordered: None, below: None, system: None, space });
     }
 }
 

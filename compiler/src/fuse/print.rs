@@ -148,6 +148,14 @@ fn axes(list: &[KAxis], sizes: &[usize]) -> String {
 
 fn statement(names: &Names, stmt: &Stmt) -> String {
     let value = names.expr(&stmt.expr);
+    if let Some(system) = &stmt.system {
+        return format!(
+            "solve {} equations with {} right sides: {value} x = {}",
+            system.size,
+            system.sides,
+            names.view(&stmt.target)
+        );
+    }
     match &stmt.reduce {
         Some(Reduction { how, start, .. }) => {
             let start = start.as_ref().map_or(String::new(), |start| names.expr(start) + " + ");

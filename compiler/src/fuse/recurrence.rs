@@ -179,7 +179,8 @@ fn grid(fuser: &Fuser, draft: &mut Draft, recur: &Recur) -> (Vec<KAxis>, Option<
     kept.sort_by_key(|a| ranks[a.0 as usize]);
     let fastest = recur.states.iter().flat_map(|s| s.axes.iter().copied()).max_by_key(|a| ranks[a.0 as usize]);
     let grid: Vec<KAxis> = kept.iter().map(|a| fuser.axis(draft, *a)).collect();
-    let blocked = (kept.last().copied() == fastest && fastest.is_some()).then(|| {
+    let solves = recur.body.values.iter().any(|v| matches!(v.op, Op::Solve { .. }));
+    let blocked = (kept.last().copied() == fastest && fastest.is_some() && !solves).then(|| {
         let axis = grid[grid.len() - 1];
         (axis, loops::vector_lanes(draft.axes.sizes[axis.0], fuser.options.lanes))
     });
@@ -189,7 +190,7 @@ fn grid(fuser: &Fuser, draft: &mut Draft, recur: &Recur) -> (Vec<KAxis>, Option<
 /// Axes that an op renames, cuts or looks up: no independent walk along them.
 fn moved_axes(op: &Op) -> Vec<AxisId> {
     match op {
-        Op::Rename(a, b) => vec![*a, *b],
+        Op::Rename(a, b) | Op::Solve { rows: a, columns: b } => vec![*a, *b],
         Op::Slice { axis, to, .. } => vec![*axis, *to],
         Op::Pick { axis, .. } | Op::Gather(axis) => vec![*axis],
         Op::Split(axis, parts) | Op::Merge(parts, axis) | Op::Concat(parts, axis) => [&parts[..], &[*axis]].concat(),
@@ -216,14 +217,8 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
         draft.tensors[new.tensor.0].base = Base::Scratch(draft.scratch);
         draft.scratch += (elements * 4).next_multiple_of(braid_runtime::artifact::ALIGN);
         let space = old.strides.iter().map(|(a, _)| *a).collect();
-        late.push(Stmt {
-            target: old.clone(),
-            expr: Expr::Load(new.clone(), Elem::Float),
-            reduce: None,
-            ordered: None,
-            below: None,
-            space,
-        });
+        let expr = Expr::Load(new.clone(), Elem::Float);
+        late.push(Stmt { target: old.clone(), expr, reduce: None, ordered: None, below: None, system: None, space });
     }
     stmts.extend(late);
     stmts

@@ -120,6 +120,7 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::Concat(parts, axis) => call(format!("concat[{} as {}]", names(parts), name(axis))),
         Op::Gather(axis) => call(format!("gather[{}]", name(axis))),
         Op::Top { axis, into } => call(format!("top[{} as {}]", name(axis), name(into))),
+        Op::Solve { rows, columns } => call(format!("solve[{}, {}]", name(rows), name(columns))),
         Op::Shift(by) => call(format!("shift {by} ")),
         Op::Conv(width) => call(format!("convolve[{}]", name(width))),
         Op::Recur(_) => call("recur".into()),

@@ -72,6 +72,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Concat(from, to) => concat(env, args, from, *to),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, *into),
+        Op::Solve { rows, columns } => solve(env, args[0], args[1], *rows, *columns),
         Op::Shift(_) | Op::Wanted => along(env, args[0]),
         Op::Conv(width) => convolve(env, args[0], args[1], *width),
         Op::Products { row, over } => products(args[0], *row, *over),
@@ -87,7 +88,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
 /// How many operands an op takes; `None`: as many as its body or its list of axes says.
 fn arity(op: &Op) -> Option<usize> {
     match op {
-        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Conv(_) | Op::Substitute { .. } => Some(2),
+        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Solve { .. } | Op::Conv(_) | Op::Substitute { .. } => Some(2),
         Op::Select | Op::Scores { .. } => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
@@ -222,6 +223,16 @@ fn top(x: &Type, axis: AxisId, into: AxisId) -> Result<Type, String> {
     let mut found = exchanged(x, &[axis], &[into])?;
     found.elem = Elem::Int;
     Ok(found)
+}
+
+fn solve(env: &Env, a: &Type, b: &Type, rows: AxisId, columns: AxisId) -> Result<Type, String> {
+    let square = rows != columns && size(env.axes, rows).is_some() && size(env.axes, rows) == size(env.axes, columns);
+    let has = |ty: &Type, axis| ty.elem == Elem::Float && ty.axes.contains(&axis);
+    if !square || !has(a, rows) || !has(a, columns) || !has(b, rows) || b.axes.contains(&columns) {
+        return Err("solves a system whose axes do not fit".into());
+    }
+    let rest = union(&without(&a.axes, &[rows, columns]), &without(&b.axes, &[rows]));
+    Ok(Type { elem: Elem::Float, axes: union(&rest, &[columns]) })
 }
 
 /// The operand's own type, which must have a sequence axis.

@@ -84,6 +84,11 @@ fn fixed(model: &Model, values: &[Value], value: &Value) -> Cost {
         Op::Unary(Unary::Not) => (0, 1),
         Op::Unary(_) | Op::Binary(_) | Op::Select => (out, out),
         Op::Reduce(..) | Op::Top { .. } => (operand(), operand()),
+        // Elimination, and two products with triangles for each right side.
+        Op::Solve { rows, .. } => {
+            let n = elements(model, &[*rows]);
+            (operand() * n * 2 / 3 + 2 * out * n, operand() * n)
+        }
         Op::Contract(over) => {
             let whole = out * elements(model, over);
             (2 * whole, whole)

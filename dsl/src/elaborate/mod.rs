@@ -1,16 +1,20 @@
 //! From the tree to the checked model: instantiates the model's blocks with concrete sizes and records every tensor operation.
 //!
 //! frame.rs knows names; stmt.rs runs statements, expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
-//! tensor.rs appends operations, region.rs does recurrences, attention and routing.
+//! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
+//! region.rs attention, routing and what else has structure.
 
 mod call;
 mod causal;
 mod expr;
 mod frame;
+mod grad;
 mod hygiene;
 mod index;
+mod recurrence;
 mod region;
 mod signature;
+mod solve;
 mod stmt;
 mod tensor;
 

@@ -1,11 +1,11 @@
-//! Operations with structure: concatenation, search, convolution, shift, recurrence, attention, routing.
+//! Operations with structure: concatenation, search, convolution, shift, attention, routing.
 
 use super::frame::{Frame, Origin, V};
 use super::tensor::Level;
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Op, Recur, State, Type, ValueId};
+use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Op, Type, ValueId};
 use crate::span::Span;
 
 impl<'p> Elab<'p> {
@@ -154,121 +154,12 @@ impl<'p> Elab<'p> {
         Err(self.error(error.label(label)))
     }
 
-    fn row_wise(&mut self, span: Span, what: &str) -> Done<()> {
+    pub(super) fn row_wise(&mut self, span: Span, what: &str) -> Done<()> {
         if self.levels.len() == 1 {
             return Ok(());
         }
         let error = Diagnostic::new(Code::Misplaced, span, format!("`{what}` cannot stand inside a recurrence or attention"));
         Err(self.error(error.hint("do it before, and use its result inside")))
-    }
-
-    /// `recur … over t { … }`.
-    pub(super) fn recurrence(&mut self, frame: &mut Frame<'p>, recur: &'p crate::ast::Recur, span: Span) -> Done<()> {
-        self.row_wise(span, "recur")?;
-        self.over_seq(frame, &recur.axis)?;
-        let mut states = Vec::new();
-        for state in &recur.states {
-            let axes = self.axes_of(frame, &state.axes, true)?;
-            let init = match &state.init {
-                None => 0.0,
-                Some(expr) => match crate::constant::number(&self.constant(frame, expr)?) {
-                    Some(number) => number,
-                    None => return self.fail(Code::Type, expr.span, "a state starts with a number"),
-                },
-            };
-            states.push(State { name: state.name.name.clone(), axes, init });
-        }
-        let before: Vec<_> = recur.states.iter().map(|s| (s.name.name.clone(), frame.vars.remove(&s.name.name))).collect();
-        self.levels.push(Level::new(vec![]));
-        for (n, state) in states.iter().enumerate() {
-            let ty = Type { elem: Elem::Float, axes: state.axes.clone() };
-            let t = self.push(Op::State(n), vec![], ty, recur.states[n].span, frame.scope);
-            frame.bind(&state.name, V::Tensor(t), Origin::Local);
-        }
-        let outer = frame.assigned.replace(Vec::new());
-        let ran = self.run(frame, &recur.body).and_then(|()| self.recurred(frame, recur, states, span));
-        let assigned = std::mem::replace(&mut frame.assigned, outer).unwrap_or_default();
-        self.levels.truncate(1);
-        let results = ran?;
-        for (name, value) in before {
-            match value {
-                Some(value) => drop(frame.vars.insert(name, value)),
-                None => drop(frame.vars.remove(&name)),
-            }
-        }
-        for (name, t) in assigned.iter().zip(&results) {
-            if let Some(t) = t {
-                frame.bind(name, V::Tensor(*t), Origin::Local);
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the body: the recurrence and its results, one for each assigned name that is a tensor and not a state.
-    fn recurred(
-        &mut self,
-        frame: &mut Frame<'p>,
-        recur: &'p crate::ast::Recur,
-        states: Vec<State>,
-        span: Span,
-    ) -> Done<Vec<Option<T>>> {
-        let mut next = Vec::new();
-        for (state, declared) in states.iter().zip(&recur.states) {
-            let value = frame.get(&state.name).cloned();
-            let value = value.unwrap_or(V::Const(Constant::Float(state.init)));
-            let t = self.tensor(&value, Some(Elem::Float), declared.span, frame.scope)?;
-            let t = self.as_float(t, declared.span, frame.scope)?;
-            next.push(self.spread(frame, t, &state.axes, declared)?);
-        }
-        let names = frame.assigned.clone().unwrap_or_default();
-        let mut outputs = Vec::new();
-        let mut kinds: Vec<Option<(usize, Type)>> = Vec::new();
-        for name in &names {
-            let is_state = states.iter().any(|s| s.name == *name);
-            match frame.get(name).cloned() {
-                Some(V::Tensor(t)) if !is_state => {
-                    let id = self.here(t);
-                    let ty = self.ty(T { level: 1, id });
-                    kinds.push(Some((outputs.len(), ty)));
-                    outputs.push(id);
-                }
-                _ => kinds.push(None),
-            }
-        }
-        let Some(level) = self.levels.pop() else { return self.fail(Code::Misplaced, span, "a recurrence without a body") };
-        let body = Body { values: level.values };
-        let args: Vec<ValueId> = level.captures.iter().map(|t| t.id).collect();
-        let op = Op::Recur(Box::new(Recur { seq: SEQ, states, body, next, outputs }));
-        let node = self.push(op, args, Type { elem: Elem::Float, axes: vec![] }, span, frame.scope);
-        let mut results = Vec::new();
-        for kind in kinds {
-            results.push(kind.map(|(n, ty)| {
-                let axes = std::iter::once(SEQ).chain(ty.axes).collect();
-                self.push(Op::Result(n), vec![node.id], Type { elem: ty.elem, axes }, span, frame.scope)
-            }));
-        }
-        Ok(results)
-    }
-
-    /// A state's next value with exactly the state's axes.
-    fn spread(&mut self, frame: &Frame<'p>, t: T, axes: &[AxisId], state: &'p crate::ast::RecurState) -> Done<ValueId> {
-        let ty = self.seen(t);
-        if let Some(extra) = ty.axes.iter().find(|a| !axes.contains(a)) {
-            let message = format!("the update of `{}` brings in axis `{}`", state.name.name, self.axis_name(*extra));
-            let error = Diagnostic::new(Code::AxisMismatch, state.span, message);
-            let label = format!("the state is {}, its update {}", self.axes_text(axes), self.axes_text(&ty.axes));
-            return Err(self.error(error.label(label)));
-        }
-        let mut t = t;
-        for axis in axes.iter().filter(|a| !ty.axes.contains(a)) {
-            // Zero along the missing axis makes the value vary along it.
-            let index = self.push(Op::Index(*axis), vec![], Type { elem: Elem::Int, axes: vec![*axis] }, state.span, frame.scope);
-            let index = self.as_float(index, state.span, frame.scope)?;
-            let zero = self.push(Op::Const(0.0), vec![], Type { elem: Elem::Float, axes: vec![] }, state.span, frame.scope);
-            let zeros = self.binary(Binary::Mul, index, zero, state.span, frame.scope)?;
-            t = self.binary(Binary::Add, t, zeros, state.span, frame.scope)?;
-        }
-        Ok(self.here(t))
     }
 
     /// `attend[k](q, k, v) { … }`.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::recurrence::Steps;
 use super::{Done, Elab, MOST_VALUES, SEQ, Stop, T};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::elaborate::frame::V;
@@ -17,6 +18,8 @@ pub struct Level {
     known: HashMap<T, ValueId>,
     /// Where query and key positions are, in attention.
     pub positions: Option<(T, T)>,
+    /// The recurrence whose step it is.
+    pub steps: Option<Steps>,
 }
 
 impl Level {
@@ -27,7 +30,7 @@ impl Level {
 
     /// A body that continues a list of captures.
     pub fn new(captures: Vec<T>) -> Self {
-        Level { values: vec![], captures, known: HashMap::new(), positions: None }
+        Level { values: vec![], captures, known: HashMap::new(), positions: None, steps: None }
     }
 }
 

@@ -80,17 +80,18 @@ impl Builder<'_> {
 
     fn recur(&self, node: Node<'_>, depth: usize) -> Parsed<StmtKind> {
         let span = self.span(&node);
-        let (mut states, mut axis, mut body) = (Vec::new(), None, None);
+        let (mut states, mut axis, mut every, mut body) = (Vec::new(), None, None, None);
         for part in node.into_inner() {
             match part.as_rule() {
                 Rule::state => states.push(self.state(part, depth)?),
                 Rule::ident => axis = Some(self.ident(&part)),
+                Rule::expr => every = Some(self.expr(part, depth)?),
                 Rule::body => body = Some(self.body(part, depth)?),
                 _ => {}
             }
         }
         match (axis, body) {
-            (Some(axis), Some(body)) => Ok(StmtKind::Recur(Recur { states, axis, body })),
+            (Some(axis), Some(body)) => Ok(StmtKind::Recur(Recur { states, axis, every, body })),
             _ => Err(self.missing(span, "a body")),
         }
     }

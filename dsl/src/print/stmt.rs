@@ -133,7 +133,8 @@ fn recur_head(recur: &Recur) -> String {
         format!("{}: {}{init}", s.name.name, axes(&s.axes))
     };
     let states: Vec<String> = recur.states.iter().map(state).collect();
-    format!("recur {} over {} {{", states.join(", "), recur.axis.name)
+    let every = recur.every.as_ref().map_or(String::new(), |n| format!(" every {}", expression(n)));
+    format!("recur {} over {}{every} {{", states.join(", "), recur.axis.name)
 }
 
 /// Where the part of a statement ends that is printed as a whole.

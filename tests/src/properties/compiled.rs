@@ -76,6 +76,15 @@ impl Compiled {
     }
 }
 
+/// A state of a slot by the end of its name: the axes as stored, and its numbers.
+pub fn state(session: &Session, slot: usize, name: &str) -> (Vec<(String, usize)>, Vec<f64>) {
+    let state = session.manifest().states.iter().find(|state| state.name.ends_with(name)).expect("a state of that name");
+    let snapshot = session.snapshot(slot).unwrap_or_else(|error| panic!("{error}"));
+    let bytes = &snapshot.bytes()[state.fixed_offset..state.fixed_offset + state.fixed_bytes];
+    let number = |b: &[u8]| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    (state.axes.clone(), bytes.chunks_exact(4).map(number).collect())
+}
+
 /// The logits of all rows of a slot's next tokens, in one call.
 pub fn feed(session: &mut Session, slot: usize, tokens: &[i32]) -> Vec<f32> {
     let mut all = Vec::new();

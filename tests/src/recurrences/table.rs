@@ -42,7 +42,7 @@ fn classes(block: &str, arguments: &str, more: &[String]) -> String {
     );
     let work = snapshots::run(&spec, "forms");
     let graph = &work.forms().unwrap_or_else(|error| panic!("{error}")).graph;
-    let text: String = graph.order().into_iter().map(|node| recur::explain(graph, node)).collect();
+    let text: String = graph.order().into_iter().map(|node| recur::explain(graph, node, None)).collect();
     let mut found: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("class: ")).collect();
     found.dedup();
     found.join("; ")

@@ -1,6 +1,6 @@
 //! Ops that need nothing but their operands.
 
-use super::tensor::{Dim, Tensor, contract, gather, map1, map2, reduce, select, top, union};
+use super::tensor::{Dim, Tensor, contract, gather, map1, map2, reduce, select, top, union, walk};
 use braid_compiler::graph::shape;
 use braid_dsl::model::{Axis, AxisId, Binary, Op, Reduce, Rows, Unary};
 
@@ -23,6 +23,7 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Merge(parts, axis) => merge(args[0], parts, (*axis, size(axis))),
         Op::Concat(parts, axis) => concat(args, parts, (*axis, size(axis))),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
+        Op::Solve { rows, columns } => solve(args[0], args[1], *rows, *columns),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
         Op::Products { row, over } => products(args[0], *row, *over),
         Op::Scores { row, column, over, strict } => {
@@ -168,6 +169,43 @@ fn substitute(m: &Tensor, b: &Tensor, row: AxisId, column: AxisId, rank: Option<
         out.put(&line, row, i);
     }
     out
+}
+
+/// `x` with `sum[columns] a x = b`, by Gaussian elimination with row pivots.
+fn solve(a: &Tensor, b: &Tensor, rows: AxisId, columns: AxisId) -> Tensor {
+    let n = a.size(rows).expect("the axis of the equations");
+    let outer: Vec<Dim> = union(&[a, b]).into_iter().filter(|dim| dim.0 != rows && dim.0 != columns).collect();
+    let mut out = Tensor::filled(&[outer.clone(), vec![(columns, n)]].concat(), 0.0);
+    let shape: Vec<usize> = outer.iter().map(|dim| dim.1).collect();
+    let strides = |x: &Tensor| outer.iter().map(|dim| x.stride(dim.0)).collect::<Vec<_>>();
+    walk(&shape, [&strides(a), &strides(b)], |at, [i, j]| {
+        let row = |r: usize| -> Vec<f64> {
+            let own = (0..n).map(|c| a.data[i + r * a.stride(rows) + c * a.stride(columns)]);
+            own.chain([b.data[j + r * b.stride(rows)]]).collect()
+        };
+        out.data[at * n..(at + 1) * n].copy_from_slice(&eliminated((0..n).map(row).collect()));
+    });
+    out
+}
+
+/// The solution of rows of coefficients and right side.
+fn eliminated(mut system: Vec<Vec<f64>>) -> Vec<f64> {
+    let n = system.len();
+    for p in 0..n {
+        let pivot = (p..n).max_by(|a, b| system[*a][p].abs().total_cmp(&system[*b][p].abs())).expect("a row");
+        system.swap(p, pivot);
+        let lead = system[p].clone();
+        for row in &mut system[p + 1..] {
+            let by = row[p] / lead[p];
+            row.iter_mut().zip(&lead).for_each(|(x, y)| *x -= by * y);
+        }
+    }
+    let mut x = vec![0.0; n];
+    for r in (0..n).rev() {
+        let known: f64 = (r + 1..n).map(|c| system[r][c] * x[c]).sum();
+        x[r] = (system[r][n] - known) / system[r][r];
+    }
+    x
 }
 
 #[cfg(test)]

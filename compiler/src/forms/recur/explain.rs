@@ -1,7 +1,7 @@
 //! The derivation of a recurrence's class, told to people.
 
 use super::chunk::{self, Chunk};
-use super::{Class, Corrections, Group, Read, Transition, captures, classify, names, range};
+use super::{Class, Corrections, Group, Read, Transition, captures, classify, names, range, solve};
 use crate::graph::{Graph, NodeId, axes_text, scope_path};
 use braid_dsl::model::{Axis, Body, Op, Recur};
 
@@ -13,6 +13,10 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
     let mut out = format!("recurrence {node}{place}\n");
     for group in &class.groups {
         out.push_str(&group_text(graph, recur, group));
+    }
+    let solved = solve::in_matrices(recur);
+    if !solved.is_empty() {
+        out += &format!("  {} read through a linear solve\n", names(recur, &solved));
     }
     match chunk {
         Some(Ok(chunk)) => out += &forms_text(graph, node, recur, chunk),

@@ -374,6 +374,7 @@ fn op_name(op: &Op) -> String {
         Op::Select => "select".into(),
         Op::Top { .. } => "top".into(),
         Op::Gather(_) => "gather".into(),
+        Op::Solve { .. } => "solve".into(),
         Op::Split(..) => "split".into(),
         Op::Merge(..) => "merge".into(),
         Op::Concat(..) => "concat".into(),

@@ -10,6 +10,7 @@ mod explain;
 mod linear;
 mod poly;
 mod range;
+mod solve;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod driver;
 mod expr;
 mod matmul;
 mod nest;
+mod solve;
 mod top;
 
 use crate::fuse::kernel::{Code, Store};

@@ -2,6 +2,7 @@
 
 use super::address::{Setting, Site, for_each};
 use super::expr::{store, value};
+use super::solve;
 use crate::fuse::expr::KAxis;
 use crate::fuse::kernel::{Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::{Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
@@ -79,6 +80,9 @@ struct Loops<'n> {
 
 impl Loops<'_> {
     fn run(&self, site: &mut Site) {
+        if let Some(system) = &self.nest.stmts[0].system {
+            return solve::emit(site, &self.nest.parallel, &self.code.sizes, (&self.nest.stmts[0], system, self.nest.lanes));
+        }
         site.vector = self.nest.vector;
         site.lanes = self.nest.lanes;
         self.parallel(site, &self.nest.parallel, 1);
