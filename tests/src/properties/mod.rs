@@ -4,6 +4,7 @@
 mod compiled;
 mod hybrids;
 mod programs;
+mod states;
 
 use braid_runtime::session::Session;
 use compiled::{Compiled, agree, feed, same, together};
