@@ -8,6 +8,7 @@
  *   3. Fill every slot's states with the elements of braid_states[] (braid_slot_reset does it).
  *   4. Call braid_prepare once with weights, prepared, scratch, arena.
  *   5. Call braid_prefill for segments of several rows, braid_step if every segment has exactly one.
+ *   6. braid_slot_save, braid_slot_restore and braid_slot_truncate go back in a sequence, or copy it.
  *
  * Results are row-major: output[i * BRAID_VOCAB + j] is logit j of row wanted_rows[i]. An entry returns 0, or a number
  * that tells which of the caller's promises was broken.
@@ -17,6 +18,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -71,8 +73,18 @@ int32_t braid_prepare(const BraidCall *call);
 int32_t braid_prefill(const BraidCall *call);
 int32_t braid_step(const BraidCall *call);
 
+/* How a state is taken back to an earlier position. */
+enum {
+  BRAID_ROWS = 0,  /* row p is position p: later rows get the first value again */
+  BRAID_RING = 1,  /* position p is row p below `first`, then row first + (p - first) % (rows - first); at most `back` positions,
+                      or any while not more than `rows` were seen */
+  BRAID_REPLAY = 2 /* it forgets: restore a saved state */
+};
+
 /* One piece of memory that a sequence carries from call to call: at byte fixed_offset + position_offset * capacity of its
- * slot, fixed_bytes + position_bytes * capacity bytes, every element of which starts as init_bits. */
+ * slot, fixed_bytes + position_bytes * capacity bytes, every element of which starts as init_bits. It has `rows` rows, or as many as
+ * the capacity if that is 0, in each of `parts` equal pieces; element e of row r, of n in a row, is number
+ * (r / block * n + e) * block + r % block of a piece. */
 typedef struct BraidState {
   const char *name;
   const char *kind;
@@ -80,6 +92,9 @@ typedef struct BraidState {
   int64_t fixed_offset, position_offset;
   int64_t fixed_bytes, position_bytes;
   uint32_t init_bits;
+  int64_t rows, parts, block;
+  int32_t truncate; /* BRAID_ROWS, BRAID_RING or BRAID_REPLAY */
+  int64_t first, back;
 } BraidState;
 
 /*@model@*/

@@ -8,19 +8,21 @@ mod check;
 mod features;
 mod file;
 mod header;
+mod state;
 
 pub use features::{host_features, missing_feature};
-#[cfg(feature = "run")]
-pub(crate) use file::fnv1a;
 pub use file::{ArtifactError, decode, encode, write};
+#[cfg(feature = "run")]
+pub(crate) use file::{fnv1a, fnv1a_on, replace};
 pub use header::header;
+pub use state::{POSITIONS, State, Truncate};
 
 use serde::{Deserialize, Serialize};
 
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 
@@ -141,29 +143,6 @@ pub enum Layout {
         /// Columns of a panel.
         width: usize,
     },
-}
-
-/// One piece of memory that a sequence carries from call to call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// `layers.3.mixer.S`, `layers.1.mixer.keys` …
-    pub name: String,
-    /// `recurrence`, `convolution`, `shift`, `keys`, `values`, `positions`.
-    pub kind: String,
-    /// Names and sizes of its axes as stored, for people; the last is fastest.
-    pub axes: Vec<(String, usize)>,
-    /// Bytes of an element (all are 32-bit today).
-    pub element_bytes: usize,
-    /// First byte inside a sequence's states is `fixed_offset + position_offset · capacity`.
-    pub fixed_offset: usize,
-    /// See `fixed_offset`.
-    pub position_offset: usize,
-    /// Size in bytes is `fixed_bytes + position_bytes · capacity`.
-    pub fixed_bytes: usize,
-    /// See `fixed_bytes`.
-    pub position_bytes: usize,
-    /// What every element starts with: bits of an element (`f32` or `i32`), repeated over the whole state.
-    pub init_bits: u32,
 }
 
 /// One sequence's part of a call: `rows` consecutive rows of all per-row tables.

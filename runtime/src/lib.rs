@@ -43,6 +43,6 @@ pub use error::{Error, Result};
 #[cfg(feature = "run")]
 pub use load::Artifact;
 #[cfg(feature = "run")]
-pub use session::{Feed, Session, Settings, Snapshot, Wanted};
+pub use session::{Feed, Keep, Saved, Session, Settings, Snapshot, Wanted};
 #[cfg(feature = "run")]
 pub use weights::Weights;

@@ -17,9 +17,9 @@ impl Tokenizer {
         Ok(Self(tokenizer.map_err(|error| Error::content(path, format!("not a tokenizer: {error}")))?))
     }
 
-    /// A text's token ids, with the special tokens that the tokenizer adds.
-    pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
-        let encoding = self.0.encode(text, true).map_err(|error| Error::input(format!("cannot tokenize: {error}"), ""))?;
+    /// A text's token ids; at its beginning, with the special tokens that the tokenizer adds there.
+    pub fn encode(&self, text: &str, beginning: bool) -> Result<Vec<i32>> {
+        let encoding = self.0.encode(text, beginning).map_err(|error| Error::input(format!("cannot tokenize: {error}"), ""))?;
         Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
     }
 

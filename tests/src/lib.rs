@@ -10,6 +10,8 @@ mod fusion;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod inspecting;
+#[cfg(test)]
 mod kernels;
 #[cfg(test)]
 mod language;

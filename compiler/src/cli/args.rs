@@ -88,7 +88,9 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   braid run examples/tiny-hybrid --prompt \"Once upon a time\"
   braid run model.braidart --weights checkpoint/ --prompt \"Hello\" --temperature 0.8 --top-p 0.95 --seed 7
-  braid run model.braid --weights random:1 --ids 1,2,3 --max-tokens 64 --json";
+  braid run model.braid --weights random:1 --ids 1,2,3 --max-tokens 64 --json
+  braid run examples/tiny-hybrid --prompt \"Once upon a time\" -n 20 --save-state story.state
+  braid run examples/tiny-hybrid --load-state story.state --prompt \" The end was\"";
 
 /// Which model.
 #[derive(Group, Clone)]

@@ -15,7 +15,7 @@ use braid_dsl::model::{AxisId, Op};
 use std::collections::HashMap;
 
 pub use print::print;
-pub use reach::{MAX_ROWS, Reach};
+pub use reach::{BLOCK, MAX_ROWS, Reach};
 pub use recur::chunk::Chunk;
 
 /// Names one piece of carried memory.

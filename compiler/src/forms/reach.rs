@@ -9,7 +9,7 @@ use braid_dsl::model::{Attend, Binary, Body, Op, Unary, ValueId};
 pub const MAX_ROWS: usize = 256;
 
 /// Slots of a cache come in blocks of so many.
-const BLOCK: usize = 16;
+pub const BLOCK: usize = 16;
 
 /// What a cache keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
 //! Where everything lies: the arena by lifetimes, prepared values, weights, and the states of a slot.
 
-use crate::forms::{Extent, StateKind};
-use crate::fuse::kernel::Rows;
+use crate::forms::{BLOCK, Extent, Reach, StateDecl, StateKind};
+use crate::fuse::kernel::{Code, Rows};
 use crate::fuse::{Fused, Operand};
 use braid_dsl::model::Size;
-use braid_runtime::artifact::{ALIGN, Layout, Packed, State};
+use braid_runtime::artifact::{ALIGN, Layout, Packed, State, Truncate};
 
 /// Offsets of everything that kernels touch.
 #[derive(Clone, Debug, Default)]
@@ -104,18 +104,20 @@ impl Memory {
     }
 
     fn place_states(&mut self, fused: &Fused) {
-        let graph = &fused.forms.graph;
         for state in &fused.forms.states {
             let (fixed, position) = match state.extent {
                 Extent::Fixed { elements } => (elements, 0),
                 Extent::Ring { rows, elements } => (rows * elements, 0),
                 Extent::PerPosition { elements } => (0, elements),
             };
-            let axes = state.axes.iter().map(|a| {
-                let axis = graph.axis(*a);
-                let size = if let Size::Fixed(n) = axis.size { n } else { 0 };
-                (axis.name.clone(), size)
-            });
+            let axes = axes(fused, state);
+            let row = axes.iter().map(|(_, size)| size).product::<usize>().max(1);
+            let rows = match state.extent {
+                Extent::Fixed { elements } => elements / row,
+                Extent::Ring { rows, .. } => rows,
+                Extent::PerPosition { .. } => 0,
+            };
+            let (parts, block) = pieces(fused, state);
             let fixed_bytes = (fixed * 4).next_multiple_of(ALIGN);
             let init_bits = match state.kind {
                 StateKind::Positions => u32::MAX,
@@ -124,13 +126,17 @@ impl Memory {
             self.states.push(State {
                 name: state.name.clone(),
                 kind: state.kind.name().to_string(),
-                axes: axes.collect(),
+                axes,
                 element_bytes: 4,
                 fixed_offset: self.state_fixed_bytes,
                 position_offset: self.state_position_bytes,
                 fixed_bytes,
                 position_bytes: position * 4,
                 init_bits,
+                rows,
+                parts,
+                block,
+                truncate: truncate(fused, state),
             });
             self.state_fixed_bytes += fixed_bytes;
             self.state_position_bytes += position * 4;
@@ -142,6 +148,42 @@ impl Memory {
                 _ => state.fixed_offset = self.state_fixed_bytes,
             }
         }
+    }
+}
+
+/// Names and sizes of a state's axes.
+fn axes(fused: &Fused, state: &StateDecl) -> Vec<(String, usize)> {
+    let axes = state.axes.iter().map(|a| {
+        let axis = fused.forms.graph.axis(*a);
+        let size = if let Size::Fixed(n) = axis.size { n } else { 0 };
+        (axis.name.clone(), size)
+    });
+    axes.collect()
+}
+
+/// Parts and block of a cache as the attention's kernels store it; one of each for any other state.
+fn pieces(fused: &Fused, state: &StateDecl) -> (usize, usize) {
+    let groups = fused.kernels.iter().find_map(|kernel| match &kernel.code {
+        Code::Attention(code) if kernel.nodes.contains(&state.node) => Some(code.groups),
+        _ => None,
+    });
+    match (state.kind, groups) {
+        (StateKind::Keys, Some(groups)) => (groups, BLOCK),
+        (StateKind::Values, Some(groups)) => (groups, 1),
+        _ => (1, 1),
+    }
+}
+
+/// What a state still knows of earlier positions. A ring has rows for a whole call beside its window, and a window is all that
+/// a query needs; every other state of fixed size forgets.
+fn truncate(fused: &Fused, state: &StateDecl) -> Truncate {
+    match (state.extent, fused.forms.reach(state.node)) {
+        (Extent::PerPosition { .. }, _) => Truncate::Rows,
+        (Extent::Ring { .. }, Reach::Window { rows, window }) => Truncate::Ring { first: 0, back: rows - window },
+        (Extent::Ring { .. }, Reach::SinksAndWindow { first, rows, window }) => {
+            Truncate::Ring { first, back: rows - first - window }
+        }
+        _ => Truncate::Replay,
     }
 }
 

@@ -4,9 +4,9 @@
 //! - a binding has one stride for each axis and stays inside the checkpoint's tensors
 //! - a packed tensor names an existing parameter, lists each of its axes once, and holds as many bytes as its layout needs
 //! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
-//! - states do not leave the slot, at any capacity
+//! - states do not leave the slot, at any capacity; rows, parts and blocks fill them; those that grow stand behind all others
 
-use super::{ALIGN, Binding, Layout, Manifest, Packed, Param, State};
+use super::{ALIGN, Binding, Layout, Manifest, POSITIONS, Packed, Param, State, Truncate};
 
 /// No count or size may exceed this: 2^46 bytes, so that products of two checked numbers fit.
 const LIMIT: usize = 1 << 46;
@@ -51,7 +51,33 @@ impl Manifest {
         ensure(whole.iter().all(|bytes| *bytes <= LIMIT && bytes % state.element_bytes == 0), || "broken elements".into())?;
         let fixed = state.fixed_offset + state.fixed_bytes;
         let position = state.position_offset + state.position_bytes;
-        ensure(fixed <= self.state_fixed_bytes && position <= self.state_position_bytes, || "leaves the slot".into())
+        ensure(fixed <= self.state_fixed_bytes && position <= self.state_position_bytes, || "leaves the slot".into())?;
+        // A slot is then its fixed bytes, and behind them pieces that differ between capacities in their length only.
+        let behind = state.fixed_offset == self.state_fixed_bytes && state.fixed_bytes == 0;
+        ensure(if state.grows() { behind } else { state.position_offset == 0 }, || "fixed and growing states are mixed".into())?;
+        ensure(state.has_rows(), || "its rows do not fill it".into())
+    }
+}
+
+impl State {
+    /// Whether rows, parts and blocks make sense.
+    fn has_rows(&self) -> bool {
+        let parts = self.parts > 0 && self.parts <= LIMIT && self.block > 0 && POSITIONS.is_multiple_of(self.block);
+        let divides = |size: usize, of: Option<usize>| of.is_some_and(|of| of > 0 && size.is_multiple_of(of));
+        let of_parts = self.parts.checked_mul(self.element_bytes);
+        let fits = match self.truncate {
+            Truncate::Rows => self.rows == 0 && self.grows() && divides(self.position_bytes, of_parts),
+            Truncate::Ring { first, back } => {
+                let rows = first < self.rows && back < self.rows - first && self.rows.is_multiple_of(self.block);
+                rows && !self.grows() && divides(self.fixed_bytes, of_parts.and_then(|bytes| bytes.checked_mul(self.rows)))
+            }
+            Truncate::Replay => {
+                let sizes = self.axes.iter().map(|(_, size)| *size).chain([self.rows]);
+                let bytes = sizes.into_iter().try_fold(self.element_bytes, usize::checked_mul);
+                !self.grows() && self.parts == 1 && self.block == 1 && bytes.is_some_and(|bytes| bytes <= self.fixed_bytes)
+            }
+        };
+        parts && fits
     }
 }
 

@@ -83,13 +83,17 @@ pub fn encode(library: &[u8], manifest: &Manifest) -> Result<Vec<u8>, ArtifactEr
     Ok(bytes)
 }
 
-/// Writes an artifact. The file appears whole or not at all, and never changes under a process that has it loaded.
+/// Writes an artifact, as [`replace`] does: it never changes under a process that has it loaded.
 pub fn write(path: &Path, library: &[u8], manifest: &Manifest) -> std::io::Result<()> {
-    let bytes = encode(library, manifest).map_err(std::io::Error::other)?;
+    replace(path, &encode(library, manifest).map_err(std::io::Error::other)?)
+}
+
+/// Writes a file that appears whole or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| std::io::Error::other("not a file name"))?.to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::File::create(&temporary).and_then(|mut file| file.write_all(&bytes));
+    let written = std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
     let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
     renamed.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
@@ -127,5 +131,10 @@ fn little_endian(bytes: &[u8]) -> u64 {
 
 /// FNV-1a with 64 bits. Guards against accidents, not against malice: an artifact is code and must be trusted anyway.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    fnv1a_on(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// Goes on with a hash.
+pub(crate) fn fnv1a_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

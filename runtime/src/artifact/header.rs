@@ -1,10 +1,12 @@
 //! The C header that lies beside an artifact: the interface, then this model's sizes and states.
 
-use super::{Manifest, State};
+use super::{Manifest, State, Truncate};
 use std::fmt::Write;
 
 /// The interface without a model.
 const INTERFACE: &str = include_str!("../../include/braid.h");
+/// Functions over a slot, which come behind the table of states.
+const SLOT: &str = include_str!("../../include/slot.h");
 /// Where the model's part goes.
 const MARK: &str = "/*@model@*/\n";
 
@@ -34,31 +36,21 @@ fn model(manifest: &Manifest) -> String {
     if manifest.states.is_empty() {
         text += "  {0},\n";
     }
-    text + RESET
+    text + "};\n\n" + SLOT
 }
 
 const STATES: &str = "\n/* Caches and states of one sequence. */\nstatic const BraidState braid_states[] = {\n";
 
-const RESET: &str = "};
-
-/* Makes a slot's states those of a sequence that has seen nothing. */
-static inline void braid_slot_reset(uint8_t *slot, int64_t capacity) {
-  for (int64_t i = 0; i < BRAID_STATES; i++) {
-    const BraidState *state = &braid_states[i];
-    uint8_t *bytes = slot + state->fixed_offset + state->position_offset * capacity;
-    int64_t count = state->fixed_bytes + state->position_bytes * capacity;
-    for (int64_t byte = 0; byte < count; byte++)
-      bytes[byte] = (uint8_t)(state->init_bits >> (8 * (byte % state->element_bytes)));
-  }
-}
-
-";
-
 /// One row of `braid_states`, after a comment with its axes.
 fn entry(state: &State) -> String {
     let axes: Vec<_> = state.axes.iter().map(|(name, size)| format!("{name} {size}")).collect();
+    let truncate = match state.truncate {
+        Truncate::Rows => "BRAID_ROWS, 0, 0".to_string(),
+        Truncate::Ring { first, back } => format!("BRAID_RING, {first}, {back}"),
+        Truncate::Replay => "BRAID_REPLAY, 0, 0".to_string(),
+    };
     format!(
-        "/* [{}] */ {{{}, {}, {}, {}, {}, {}, {}, {:#x}u}}",
+        "/* [{}] */ {{{}, {}, {}, {}, {}, {}, {}, {:#x}u, {}, {}, {}, {truncate}}}",
         comment(&axes.join(", ")),
         quoted(&state.name),
         quoted(&state.kind),
@@ -67,7 +59,10 @@ fn entry(state: &State) -> String {
         state.position_offset,
         state.fixed_bytes,
         state.position_bytes,
-        state.init_bits
+        state.init_bits,
+        state.rows,
+        state.parts,
+        state.block,
     )
 }
 

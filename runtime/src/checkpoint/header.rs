@@ -9,6 +9,9 @@ use std::ops::Range;
 /// Largest header that is believed, as in other readers of the format.
 const LARGEST: usize = 100_000_000;
 
+/// The header's entry that is no tensor.
+const METADATA: &str = "__metadata__";
+
 /// Storage of a tensor in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the types")]
@@ -90,23 +93,35 @@ struct Entry {
 
 /// The tensors of a file's bytes, or what is wrong with them.
 pub fn parse(file: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
-    let length = file.first_chunk::<8>().ok_or("shorter than a safetensors header: not a safetensors file, or truncated")?;
-    let length = u64::from_le_bytes(*length);
-    let end = usize::try_from(length).ok().filter(|length| *length <= LARGEST);
-    let end = end.ok_or_else(|| format!("a header of {length} bytes: not a safetensors file"))? + 8;
-    let header = file.get(8..end);
-    let header = header.ok_or_else(|| format!("truncated: a header of {length} bytes in a file of {}", file.len()))?;
-    let json: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|error| format!("the header is not safetensors JSON: {error}"))?;
+    let (json, end) = json(file)?;
     let mut tensors = BTreeMap::new();
     for (name, value) in json {
-        if name != "__metadata__" {
+        if name != METADATA {
             let info = tensor(value, end).map_err(|what| format!("tensor `{name}`: {what}"))?;
             tensors.insert(name, info);
         }
     }
     contiguous(&tensors, end, file.len())?;
     Ok(tensors)
+}
+
+/// The free-form texts of a file's header; none if it has no such table.
+pub fn metadata(file: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let (mut json, _) = json(file)?;
+    let table = json.remove(METADATA).unwrap_or_else(|| serde_json::json!({}));
+    serde_json::from_value(table).map_err(|error| format!("the metadata are not texts: {error}"))
+}
+
+/// The header as JSON, and where the numbers begin.
+fn json(file: &[u8]) -> Result<(BTreeMap<String, serde_json::Value>, usize), String> {
+    let length = file.first_chunk::<8>().ok_or("shorter than a safetensors header: not a safetensors file, or truncated")?;
+    let length = u64::from_le_bytes(*length);
+    let end = usize::try_from(length).ok().filter(|length| *length <= LARGEST);
+    let end = end.ok_or_else(|| format!("a header of {length} bytes: not a safetensors file"))? + 8;
+    let header = file.get(8..end);
+    let header = header.ok_or_else(|| format!("truncated: a header of {length} bytes in a file of {}", file.len()))?;
+    let json = serde_json::from_slice(header).map_err(|error| format!("the header is not safetensors JSON: {error}"))?;
+    Ok((json, end))
 }
 
 fn tensor(value: serde_json::Value, start: usize) -> Result<TensorInfo, String> {
@@ -140,19 +155,50 @@ fn contiguous(tensors: &BTreeMap<String, TensorInfo>, start: usize, end: usize) 
     if at == end { Ok(()) } else { Err(format!("{} bytes after the last tensor", end - at)) }
 }
 
+/// A tensor to be written.
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Storage.
+    pub kind: Kind,
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// As many as type and shape say, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+/// A safetensors file of tensors and free-form texts.
+pub fn encode(metadata: &BTreeMap<String, String>, tensors: &[Named]) -> serde_json::Result<Vec<u8>> {
+    let entries = tensors.iter().map(|tensor| (&tensor.name[..], tensor.kind, &tensor.shape[..], tensor.bytes.len()));
+    let mut file = header(Some(metadata), entries)?;
+    tensors.iter().for_each(|tensor| file.extend_from_slice(&tensor.bytes));
+    Ok(file)
+}
+
 /// Writes a safetensors file of f32 tensors: `(name, shape, numbers)`.
 pub fn write(out: &mut impl std::io::Write, tensors: &[(&str, &[usize], &[f32])]) -> std::io::Result<()> {
+    let entries = tensors.iter().map(|(name, shape, numbers)| (*name, Kind::F32, *shape, numbers.len() * 4));
+    out.write_all(&header(None, entries)?)?;
+    let numbers = tensors.iter().flat_map(|(_, _, numbers)| numbers.iter());
+    numbers.copied().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+}
+
+/// Length and header, padded to 8 bytes, of tensors that follow each other: `(name, type, shape, bytes)`.
+fn header<'a>(
+    metadata: Option<&BTreeMap<String, String>>,
+    tensors: impl Iterator<Item = (&'a str, Kind, &'a [usize], usize)>,
+) -> serde_json::Result<Vec<u8>> {
     let mut header = serde_json::Map::new();
+    if let Some(metadata) = metadata {
+        header.insert(METADATA.into(), serde_json::to_value(metadata)?);
+    }
     let mut at = 0;
-    for (name, shape, numbers) in tensors {
-        let end = at + numbers.len() * 4;
-        header.insert((*name).into(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]}));
-        at = end;
+    for (name, kind, shape, bytes) in tensors {
+        let entry = serde_json::json!({"dtype": kind.to_string(), "shape": shape, "data_offsets": [at, at + bytes]});
+        header.insert(name.into(), entry);
+        at += bytes;
     }
     let mut json = serde_json::to_vec(&header)?;
     json.resize(json.len().next_multiple_of(8), b' ');
-    out.write_all(&(json.len() as u64).to_le_bytes())?;
-    out.write_all(&json)?;
-    let numbers = tensors.iter().flat_map(|(_, _, numbers)| numbers.iter());
-    numbers.copied().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }

@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Manifest, Param};
+use crate::artifact::{Manifest, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -15,6 +15,9 @@ pub struct InfoArgs {
     /// List all parameters and the tensors that they are bound to.
     #[arg(long)]
     pub params: bool,
+    /// List all states: size, and how far each can be taken back.
+    #[arg(long)]
+    pub states: bool,
     /// Print the whole manifest as JSON.
     #[arg(long)]
     pub json: bool,
@@ -28,7 +31,8 @@ pub fn info(args: &InfoArgs) -> Result<()> {
     }
     print(&summary(&manifest))?;
     let lines: String = manifest.params.iter().filter(|_| args.params).map(param).collect();
-    print(&lines)
+    let states: String = manifest.states.iter().filter(|_| args.states).map(state).collect();
+    print(&(lines + &states))
 }
 
 fn summary(manifest: &Manifest) -> String {
@@ -50,6 +54,7 @@ fn summary(manifest: &Manifest) -> String {
                 size(manifest.state_position_bytes)
             ),
         ),
+        ("goes back", back(manifest)),
     ];
     rows.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect()
 }
@@ -64,4 +69,38 @@ fn param(param: &Param) -> String {
         },
     };
     format!("{} [{}]  {tensor}\n", param.path, axes.join(", "))
+}
+
+/// How a sequence is taken back, as the least of its states allows.
+fn back(manifest: &Manifest) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for state in manifest.states.iter().filter(|state| state.truncate == Truncate::Replay) {
+        match kinds.iter_mut().find(|(kind, _)| *kind == state.kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((&state.kind, 1)),
+        }
+    }
+    let rings = manifest.states.iter().filter_map(|state| match state.truncate {
+        Truncate::Ring { back, .. } => Some(back),
+        _ => None,
+    });
+    match rings.min() {
+        _ if !kinds.is_empty() => {
+            let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            format!("from a snapshot: {} states forget", kinds.join(", "))
+        }
+        Some(back) => format!("at once, by {back} positions"),
+        None => "at once, to any position".into(),
+    }
+}
+
+fn state(state: &State) -> String {
+    let axes: Vec<_> = state.axes.iter().map(|(axis, size)| format!("{axis} {size}")).collect();
+    let bytes = if state.grows() { format!("{} a position", size(state.position_bytes)) } else { size(state.fixed_bytes) };
+    let back = match state.truncate {
+        Truncate::Rows => "to any position".into(),
+        Truncate::Ring { back, .. } => format!("by {back} positions"),
+        Truncate::Replay => "from a snapshot".into(),
+    };
+    format!("{} [{}]  {}, {bytes}, goes back {back}\n", state.name, axes.join(", "), state.kind)
 }

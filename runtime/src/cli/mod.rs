@@ -35,6 +35,8 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   braid-run run model.braidart --weights checkpoint/ --prompt \"Once upon a time\"
   braid-run run model.braidart --weights random:1 --ids 1,2,3 --max-tokens 64 --json
+  braid-run run model.braidart --weights checkpoint/ --prompt \"$(cat long.txt)\" -n 0 --save-state long.state
+  braid-run run model.braidart --weights checkpoint/ --load-state long.state --prompt \"In short:\"
   braid-run logits model.braidart --weights checkpoint/ --ids input.safetensors -o output.safetensors
   braid-run verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
   braid-run pack model.braidart --weights checkpoint/ -o weights.bin

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Outcome, Request, generate, positions};
 use crate::progress::Progress;
 use crate::sample::Sampling;
-use crate::session::{Session, Settings};
+use crate::session::{Saved, Session, Settings};
 use crate::tokenizer::{Stream, Tokenizer};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct RunOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// The text to continue.
-    #[arg(long, short, conflicts_with = "ids", required_unless_present = "ids")]
+    #[arg(long, short, conflicts_with = "ids", required_unless_present_any = ["ids", "load_state"])]
     pub prompt: Option<String>,
     /// Token ids instead of a text: 1,2,3.
     #[arg(long, value_delimiter = ',', num_args = 1)]
@@ -58,6 +58,12 @@ pub struct RunOptions {
     /// Go on after the end-of-sequence token.
     #[arg(long)]
     pub ignore_eos: bool,
+    /// Go on from a state that `--save-state` wrote: the prompt comes behind its text, and may be left out.
+    #[arg(long, value_name = "FILE")]
+    pub load_state: Option<PathBuf>,
+    /// When done, write what the model carries of the whole text, prompt and result, to a file.
+    #[arg(long, value_name = "FILE")]
+    pub save_state: Option<PathBuf>,
     /// Print one JSON object instead of a stream.
     #[arg(long)]
     pub json: bool,
@@ -83,7 +89,9 @@ impl RunOptions {
     fn prompt(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<i32>> {
         match (&self.ids, &self.prompt, tokenizer) {
             (Some(ids), _, _) => Ok(ids.clone()),
-            (None, Some(text), Some(tokenizer)) => tokenizer.encode(text),
+            (None, None, _) => Ok(Vec::new()),
+            (None, Some(text), _) if text.is_empty() && self.load_state.is_some() => Ok(Vec::new()),
+            (None, Some(text), Some(tokenizer)) => tokenizer.encode(text, self.load_state.is_none()),
             _ => Err(Error::input(
                 "no tokenizer.json beside the weights",
                 "name one with `--tokenizer FILE`, or give `--ids 1,2,3`",
@@ -92,6 +100,7 @@ impl RunOptions {
     }
 
     fn request(&self, prompt: Vec<i32>, config: GenerationConfig) -> Request {
+        let whole = self.save_state.is_some();
         let sampling = Sampling {
             temperature: self.temperature.or(config.temperature).unwrap_or(0.0),
             top_k: self.top_k.or(config.top_k).unwrap_or(0),
@@ -99,7 +108,16 @@ impl RunOptions {
             seed: self.seed,
         };
         let stop = if self.ignore_eos { Vec::new() } else { config.stop };
-        Request { prompt, max_tokens: self.max_tokens.or(config.max_tokens).unwrap_or(128), stop, sampling }
+        let max_tokens = self.max_tokens.or(config.max_tokens).unwrap_or(128);
+        Request { prompt, follows: Vec::new(), whole, max_tokens, stop, sampling }
+    }
+
+    /// Writes the state of slot 0 if that was asked for. `before`: the text that was there, if it is known.
+    fn save(&self, session: &Session, before: &[i32], request: &Request, outcome: &Outcome) -> Result<()> {
+        let Some(path) = &self.save_state else { return Ok(()) };
+        let ids = [before, &request.prompt, &outcome.tokens].concat();
+        let ids = if ids.len() == session.position(0)? { &ids[..] } else { &[] };
+        session.save(0, path, ids, &outcome.next)
     }
 }
 
@@ -108,17 +126,25 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     let start = Instant::now();
     let tokenizer = options.tokenizer()?;
     let prompt = options.prompt(tokenizer.as_ref())?;
-    let request = options.request(prompt, options.config()?);
+    let mut request = options.request(prompt, options.config()?);
     request.sampling.check()?;
     let (artifact, weights) = options.model.load(artifact)?;
-    let capacity = options.context.unwrap_or_else(|| positions(&request));
+    let saved = options.load_state.as_deref().map(|path| Saved::read(path, &artifact.manifest, &weights)).transpose()?;
+    let seen = saved.as_ref().map_or(0, |saved| saved.snapshot.position());
+    let capacity = options.context.unwrap_or_else(|| seen + positions(&request));
     let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots: 1 })?;
+    let mut before = Vec::new();
+    if let Some(saved) = saved {
+        session.restore(0, &saved.snapshot)?;
+        (before, request.follows) = (saved.ids, saved.logits);
+    }
     let load = start.elapsed();
-    let mut output = Output::new(tokenizer.as_ref(), &request.prompt, options.json);
+    let mut output = Output::new(tokenizer.as_ref(), &[&before[..], &request.prompt].concat(), options.json);
     output.prompt(options.prompt.as_deref())?;
     let bar = Prefilling::new(&session, &request);
     let outcome = generate(&mut session, &request, |done| bar.done(done), |token| output.token(token))?;
     output.end()?;
+    options.save(&session, &before, &request, &outcome)?;
     if options.json {
         return print_json(&report(&session, &request, &outcome, tokenizer.as_ref(), load)?);
     }
@@ -214,6 +240,7 @@ fn report(
         "model": session.manifest().model,
         "target": session.manifest().target,
         "threads": session.threads(),
+        "position": session.position(0)?,
         "prompt_ids": request.prompt,
         "ids": outcome.tokens,
         "text": tokenizer.map(|tokenizer| tokenizer.decode(&outcome.tokens)).transpose()?,

@@ -1,12 +1,18 @@
 //! The memory of some sequences, and feeding tokens through an artifact.
 //!
 //! A session has a fixed number of slots; each holds the caches and states of one sequence and knows its position. A call carries
-//! rows of several slots ([`Feed`]), each at its own position. All memory is allocated when the session is made.
+//! rows of several slots ([`Feed`]), each at its own position. All memory is allocated when the session is made, but for snapshots
+//! and what a slot's history keeps. travel.rs goes back and forth in a sequence.
 
 mod batch;
+mod history;
+mod saved;
 mod states;
+mod travel;
 
 pub use batch::{Feed, Wanted};
+pub use history::Keep;
+pub use saved::Saved;
 pub use states::Snapshot;
 
 use crate::artifact::{Call, Manifest};
@@ -16,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::load::{Artifact, Phase};
 use crate::weights::Weights;
 use batch::Batch;
+use history::History;
 use states::States;
 use std::sync::Arc;
 
@@ -42,6 +49,7 @@ pub struct Session {
     weights: Arc<Weights>,
     pool: Pool,
     states: States,
+    histories: Vec<Option<History>>,
     batch: Batch,
     prepared: Buffer<u8>,
     arena: Buffer<u8>,
@@ -59,6 +67,7 @@ impl Session {
         let bytes = |each: usize, count: usize| each.saturating_mul(count);
         let mut session = Self {
             states: States::new(manifest, settings.slots, settings.capacity)?,
+            histories: vec![None; settings.slots],
             batch: Batch::new(rows, settings.slots)?,
             prepared: Buffer::new(manifest.prepared_bytes, "prepared tables")?,
             arena: Buffer::new(bytes(manifest.arena_row_bytes, rows), format!("the arena of {rows} rows"))?,
@@ -97,28 +106,21 @@ impl Session {
         self.states.position(slot)
     }
 
-    /// Makes a slot that of a sequence that has seen nothing.
-    pub fn reset(&mut self, slot: usize) -> Result<()> {
-        self.states.reset(&self.artifact.manifest, slot)
-    }
-
-    /// A copy of a slot's states.
-    pub fn snapshot(&self, slot: usize) -> Result<Snapshot> {
-        self.states.snapshot(slot)
-    }
-
-    /// Makes a slot's states those of a snapshot (of any slot of a session of the same model and capacity).
-    pub fn restore(&mut self, slot: usize, snapshot: &Snapshot) -> Result<()> {
-        self.states.restore(slot, snapshot)
-    }
-
     /// One call: the rows of all feeds, each at most `max_rows` long. Returns `[wanted rows][vocab]` in the order of the feeds.
     pub fn forward(&mut self, feeds: &[Feed]) -> Result<&[f32]> {
         self.batch.fill(feeds, &self.states, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
         self.call(if one_each { Phase::Step } else { Phase::Prefill })?;
-        feeds.iter().for_each(|feed| self.states.advance(feed.slot, feed.tokens.len()));
-        Ok(&self.output.slice()[..self.batch.wanted() * self.artifact.manifest.vocab])
+        for feed in feeds {
+            self.states.advance(feed.slot, feed.tokens.len());
+            self.note(feed)?;
+        }
+        Ok(self.logits())
+    }
+
+    /// What the last call returned.
+    pub fn logits(&self) -> &[f32] {
+        &self.output.slice()[..self.batch.wanted() * self.artifact.manifest.vocab]
     }
 
     /// One token for each of some slots; returns a row of logits for each.

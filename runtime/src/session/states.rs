@@ -1,29 +1,29 @@
-//! Caches and states of all slots, and how far each has come.
+//! Caches and states of all slots, how far each has come, and copies of them.
 
 use super::no_slot;
-use crate::artifact::{Manifest, State};
+use crate::artifact::{Manifest, POSITIONS, State, Truncate, fnv1a};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
 
-/// Capacities are multiples of this.
-const STEP: usize = 16;
-
-/// A slot's states at one moment.
+/// A slot's states at one moment. Caches that grow are kept as far as they are in use, so it fits any session of the model that has
+/// room for its positions. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     position: usize,
+    key: u64,
 }
 
 impl Snapshot {
-    /// Bytes as [`Snapshot::bytes`] returned them for a sequence at `position`, perhaps with other numbers.
+    /// Bytes as [`Snapshot::bytes`] returned them for a sequence at `position`.
     pub fn new(manifest: &Manifest, position: usize, bytes: Vec<u8>) -> Result<Self> {
-        let grown = bytes.len().checked_sub(manifest.state_fixed_bytes);
-        if grown.is_none_or(|grown| manifest.state_position_bytes == 0 && grown > 0) {
-            let what = format!("{} bytes are not the states of a sequence", bytes.len());
-            return Err(Error::input(what, "they depend on model and capacity"));
+        if Some(bytes.len()) != manifest.slot_bytes(used(position)) {
+            let what = format!("{} bytes are not the states of a sequence at position {position}", bytes.len());
+            return Err(Error::input(what, "they depend on model and position"));
         }
-        Ok(Self { bytes, position })
+        Ok(Self { bytes: bytes.into(), position, key: key(manifest) })
     }
 
     /// Positions that the sequence had seen.
@@ -31,15 +31,26 @@ impl Snapshot {
         self.position
     }
 
-    /// The states as the artifact lays them out.
+    /// The states as a slot whose capacity is the position, rounded up to a multiple of 16 ([`POSITIONS`]).
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
+/// Positions that a snapshot has room for.
+pub(super) fn used(position: usize) -> usize {
+    position.next_multiple_of(POSITIONS)
+}
+
+/// Tells the states of two models apart: whatever changes the meaning of a slot's bytes changes it.
+pub(super) fn key(manifest: &Manifest) -> u64 {
+    fnv1a(&serde_json::to_vec(&(&manifest.states, manifest.vocab)).unwrap_or_default())
+}
+
 pub(super) struct States {
     memory: Buffer<u8>,
     positions: Vec<usize>,
+    key: u64,
     slot_bytes: usize,
     capacity: usize,
     limit: usize,
@@ -47,23 +58,25 @@ pub(super) struct States {
 
 impl States {
     pub(super) fn new(manifest: &Manifest, slots: usize, capacity: usize) -> Result<Self> {
-        if slots == 0 || slots > 1 << 16 || capacity > i32::MAX as usize - STEP {
+        if slots == 0 || slots > 1 << 16 || capacity > i32::MAX as usize - POSITIONS {
             return Err(Error::input(format!("a session of {slots} sequences of {capacity} positions"), "1 to 65536 sequences"));
         }
-        let capacity = capacity.max(1).next_multiple_of(STEP);
-        let grows = manifest.state_position_bytes > 0;
-        let slot_bytes = manifest.state_position_bytes.saturating_mul(capacity).saturating_add(manifest.state_fixed_bytes);
+        let capacity = used(capacity.max(1));
+        let slot_bytes = manifest.slot_bytes(capacity).unwrap_or(usize::MAX);
         let what = format!("the states of {slots} sequences of {capacity} positions");
         let mut states = Self {
             memory: Buffer::new(slot_bytes.saturating_mul(slots), what)?,
             positions: vec![0; slots],
+            key: key(manifest),
             slot_bytes,
             capacity,
-            limit: if grows { capacity } else { i32::MAX as usize - STEP },
+            limit: if manifest.state_position_bytes > 0 { capacity } else { i32::MAX as usize - POSITIONS },
         };
         for slot in 0..slots {
             // Fresh memory is zero already; touching it would only make the system commit it.
-            states.fill(manifest.states.iter().filter(|state| state.init_bits != 0), slot);
+            for state in manifest.states.iter().filter(|state| state.init_bits != 0) {
+                fill(state, &mut states.slot_mut(slot)[state.place(capacity)]);
+            }
         }
         Ok(states)
     }
@@ -97,42 +110,107 @@ impl States {
         self.positions[slot] += rows;
     }
 
+    fn slot_mut(&mut self, slot: usize) -> &mut [u8] {
+        &mut self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes]
+    }
+
     pub(super) fn reset(&mut self, manifest: &Manifest, slot: usize) -> Result<()> {
-        if self.position(slot)? > 0 {
-            self.fill(manifest.states.iter(), slot);
+        let position = self.position(slot)?;
+        if position > 0 {
+            self.clear_rows(manifest.states.iter().filter(|state| state.grows()), slot, 0..position);
+            let capacity = self.capacity;
+            for state in manifest.states.iter().filter(|state| !state.grows()) {
+                fill(state, &mut self.slot_mut(slot)[state.place(capacity)]);
+            }
             self.positions[slot] = 0;
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(&self, slot: usize) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self, manifest: &Manifest, slot: usize) -> Result<Snapshot> {
         let position = self.position(slot)?;
-        let bytes = self.memory.slice()[slot * self.slot_bytes..][..self.slot_bytes].to_vec();
-        Ok(Snapshot { bytes, position })
+        let room = used(position);
+        let mut bytes = vec![0; manifest.slot_bytes(room).unwrap_or(0)];
+        let slot = &self.memory.slice()[slot * self.slot_bytes..][..self.slot_bytes];
+        copy(manifest, (slot, self.capacity), (&mut bytes, room), room);
+        Ok(Snapshot { bytes: bytes.into(), position, key: self.key })
     }
 
-    pub(super) fn restore(&mut self, slot: usize, snapshot: &Snapshot) -> Result<()> {
-        self.position(slot)?;
-        if snapshot.bytes.len() != self.slot_bytes {
-            return Err(Error::input("a snapshot of another model or capacity", "restore into a session made alike"));
+    pub(super) fn restore(&mut self, manifest: &Manifest, slot: usize, snapshot: &Snapshot) -> Result<()> {
+        let before = self.position(slot)?;
+        if snapshot.key != self.key {
+            return Err(Error::input("a snapshot of another model", "restore into a session of the same artifact"));
         }
         if snapshot.position > self.limit {
             return Err(Error::Context { wanted: snapshot.position, capacity: self.limit });
         }
-        self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes].copy_from_slice(&snapshot.bytes);
+        let (room, capacity) = (used(snapshot.position), self.capacity);
+        copy(manifest, (&snapshot.bytes, room), (self.slot_mut(slot), capacity), room);
+        self.clear_rows(manifest.states.iter().filter(|state| state.grows()), slot, room..before);
         self.positions[slot] = snapshot.position;
         Ok(())
     }
 
-    /// Gives states their first elements. `Manifest::check` promises that they stay inside the slot.
-    fn fill<'a>(&mut self, states: impl Iterator<Item = &'a State>, slot: usize) {
+    /// Takes a slot back, if its states allow it.
+    pub(super) fn truncate(&mut self, manifest: &Manifest, slot: usize, to: usize) -> Result<()> {
+        let position = self.position(slot)?;
+        if to > position {
+            return Err(beyond(slot, to, position));
+        }
+        if to == 0 {
+            return self.reset(manifest, slot);
+        }
+        if let Err(state) = manifest.truncates(position, to) {
+            let what =
+                format!("slot {slot} cannot be cut from {position} to {to} positions: `{}` keeps no earlier state", state.name);
+            return Err(Error::input(what, "restore a snapshot, or keep a history and roll back"));
+        }
+        let cut = manifest.states.iter().filter(|state| state.truncate != Truncate::Replay);
+        self.clear_rows(cut, slot, to..position);
+        self.positions[slot] = to;
+        Ok(())
+    }
+
+    /// Gives the rows of some positions their first values, in states that have rows for positions.
+    fn clear_rows<'a>(&mut self, states: impl Iterator<Item = &'a State>, slot: usize, positions: Range<usize>) {
         let capacity = self.capacity;
-        let bytes = &mut self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes];
+        let slot = self.slot_mut(slot);
         for state in states {
-            let start = state.fixed_offset + state.position_offset * capacity;
-            let length = state.fixed_bytes + state.position_bytes * capacity;
-            let element = &state.init_bits.to_le_bytes()[..state.element_bytes];
-            bytes[start..start + length].chunks_exact_mut(element.len()).for_each(|cell| cell.copy_from_slice(element));
+            let rows = if state.grows() { capacity } else { state.rows };
+            let (bytes, first) = (&mut slot[state.place(capacity)], state.first_value());
+            // A ring has gone round after so many.
+            for position in positions.start.max(positions.end.saturating_sub(rows))..positions.end {
+                let row = state.row_of(position);
+                for (part, element) in (0..state.parts).flat_map(|part| (0..state.row()).map(move |element| (part, element))) {
+                    let at = state.element(rows, part, row, element) * state.element_bytes;
+                    bytes[at..at + first.len()].copy_from_slice(&first);
+                }
+            }
+        }
+    }
+}
+
+/// The error of a position that is still to come.
+pub(super) fn beyond(slot: usize, to: usize, position: usize) -> Error {
+    Error::input(format!("slot {slot} is at position {position}, and {to} is beyond"), "one can only go back")
+}
+
+/// Gives a whole state its first value.
+pub(super) fn fill(state: &State, bytes: &mut [u8]) {
+    let first = state.first_value();
+    bytes.chunks_exact_mut(first.len()).for_each(|cell| cell.copy_from_slice(&first));
+}
+
+/// Copies all that does not grow, and the first `rows` rows (a multiple of [`POSITIONS`]) of what does, between slots of any two capacities.
+/// `Manifest::check` promises that what does not grow comes first.
+fn copy(manifest: &Manifest, (from, has): (&[u8], usize), (to, gets): (&mut [u8], usize), rows: usize) {
+    let fixed = manifest.state_fixed_bytes;
+    to[..fixed].copy_from_slice(&from[..fixed]);
+    for state in manifest.states.iter().filter(|state| state.grows()) {
+        let (here, there, row) = (state.place(has).start, state.place(gets).start, state.position_bytes / state.parts);
+        for part in 0..state.parts {
+            let source = &from[here + part * has * row..][..rows * row];
+            to[there + part * gets * row..][..rows * row].copy_from_slice(source);
         }
     }
 }

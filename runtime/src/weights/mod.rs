@@ -1,9 +1,10 @@
 //! The numbers of a model, packed as its artifact wants them.
 //!
 //! `source` finds every parameter's numbers (in a checkpoint, or random ones), `pack` brings them into the order and precision of
-//! the manifest's `packed` list, and `blob` keeps the result in memory or in a file.
+//! the manifest's `packed` list, and `blob` keeps the result in memory or in a file; `fingerprint` tells two checkpoints apart.
 
 mod blob;
+mod fingerprint;
 mod pack;
 mod source;
 

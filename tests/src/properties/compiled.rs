@@ -13,7 +13,7 @@ use proptest::test_runner::TestCaseError;
 use safetensors::Dtype as Kind;
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A compiled model of which any number of sessions are made.
@@ -23,7 +23,7 @@ pub struct Compiled {
     numbers: BTreeMap<String, Vec<f32>>,
     spec: String,
     /// Keeps the library's file.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Compiled {
@@ -49,7 +49,7 @@ impl Compiled {
         checkpoint(&file, &artifact.manifest, &numbers);
         let weights = Weights::open(&artifact.manifest, file.to_str().expect("a path in UTF-8"), 1, &Hidden);
         let weights = Arc::new(weights.unwrap_or_else(|error| panic!("{error}")));
-        Compiled { artifact: Arc::new(artifact), weights, numbers, spec: spec.to_owned(), _folder: folder }
+        Compiled { artifact: Arc::new(artifact), weights, numbers, spec: spec.to_owned(), folder }
     }
 
     /// Words of the vocabulary.
@@ -59,8 +59,17 @@ impl Compiled {
 
     /// A session with that many threads and slots.
     pub fn session(&self, threads: usize, slots: usize) -> Session {
-        let settings = Settings { threads, capacity: 256, slots };
+        self.sized(Settings { threads, capacity: 256, slots })
+    }
+
+    /// A session of that size.
+    pub fn sized(&self, settings: Settings) -> Session {
         Session::new(self.artifact.clone(), self.weights.clone(), settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A file in a folder that lives as long.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The logits of all rows in one go, for a sequence that starts anew.

@@ -5,6 +5,7 @@ pub mod compiled;
 mod hybrids;
 mod programs;
 mod recurrences;
+mod states;
 
 use braid_runtime::session::Session;
 use compiled::{Compiled, agree, feed, same, together};

@@ -4,7 +4,7 @@ use crate::build::{Built, build, imported};
 use braid_runtime::artifact::{self, Dtype};
 use braid_runtime::progress::Hidden;
 use braid_runtime::verify::{Golden, compare};
-use braid_runtime::{Artifact, Weights};
+use braid_runtime::{Artifact, Session, Settings, Wanted, Weights};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,5 +45,25 @@ fn the_c_example_runs_a_compiled_model() {
         let count = decoding.generated.len();
         let found = super::c_interface::generate(scratch.path(), "model.h", artifact.path(), &packed, count, &decoding.prompt);
         assert_eq!(found, decoding.generated, "{}", decoding.name);
+    }
+}
+
+/// Of a hybrid, whose states forget; of caches alone; and of caches in rings, whose window has passed.
+#[test]
+fn the_c_example_resumes_compiled_models() {
+    for (name, length, how) in [("bamba", 40, "restored"), ("llama", 40, "cut"), ("mistral_sliding", 400, "cut")] {
+        let folder = folder(name);
+        let Built { artifact, folder: scratch } = built(&folder, "cpu", Dtype::F32);
+        let (header, packed) = (scratch.path().join("model.h"), scratch.path().join("weights.bin"));
+        std::fs::write(header, artifact::header(&artifact.manifest)).unwrap();
+        let weights = weights(&artifact, &folder);
+        weights.write(&packed).unwrap();
+        let ids: Vec<i32> = (0..length).map(|at| (at * at + 3 * at) % artifact.manifest.vocab as i32).collect();
+        let (text, bytes) = super::c_interface::resume(scratch.path(), "model.h", artifact.path(), &packed, 20, &ids);
+        let wanted = format!("{} bytes saved; {how}; 20 rows of logits three times the same", bytes.len());
+        assert_eq!(text, wanted, "{name}");
+        let mut session = Session::new(Arc::new(artifact), weights, Settings { threads: 1, capacity: 600, slots: 1 }).unwrap();
+        session.prefill(0, &ids, Wanted::None, |_, _| ()).unwrap();
+        assert!(bytes == session.snapshot(0).unwrap().bytes(), "{name}: C and Rust save different bytes");
     }
 }

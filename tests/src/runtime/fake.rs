@@ -1,6 +1,6 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
-use braid_runtime::artifact::{self, Binding, Dtype, Layout, Manifest, Packed, Param, State};
+use braid_runtime::artifact::{self, Binding, Dtype, Layout, Manifest, Packed, Param, State, Truncate};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,10 @@ pub fn manifest() -> Manifest {
         prepared_bytes: 64,
         arena_row_bytes: D * 4,
         scratch_bytes: 64,
-        states: vec![state("sum", (0, 0), (D * 4, 0), 0), state("history", (128, 0), (0, 4), u32::MAX)],
+        states: vec![
+            state("sum", (0, 0), (D * 4, 0), 0, Truncate::Replay),
+            state("history", (128, 0), (0, 4), u32::MAX, Truncate::Rows),
+        ],
         state_fixed_bytes: 128,
         state_position_bytes: 4,
     }
@@ -62,7 +65,7 @@ fn packed(param: usize, offset: usize, bytes: usize, layout: Layout) -> Packed {
     Packed { param, offset, bytes, dtype: Dtype::F32, layout }
 }
 
-fn state(name: &str, offset: (usize, usize), bytes: (usize, usize), init_bits: u32) -> State {
+fn state(name: &str, offset: (usize, usize), bytes: (usize, usize), init_bits: u32, truncate: Truncate) -> State {
     State {
         name: name.into(),
         kind: "recurrence".into(),
@@ -73,6 +76,10 @@ fn state(name: &str, offset: (usize, usize), bytes: (usize, usize), init_bits: u
         fixed_bytes: bytes.0,
         position_bytes: bytes.1,
         init_bits,
+        rows: usize::from(bytes.1 == 0),
+        parts: 1,
+        block: 1,
+        truncate,
     }
 }
 

@@ -34,7 +34,7 @@ fn broken_artifacts() {
     let mut version = whole.clone();
     let at = whole.len() - 12;
     version[at] = 9;
-    assert_eq!(opened(&fake, &version), "artifact format 9, but this build reads format 1");
+    assert_eq!(opened(&fake, &version), "artifact format 9, but this build reads format 2");
     let mut flipped = whole.clone();
     flipped[1000] ^= 4;
     assert!(opened(&fake, &flipped).contains("checksum"));
@@ -84,6 +84,11 @@ fn manifests_that_contradict_themselves() {
     assert!(wrong(&|m| m.params[0].binding.as_mut().unwrap().tensors.clear()).contains("0 tensors where 1"));
     assert!(wrong(&|m| m.states[1].position_bytes = 8).contains("leaves the slot"));
     assert!(wrong(&|m| m.states[0].element_bytes = 0).contains("elements of 0 bytes"));
+    assert!(wrong(&|m| m.states[0].rows = 2).contains("rows do not fill it"));
+    assert!(wrong(&|m| m.states[0].truncate = artifact::Truncate::Rows).contains("rows do not fill it"));
+    assert!(wrong(&|m| m.states[1].parts = 3).contains("rows do not fill it"));
+    assert!(wrong(&|m| m.states[1].block = 32).contains("rows do not fill it"));
+    assert!(wrong(&|m| m.states[1].fixed_offset = 0).contains("fixed and growing states are mixed"));
 }
 
 /// What loading the fake model's weights from `tensors` says.

@@ -7,4 +7,5 @@ mod loading;
 mod mutation;
 mod packing;
 mod session;
+mod states;
 mod text;

@@ -18,7 +18,7 @@ fn checkpoint() -> PathBuf {
 fn a_stream_is_the_text() {
     let tokenizer = Tokenizer::open(&checkpoint().join("tokenizer.json")).unwrap();
     for text in ["Once upon a time, there was a king.", " naïve café — 物語 🦊🏰!", "a\n\n  b\t\u{fffd}c"] {
-        let ids = tokenizer.encode(text).unwrap();
+        let ids = tokenizer.encode(text, true).unwrap();
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
         for prompt in 0..ids.len() {
             let mut stream = tokenizer.stream(&ids[..prompt]);
@@ -35,7 +35,7 @@ fn a_stream_is_the_text() {
 #[test]
 fn an_unfinished_character_is_held_back_until_the_end() {
     let tokenizer = Tokenizer::open(&checkpoint().join("tokenizer.json")).unwrap();
-    let ids = tokenizer.encode("🦊").unwrap();
+    let ids = tokenizer.encode("🦊", true).unwrap();
     assert!(ids.len() > 1, "the fox takes several tokens");
     let mut stream = tokenizer.stream(&[]);
     for id in &ids[..ids.len() - 1] {
@@ -49,7 +49,7 @@ fn special_tokens_are_not_shown() {
     let tokenizer = Tokenizer::open(&checkpoint().join("tokenizer.json")).unwrap();
     let mut stream = tokenizer.stream(&[]);
     assert_eq!(stream.push(0).unwrap(), "");
-    let word = tokenizer.encode("king").unwrap();
+    let word = tokenizer.encode("king", true).unwrap();
     assert_eq!(word.iter().map(|id| stream.push(*id).unwrap()).collect::<String>(), "king");
 }
 

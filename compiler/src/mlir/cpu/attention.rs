@@ -6,14 +6,11 @@
 
 use super::address::{Setting, Site, for_each, scratch};
 use super::expr::{binary, constant, to_float, unary};
-use crate::forms::Reach;
+use crate::forms::{BLOCK, Reach};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
 use braid_dsl::model::{self, Body, Op, ValueId};
-
-/// Positions of a block.
-const BLOCK: usize = 16;
 
 /// Scratch of the reading kernel: weighted sums of values, and the block's weights, of each head.
 pub fn scratch_bytes(code: &Attention) -> usize {
