@@ -127,6 +127,8 @@ pub struct Order {
     pub axis: KAxis,
     /// From the last index to the first.
     pub falling: bool,
+    /// The statement must be done in the loops of the one before, element by element.
+    pub lockstep: bool,
 }
 
 /// Indices along `axis` that are less than the one along `by`, or equal if `inclusive`.

@@ -31,7 +31,9 @@ pub fn nests(stmts: Vec<Stmt>, setting: &Setting) -> Vec<Nest> {
     for stmt in stmts {
         // Tiles are of one sum each.
         let alone = |stmt: &Stmt| setting.sums > 0 && stmt.reduce.is_some() && stmt.ordered.is_none();
+        let lockstep = stmt.ordered.is_some_and(|order| order.lockstep);
         match groups.last_mut() {
+            Some(group) if lockstep => group.push(stmt),
             Some(group) if !alone(&stmt) && !group.iter().any(alone) && joins(group, &stmt) => group.push(stmt),
             _ => groups.push(vec![stmt]),
         }
@@ -81,7 +83,9 @@ fn nest(stmts: Vec<Stmt>, setting: &Setting) -> Nest {
     reduced_axes.sort();
     reduced_axes.dedup();
     let in_block = blocked.is_some_and(|(axis, _)| stmts[0].space.contains(&axis));
-    let looped: Vec<KAxis> = stmts[0].space.iter().copied().filter(|a| !grid.contains(a)).collect();
+    let mut looped: Vec<KAxis> = stmts.iter().flat_map(|s| s.space.iter().copied()).filter(|a| !grid.contains(a)).collect();
+    looped.sort();
+    looped.dedup();
     if stmts[0].system.is_some() {
         return Nest { parallel: looped, reduced: vec![], vector: None, lanes, tile: None, stmts };
     }

@@ -182,7 +182,7 @@ impl Builder<'_> {
     /// The last statement's rows need those before; an axis may be bounded by them.
     fn in_order(&mut self, axis: KAxis, falling: bool, bounded: Option<(KAxis, bool)>) {
         if let Some(Stmt { ordered, below, .. }) = self.stmts.last_mut() {
-            *ordered = Some(Order { axis, falling });
+            *ordered = Some(Order { axis, falling, lockstep: false });
             *below = bounded.map(|(bounded, inclusive)| Below { axis: bounded, by: axis, inclusive });
         }
     }
@@ -215,17 +215,17 @@ impl Builder<'_> {
         let seen = times(x.clone(), key.clone());
         let sum = Some(Reduction::plain(Reduce::Sum, over));
         let own = choice(compared(Binary::Lt, column, row), factor.clone(), Expr::number(1.0));
-        let bound = Some((column, !strict));
-        if strict {
-            self.push(target.clone(), seen, sum);
-            self.in_order(row, false, bound);
-            self.push(keys, times(key, factor.clone()), None);
-            self.in_order(row, false, bound);
-        } else {
-            self.push(keys, times(key, own), None);
-            self.in_order(row, false, bound);
-            self.push(target.clone(), seen, sum);
-            self.in_order(row, false, bound);
+        let mut pair = [(target.clone(), seen, sum), (keys, times(key, if strict { factor.clone() } else { own }), None)];
+        if !strict {
+            // The row sees keys that have decayed by its own factor too.
+            pair.reverse();
+        }
+        for (place, (target, expr, reduce)) in pair.into_iter().enumerate() {
+            self.push(target, expr, reduce);
+            self.in_order(row, false, Some((column, !strict)));
+            if let Some(order) = self.stmts.last_mut().and_then(|stmt| stmt.ordered.as_mut()) {
+                order.lockstep = place > 0;
+            }
         }
         self.copies(item, &target);
         Expr::Load(target, Elem::Float)

@@ -119,7 +119,7 @@ fn chunks_equal_steps_in_the_evaluator() {
 #[test]
 fn chunks_run_as_they_are_derived() {
     let sizes = prop::sample::select(vec![2usize, 5, 16, 32]);
-    holds(16, (recurrence(), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
+    holds(40, (recurrence(), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
         let compiled = Compiled::in_chunks(&recurrence.text(), Chunks::Rows(rows));
         let ids = tokens(length, compiled.vocab(), length);
         let wanted = compiled.evaluated(&ids);
