@@ -6,6 +6,7 @@ mod delta;
 mod golden;
 mod linear_attention;
 mod linear_rnn;
+mod mixing;
 mod run;
 mod rwkv;
 mod state_space;

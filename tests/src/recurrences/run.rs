@@ -4,24 +4,33 @@ use super::case::{Case, Entry, Ready};
 use crate::build;
 use crate::properties::compiled::{Compiled, feed, together};
 use crate::reference::Reference;
-use braid_compiler::forms::Chunks;
+use braid_compiler::forms::{self, Chunks};
 use braid_compiler::graph::Graph;
 use braid_runtime::session::{Session, Snapshot};
 
 /// How a sequence is cut: the lengths of the parts, again and again.
 const CUTS: &[&[usize]] = &[&[50], &[1], &[1, 7, 16, 3, 23], &[17, 33]];
 
-/// How native code walks recurrences.
-fn variants() -> [Chunks; 5] {
-    [Chunks::Off, Chunks::Auto, Chunks::Rows(4), Chunks::Rows(7), Chunks::Rows(16)]
+/// How many rows of a recurrence are done at once, if it has a form for that. Blocks, which add little to an operator, are judged in
+/// one way only.
+fn variants(graph: &Graph, is_block: bool) -> &'static [Chunks] {
+    let forms = forms::derive(graph, Chunks::Rows(4)).unwrap_or_else(|error| panic!("{error}"));
+    match (forms.chunks.values().any(Result::is_ok), is_block) {
+        (false, _) => &[Chunks::Auto],
+        (true, true) => &[Chunks::Auto],
+        (true, false) => &[Chunks::Off, Chunks::Rows(5), Chunks::Rows(16), Chunks::Rows(32)],
+    }
 }
 
 impl Case<'_> {
     /// Runs the case in all ways.
     pub fn check(&self) {
         let ready = self.ready();
-        ready.evaluated();
-        variants().into_iter().for_each(|chunks| ready.native(chunks));
+        let graph = Graph::build(&build::model(&ready.spec));
+        for chunks in variants(&graph, !self.weights.is_empty()) {
+            ready.evaluated(&graph, *chunks);
+            ready.native(*chunks);
+        }
     }
 }
 
@@ -38,11 +47,11 @@ fn parts(times: usize, cut: &[usize]) -> Vec<usize> {
 
 impl Ready<'_> {
     /// The equations themselves: both sequences, whole and in parts.
-    fn evaluated(&self) {
-        let graph = Graph::build(&build::model(&self.spec));
+    fn evaluated(&self, graph: &Graph, chunks: Chunks) {
+        let forms = forms::derive(graph, chunks).unwrap_or_else(|error| panic!("{error}"));
         for sequence in 0..self.golden.batch {
             for cut in [CUTS[0], CUTS[2]] {
-                let mut reference = Reference::new(&graph, |path| self.numbers(path));
+                let mut reference = Reference::in_chunks(&forms, |path| self.numbers(path));
                 for start in &self.starts {
                     let axes = reference.state(&start.name).0;
                     reference.set_state(&start.name, self.state(start, sequence, &axes));
@@ -54,7 +63,7 @@ impl Ready<'_> {
                     at += length;
                 }
                 let state = |entry: &Entry| reference.state(&entry.name);
-                self.judge(&format!("evaluated in parts of {cut:?}"), sequence, &rows, state);
+                self.judge(&format!("{chunks:?} evaluated in parts of {cut:?}"), sequence, &rows, state);
             }
         }
     }

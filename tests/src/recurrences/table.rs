@@ -7,16 +7,25 @@ use std::path::Path;
 
 /// Sizes of the axes that arguments name.
 const DIMS: &str = "d: dim = 12, heads: dim = 2, k: dim = 4, v: dim = 3, n: dim = 5, inner: dim = 8, p: dim = 6, rank: dim = 2, near: dim = 1, \
-                    far: dim = 1, vocab: dim = 9";
+                    far: dim = 1, hidden: dim = 7, rank_w: dim = 2, rank_a: dim = 2, rank_v: dim = 2, rank_g: dim = 2, vocab: dim = 9";
 
-/// The name of each block in a text, and the inputs that it has besides `x`.
-fn blocks(text: &str) -> Vec<(String, Vec<String>)> {
+/// A block's head.
+struct Head {
+    name: String,
+    /// Names and axes of the inputs besides `x`.
+    more: Vec<(String, String)>,
+    results: usize,
+}
+
+/// The heads of the blocks of a text.
+fn heads(text: &str) -> Vec<Head> {
     let one = |part: &str| {
         let name = part.split('(').next().unwrap_or_default().to_owned();
-        let inputs = part.split(")(x: ").nth(1).and_then(|rest| rest.split(") ->").next()).unwrap_or_default();
+        let (inputs, results) = part.split(")(x: ").nth(1).and_then(|rest| rest.split_once(") -> ")).unwrap_or_default();
+        let results = results.split(['{', 'w']).next().unwrap_or_default().matches('[').count();
         // The first one is `x`; axes hold commas too.
-        let more = inputs.split("], ").skip(1).map(|input| format!("{}]", input.trim_end_matches(']')));
-        (name, more.collect())
+        let input = |input: &str| input.split_once(": ").map(|(name, axes)| (name.into(), axes.trim_matches(['[', ']']).into()));
+        Head { name, more: inputs.split("], ").skip(1).filter_map(input).collect(), results }
     };
     text.split("\nblock ").skip(1).map(one).collect()
 }
@@ -28,17 +37,24 @@ fn rows(text: &str) -> Vec<Vec<String>> {
 }
 
 /// The classes of the recurrences of a block called with those arguments, each once.
-fn classes(block: &str, arguments: &str, more: &[String]) -> String {
+fn classes(block: &Head, arguments: &str) -> String {
     let argument = |name: &str| match name {
         "left" | "right" => format!("{name}: identity()"),
         name => format!("{name}: {name}"),
     };
     let call = arguments.split(", ").filter(|name| !name.is_empty()).map(argument).collect::<Vec<_>>().join(", ");
-    let params: String = more.iter().map(|input| format!("  param {input}\n")).collect();
-    let names: String = more.iter().map(|input| format!(", {}", input.split(':').next().unwrap_or_default())).collect();
+    let (mut given, mut names) = (String::new(), String::new());
+    for (name, axes) in &block.more {
+        // What varies along the sequence takes that from `x`.
+        let (axes, more) = axes.strip_prefix("t, ").map_or((axes.as_str(), ""), |axes| (axes, " + sum[d] x"));
+        given += &format!("  param {name}_: [{axes}]\n  {name} = {name}_{more}\n");
+        names += &format!(", {name}");
+    }
+    let results = if block.results == 1 { "y" } else { "(y, other)" };
     let spec = format!(
-        "model m({DIMS})(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n{params}  mixer = {block}({call})\n  x = embed[vocab: tokens]\n  \
-         return sum[d] mixer(x{names}) * embed\n}}\n"
+        "model m({DIMS})(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n{given}  mixer = \
+         {}({call})\n  {results} = mixer(x{names})\n  return sum[d] y * embed\n}}\n",
+        block.name
     );
     let work = snapshots::run(&spec, "forms");
     let graph = &work.forms().unwrap_or_else(|error| panic!("{error}")).graph;
@@ -54,13 +70,13 @@ fn the_table_of_mixers_is_true() {
     let rows = rows(&std::fs::read_to_string(path).expect("the table"));
     let files = braid_stdlib::files().iter().filter(|(path, _)| path.starts_with("mixers/"));
     let mut complaints = vec![];
-    for (name, more) in files.flat_map(|(_, text)| blocks(text)) {
-        let code = format!("`{name}`");
+    for block in files.flat_map(|(_, text)| heads(text)) {
+        let (name, code) = (&block.name, format!("`{}`", block.name));
         let Some(row) = rows.iter().find(|row| row[0] == code) else {
             complaints.push(format!("docs/library.md has no row for `{name}`"));
             continue;
         };
-        let found = classes(&name, row[2].trim_matches('`'), &more);
+        let found = classes(&block, row[2].trim_matches('`'));
         if row[3] != found {
             complaints.push(format!("`{name}` is of class `{found}`, not `{}`", row[3]));
         }
