@@ -371,3 +371,83 @@ def gated_rnn_scan(f, x, chunk):
     for c in range(1, n):
         out[c].addcmul_(decay[c], out[c - 1, -1])
     return out.flatten(0, 1)
+
+
+# ---- steps of a block, to be compiled -----------------------------------------------------------------------------------------
+#
+# A step takes what it carries, then a block of rows of each input; torch.compile fuses what it can, once for all blocks.
+
+
+def none_step(s, q, k, v):
+    scores = torch.bmm(q, k.transpose(1, 2)).tril()
+    return torch.baddbmm(torch.bmm(q, s), scores, v), torch.baddbmm(s, k.transpose(1, 2), v)
+
+
+def scalar_step(s, q, k, v, g):
+    g = g.cumsum(1)
+    last = g[:, -1:]
+    scores = (torch.bmm(q, k.transpose(1, 2)) * (g[:, :, None] - g[:, None, :]).tril().exp()).tril()
+    out = torch.baddbmm(torch.bmm(q * g.exp()[..., None], s), scores, v)
+    return out, torch.baddbmm(s * last[..., None].exp(), (k * (last - g).exp()[..., None]).transpose(1, 2), v)
+
+
+def vector_step(s, q, k, v, g):
+    g = g.cumsum(1)
+    middle, last = g[:, g.shape[1] // 2, None], g[:, -1:]
+    q, k, s = q * (g - middle).exp(), k * (middle - g).exp(), s * middle.exp().transpose(1, 2)
+    out = torch.baddbmm(torch.bmm(q, s), torch.bmm(q, k.transpose(1, 2)).tril(), v)
+    return out, torch.baddbmm(s, k.transpose(1, 2), v) * (last - middle).exp().transpose(1, 2)
+
+
+def element_wise_step(h, x, dt, b, c, a):
+    rows = []
+    for j in range(x.shape[0]):
+        h = (dt[j, :, None] * a).exp() * h + (dt[j] * x[j])[:, None] * b[j]
+        rows.append((h * c[j]).sum(-1))
+    return torch.stack(rows), h
+
+
+def element_wise_state_major_step(h, x, dt, b, c, a):
+    rows = []
+    for j in range(x.shape[0]):
+        h = (dt[j] * a).exp() * h + (dt[j] * x[j]) * b[j, :, None]
+        rows.append((h * c[j, :, None]).sum(0))
+    return torch.stack(rows), h
+
+
+def gated_rnn_step(h, f, x):
+    rows = []
+    for j in range(x.shape[0]):
+        h = f[j] * h + (1 - f[j]) * x[j]
+        rows.append(h)
+    return torch.stack(rows), h
+
+
+def matrices(step, given, chunk):
+    """Blocks of [h, T, ...] with a state [h, k, v]."""
+    out, s = torch.empty_like(given[2]), given[0].new_zeros(given[0].shape[0], given[1].shape[2], given[2].shape[2])
+    for t in range(0, given[0].shape[1], chunk):
+        out[:, t : t + chunk], s = step(s, *(x[:, t : t + chunk] for x in given))
+    return out
+
+
+def rows(step, h, given, whole, chunk):
+    """Blocks of [T, ...]; `whole` goes to every block as it is."""
+    out = torch.empty_like(given[0])
+    for t in range(0, given[0].shape[0], chunk):
+        out[t : t + chunk], h = step(h, *(x[t : t + chunk] for x in given), *whole)
+    return out
+
+
+def stepped_element_wise(step, given, chunk):
+    x, dt, a, b, c = given
+    return rows(step, x.new_zeros(x.shape[1], b.shape[1]), (x, dt, b, c), (a,), chunk)
+
+
+def stepped_element_wise_state_major(step, given, chunk):
+    x, dt, a, b, c = given
+    return rows(step, x.new_zeros(b.shape[1], x.shape[1]), (x, dt, b, c), (a.t().contiguous(),), chunk)
+
+
+def stepped_gated_rnn(step, given, chunk):
+    return rows(step, torch.zeros_like(given[0][0]), given, (), chunk)

@@ -82,6 +82,20 @@ ROWS = {
     "gated_rnn": (ops.loop_gated_rnn, chunked(ops.gated_rnn, [64, 4096]) + chunked(ops.gated_rnn_scan, [16, 32, 64, 128])),
 }
 
+# Blocks of which the step is compiled: the step, who walks over the blocks, and their sizes.
+STEPS = {
+    "none": [(ops.none_step, ops.matrices, [128, 256])],
+    "scalar": [(ops.scalar_step, ops.matrices, [64, 128])],
+    "vector": [(ops.vector_step, ops.matrices, [64, 128])],
+    "element_wise": [
+        (ops.element_wise_step, ops.stepped_element_wise, [8, 16]),
+        (ops.element_wise_state_major_step, ops.stepped_element_wise_state_major, [8, 16]),
+    ],
+    "gated_rnn": [(ops.gated_rnn_step, ops.stepped_gated_rnn, [16, 64])],
+}
+# A form with more blocks than this would be compiled block by block, for minutes.
+UNROLLED = 64
+
 
 def check(row, form, arguments):
     """Largest difference to the plain loop in f64, as a part of the largest number; on 256 positions of two heads or 64 channels."""
@@ -124,20 +138,48 @@ def measure(row, t, runs, compiled, log):
         found.append((1e3 * timed(lambda: form(*given, **arguments), runs), f"{name}, eager", form, arguments))  # noqa: B023
         log(f"  {row}: {found[-1][1]}: {found[-1][0]:.1f} ms")
     found.sort(key=lambda x: x[0])
-    for _, name, form, arguments in found[: compiled and 2]:
+    for name, form, arguments in candidates(row, t, found) if compiled else []:
         try:
             torch._dynamo.reset()
-            made = torch.compile(form, dynamic=False)
-            call = lambda: made(*given, **arguments)  # noqa: B023
+            call = form(given, arguments)
             start = time.perf_counter()
             call()
             call()
             took = time.perf_counter() - start
-            found.append((1e3 * timed(call, runs), name.replace("eager", "compiled"), form, arguments))
-            log(f"  {row}: {found[-1][1]}: {found[-1][0]:.1f} ms ({took:.0f} s to compile)")
+            found.append((1e3 * timed(call, runs), name, None, None))
+            log(f"  {row}: {name}: {found[-1][0]:.1f} ms ({took:.0f} s to compile)")
         except Exception as error:  # what cannot be compiled stays eager
-            log(f"  {row}: {name} does not compile: {str(error).splitlines()[0][:100]}")
+            log(f"  {row}: {name}: {str(error).splitlines()[0][:100]}")
     return sorted((ms, name) for ms, name, _, _ in found)
+
+
+def candidates(row, t, eager):
+    """What to compile: the two best whole forms, and steps of blocks. Each is a name, how to make the call, and arguments."""
+
+    def whole(form):
+        def make(given, arguments):
+            made = torch.compile(form, dynamic=False)
+            return lambda: made(*given, **arguments)
+
+        return make
+
+    def blocks(step, walk):
+        def make(given, chunk):
+            made = torch.compile(step, dynamic=False)
+            small = {"heads": 2, "width": 64, "rnn": 64}
+            wanted = ROWS[row][0](*inputs(row, 256, torch.float64, **small))
+            off = (walk(step, inputs(row, 256, **small), chunk).double() - wanted).abs().max() / wanted.abs().max()
+            if not off < 1e-3:
+                raise ValueError(f"off by {off:.1e}")
+            return lambda: walk(made, given, chunk)
+
+        return make
+
+    short = [x for x in eager if t // x[3]["chunk"] <= UNROLLED and row != "gated_rnn" and row != "element_wise"][:2]
+    found = [(name.replace("eager", "compiled"), whole(form), arguments) for _, name, form, arguments in short]
+    for step, walk, sizes in STEPS.get(row, []):
+        found += [(f"{step.__name__} c={c}, compiled", blocks(step, walk), c) for c in sizes]
+    return found
 
 
 def main():
@@ -151,6 +193,7 @@ def main():
     args = parser.parse_args()
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     results = []
+    torch.set_flush_denormal(True)
     with torch.inference_mode():
         for threads in map(int, args.threads.split(",")):
             torch.set_num_threads(threads)
