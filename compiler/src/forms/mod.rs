@@ -178,8 +178,10 @@ impl Forms {
                 let reach = reach::of(&attend)?;
                 self.reaches.insert(node, reach);
                 let args = self.graph.args(node);
-                let (keys, values) = (self.row_axes(args[1]), self.row_axes(args[2]));
-                // A value that does not vary over the keys' heads would be stored once for all of them.
+                let (keys, own) = (self.row_axes(args[1]), self.row_axes(args[2]));
+                // Values that do not vary over the keys' heads are still stored once for each: the kernels find them by head.
+                let heads = keys.iter().filter(|axis| !attend.contract.contains(axis) && !own.contains(axis));
+                let values: Vec<AxisId> = heads.chain(&own).copied().collect();
                 let (key, value) = (self.elements(&keys), self.elements(&values));
                 self.declare(node, "keys", StateKind::Keys, keys, 0.0, reach.extent(key));
                 self.declare(node, "values", StateKind::Values, values, 0.0, reach.extent(value));

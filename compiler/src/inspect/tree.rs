@@ -115,11 +115,16 @@ impl Tree {
         let used = used(model);
         let mut own = vec![Own { first: usize::MAX, ..Own::default() }; model.scopes.len()];
         let mut reaches = Reaches::default();
+        let mut shifts = BTreeSet::new();
         for (at, value) in model.values.iter().enumerate().filter(|(at, _)| used[*at]) {
             let here = &mut own[value.scope.0 as usize];
             here.first = here.first.min(at);
             here.cost.add(&cost(model, &model.values, value, &mut reaches));
-            here.memory.extend(memory(model, value, &mut reaches));
+            // The graph merges equal values, so rows that are looked back to several times are kept once.
+            let again = matches!(value.op, Op::Shift(by) if !shifts.insert((by, value.args[0].0)));
+            if !again {
+                here.memory.extend(memory(model, value, &mut reaches));
+            }
             here.ops.extend(mark(model, value));
         }
         for (scope, params, active) in parameters(model, &used) {

@@ -1,6 +1,6 @@
 //! States as files, and ways back, of compiled models: what follows is the same to the bit.
 
-use super::compiled::{Compiled, feed, same};
+use super::compiled::{Compiled, agree, feed, same};
 use super::{cuts, holds, hybrids, parts, tokens};
 use braid_runtime::artifact::Truncate;
 use braid_runtime::session::{Keep, Session, Settings};
@@ -106,4 +106,18 @@ fn each_kind_of_state() {
             (wanted, found) => panic!("{mixer}: {wanted:?} {found:?}"),
         }
     }
+}
+
+/// Heads that share their values: the cache has room for each of them.
+#[test]
+fn values_without_heads() {
+    let compiled = Compiled::new(
+        "model test(vocab: dim = 11, d: dim = 12)(tokens: [t]) -> [t, vocab] {\n  dim g = 3\n  dim k = 4\n  dim v = 4\n  param embed, head: [vocab, d]   \
+         param wq, wk: [g, k, d]   param wv: [v, d]\n  x = embed[vocab: tokens]\n  q = sum[d] x * wq\n  kk = sum[d] x * wk\n  \
+         vv = sum[d] x * wv\n  a = attend[k](q, kk, vv) { keep: causal()   score: s }\n  generate autoregressive\n  return sum[d] (x + sum[g, \
+         v] a) * head\n}\n",
+    );
+    let ids = tokens(40, compiled.vocab(), 1);
+    agree("whole", &compiled.whole(&ids), &compiled.evaluated(&ids), 1e-4).expect("the evaluator's logits");
+    saved_goes_on(&compiled, &ids[..20], &ids[20..]).expect("the same");
 }
