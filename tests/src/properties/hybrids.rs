@@ -102,8 +102,8 @@ fn memory(kind: usize, heads: usize, k: usize, v: usize) -> String {
         10 => format!("gated_delta(heads: {heads}, k: {k}, v: {v}, conv: false, gate: \"none\", strength: 2.0)"),
         11 => format!("mlstm(heads: {heads}, k: {k}, v: {v})"),
         12 => format!("rwkv4(n: {})", k * v),
-        13 => format!("bounded(heads: {heads}, k: {k}, v: {v}, conv: {})", v % 2 == 0),
-        14 => format!("seventh(heads: {heads}, k: {k}, first: {})", v % 2 == 0),
+        13 => format!("bounded(heads: {heads}, k: {k}, v: {v}, conv: {})", v.is_multiple_of(2)),
+        14 => format!("seventh(heads: {heads}, k: {k}, first: {})", v.is_multiple_of(2)),
         _ => format!("gated_linear_rnn(n: {})", k * v),
     }
 }
