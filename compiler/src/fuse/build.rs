@@ -78,11 +78,7 @@ impl<'a> Fuser<'a> {
         let anchors = Anchors::find(&forms.graph);
         let groups = Groups::find(&forms.graph, &anchors);
         let notes = groups.notes.clone();
-        let mut stored = forms.clone();
-        for state in stored.states.iter_mut().filter(|state| state.kind == StateKind::Recurrence) {
-            state.axes.sort_by_key(|axis| (anchors.layouts.ranks[axis.0 as usize], *axis));
-        }
-        let fused = Fused { forms: stored, kernels: vec![], buffers: vec![], packed: vec![], notes };
+        let fused = Fused { forms: forms.clone(), kernels: vec![], buffers: vec![], packed: vec![], notes };
         Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new() }
     }
 

@@ -113,11 +113,18 @@ impl Case {
     }
 
     fn check(&self) {
+        for chunks in [Chunks::Off, Chunks::Auto, Chunks::Rows(7)] {
+            self.check_in(chunks);
+        }
+    }
+
+    /// Compares both sequences, with recurrences walked as `chunks` says.
+    fn check_in(&self, chunks: Chunks) {
         let golden = self.golden();
         let tokens: Vec<i32> = (0..ROWS as i32).collect();
         for sequence in 0..2 {
             let (text, numbers) = self.model(&golden, sequence);
-            let compiled = Compiled::with(&text, Chunks::Auto, |path, _| numbers[path].clone());
+            let compiled = Compiled::with(&text, chunks, |path, _| numbers[path].clone());
             let wanted = self.wanted(&golden, sequence);
             let evaluated = compiled.evaluated(&tokens);
             self.compare("evaluator", &evaluated, &wanted);
@@ -132,7 +139,8 @@ impl Case {
                         break;
                     }
                 }
-                self.compare(what, &found, &wanted);
+                let what = format!("{what}, {chunks:?}");
+                self.compare(&what, &found, &wanted);
                 for (name, tensor) in &self.states {
                     let axes = if golden.0.tensor(tensor).expect("a state").0.len() == 4 { "kv" } else { "v" };
                     self.compare_state(
