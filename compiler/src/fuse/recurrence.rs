@@ -41,9 +41,10 @@ fn kernel(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, fo
     let node = members[0];
     let mut draft = Draft::new(owner.rows);
     if let Some(Ok(chunk)) = fuser.forms.chunks.get(&node).filter(|_| form.row.is_some()) {
-        // Rows of a chunk are slowest, in temporaries too.
-        draft.axes.intern(chunk.row, chunk.rows, 0);
-        draft.axes.intern(chunk.column, chunk.rows, 0);
+        // Rows of a chunk are slowest, in temporaries too, and then what stands side by side.
+        for axis in [chunk.row, chunk.column].iter().chain(&chunk.stacks) {
+            draft.axes.intern(*axis, fuser.anchors.layouts.sizes[axis.0 as usize], 0);
+        }
     }
     for value in &form.body.values {
         for axis in value.ty.axes.iter().chain(recur.states.iter().flat_map(|s| s.axes.iter())) {

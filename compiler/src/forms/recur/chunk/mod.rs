@@ -25,6 +25,8 @@ pub struct Chunk {
     pub row: braid_dsl::model::AxisId,
     /// The axis that counts them under sums.
     pub column: braid_dsl::model::AxisId,
+    /// Axes of keys and reads that stand side by side.
+    pub stacks: Vec<braid_dsl::model::AxisId>,
     /// The equations.
     pub body: Body,
     /// For each state its value after the chunk.
@@ -53,7 +55,8 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, Str
     let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
     let next = (0..recur.states.len()).map(|n| derivation.leaving(n)).collect();
     let (body, _) = derivation.finish();
-    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, body, next, outputs };
+    let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).collect();
+    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, stacks, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
     chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
     Ok(chunk)
