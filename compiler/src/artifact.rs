@@ -7,7 +7,8 @@ use crate::mlir::common::{Context, Emitter};
 use crate::mlir::cpu::{self, Setting};
 use crate::plan::Plan;
 use crate::target::Target;
-use braid_dsl::model::Generate;
+use crate::graph::{Graph, NodeId};
+use braid_dsl::model::{Generate, Op};
 use braid_runtime::artifact::{Dtype, Manifest, Param};
 
 /// What LLVM made of a plan.
@@ -53,6 +54,15 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
     Ok(Compiled { code: llvm::generate(&lowered, target)? })
 }
 
+/// The rows of the smallest table that token ids are looked up in; without a table every id will do.
+fn tokens(graph: &Graph) -> usize {
+    let rows = |node: &NodeId| match graph.op(*node) {
+        Op::Gather(axis) if matches!(graph.op(graph.args(*node)[1]), Op::Input(0)) => graph.size(*axis),
+        _ => None,
+    };
+    graph.order().iter().filter_map(rows).min().unwrap_or(i32::MAX as usize)
+}
+
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.
 pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) -> Manifest {
     let graph = &plan.fused.forms.graph;
@@ -64,6 +74,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         features: target.features.clone(),
         dtype,
         vocab: graph.row_elements(graph.ty(output)),
+        tokens: tokens(graph),
         autoregressive: graph.generate == Generate::Autoregressive,
         max_rows: crate::forms::MAX_ROWS,
         params,

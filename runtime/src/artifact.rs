@@ -59,6 +59,8 @@ pub struct Manifest {
     pub dtype: Dtype,
     /// Size of the last axis of the output (the vocabulary of a language model).
     pub vocab: usize,
+    /// Token ids are below this: the rows of the smallest table that they are looked up in.
+    pub tokens: usize,
     /// Whether the model declares `generate autoregressive`.
     pub autoregressive: bool,
     /// Most rows of one sequence in one call (longer prompts are cut into several calls).

@@ -75,14 +75,14 @@ pub enum Error {
         capacity: usize,
     },
     /// A token id that the model does not have.
-    #[error("token id {id} at place {place} is out of range: the model has {vocab} tokens, 0 to {}", vocab - 1)]
+    #[error("token id {id} at place {place} is out of range: the model has {tokens} tokens, 0 to {}", tokens - 1)]
     Token {
         /// The id.
         id: i64,
         /// Its index in the input.
         place: usize,
         /// How many there are.
-        vocab: usize,
+        tokens: usize,
     },
     /// The system has too little memory.
     #[error("no memory for {what} ({bytes} bytes): {source}")]

@@ -17,6 +17,7 @@ impl Manifest {
     /// All rules above; the first one that is broken, as a sentence.
     pub fn check(&self) -> Checked {
         ensure(self.vocab > 0 && self.vocab <= i32::MAX as usize, || "`vocab` is out of range".into())?;
+        ensure(self.tokens > 0 && self.tokens <= i32::MAX as usize, || "`tokens` is out of range".into())?;
         ensure(self.max_rows > 0 && self.max_rows <= 1 << 24, || "`max_rows` is out of range".into())?;
         let sizes = [
             ("weights_bytes", self.weights_bytes),

@@ -19,6 +19,7 @@ fn model(manifest: &Manifest) -> String {
     let mut text = format!("/* Model {}, target {}. */\n", comment(&manifest.model), comment(&manifest.target));
     let numbers = [
         ("VOCAB", manifest.vocab, "floats in a row of output"),
+        ("TOKENS", manifest.tokens, "token ids are below this"),
         ("MAX_ROWS", manifest.max_rows, "most rows of one segment in one call"),
         ("WEIGHTS_BYTES", manifest.weights_bytes, "the packed weights"),
         ("PREPARED_BYTES", manifest.prepared_bytes, "filled by braid_prepare"),

@@ -110,8 +110,8 @@ impl Batch {
         if wanted > states.limit() {
             return Err(Error::Context { wanted, capacity: states.limit() });
         }
-        match feed.tokens.iter().position(|id| *id < 0 || *id as usize >= manifest.vocab) {
-            Some(place) => Err(Error::Token { id: feed.tokens[place].into(), place, vocab: manifest.vocab }),
+        match feed.tokens.iter().position(|id| *id < 0 || *id as usize >= manifest.tokens) {
+            Some(place) => Err(Error::Token { id: feed.tokens[place].into(), place, tokens: manifest.tokens }),
             None => Ok(()),
         }
     }

@@ -177,7 +177,7 @@ impl Contents<'_> {
     fn saved(&self) -> Result<Saved, String> {
         let ids = self.numbers(IDS, Kind::I32, self.position, i32::from_le_bytes)?;
         let logits = self.numbers(LOGITS, Kind::F32, self.manifest.vocab, f32::from_le_bytes)?;
-        if ids.iter().any(|id| *id < 0 || *id as usize >= self.manifest.vocab) {
+        if ids.iter().any(|id| *id < 0 || *id as usize >= self.manifest.tokens) {
             return Err(format!("`{IDS}` holds ids that the model does not have"));
         }
         Ok(Saved { snapshot: self.snapshot()?, ids, logits })

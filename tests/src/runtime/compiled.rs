@@ -67,3 +67,22 @@ fn the_c_example_resumes_compiled_models() {
         assert!(bytes == session.snapshot(0).unwrap().bytes(), "{name}: C and Rust save different bytes");
     }
 }
+
+/// Ids are bounded by the table that they are looked up in, whether results are narrower or wider than it.
+#[test]
+fn token_ids_are_those_of_the_table() {
+    use crate::properties::compiled::Compiled;
+    use braid_runtime::error::Error;
+    use braid_runtime::session::{Feed, Wanted};
+    for (places, out) in [(8, 3), (3, 8)] {
+        let compiled = Compiled::new(&format!(
+            "model m(places: dim = {places}, d: dim = 4, out: dim = {out})(tokens: [t]) -> [t, out] {{\n  param embed: [places, d]   param w: \
+             [out, d]\n  return sum[d] embed[places: tokens] * w\n}}\n"
+        ));
+        let mut session = compiled.session(1, 1);
+        let logits = session.forward(&[Feed::new(0, &[places - 1], Wanted::All)]).expect("the last row of the table");
+        assert_eq!(logits.len(), out);
+        let beyond = session.forward(&[Feed::new(0, &[0, places], Wanted::All)]);
+        assert!(matches!(beyond, Err(Error::Token { place: 1, tokens, .. }) if tokens == places as usize));
+    }
+}

@@ -19,6 +19,7 @@ pub fn manifest() -> Manifest {
         features: Vec::new(),
         dtype: Dtype::F32,
         vocab: VOCAB,
+        tokens: VOCAB,
         autoregressive: true,
         max_rows: MAX_ROWS,
         params: params(),

@@ -89,7 +89,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let mut session = fake.session(settings(1, 10, 2)); // rounded up to 16
     let error = |session: &mut Session, tokens: &[i32]| session.prefill(0, tokens, Wanted::Last, |_, _| ()).unwrap_err();
     assert!(matches!(error(&mut session, &TOKENS), Error::Context { wanted: 17, capacity: 16 }));
-    assert!(matches!(error(&mut session, &[1, 2, 40]), Error::Token { id: 40, place: 2, vocab: 40 }));
+    assert!(matches!(error(&mut session, &[1, 2, 40]), Error::Token { id: 40, place: 2, tokens: 40 }));
     assert!(matches!(error(&mut session, &[-1]), Error::Token { id: -1, .. }));
     assert!(error(&mut session, &[]).to_string().contains("empty sequence"));
     assert_eq!(session.position(0).unwrap(), 0);
