@@ -2,12 +2,12 @@
 
 use crate::error::Error;
 use crate::fuse::Options;
+use crate::graph::{Graph, NodeId};
 use crate::llvm;
 use crate::mlir::common::{Context, Emitter};
 use crate::mlir::cpu::{self, Setting};
 use crate::plan::Plan;
 use crate::target::Target;
-use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Generate, Op};
 use braid_runtime::artifact::{Dtype, Manifest, Param};
 

@@ -5,6 +5,7 @@
 
 mod derive;
 mod maker;
+mod matrices;
 mod print;
 mod terms;
 
@@ -54,7 +55,7 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, Str
     (0..recur.states.len()).for_each(|n| derivation.settle(n));
     let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
     let next = (0..recur.states.len()).map(|n| derivation.leaving(n)).collect();
-    let (body, _) = derivation.finish();
+    let body = derivation.finish();
     let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).collect();
     let mut chunk = Chunk { rows, row: axes.row, column: axes.column, stacks, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
