@@ -186,13 +186,18 @@ fn reaches(before: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
     false
 }
 
-/// Vectors run along a state axis that no read contracts; reads walk the contracted axes outside of it.
+/// Vectors run along a state axis that no read contracts, of those the one that fewest captures vary along: what is equal for all lanes
+/// is loaded once, and sums over rows are matrix products. Reads walk the contracted axes outside of it.
 fn recurrence_wishes(recur: &Recur) -> Vec<(AxisId, AxisId)> {
     let contracted = contracted_axes(recur);
+    let varying = |axis: &AxisId| {
+        let captures = recur.body.values.iter().filter(|value| matches!(value.op, Op::Capture(_)));
+        captures.filter(|value| value.ty.axes.contains(axis)).count()
+    };
     let mut wishes = Vec::new();
     for state in &recur.states {
         let free: Vec<AxisId> = state.axes.iter().copied().filter(|a| !contracted.contains(a)).collect();
-        let Some(fastest) = free.iter().max().copied() else { continue };
+        let Some(fastest) = free.iter().min_by_key(|axis| (varying(axis), std::cmp::Reverse(**axis))).copied() else { continue };
         let slow = state.axes.iter().filter(|a| contracted.contains(a));
         wishes.extend(slow.clone().map(|a| (*a, fastest)));
         let others = free.iter().filter(|a| **a != fastest);

@@ -1,6 +1,8 @@
 //! `cargo bench -p braid-tests --bench recurrences -- --help`: each class of recurrence over one long sequence: one call a token, token by
 //! token in one call, and in chunks; beside a peer, if its figures are given. With `--plot`, how time grows with length.
 
+#[path = "../peak.rs"]
+mod peak;
 mod plot;
 
 use braid_compiler::forms::Chunks;
@@ -119,34 +121,48 @@ fn main() {
         return;
     }
     let peer = args.peer.as_ref().map(|file| Peer::read(file, args.threads));
-    let tokens = ids(args.length);
     println!(
-        "| class | one call a token | token by token | in chunks | times faster than a call a token, than token by token | peer | times faster |"
+        "| class | one call a token | token by token | in chunks | times faster than token by token | share of the FMA peak | peer | times \
+         faster |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for (name, states, step) in classes {
-        let text = spec(name, states, step);
-        let mut steps = session(&text, Chunks::Off, args.threads);
-        let mut at_once = session(&text, chunks, args.threads);
-        let mut times = [vec![], vec![], vec![]];
-        for _ in 0..args.runs {
-            times[0].push(single(&mut steps, &tokens));
-            times[1].push(whole(&mut steps, &tokens));
-            times[2].push(whole(&mut at_once, &tokens));
-        }
-        let [calls, steps, at_once] = times.map(median);
-        let (other, faster) = peer
-            .as_ref()
-            .and_then(|peer| peer.seconds(name))
-            .map_or(("".into(), "".into()), |seconds| (format!("{:.1} ms", seconds * 1e3), format!("{:.1}", seconds / at_once)));
-        println!(
-            "| {name} | {:.1} ms | {:.1} ms | {:.1} ms | {:.1}, {:.1} | {other} | {faster} |",
-            calls * 1e3,
-            steps * 1e3,
-            at_once * 1e3,
-            calls / at_once,
-            steps / at_once
-        );
+        println!("{}", row(name, states, step, &args, chunks, peer.as_ref()));
+    }
+}
+
+/// One class, all its forms and the ceiling in turns.
+fn row(name: &str, states: &str, step: &str, args: &Args, chunks: Chunks, peer: Option<&Peer>) -> String {
+    let (text, tokens) = (spec(name, states, step), ids(args.length));
+    let mut steps = session(&text, Chunks::Off, args.threads);
+    let mut at_once = session(&text, chunks, args.threads);
+    let (mut times, mut peak) = ([vec![], vec![], vec![]], 0.0f64);
+    for _ in 0..args.runs {
+        times[0].push(single(&mut steps, &tokens));
+        times[1].push(whole(&mut steps, &tokens));
+        times[2].push(whole(&mut at_once, &tokens));
+        peak = peak.max(peak::flops(args.threads));
+    }
+    let [calls, steps, at_once] = times.map(median);
+    let share = match products(name) {
+        0 => String::new(),
+        passes => format!("{:.2}", (passes * 2 * 16 * 128 * 128 * args.length) as f64 / at_once / peak),
+    };
+    let (other, faster) = match peer.and_then(|peer| peer.seconds(name)) {
+        Some(seconds) => (format!("{:.1} ms", seconds * 1e3), format!("{:.1}", seconds / at_once)),
+        None => Default::default(),
+    };
+    let [a, b, c] = [calls, steps, at_once].map(|seconds| format!("{:.1} ms", seconds * 1e3));
+    format!("| {name} | {a} | {b} | {c} | {:.1} | {share} | {other} | {faster} |", steps / at_once)
+}
+
+/// How many products of the size of the state a row needs in any form; 0: the class has no matrix products.
+fn products(name: &str) -> usize {
+    match name {
+        "element_wise" | "gated_rnn" => 0,
+        "rank_one" => 4,
+        name if name.contains("delta") => 3,
+        _ => 2,
     }
 }
 
