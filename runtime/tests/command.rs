@@ -74,6 +74,12 @@ fn logits_then_verify() {
     for (bytes, wanted) in tensor.bytes.as_chunks().0.iter().zip(&logits) {
         assert!((f32::from_le_bytes(*bytes) - wanted).abs() < 1e-5);
     }
+    // What was written is a golden file.
+    let found = braid_run(&fake, "verify fake.so --weights . --golden out.safetensors --tolerance 0");
+    assert!(found.code == 0 && found.out.contains("row 1, whole sequence"), "{}", found.err);
+    assert_eq!(braid_run(&fake, "logits fake.so --weights . --ids 3,1,4,1,5,9,2 -o row.safetensors").code, 0);
+    let row = braid_runtime::checkpoint::Checkpoint::open(&fake.path("row.safetensors")).unwrap();
+    assert_eq!(row.require("logits").unwrap().bytes, &tensor.bytes[..7 * VOCAB * 4]);
     let found = braid_run(&fake, "verify fake.so --weights . --golden golden.safetensors --tolerance 1e-5");
     assert_eq!(found.code, 0, "{}", found.err);
     assert!(

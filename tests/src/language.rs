@@ -1,6 +1,7 @@
-//! Every example of docs/language.md is compiled, and is in canonical form.
+//! Every example of docs/language.md is compiled; it, the library and the examples are in canonical form.
 
 use braid_dsl::source::Sources;
+use std::path::Path;
 
 const PAGE: &str = include_str!("../../docs/language.md");
 
@@ -59,4 +60,19 @@ fn every_example_of_the_reference_compiles() {
         }
     }
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn the_library_and_the_examples_are_canonical() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let examples = std::fs::read_dir(folder).expect("the examples").flatten().filter(|entry| entry.path().is_dir());
+    let specs = examples.flat_map(|entry| std::fs::read_dir(entry.path()).expect("a folder").flatten()).map(|entry| entry.path());
+    let specs = specs.filter(|path| path.extension().is_some_and(|e| e == "braid"));
+    let specs = specs.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).expect("a spec")));
+    let library = braid_stdlib::files().iter().map(|(path, text)| (format!("stdlib/{path}"), (*text).to_owned()));
+    let all: Vec<_> = library.filter(|(path, _)| path.ends_with(".braid")).chain(specs).collect();
+    assert!(all.len() > 40);
+    let complaints: Vec<_> =
+        all.iter().filter(|(_, text)| braid_dsl::format(text).as_deref() != Ok(text)).map(|(path, _)| path).collect();
+    assert!(complaints.is_empty(), "`braid fmt` rewrites {complaints:?}");
 }

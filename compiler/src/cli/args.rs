@@ -64,7 +64,7 @@ pub enum Command {
     Run(RunArgs),
     /// Write the logits of given token ids
     #[command(
-        after_help = "Examples:\n  braid logits model.braidart --weights checkpoint/ --ids in.safetensors -o out.safetensors"
+        after_help = "Examples:\n  braid logits model.braidart --weights checkpoint/ --ids in.safetensors -o out.safetensors\n  braid logits model.braid --weights random:1 --ids 1,2,3 --chunk off -o steps.safetensors"
     )]
     Logits(LogitsCommand),
     /// Compare with golden results: the whole sequence at once, and every cached step

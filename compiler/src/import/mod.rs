@@ -158,10 +158,12 @@ fn fill(scope: &Scope, sentence: &str) -> String {
     out + rest
 }
 
-/// The text of the spec, one argument a line.
+/// The text of the spec, in canonical form.
 fn spec(rule: &Rule, kind: &str, name: &str, args: &[(String, Value)]) -> String {
-    let lines: String = arguments(args).iter().map(|arg| format!("  {arg},\n")).collect();
-    format!("//! Imported from a checkpoint of type {kind}.\n\nuse {}\n\nmodel {name} = {}(\n{lines})\n", rule.model, rule.name)
+    let list = arguments(args).join(", ");
+    let text =
+        format!("//! Imported from a checkpoint of type {kind}.\n\nuse {}\n\nmodel {name} = {}({list})\n", rule.model, rule.name);
+    braid_dsl::format(&text).unwrap_or(text)
 }
 
 /// A name that the language takes and that no item of the library has.

@@ -36,8 +36,8 @@ fn both_ages_of_a_configuration_give_one_text() {
     let newer =
         r#"{"model_type":"toy","n_layers":2,"width":64,"heads":4,"kinds":["a","b"],"limits":[0.0,{"__float__":"Infinity"}]}"#;
     let older = r#"{"model_type":"toy","n_layers":2,"width":64,"head":16,"pattern":"Axb","limits":[0.0, Infinity], "note": "\"Infinity"}"#;
-    let text = "//! Imported from a checkpoint of type toy.\n\nuse models.toy\n\nmodel toy_1 = toy(\n  layers: 2,\n  d: 64,\n  k: 16,\n  \
-                kinds: [\"attend\", \"other\"],\n  turn: turn(base: 10.0),\n  limit: inf,\n)\n";
+    let text = "//! Imported from a checkpoint of type toy.\n\nuse models.toy\n\nmodel toy_1 = toy(layers: 2, d: 64, k: 16, \
+                kinds: [\"attend\", \"other\"], turn: turn(base: 10.0), limit: inf)\n";
     assert_eq!(toy(newer).as_deref(), Ok(text));
     assert_eq!(toy(older).as_deref(), Ok(text));
 }

@@ -15,7 +15,7 @@ pub fn explain(plan: &Plan, sources: &SourceMap) -> String {
     let (steps, functions) = (plan.prepare.len() + plan.steps.len(), plan.functions.len());
     let head = format!("{}: {} kernels, {steps} calls of {functions} functions\n", forms.graph.name, fused.kernels.len());
     let parts = [
-        section("recurrences", recurrences(forms)),
+        section("recurrences", recurrences(forms, sources)),
         section("memory that a sequence carries", memories(forms)),
         section("kernels, in order", kernels(plan, sources)),
         section("not joined", reasons(fused, sources)),
@@ -64,14 +64,16 @@ fn numbered(line: &str) -> (String, Option<usize>) {
     (format!("{holed}{}", &line[path.len()..]), part.parse().ok())
 }
 
-fn recurrences(forms: &Forms) -> Vec<String> {
+fn recurrences(forms: &Forms, sources: &SourceMap) -> Vec<String> {
     let graph = &forms.graph;
     let nodes = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_)));
+    let called = |node| label(graph, node, sources, 3);
     let told = |node| {
         let path = path(graph, node);
         // Its first line says whose it is, as ours does.
         let text = recur::explain(graph, node, forms.chunks.get(&node));
-        let lines: Vec<String> = text.trim_end().lines().skip(1).map(|line| format!("\n  {}", named(graph, line))).collect();
+        let lines: Vec<String> =
+            text.trim_end().lines().skip(1).map(|line| format!("\n  {}", named(graph, line, &called))).collect();
         format!("{path}:{}", lines.concat().replace(&format!("{path}."), ""))
     };
     nodes.map(told).collect()
@@ -153,22 +155,46 @@ fn reasons(fused: &Fused, sources: &SourceMap) -> Vec<String> {
     let graph = &fused.forms.graph;
     let line = |(node, why): &(NodeId, String)| {
         let scope = path(graph, *node);
-        let why = named(graph, why).replace(&format!("{scope}."), "");
+        let why = named(graph, why, &|node| format!("`{}`", op_name(graph, node))).replace(&format!("{scope}."), "");
         format!("{scope} {}: {why}{}", op_name(graph, *node), place(graph, &[*node], sources))
     };
     fused.notes.iter().map(line).collect()
 }
 
-/// A reason with ops in the place of node numbers, which differ from layer to layer.
-fn named(graph: &Graph, why: &str) -> String {
-    let mut parts = why.split('%');
+/// A text with other names in the place of node numbers, which differ from layer to layer.
+fn named(graph: &Graph, text: &str, called: &dyn Fn(NodeId) -> String) -> String {
+    let mut parts = text.split('%');
     let mut out = parts.next().unwrap_or_default().to_string();
     for part in parts {
         let digits = part.bytes().take_while(u8::is_ascii_digit).count();
         match part[..digits].parse().ok().filter(|at| *at < graph.bound() as u32) {
-            Some(at) => out += &format!("`{}`{}", op_name(graph, NodeId(at)), &part[digits..]),
+            Some(at) => out += &format!("{}{}", called(NodeId(at)), &part[digits..]),
             None => out += &format!("%{part}"),
         }
     }
     out
+}
+
+/// What people call a node: the name that the text gives it, or what is done with those that have one, so many ops deep.
+fn label(graph: &Graph, node: NodeId, sources: &SourceMap, depth: usize) -> String {
+    if let Some(name) = given_name(sources.text(graph.node(node).span)) {
+        return name.to_string();
+    }
+    let pointwise = matches!(graph.op(node), Op::Unary(_) | Op::Binary(_) | Op::ToFloat);
+    match graph.op(node) {
+        Op::Param(id) => graph.params[id.0 as usize].path.clone(),
+        op if pointwise && depth > 0 => {
+            let args: Vec<String> = graph.args(node).into_iter().map(|arg| label(graph, arg, sources, depth - 1)).collect();
+            op_text(op, &graph.axes, &graph.params, &args)
+        }
+        _ => format!("`{}`", op_name(graph, node)),
+    }
+}
+
+/// The name in `name = …`.
+fn given_name(statement: &str) -> Option<&str> {
+    let (name, rest) = statement.split_once('=')?;
+    let name = name.trim();
+    let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    (word && !rest.starts_with('=')).then_some(name)
 }

@@ -57,7 +57,11 @@ impl<'p> Elab<'p> {
                 _ => self.fail(Code::Type, expr.span, "only a block can be shared"),
             },
             StmtKind::Assign(names, expr) => {
+                let known = self.values_so_far();
                 let value = self.value(frame, expr)?;
+                if let ([_], V::Tensor(t)) = (names.as_slice(), &value) {
+                    self.comes_from(*t, known, frame.scope, stmt.span);
+                }
                 self.assign(frame, names, value, stmt.span)
             }
             StmtKind::Repeat(repeat) => self.repeat(frame, repeat),

@@ -51,6 +51,23 @@ impl<'p> Elab<'p> {
         T { level, id: ValueId(values.len() as u32 - 1) }
     }
 
+    /// How many values the innermost program has.
+    pub(super) fn values_so_far(&self) -> usize {
+        self.levels[self.depth()].values.len()
+    }
+
+    /// A value of this block that a statement made, after the first `known` ones, comes from the whole of it, its name included; also if a
+    /// function made it, whose text knows no such name.
+    pub(super) fn comes_from(&mut self, t: T, known: usize, scope: ScopeId, statement: Span) {
+        if t.level != self.depth() || (t.id.0 as usize) < known {
+            return;
+        }
+        let value = &mut self.levels[t.level].values[t.id.0 as usize];
+        if value.scope == scope && !matches!(value.op, Op::Param(_) | Op::Capture(_)) {
+            value.span = statement;
+        }
+    }
+
     fn at(&self, t: T) -> &Value {
         &self.levels[t.level].values[t.id.0 as usize]
     }

@@ -175,12 +175,32 @@ pub fn encode(metadata: &BTreeMap<String, String>, tensors: &[Named]) -> serde_j
     Ok(file)
 }
 
+/// The numbers of a tensor that is written.
+#[derive(Clone, Copy)]
+pub enum Numbers<'a> {
+    /// As F32.
+    Floats(&'a [f32]),
+    /// As I32.
+    Ids(&'a [i32]),
+}
+
 /// Writes a safetensors file of f32 tensors: `(name, shape, numbers)`.
 pub fn write(out: &mut impl std::io::Write, tensors: &[(&str, &[usize], &[f32])]) -> std::io::Result<()> {
-    let entries = tensors.iter().map(|(name, shape, numbers)| (*name, Kind::F32, *shape, numbers.len() * 4));
+    let tensors: Vec<_> = tensors.iter().map(|(name, shape, numbers)| (*name, *shape, Numbers::Floats(numbers))).collect();
+    write_numbers(out, &tensors)
+}
+
+/// Writes a safetensors file: `(name, shape, numbers)`.
+pub fn write_numbers(out: &mut impl std::io::Write, tensors: &[(&str, &[usize], Numbers)]) -> std::io::Result<()> {
+    let entries = tensors.iter().map(|(name, shape, numbers)| match numbers {
+        Numbers::Floats(numbers) => (*name, Kind::F32, *shape, numbers.len() * 4),
+        Numbers::Ids(numbers) => (*name, Kind::I32, *shape, numbers.len() * 4),
+    });
     out.write_all(&header(None, entries)?)?;
-    let numbers = tensors.iter().flat_map(|(_, _, numbers)| numbers.iter());
-    numbers.copied().try_for_each(|number| out.write_all(&number.to_le_bytes()))
+    tensors.iter().try_for_each(|(_, _, numbers)| match numbers {
+        Numbers::Floats(numbers) => numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes())),
+        Numbers::Ids(numbers) => numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes())),
+    })
 }
 
 /// Length and header, padded to 8 bytes, of tensors that follow each other: `(name, type, shape, bytes)`.

@@ -4,7 +4,7 @@ mod config;
 mod header;
 
 pub use config::GenerationConfig;
-pub use header::{Kind, Named, TensorInfo, encode, metadata, parse, write};
+pub use header::{Kind, Named, Numbers, TensorInfo, encode, metadata, parse, write, write_numbers};
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;

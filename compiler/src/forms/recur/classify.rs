@@ -1,7 +1,7 @@
 //! From linear forms to classes.
 
 use super::linear::{Form, Linear, Obstacle, Source, Term, source_state};
-use super::poly::{AtomId, Atoms, Number, Product, Sum, divides, rank};
+use super::poly::{AtomId, Atoms, Number, Product, Sum, by_number, divides, rank};
 use super::{Class, Corrections, Group, Read, Reads, Transition};
 use braid_dsl::model::{Axis, AxisId, Binary, Op, Param, Recur, Unary, ValueId};
 use std::collections::{BTreeSet, HashMap};
@@ -360,7 +360,7 @@ impl<'a> Analysis<'a> {
             format!("{sign}{}{read}", spaced(&term.outer))
         };
         let mut terms: Vec<String> = form.terms.iter().map(term).collect();
-        terms.sort();
+        terms.sort_by_cached_key(|text| by_number(text));
         if !form.free.0.is_empty() {
             terms.push(self.atoms.text(&form.free));
         }

@@ -67,6 +67,12 @@ pub struct Product {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum(pub BTreeMap<Product, Number>);
 
+/// What texts are sorted by. Numbers count by their value, so that equal layers, whose nodes have other numbers, read alike.
+pub fn by_number(text: &str) -> Vec<(usize, Vec<u8>)> {
+    let runs = text.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+    runs.map(|run| (if run[0].is_ascii_digit() { run.len() } else { 0 }, run.to_vec())).collect()
+}
+
 impl Atoms {
     /// The atom of that text.
     pub fn intern(&mut self, atom: Atom) -> AtomId {
@@ -128,7 +134,7 @@ impl Atoms {
             n => format!("{}^{n}", self.get(*id).text),
         };
         let mut parts: Vec<String> = product.powers.iter().map(power).collect();
-        parts.sort();
+        parts.sort_by_cached_key(|text| by_number(text));
         if !product.exponent.0.is_empty() {
             parts.push(format!("exp({})", self.text(&product.exponent)));
         }
@@ -144,7 +150,7 @@ impl Atoms {
             (text, n) => format!("{n} {text}"),
         };
         let mut terms: Vec<String> = sum.0.iter().map(term).collect();
-        terms.sort();
+        terms.sort_by_cached_key(|text| by_number(text));
         if terms.is_empty() { "0".into() } else { terms.join(" + ") }
     }
 
