@@ -56,8 +56,12 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
 
 /// The rows of the smallest table that token ids are looked up in; without a table every id will do.
 fn tokens(graph: &Graph) -> usize {
+    let is_tokens = |id: NodeId| match graph.op(id) {
+        Op::Wanted => matches!(graph.op(graph.args(id)[0]), Op::Input(0)),
+        op => matches!(op, Op::Input(0)),
+    };
     let rows = |node: &NodeId| match graph.op(*node) {
-        Op::Gather(axis) if matches!(graph.op(graph.args(*node)[1]), Op::Input(0)) => graph.size(*axis),
+        Op::Gather(axis) if is_tokens(graph.args(*node)[1]) => graph.size(*axis),
         _ => None,
     };
     graph.order().iter().filter_map(rows).min().unwrap_or(i32::MAX as usize)
