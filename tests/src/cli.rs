@@ -240,6 +240,33 @@ fn the_examples_speak() {
     }
 }
 
+/// What docs/new-mixer.md shows, with a smaller model.
+#[test]
+fn a_new_mixer_runs_in_both_forms() {
+    let desk = Desk::new();
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/new-mixer/new_mixer.braid");
+    let text = std::fs::read_to_string(&spec).expect("the example").replace("128", "16").replace("hidden: 1408", "hidden: 48");
+    std::fs::write(desk.path("new.braid"), &text).expect("a spec");
+    let told = desk.check(0, &["explain", "new.braid"]);
+    let class = "class: diagonal decay over [k] plus rank 1 over [k] (reads of the decayed state)";
+    has(&told, &[class, "S' = keep S + -write key (sum[k] keep probe S) + value write key", "layers.{0–2, 4–6}.mixer:"]);
+    has(&told, &["whole sequence: in chunks of 16 rows", "P1[i, heads, v] = R1 + R2 + sum[j] A1 x3[j] P1[j] of the rows before"]);
+    let ids = (0..45).map(|n| (n * 17 % 64).to_string()).collect::<Vec<_>>().join(",");
+    let model = ["--set", "layers=4", "--set", "d=32", "--set", "vocab=64", "--weights", "random:1"];
+    let run = |line: &[&str]| desk.check(0, &[line, &model[..]].concat());
+    run(&["logits", "new.braid", "--ids", &ids, "--chunk", "off", "-o", "steps.safetensors"]);
+    for chunk in ["auto", "16", "8", "off"] {
+        let line = ["verify", "new.braid", "--golden", "steps.safetensors", "--tolerance", "1e-4", "--chunk", chunk];
+        has(&run(&line), &["row 0, whole sequence", "45"]);
+    }
+    let surprise = "error = value - sum[k] probe * S\n    S = S + sigmoid(gain * mean[v] error ^ 2 + bias) * key * error";
+    let other = text.replace("S = S + write * key * (value - sum[k] probe * S)", surprise);
+    std::fs::write(desk.path("other.braid"), other).expect("a spec");
+    let told = desk.check(0, &["explain", "other.braid"]);
+    has(&told, &["class: not linear: a product of two values that read of `S` stands in the way"]);
+    has(&told, &["whole sequence: step by step", "the update of `S` is not linear in it"]);
+}
+
 /// The ids that a command line prints.
 fn ids(desk: &Desk, line: &str) -> Vec<serde_json::Value> {
     let words: Vec<&str> = line.split(' ').collect();

@@ -76,3 +76,17 @@ fn the_library_and_the_examples_are_canonical() {
         all.iter().filter(|(_, text)| braid_dsl::format(text).as_deref() != Ok(text)).map(|(path, _)| path).collect();
     assert!(complaints.is_empty(), "`braid fmt` rewrites {complaints:?}");
 }
+
+/// The page about a new mixer and the README show the text of the example, not another.
+#[test]
+fn the_new_mixer_is_shown_as_it_is() {
+    let example = include_str!("../../examples/new-mixer/new_mixer.braid");
+    let items: Vec<&str> = example.split("\n\n").collect();
+    let [_, mixer, model] = items[..] else { panic!("a comment, a block and a model") };
+    assert!(mixer.lines().filter(|line| !line.starts_with("///")).count() < 20, "the mixer is short");
+    let page = include_str!("../../docs/new-mixer.md");
+    for part in [mixer, model] {
+        assert!(page.contains(&format!("```braid\n{}\n```", part.trim_end())), "docs/new-mixer.md lacks\n{part}");
+    }
+    assert!(include_str!("../../README.md").contains(mixer), "README.md lacks\n{mixer}");
+}

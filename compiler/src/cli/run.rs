@@ -11,7 +11,13 @@ use std::path::{Path, PathBuf};
 /// Continues a text.
 pub fn run(mut args: RunArgs) -> Result<(), Failure> {
     if args.options.model.weights == BESIDE {
-        args.options.model.weights = weights(&args.spec)?;
+        args.options.model.weights = weights(&args.spec).or_else(|none| {
+            // What is no spec either has no place where weights could lie.
+            if !Path::new(&args.spec).exists() {
+                spec::load(&SpecArgs { spec: args.spec.clone(), settings: args.settings.clone() })?;
+            }
+            Err(none)
+        })?;
     }
     let artifact = artifact(&args.spec, &args.settings, &args.code)?;
     Ok(cli::run(&artifact, &args.options)?)

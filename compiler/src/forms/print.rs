@@ -32,6 +32,12 @@ pub fn print(forms: &Forms) -> String {
         if let (Op::Recur(recur), Some(class)) = (forms.graph.op(node), forms.classes.get(&node)) {
             let _ = writeln!(out, "      {}", recur::title(&forms.graph, recur, class));
         }
+        if let Some(Ok(chunk)) = forms.chunks.get(&node) {
+            let _ = writeln!(out, "      a whole sequence in chunks of {} rows:", chunk.rows);
+            for line in recur::equations(&forms.graph, node, chunk) {
+                let _ = writeln!(out, "        {line}");
+            }
+        }
     }
     out
 }

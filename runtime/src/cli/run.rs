@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::sample::Sampling;
 use crate::session::{Saved, Session, Settings};
 use crate::tokenizer::{Stream, Tokenizer};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,13 @@ pub struct RunArgs {
 
 /// Arguments that do not depend on where the artifact comes from.
 #[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("begin").args(["prompt", "ids", "load_state"]).required(true).multiple(true)))]
 pub struct RunOptions {
     /// Weights and threads.
     #[command(flatten)]
     pub model: ModelOptions,
     /// The text to continue.
-    #[arg(long, short, conflicts_with = "ids", required_unless_present_any = ["ids", "load_state"])]
+    #[arg(long, short, conflicts_with = "ids")]
     pub prompt: Option<String>,
     /// Token ids instead of a text: 1,2,3.
     #[arg(long, value_delimiter = ',', num_args = 1)]
@@ -219,10 +220,13 @@ fn rate(count: usize, time: Duration) -> f64 {
 
 fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Duration) -> String {
     let (prompt, steps) = (request.prompt.len(), outcome.steps);
+    let prefill = match prompt {
+        0 => String::new(),
+        _ => format!(" · prefill {prompt} tokens, {:.1} tokens/s", rate(prompt, outcome.prefill)),
+    };
     format!(
-        "loaded in {:.2} s · prefill {prompt} tokens, {:.1} tokens/s · decode {steps} steps, {:.1} tokens/s · {} threads",
+        "loaded in {:.2} s{prefill} · decode {steps} steps, {:.1} tokens/s · {} threads",
         load.as_secs_f64(),
-        rate(prompt, outcome.prefill),
         rate(steps, outcome.decode),
         session.threads()
     )

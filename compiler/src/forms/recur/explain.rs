@@ -33,10 +33,9 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
 fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, chunk: &Chunk) -> String {
     let rows = chunk.rows;
     let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
-    let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}; rows left over and single steps, {steps}\n");
-    out += "    with i a row of the chunk, j a row not ahead of it, and states as they enter:\n";
-    let equations = chunk::lines(&graph.axes, &graph.params, recur, &captures(graph, node), chunk);
-    equations.iter().for_each(|line| out += &format!("      {line}\n"));
+    let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
+    out += "  a chunk, with i a row of it, j a row not ahead of i, and states as they enter:\n";
+    equations(graph, node, chunk).iter().for_each(|line| out += &format!("    {line}\n"));
     let factors = chunk.body.values.iter().filter_map(|value| match value.op {
         Op::Products { .. } => Some(value.args[0]),
         Op::Scores { .. } => Some(value.args[2]),
@@ -51,6 +50,14 @@ fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, chunk: &Chunk) -> Stri
         );
     }
     out
+}
+
+/// The equations of a recurrence's chunk form, one a line.
+pub fn equations(graph: &Graph, node: NodeId, chunk: &Chunk) -> Vec<String> {
+    match graph.op(node) {
+        Op::Recur(recur) => chunk::lines(&graph.axes, &graph.params, recur, &captures(graph, node), chunk),
+        _ => vec![],
+    }
 }
 
 /// What one row costs.

@@ -16,7 +16,7 @@ mod split;
 mod tests;
 
 pub use chunk::chunked;
-pub use explain::{explain, title};
+pub use explain::{equations, explain, title};
 pub use linear::Obstacle;
 pub use split::split;
 

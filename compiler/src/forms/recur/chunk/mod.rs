@@ -77,7 +77,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
     let (steps, at_once) = (cost(&graph.axes, &recur.body, 1), cost(&graph.axes, &chunk.body, rows));
     match chunks == Chunks::Auto && at_once >= steps {
-        true => Err(format!("a chunk of {rows} rows takes {at_once} operations a row, a step {steps}")),
+        true => Err(format!("a chunk of {rows} rows would cost {at_once} a row, a step {steps}, with what they store")),
         false => Ok(chunk),
     }
 }

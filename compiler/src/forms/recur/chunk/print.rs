@@ -75,12 +75,17 @@ impl Writer<'_> {
             Op::Contract(_) => 'R',
             _ => 'x',
         };
-        let count = self.names.iter().flatten().filter(|name| name.starts_with(letter)).count();
-        let name = format!("{letter}{}", count + 1);
+        let name = self.fresh(letter);
         let axes: Vec<&str> = value.ty.axes.iter().map(|axis| self.axis(*axis)).collect();
         let left = format!("{name}[{}]", axes.join(", "));
         self.names[id.0 as usize] = Some(name);
         format!("{left} = {right}")
+    }
+
+    /// The next name with that letter.
+    fn fresh(&self, letter: char) -> String {
+        let count = self.names.iter().flatten().filter(|name| name.starts_with(letter)).count();
+        format!("{letter}{}", count + 1)
     }
 
     fn axis(&self, axis: AxisId) -> &str {
@@ -117,7 +122,7 @@ impl Writer<'_> {
             Op::Binary(Binary::Div) => format!("{} / {}", arg(0), arg(1)),
             Op::Binary(Binary::Le) => format!("{} <= {}", arg(0), arg(1)),
             Op::Binary(Binary::Lt) => format!("{} < {}", arg(0), arg(1)),
-            Op::Unary(Unary::Neg) => format!("-{}", arg(0)),
+            Op::Unary(Unary::Neg) => closed(format!("-{}", arg(0))),
             Op::ToFloat => self.text(value.args[0], factor),
             Op::Contract(over) => closed(format!("sum[{}] {} {}", self.list(over), arg(0), arg(1))),
             Op::Reduce(_, over) => closed(format!("sum[{}] {}", self.list(over), arg(0))),
@@ -130,12 +135,15 @@ impl Writer<'_> {
                 let (x, y, f) = (arg(0), arg(1), arg(2));
                 closed(format!("sum[{}] {x}[i] {y}[j] prod[j < s {last} i] {f}[s]", self.list(over)))
             }
-            Op::Substitute { .. } => {
-                format!(
-                    "{} + {} of the rows before: a unit triangular system, by substitution",
-                    self.text(value.args[1], false),
-                    arg(0)
-                )
+            Op::Substitute { column, rank, .. } => {
+                let over: Vec<AxisId> = rank.iter().map(|(_, stands)| *stands).chain([*column]).collect();
+                let (known, matrix, unknown) = (self.text(value.args[1], false), arg(0), self.fresh('P'));
+                let sum = format!("sum[{}] {matrix} {unknown}[j]", self.list(&over));
+                format!("{known} + {sum} of the rows before: a unit triangular system, by substitution")
+            }
+            Op::Concat(_, axis) => {
+                let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
+                format!("stack[{}]({})", self.axis(*axis), args.join(", "))
             }
             op => {
                 let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
