@@ -26,6 +26,9 @@ struct Args {
     /// Tokens of the sequence
     #[arg(long, default_value_t = 4096)]
     length: usize,
+    /// Length of keys and of values
+    #[arg(long, default_value_t = 128)]
+    size: usize,
     /// Rows of a chunk, instead of the compiler's choice
     #[arg(long)]
     chunk: Option<usize>,
@@ -63,7 +66,7 @@ const CLASSES: &[(&str, &str, &str)] = &[
     ("gated_rnn", "s: [w]", "s = dt * s + (1.0 - dt) * u\n o = s"),
 ];
 
-fn spec(name: &str, states: &str, step: &str) -> String {
+fn spec(name: &str, states: &str, step: &str, size: usize) -> String {
     let (result, axes, w) = match name {
         "element_wise" => ("sum[w] o * last", "w", 4096),
         "gated_rnn" => ("sum[w] o * last", "w", 2048),
@@ -71,7 +74,7 @@ fn spec(name: &str, states: &str, step: &str) -> String {
     };
     // Inputs are rows of tables, so that little else than the recurrence is measured.
     format!(
-        "model bench(vocab: dim = 32, h: dim = 16, k: dim = 128, v: dim = 128, w: dim = {w}, n: dim = 16)(tokens: [t]) -> [t, vocab] {{\n  param tq, \
+        "model bench(vocab: dim = 32, h: dim = 16, k: dim = {size}, v: dim = {size}, w: dim = {w}, n: dim = 16)(tokens: [t]) -> [t, vocab] {{\n  param tq, \
          tk, tg: [vocab, h, k]   param tv: [vocab, h, v]   param ta, tb, ti: [vocab, h]   param tu, tdt: [vocab, w]   param tbn, tcn: [vocab, \
          n]   param rate: [w, n]   param last: [vocab, {axes}]\n  q = tq[vocab: tokens] * k ^ -0.5\n  kk = l2norm[k](tk[vocab: tokens], 1e-6)\n  \
          vv = tv[vocab: tokens]\n  g = -softplus(tg[vocab: tokens])\n  a = -softplus(ta[vocab: tokens])\n  b = sigmoid(tb[vocab: \
@@ -133,7 +136,7 @@ fn main() {
 
 /// One class, all its forms and the ceiling in turns.
 fn row(name: &str, states: &str, step: &str, args: &Args, chunks: Chunks, peer: Option<&Peer>) -> String {
-    let (text, tokens) = (spec(name, states, step), ids(args.length));
+    let (text, tokens) = (spec(name, states, step, args.size), ids(args.length));
     let mut steps = session(&text, Chunks::Off, args.threads);
     let mut at_once = session(&text, chunks, args.threads);
     let (mut times, mut peak) = ([vec![], vec![], vec![]], 0.0f64);
@@ -146,7 +149,7 @@ fn row(name: &str, states: &str, step: &str, args: &Args, chunks: Chunks, peer: 
     let [calls, steps, at_once] = times.map(median);
     let share = match products(name) {
         0 => String::new(),
-        passes => format!("{:.2}", (passes * 2 * 16 * 128 * 128 * args.length) as f64 / at_once / peak),
+        passes => format!("{:.2}", (passes * 2 * 16 * args.size * args.size * args.length) as f64 / at_once / peak),
     };
     let (other, faster) = match peer.and_then(|peer| peer.seconds(name)) {
         Some(seconds) => (format!("{:.1} ms", seconds * 1e3), format!("{:.1}", seconds / at_once)),
@@ -184,7 +187,7 @@ impl Peer {
 
 /// Seconds for whole sequences of rising length, and the memory that each needs beside the weights.
 fn growth(name: &str, states: &str, step: &str, args: &Args) -> plot::Curve {
-    let mut session = session(&spec(name, states, step), Chunks::Auto, args.threads);
+    let mut session = session(&spec(name, states, step, args.size), Chunks::Auto, args.threads);
     let lengths = (10..=17).map(|power| 1usize << power);
     let mut point = |length: usize| {
         let times = (0..args.runs).map(|_| whole(&mut session, &ids(length))).collect();

@@ -3,6 +3,7 @@
 //! It is a body like that of a step, over rows that are an axis; states are those that enter and leave a chunk. The oracle of the
 //! tests evaluates it as it stands, and every target lowers it like any other body.
 
+mod cost;
 mod derive;
 mod maker;
 mod matrices;
@@ -10,11 +11,12 @@ mod print;
 mod terms;
 
 use crate::forms::{CHUNK, Chunks};
-use crate::graph::{Graph, NodeId, shape};
+use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
 use maker::Maker;
 
+pub use cost::flops;
 pub use print::{lines, size};
 
 /// Many rows of a recurrence at once. Captures with a sequence axis have the row axis in its place; outputs too.
@@ -75,7 +77,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
     };
     let chunk = derive(graph, node, rows)?;
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
-    let (steps, at_once) = (cost(&graph.axes, &recur.body, 1), cost(&graph.axes, &chunk.body, rows));
+    let (steps, at_once) = (cost::of_steps(&graph.axes, recur), cost::of_chunk(&graph.axes, recur, &chunk));
     match chunks == Chunks::Auto && at_once >= steps {
         true => Err(format!("a chunk of {rows} rows would cost {at_once} a row, a step {steps}, with what they store")),
         false => Ok(chunk),
@@ -99,43 +101,4 @@ fn chunk_axes(all: &mut Vec<Axis>, rows: usize) -> Axes {
         unit: named("one'".into(), 1),
         ranks: (2..=MOST_READS).map(|n| (named(format!("r{n}'"), n), named(format!("s{n}'"), n))).collect(),
     }
-}
-
-/// Operations of a body; a multiplication and an addition are two.
-pub fn flops(axes: &[Axis], body: &Body) -> usize {
-    let of = |value: &braid_dsl::model::Value| {
-        let args = value.args.iter().flat_map(|a| body.values[a.0 as usize].ty.axes.iter().copied());
-        let mut walked: Vec<braid_dsl::model::AxisId> = args.chain(value.ty.axes.iter().copied()).collect();
-        walked.sort();
-        walked.dedup();
-        match &value.op {
-            Op::Contract(_) | Op::Substitute { .. } => 2 * size(axes, &walked),
-            Op::Scores { .. } => 3 * size(axes, &walked),
-            Op::Reduce(..) => size(axes, &walked),
-            Op::Unary(_) | Op::Binary(_) | Op::Products { .. } => size(axes, &value.ty.axes),
-            _ => 0,
-        }
-    };
-    body.values.iter().map(of).sum()
-}
-
-/// Operations of one row by a body over `rows` rows, weighed: a product in a sum counts one, every element that is stored three.
-pub fn cost(axes: &[Axis], body: &Body, rows: usize) -> usize {
-    let size = |list: &[braid_dsl::model::AxisId]| list.iter().filter_map(|a| shape::size(axes, *a)).product::<usize>();
-    let of = |value: &braid_dsl::model::Value| {
-        let args = || value.args.iter().flat_map(|a| body.values[a.0 as usize].ty.axes.iter().copied()).collect::<Vec<_>>();
-        let spread = |mut list: Vec<braid_dsl::model::AxisId>| {
-            list.sort();
-            list.dedup();
-            size(&list)
-        };
-        match &value.op {
-            Op::Contract(_) | Op::Reduce(..) | Op::Substitute { .. } | Op::Scores { .. } => {
-                spread(args()) + 3 * size(&value.ty.axes)
-            }
-            Op::Capture(_) | Op::State(_) | Op::Const(_) | Op::Index(_) => 0,
-            _ => 3 * size(&value.ty.axes),
-        }
-    };
-    body.values.iter().map(of).sum::<usize>() / rows
 }
