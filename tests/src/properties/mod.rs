@@ -1,6 +1,7 @@
 //! Properties of compiled models, on random programs and random hybrids: native code agrees with the evaluator, and however a sequence
 //! is cut, batched, threaded or resumed, the results are the same.
 
+mod algebra;
 pub mod compiled;
 mod hybrids;
 mod programs;

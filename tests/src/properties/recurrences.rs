@@ -6,11 +6,27 @@ use crate::build;
 use crate::reference::Reference;
 use braid_compiler::forms::{self, Chunks};
 use braid_compiler::graph::Graph;
+use braid_runtime::artifact::Dtype;
 use proptest::prelude::*;
 
 /// How the old state enters the new one.
 const DECAYS: &[&str] =
     &["1.0", "0.9", "f", "exp(a)", "g", "exp(c)", "(1.0 - 2.0 * f)", "far", "exp(never)", "select(i > 0.0, 1.0, 0.0)"];
+
+/// Decays at and near the ends of what gates give.
+const EXTREMES: &[&str] = &[
+    "0.0",
+    "1.0",
+    "exp(-1000.0)",
+    "sigmoid(90.0)",
+    "sigmoid(-90.0)",
+    "far",
+    "exp(never)",
+    "exp(1000.0 * c)",
+    "sigmoid(90.0 * sum[d] x * wg)",
+    "select(i > 0.0, exp(-1000.0 * f), sigmoid(90.0))",
+    "exp(-exp(20.0 * i))",
+];
 
 /// What the update reads and writes.
 const UPDATES: &[&str] = &[
@@ -36,7 +52,7 @@ const READS: &[&str] = &[
 /// One recurrence: a decay, an update, a read, whether the state is read before, and a normaliser.
 #[derive(Clone, Debug)]
 struct Recurrence {
-    decay: usize,
+    decay: &'static str,
     update: usize,
     read: usize,
     before: bool,
@@ -45,9 +61,14 @@ struct Recurrence {
     sizes: (usize, usize, usize),
 }
 
-fn recurrence() -> impl Strategy<Value = Recurrence> {
-    let parts =
-        (0..DECAYS.len(), 0..UPDATES.len(), 0..READS.len(), any::<(bool, bool, bool)>(), (1usize..4, 2usize..6, 1usize..6));
+fn recurrence(decays: &'static [&'static str]) -> impl Strategy<Value = Recurrence> {
+    let parts = (
+        prop::sample::select(decays),
+        0..UPDATES.len(),
+        0..READS.len(),
+        any::<(bool, bool, bool)>(),
+        (1usize..4, 2usize..6, 1usize..6),
+    );
     parts.prop_map(|(decay, update, read, (before, undecayed, normaliser), sizes)| Recurrence {
         decay,
         update,
@@ -62,7 +83,7 @@ fn recurrence() -> impl Strategy<Value = Recurrence> {
 impl Recurrence {
     fn text(&self) -> String {
         let (h, k, v) = self.sizes;
-        let (decay, update, read) = (DECAYS[self.decay], UPDATES[self.update], READS[self.read]);
+        let (decay, update, read) = (self.decay, UPDATES[self.update], READS[self.read]);
         let (z, more) = match self.normaliser {
             true => (", z: [h, k]", "    z = f * z + kk\n    n = 1.0 + abs(sum[k] q * z)\n"),
             false => ("", "    n = 1.0\n"),
@@ -101,7 +122,7 @@ fn in_chunks(text: &str, rows: usize, ids: &[i64]) -> (Vec<f64>, bool) {
 /// The derivation itself, in double precision.
 #[test]
 fn chunks_equal_steps_in_the_evaluator() {
-    holds(64, (recurrence(), 1usize..40), |(recurrence, length)| {
+    holds(64, (recurrence(DECAYS), 1usize..40), |(recurrence, length)| {
         let text = recurrence.text();
         let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
         let (steps, _) = in_chunks(&text, 1000, &ids);
@@ -119,8 +140,27 @@ fn chunks_equal_steps_in_the_evaluator() {
 #[test]
 fn chunks_run_as_they_are_derived() {
     let sizes = prop::sample::select(vec![2usize, 5, 16, 32]);
-    holds(40, (recurrence(), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
+    holds(40, (recurrence(DECAYS), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
         let compiled = Compiled::in_chunks(&recurrence.text(), Chunks::Rows(rows));
+        let ids = tokens(length, compiled.vocab(), length);
+        let wanted = compiled.evaluated(&ids);
+        agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
+        agree("its parts", &fed_in_parts(&compiled, &ids, &cuts), &wanted, 1e-4)
+    });
+}
+
+/// Gates at their ends, with weights in both widths: nothing overflows, nothing is divided by zero, and decays of 0 and 1 are exact.
+#[test]
+fn gates_at_their_ends_are_safe() {
+    let sizes = prop::sample::select(vec![3usize, 16, 32]);
+    let dtypes = prop::sample::select(vec![Dtype::Bf16, Dtype::Bf16, Dtype::F32]);
+    holds(24, (recurrence(EXTREMES), 1usize..70, cuts(), sizes, dtypes), |(recurrence, length, cuts, rows, dtype)| {
+        // Rounded first, so that the evaluator has the numbers that are stored.
+        let numbers = |path: &str, shape: &[usize]| match dtype {
+            Dtype::Bf16 => made_up(path, shape).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+            _ => made_up(path, shape),
+        };
+        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), dtype, numbers);
         let ids = tokens(length, compiled.vocab(), length);
         let wanted = compiled.evaluated(&ids);
         agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;

@@ -11,11 +11,16 @@ use braid_runtime::session::{Session, Snapshot};
 /// How a sequence is cut: the lengths of the parts, again and again.
 const CUTS: &[&[usize]] = &[&[50], &[1], &[1, 7, 16, 3, 23], &[17, 33]];
 
+/// Whether a recurrence of a graph has a chunk form.
+fn derived(graph: &Graph) -> bool {
+    let forms = forms::derive(graph, Chunks::Rows(4)).unwrap_or_else(|error| panic!("{error}"));
+    forms.chunks.values().any(Result::is_ok)
+}
+
 /// How many rows of a recurrence are done at once, if it has a form for that. Blocks, which add little to an operator, are judged in
 /// one way only.
 fn variants(graph: &Graph, is_block: bool) -> &'static [Chunks] {
-    let forms = forms::derive(graph, Chunks::Rows(4)).unwrap_or_else(|error| panic!("{error}"));
-    match (forms.chunks.values().any(Result::is_ok), is_block) {
+    match (derived(graph), is_block) {
         (false, _) => &[Chunks::Auto],
         (true, true) => &[Chunks::Auto],
         (true, false) => &[Chunks::Off, Chunks::Rows(5), Chunks::Rows(16), Chunks::Rows(32)],
@@ -30,6 +35,9 @@ impl Case<'_> {
         for chunks in variants(&graph, !self.weights.is_empty()) {
             ready.evaluated(&graph, *chunks);
             ready.native(*chunks);
+        }
+        if derived(&graph) {
+            [4, 7, 16].iter().for_each(|rows| ready.evaluated(&graph, Chunks::Rows(*rows)));
         }
     }
 }
