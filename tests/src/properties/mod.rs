@@ -8,6 +8,7 @@ mod programs;
 mod recurrences;
 mod states;
 
+use braid_compiler::forms::Chunks;
 use braid_runtime::session::Session;
 use compiled::{Compiled, agree, feed, same, together};
 use proptest::prelude::*;
@@ -69,7 +70,7 @@ fn random_programs_compute_what_they_say() {
 #[test]
 fn hybrids_continue_where_they_were_cut() {
     holds(8, (hybrids::hybrid(), 2usize..150, cuts()), |(hybrid, length, cuts)| {
-        let compiled = Compiled::new(&hybrid.text());
+        let compiled = Compiled::in_chunks(&hybrid.text(), Chunks::Rows(8));
         let ids = tokens(length, compiled.vocab(), length);
         let whole = compiled.whole(&ids);
         same("a prompt and steps", &fed_in_parts(&compiled, &ids, &[&[length / 2 + 1], &[1; 75][..]].concat()), &whole, 1e-4)?;
@@ -81,7 +82,7 @@ fn hybrids_continue_where_they_were_cut() {
 #[test]
 fn recurrent_mixers_compute_what_they_say() {
     for hybrid in hybrids::memories() {
-        let compiled = Compiled::new(&hybrid.text());
+        let compiled = Compiled::in_chunks(&hybrid.text(), Chunks::Rows(8));
         let ids = tokens(23, compiled.vocab(), 5);
         let wanted = compiled.evaluated(&ids);
         let checked = agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-3)
@@ -95,7 +96,7 @@ fn recurrent_mixers_compute_what_they_say() {
 fn sequences_of_a_batch_are_alone() {
     let plans = prop::collection::vec((1usize..60, cuts()), 2..5);
     holds(8, (hybrids::hybrid(), plans), |(hybrid, plans)| {
-        let compiled = Compiled::new(&hybrid.text());
+        let compiled = Compiled::in_chunks(&hybrid.text(), Chunks::Rows(8));
         let ids: Vec<_> = plans.iter().enumerate().map(|(n, (length, _))| tokens(*length, compiled.vocab(), n)).collect();
         let cuts: Vec<_> = plans.iter().map(|(length, cuts)| parts(*length, cuts)).collect();
         let (mut session, mut found) = (compiled.session(2, plans.len()), vec![Vec::new(); plans.len()]);
@@ -122,7 +123,7 @@ fn sequences_of_a_batch_are_alone() {
 #[test]
 fn threads_and_snapshots_change_nothing() {
     holds(8, (hybrids::hybrid(), 1usize..100, 1usize..30), |(hybrid, before, after)| {
-        let compiled = Compiled::new(&hybrid.text());
+        let compiled = Compiled::in_chunks(&hybrid.text(), Chunks::Rows(8));
         let (start, rest) = (tokens(before, compiled.vocab(), 1), tokens(after, compiled.vocab(), 2));
         let (mut one, mut two) = (compiled.session(1, 1), compiled.session(2, 3));
         prop_assert_eq!(feed(&mut one, 0, &start), feed(&mut two, 1, &start), "threads, prompt");

@@ -2,6 +2,7 @@
 
 use super::compiled::{Compiled, agree, feed, same};
 use super::{cuts, holds, hybrids, parts, tokens};
+use braid_compiler::forms::Chunks;
 use braid_runtime::artifact::Truncate;
 use braid_runtime::session::{Keep, Session, Settings};
 use proptest::prelude::*;
@@ -70,7 +71,7 @@ fn rolled_back(compiled: &Compiled, ids: &[i32], wishes: &[usize], keep: Keep, w
 fn saved_states_and_ways_back_change_nothing() {
     let ways = (any::<usize>(), any::<usize>(), 1usize..40, 0usize..4);
     holds(8, (hybrids::hybrid(), 2usize..120, cuts(), ways), |(hybrid, length, cuts, (stop, anywhere, every, most))| {
-        let compiled = Compiled::new(&hybrid.text());
+        let compiled = Compiled::in_chunks(&hybrid.text(), Chunks::Rows(8));
         let ids = tokens(length, compiled.vocab(), length);
         saved_goes_on(&compiled, &ids[..length / 2 + 1], &ids[length / 2..])?;
         rolled_back(&compiled, &ids, &cuts, Keep { every, most }, (stop, anywhere))
