@@ -410,4 +410,6 @@ pub struct Model {
     pub generate: Generate,
     /// Every compile-time parameter with its value, by name.
     pub constants: Vec<(String, Constant)>,
+    /// What the text calls values, for messages; the last name of each counts.
+    pub names: Vec<(ValueId, String)>,
 }

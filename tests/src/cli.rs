@@ -249,8 +249,8 @@ fn a_new_mixer_runs_in_both_forms() {
     std::fs::write(desk.path("new.braid"), &text).expect("a spec");
     let told = desk.check(0, &["explain", "new.braid"]);
     let class = "class: diagonal decay over [k] plus rank 1 over [k] (reads of the decayed state)";
-    has(&told, &[class, "S' = keep S + -write key (sum[k] keep probe S) + value write key", "layers.{0–2, 4–6}.mixer:"]);
-    has(&told, &["whole sequence: in chunks of 16 rows", "P1[i, heads, v] = R1 + R2 + sum[j] A1 x3[j] P1[j] of the rows before"]);
+    has(&told, &[class, "S' = keep S - write key (sum[k] keep probe S) + value write key", "layers.{0–2, 4–6}.mixer:"]);
+    has(&told, &["whole sequence: in chunks of 16 rows", "P1[i, heads, v] = R1 + R2 + sum[j < i] A1 x3[j] P1[j]"]);
     let ids = (0..45).map(|n| (n * 17 % 64).to_string()).collect::<Vec<_>>().join(",");
     let model = ["--set", "layers=4", "--set", "d=32", "--set", "vocab=64", "--weights", "random:1"];
     let run = |line: &[&str]| desk.check(0, &[line, &model[..]].concat());
@@ -263,7 +263,7 @@ fn a_new_mixer_runs_in_both_forms() {
     let other = text.replace("S = S + write * key * (value - sum[k] probe * S)", surprise);
     std::fs::write(desk.path("other.braid"), other).expect("a spec");
     let told = desk.check(0, &["explain", "other.braid"]);
-    has(&told, &["class: not linear: a product of two values that read of `S` stands in the way"]);
+    has(&told, &["class: not linear: a product of two reads of `S` stands in the way"]);
     has(&told, &["whole sequence: step by step", "the update of `S` is not linear in it"]);
 }
 

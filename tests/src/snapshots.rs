@@ -1,7 +1,7 @@
 //! What each stage makes of small specs, as text that was read once and is held since: the spec, then the stage's output.
 //! `make bless` accepts what comes out now.
 
-use braid_compiler::forms::Chunks;
+use braid_compiler::forms::{Chunks, recur};
 use braid_compiler::pipeline::{self, Options, Work};
 use braid_compiler::target::Target;
 use braid_runtime::artifact::Dtype;
@@ -48,6 +48,11 @@ pub fn run(spec: &str, until: &str) -> Work {
 /// Holds one stage's text of one spec.
 fn hold(name: &str, spec: &str, work: &Work, stage: &str, kernel: Option<&str>) {
     let text = work.print(pipeline::stage(stage).expect("a stage"), kernel).unwrap_or_else(|error| panic!("{name}: {error}"));
+    hold_text(name, spec, stage, &text);
+}
+
+/// Holds a text about a spec.
+fn hold_text(name: &str, spec: &str, stage: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(folder("snapshots").join(stage));
     settings.set_prepend_module_to_snapshot(false);
@@ -68,4 +73,17 @@ fn one_kernel_is_as_it_was_read() {
     let spec = std::fs::read_to_string(folder("suite/kernel").join(SPEC).with_extension("braid")).expect("a spec");
     let work = run(&spec, "llvm");
     ONE_KERNEL.iter().for_each(|stage| hold(SPEC, &spec, &work, stage, Some(KERNEL)));
+}
+
+/// What `braid explain` tells of the recurrences of mixers: classes, equations, chunk forms, costs, and what stands in the way.
+#[test]
+fn recurrences_are_explained_as_it_was_read() {
+    for (name, spec) in specs("suite/explain") {
+        let work = run(&spec, "forms");
+        let forms = work.forms().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let nodes = forms.graph.order();
+        let told: Vec<String> =
+            nodes.into_iter().map(|node| recur::explain(&forms.graph, node, forms.chunks.get(&node))).collect();
+        hold_text(&name, &spec, "explain", &told.concat());
+    }
 }

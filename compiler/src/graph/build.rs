@@ -16,6 +16,7 @@ impl Graph {
             inputs: model.inputs.clone(),
             generate: model.generate,
             constants: model.constants.clone(),
+            names: HashMap::new(),
             net: StableDiGraph::new(),
             output: NodeId(0),
         };
@@ -25,6 +26,7 @@ impl Graph {
             let args: Vec<NodeId> = value.args.iter().map(|a| names[a.0 as usize]).collect();
             names.push(graph.adopt(value, args, &mut known));
         }
+        graph.names = model.names.iter().map(|(id, name)| (names[id.0 as usize], name.clone())).collect();
         graph.output = names[model.output.0 as usize];
         graph = graph.compact();
         graph.forget_unread();

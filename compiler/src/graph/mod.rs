@@ -18,6 +18,7 @@ use braid_dsl::span::Span;
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
+use std::collections::HashMap;
 
 /// Names one node of a [`Graph`]. After [`Graph::compact`] ids count up in [`Graph::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub struct Graph {
     pub generate: Generate,
     /// Every compile-time parameter with its value, by name.
     pub constants: Vec<(String, Constant)>,
+    /// What the text calls nodes; not all have a name.
+    names: HashMap<NodeId, String>,
     /// Edges run from an operand to its user and carry the operand's place.
     net: StableDiGraph<Node, u32>,
     output: NodeId,
@@ -161,6 +164,11 @@ impl Graph {
         order
     }
 
+    /// What the text calls a node.
+    pub fn name(&self, id: NodeId) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+
     /// Adds a node.
     pub fn add(&mut self, node: Node, args: &[NodeId]) -> NodeId {
         let at = self.net.add_node(node);
@@ -191,6 +199,9 @@ impl Graph {
         if self.output == old {
             self.output = new;
         }
+        if let Some(name) = self.names.remove(&old) {
+            self.names.entry(new).or_insert(name);
+        }
     }
 
     /// Drops the nodes that the output does not need.
@@ -198,6 +209,7 @@ impl Graph {
         let mut needed = vec![false; self.bound()];
         self.order().into_iter().for_each(|id| needed[id.index()] = true);
         self.net.retain_nodes(|_, at| needed[at.index()]);
+        self.names.retain(|id, _| needed[id.index()]);
     }
 
     /// The same graph with nothing superfluous and ids that count up in [`Graph::order`].
@@ -212,7 +224,8 @@ impl Graph {
                 net.add_edge(NodeIndex::new(names[arg.index()].index()), at, place as u32);
             }
         }
-        Graph { net, output: names[self.output.index()], ..self.frame() }
+        let called = order.iter().filter_map(|id| Some((names[id.index()], self.names.get(id)?.clone())));
+        Graph { net, output: names[self.output.index()], names: called.collect(), ..self.frame() }
     }
 
     /// Everything but the nodes.
@@ -225,6 +238,7 @@ impl Graph {
             inputs: self.inputs.clone(),
             generate: self.generate,
             constants: self.constants.clone(),
+            names: HashMap::new(),
             net: StableDiGraph::new(),
             output: NodeId(0),
         }

@@ -43,6 +43,7 @@ impl Builder {
             output: ValueId(0),
             generate: Generate::Autoregressive,
             constants: vec![],
+            names: vec![],
         };
         Builder { model, scope: ScopeId(0) }
     }

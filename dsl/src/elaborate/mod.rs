@@ -64,6 +64,7 @@ pub struct Elab<'p> {
     param_ids: HashMap<String, (ParamId, ValueId)>,
     scopes: Vec<Scope>,
     levels: Vec<Level>,
+    names: Vec<(ValueId, String)>,
     routes: Vec<(AxisId, T)>,
     instances: HashMap<String, usize>,
     repeats: HashMap<String, usize>,
@@ -99,6 +100,7 @@ impl<'p> Elab<'p> {
             param_ids: HashMap::new(),
             scopes: Vec::new(),
             levels: vec![Level::model()],
+            names: Vec::new(),
             routes: Vec::new(),
             instances: HashMap::new(),
             repeats: HashMap::new(),
@@ -253,6 +255,7 @@ impl<'p> Elab<'p> {
             output,
             generate,
             constants,
+            names: std::mem::take(&mut self.names),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Runs the statements of a block.
 
 use super::frame::{Frame, Origin, V};
-use super::{Done, Elab, SEQ};
+use super::{Done, Elab, SEQ, T};
 use crate::ast::{Body, Ident, Repeat, Stmt, StmtKind};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Generate, Scope, ScopeId};
@@ -101,6 +101,9 @@ impl<'p> Elab<'p> {
                 && !assigned.contains(&name.name)
             {
                 assigned.push(name.name.clone());
+            }
+            if let V::Tensor(T { level: 0, id }) = value {
+                self.names.push((id, name.name.clone()));
             }
             frame.bind(&name.name, value, Origin::Local);
         }

@@ -26,6 +26,7 @@ impl Maker {
             output: ValueId(0),
             generate: Generate::None,
             constants: vec![],
+            names: vec![],
         };
         Maker(model)
     }

@@ -359,8 +359,11 @@ impl<'a> Analysis<'a> {
             };
             format!("{sign}{}{read}", spaced(&term.outer))
         };
-        let mut terms: Vec<String> = form.terms.iter().map(term).collect();
-        terms.sort_by_cached_key(|text| by_number(text));
+        // What decays, then what is read.
+        let placed = |t: (&Term, &Number)| (!t.0.bound.is_empty(), t.1.0 < 0.0, term(t));
+        let mut terms: Vec<(bool, bool, String)> = form.terms.iter().map(placed).collect();
+        terms.sort_by_cached_key(|(bound, minus, text)| (*bound, *minus, by_number(text)));
+        let mut terms: Vec<String> = terms.into_iter().map(|(.., text)| text).collect();
         if !form.free.0.is_empty() {
             terms.push(self.atoms.text(&form.free));
         }

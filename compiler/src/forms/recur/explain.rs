@@ -1,5 +1,6 @@
 //! The derivation of a recurrence's class, told to people.
 
+use super::called::called;
 use super::chunk::{self, Chunk};
 use super::{Class, Corrections, Group, Read, Transition, captures, classify, names, range, solve};
 use crate::graph::{Graph, NodeId, axes_text, scope_path};
@@ -10,7 +11,7 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
     let (Op::Recur(recur), Some(class)) = (graph.op(node), classify(graph, node)) else { return String::new() };
     let scope = scope_path(&graph.scopes, graph.node(node).scope);
     let place = if scope.is_empty() { String::new() } else { format!(" of {scope}") };
-    let mut out = format!("recurrence {node}{place}\n");
+    let mut out = String::new();
     for group in &class.groups {
         out.push_str(&group_text(graph, recur, group));
     }
@@ -19,22 +20,25 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
         out += &format!("  {} read through a linear solve\n", names(recur, &solved));
     }
     match chunk {
-        Some(Ok(chunk)) => out += &forms_text(graph, node, recur, chunk),
+        Some(Ok(chunk)) => out += &forms_text(graph, node, recur, &class, chunk),
         Some(Err(why)) => {
             let cost = Cost::of(&graph.axes, recur, &recur.body, 1);
             out += &format!("  whole sequence: step by step, {cost}; {why}\n");
         }
         None => {}
     }
-    out
+    let out = called(graph, node, &out).replace(&format!("{scope}."), "");
+    format!("recurrence{place}\n{out}")
 }
 
 /// The chunk form, why it is safe, and what it costs.
-fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, chunk: &Chunk) -> String {
+fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, class: &Class, chunk: &Chunk) -> String {
     let rows = chunk.rows;
     let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
     let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
-    out += "  a chunk, with i a row of it, j a row not ahead of i, and states as they enter:\n";
+    let (a_step, a_row) = (chunk::cost(&graph.axes, &recur.body, 1), chunk::cost(&graph.axes, &chunk.body, rows));
+    out += &format!("  with what they store weighed in, a row of a chunk costs {a_row}, a step {a_step}\n");
+    out += "  a chunk, with i a row of it, j a row not ahead of i, what has no index at row i, and states as they enter:\n";
     equations(graph, node, chunk).iter().for_each(|line| out += &format!("    {line}\n"));
     let factors = chunk.body.values.iter().filter_map(|value| match value.op {
         Op::Products { .. } => Some(value.args[0]),
@@ -44,10 +48,13 @@ fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, chunk: &Chunk) -> Stri
     let ranges: Vec<_> = factors.map(|id| range::of_value(graph, node, &chunk.body, id)).collect();
     if !ranges.is_empty() {
         let within = ranges.iter().all(|(low, high)| *low >= 0.0 && *high <= 1.0);
-        let known = if within { "; they lie in [0, 1]" } else { "" };
-        out += &format!(
-            "    decays are multiplied up from the steps' own factors, never divided{known}: what no step overflows, no chunk does\n"
-        );
+        let running = class.groups.iter().find_map(|group| group.stabilised_by.clone());
+        let known = match running {
+            _ if within => "they lie in [0, 1], so no product overflows".into(),
+            Some(m) => format!("the running maximum `{m}` keeps them small"),
+            None => "whether they stay below 1 is not known here".into(),
+        };
+        out += &format!("    decays are multiplied up from the steps' own factors, never divided; {known}\n");
     }
     out
 }

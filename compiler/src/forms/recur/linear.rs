@@ -185,7 +185,7 @@ impl Linear<'_> {
         match (a.terms.is_empty(), b.terms.is_empty()) {
             (_, true) => Ok(a.times(&b.free)),
             (true, _) => Ok(b.times(&a.free)),
-            _ => Err(Obstacle { what: "a product of two values that read".into(), states: &a.states() | &b.states() }),
+            _ => Err(Obstacle { what: "a product of two reads".into(), states: &a.states() | &b.states() }),
         }
     }
 
@@ -322,7 +322,11 @@ impl Linear<'_> {
         }
         let whole = args.iter().fold(Sum::default(), |sum, arg| sum.plus(&arg.free.scaled(1.0)));
         let parts = args.iter().map(|arg| self.atoms.summary(String::new(), &arg.free)).collect::<Vec<_>>();
-        let mut atom = self.atoms.summary(op_text(op, self.axes, self.params, &texts), &whole);
+        let text = match op {
+            Op::Pick { axis, index } => format!("{}[{} = {index}]", texts[0], self.axes[axis.0 as usize].name),
+            op => op_text(op, self.axes, self.params, &texts),
+        };
+        let mut atom = self.atoms.summary(text, &whole);
         // Parts may cancel in the sum but not in the function.
         atom.timed = parts.iter().any(|part| part.timed);
         atom.states = parts.into_iter().flat_map(|part| part.states).collect();

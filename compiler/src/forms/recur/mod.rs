@@ -4,6 +4,7 @@
 //! the class is read off the axes that the coefficients of `A` carry and off what they depend on (classify.rs). Names and the way the
 //! equations are written play no part. `explain` tells the derivation (explain.rs).
 
+mod called;
 pub mod chunk;
 mod classify;
 mod explain;

@@ -69,6 +69,7 @@ fn of_binary(f: Binary, a: Range, b: Range) -> Range {
         Binary::Min => (a.0.min(b.0), a.1.min(b.1)),
         Binary::Max => (a.0.max(b.0), a.1.max(b.1)),
         Binary::Pow if a.0 >= 0.0 && a.1 <= 1.0 && b.0 >= 0.0 => (0.0, 1.0),
+        Binary::Pow if a.0 >= 1.0 && a.0 == a.1 => (a.0.powf(b.0), a.0.powf(b.1)),
         _ => ALL,
     }
 }

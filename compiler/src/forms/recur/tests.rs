@@ -38,6 +38,7 @@ impl Maker {
             output: ValueId(0),
             generate: Generate::None,
             constants: vec![],
+            names: vec![],
         };
         let states = states.iter().map(|(name, axes)| State { name: name.to_string(), axes: axes.to_vec(), init: 0.0 });
         let recur = Recur { seq: T, states: states.collect(), body: Body::default(), next: vec![], outputs: vec![] };
@@ -393,7 +394,7 @@ fn what_is_not_linear_says_why() {
     let mut m = Maker::new(&[("h", &[K])]);
     let h = m.state(0);
     let next = m.mul(h, h);
-    assert_eq!(classes(&m.explain(&[next], &[next])), ["not linear: a product of two values that read of `h` stands in the way"]);
+    assert_eq!(classes(&m.explain(&[next], &[next])), ["not linear: a product of two reads of `h` stands in the way"]);
 }
 
 #[test]

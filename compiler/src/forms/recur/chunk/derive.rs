@@ -114,7 +114,10 @@ impl<'a> Derivation<'a> {
         let name = self.name(state).to_string();
         let form = self.terms(false).form(next).ok_or_else(|| format!("the update of `{name}` is not linear in it"))?;
         match form.terms.iter().find(|term| term.state != state) {
-            Some(term) => Err(format!("the update of `{name}` reads `{}`", self.name(term.state))),
+            Some(term) => Err(format!(
+                "the update of `{name}` reads `{}`: several states at once have no chunk form",
+                self.name(term.state)
+            )),
             None => Ok(form),
         }
     }

@@ -4,6 +4,9 @@ use super::Chunk;
 use crate::graph::{number_text, op_text, shape};
 use braid_dsl::model::{Axis, AxisId, Binary, Op, Param, Recur, Rows, Unary, Value, ValueId};
 
+/// What a line that has no name yet is called inside of itself.
+const OWN: &str = "?";
+
 /// How equations of one chunk are written.
 struct Writer<'a> {
     axes: &'a [Axis],
@@ -78,8 +81,14 @@ impl Writer<'_> {
         let name = self.fresh(letter);
         let axes: Vec<&str> = value.ty.axes.iter().map(|axis| self.axis(*axis)).collect();
         let left = format!("{name}[{}]", axes.join(", "));
-        self.names[id.0 as usize] = Some(name);
-        format!("{left} = {right}")
+        self.names[id.0 as usize] = Some(name.clone());
+        match &self.value(id).op {
+            Op::Substitute { .. } => {
+                let right = right.replace(OWN, &name);
+                format!("{left} = {right}    (unit triangular, by substitution)")
+            }
+            _ => format!("{left} = {right}"),
+        }
     }
 
     /// The next name with that letter.
@@ -122,28 +131,28 @@ impl Writer<'_> {
             Op::Binary(Binary::Div) => format!("{} / {}", arg(0), arg(1)),
             Op::Binary(Binary::Le) => format!("{} <= {}", arg(0), arg(1)),
             Op::Binary(Binary::Lt) => format!("{} < {}", arg(0), arg(1)),
+            Op::Binary(Binary::Pow) => closed(format!("{} ^ {}", arg(0), arg(1))),
             Op::Unary(Unary::Neg) => closed(format!("-{}", arg(0))),
             Op::ToFloat => self.text(value.args[0], factor),
             Op::Contract(over) => closed(format!("sum[{}] {} {}", self.list(over), arg(0), arg(1))),
             Op::Reduce(_, over) => closed(format!("sum[{}] {}", self.list(over), arg(0))),
-            Op::Rename(_, to) if *to == self.chunk.column => format!("{}[j]", arg(0)),
-            Op::Rename(from, to) => format!("{}[{} as {}]", arg(0), self.axis(*from), self.axis(*to)),
-            Op::Pick { axis, index } => format!("{}[{} = {index}]", arg(0), self.axis(*axis)),
-            Op::Products { over, .. } => format!("prod[{}] {}[s]", span(*over), arg(0)),
+            Op::Rename(_, to) if *to == self.chunk.column => at(arg(0), "j"),
+            Op::Rename(from, to) => at(arg(0), &format!("{} as {}", self.axis(*from), self.axis(*to))),
+            Op::Pick { axis, index } => at(arg(0), &format!("{} = {index}", self.axis(*axis))),
+            Op::Products { over, .. } => format!("prod[{}] {}", span(*over), at(arg(0), "s")),
+            Op::Concat(_, along) => {
+                let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
+                format!("({}) along {}", args.join(", "), self.axis(*along))
+            }
             Op::Scores { over, strict, .. } => {
                 let last = if *strict { "<" } else { "<=" };
-                let (x, y, f) = (arg(0), arg(1), arg(2));
-                closed(format!("sum[{}] {x}[i] {y}[j] prod[j < s {last} i] {f}[s]", self.list(over)))
+                let (x, y, f) = (at(arg(0), "i"), at(arg(1), "j"), at(arg(2), "s"));
+                closed(format!("sum[{}] {x} {y} prod[j < s {last} i] {f}", self.list(over)))
             }
-            Op::Substitute { column, rank, .. } => {
-                let over: Vec<AxisId> = rank.iter().map(|(_, stands)| *stands).chain([*column]).collect();
-                let (known, matrix, unknown) = (self.text(value.args[1], false), arg(0), self.fresh('P'));
-                let sum = format!("sum[{}] {matrix} {unknown}[j]", self.list(&over));
-                format!("{known} + {sum} of the rows before: a unit triangular system, by substitution")
-            }
-            Op::Concat(_, axis) => {
-                let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
-                format!("stack[{}]({})", self.axis(*axis), args.join(", "))
+            Op::Substitute { rank, .. } => {
+                let over = rank.map_or(String::new(), |(_, under)| format!(", {}", self.axis(under)));
+                let own = rank.map_or("j".into(), |(_, under)| format!("j, {}", self.axis(under)));
+                format!("{} + sum[j < i{over}] {} {OWN}[{own}]", self.text(value.args[1], false), arg(0))
             }
             op => {
                 let args: Vec<String> = value.args.iter().map(|arg| self.text(*arg, false)).collect();
@@ -151,6 +160,17 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// A factor at an index; in brackets if it is a product.
+fn at(text: String, index: &str) -> String {
+    let bare = text.starts_with('(') || !text.contains([' ', '/']) || is_indexed(&text);
+    if bare { format!("{text}[{index}]") } else { format!("({text})[{index}]") }
+}
+
+/// Whether all that has spaces in it is one name's index.
+fn is_indexed(text: &str) -> bool {
+    text.split_once('[').is_some_and(|(name, rest)| !name.contains(' ') && rest.find(']') == Some(rest.len() - 1))
 }
 
 fn span(over: Rows) -> &'static str {
