@@ -146,7 +146,7 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
     }
     for node in graph.order() {
         match &graph.node(node).op {
-            Op::Recur(recur) => wishes.extend(recurrence_wishes(recur)),
+            Op::Recur(recur) => wishes.extend(recurrence_wishes(recur, sizes)),
             Op::Attend(attend) => {
                 let query = graph.node(graph.args(node)[0]).ty.axes.clone();
                 let others = query.iter().filter(|a| !attend.contract.contains(a) && **a != attend.seq);
@@ -188,7 +188,7 @@ fn reaches(before: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
 
 /// Vectors run along a state axis that no read contracts, of those the one that fewest captures vary along: what is equal for all lanes
 /// is loaded once, and sums over rows are matrix products. Reads walk the contracted axes outside of it.
-fn recurrence_wishes(recur: &Recur) -> Vec<(AxisId, AxisId)> {
+fn recurrence_wishes(recur: &Recur, sizes: &[usize]) -> Vec<(AxisId, AxisId)> {
     let contracted = contracted_axes(recur);
     let varying = |axis: &AxisId| {
         let captures = recur.body.values.iter().filter(|value| matches!(value.op, Op::Capture(_)));
@@ -197,7 +197,9 @@ fn recurrence_wishes(recur: &Recur) -> Vec<(AxisId, AxisId)> {
     let mut wishes = Vec::new();
     for state in &recur.states {
         let free: Vec<AxisId> = state.axes.iter().copied().filter(|a| !contracted.contains(a)).collect();
-        let Some(fastest) = free.iter().min_by_key(|axis| (varying(axis), std::cmp::Reverse(**axis))).copied() else { continue };
+        let single = |axis: &AxisId| sizes[axis.0 as usize] == 1;
+        let order = |axis: &&AxisId| (single(axis), varying(axis), std::cmp::Reverse(**axis));
+        let Some(fastest) = free.iter().min_by_key(order).copied() else { continue };
         let slow = state.axes.iter().filter(|a| contracted.contains(a));
         wishes.extend(slow.clone().map(|a| (*a, fastest)));
         let others = free.iter().filter(|a| **a != fastest);

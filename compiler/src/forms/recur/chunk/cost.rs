@@ -37,7 +37,7 @@ fn walked(body: &Body, value: &Value) -> Vec<AxisId> {
 }
 
 /// Axes that tasks are spread over: what does not vary along them is done again by each.
-fn batch(recur: &Recur) -> Vec<AxisId> {
+fn batch(axes: &[Axis], recur: &Recur) -> Vec<AxisId> {
     let summed = |value: &Value| match &value.op {
         Op::Contract(over) | Op::Reduce(_, over) => over.clone(),
         _ => vec![],
@@ -50,13 +50,14 @@ fn batch(recur: &Recur) -> Vec<AxisId> {
         |axis: &AxisId| recur.body.values.iter().filter(|v| matches!(v.op, Op::Capture(_)) && v.ty.axes.contains(axis)).count();
     let largest = recur.states.iter().max_by_key(|state| state.axes.len());
     let free = largest.map_or(vec![], |state| free(&state.axes));
-    let values = free.iter().copied().min_by_key(|axis| (varying(axis), std::cmp::Reverse(*axis)));
+    let single = |axis: &AxisId| size(axes, &[*axis]) == 1;
+    let values = free.iter().copied().min_by_key(|axis| (single(axis), varying(axis), std::cmp::Reverse(*axis)));
     free.into_iter().filter(|axis| Some(*axis) != values && shared(axis)).collect()
 }
 
 /// Weighed cost of a row of one task, step by step.
 pub fn of_steps(axes: &[Axis], recur: &Recur) -> usize {
-    let (body, batch) = (&recur.body, batch(recur));
+    let (body, batch) = (&recur.body, batch(axes, recur));
     let own = |list: &[AxisId]| size(axes, &list.iter().copied().filter(|axis| !batch.contains(axis)).collect::<Vec<_>>());
     let awaited = needed(body, &recur.next);
     let of = |(at, value): (usize, &Value)| match &value.op {
@@ -90,7 +91,7 @@ fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
 
 /// Weighed cost of a row of one task, in chunks.
 pub fn of_chunk(axes: &[Axis], recur: &Recur, chunk: &Chunk) -> usize {
-    let (body, batch) = (&chunk.body, batch(recur));
+    let (body, batch) = (&chunk.body, batch(axes, recur));
     let own = |list: &[AxisId]| size(axes, &list.iter().copied().filter(|axis| !batch.contains(axis)).collect::<Vec<_>>());
     let is_state =
         |list: &[AxisId]| recur.states.iter().any(|s| s.axes.len() > 1 && s.axes.iter().all(|axis| list.contains(axis)));

@@ -16,7 +16,7 @@ use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
 use maker::Maker;
 
-pub use cost::flops;
+pub use cost::{flops, of_chunk, of_steps};
 pub use print::{lines, size};
 
 /// Many rows of a recurrence at once. Captures with a sequence axis have the row axis in its place; outputs too.
@@ -77,7 +77,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
     };
     let chunk = derive(graph, node, rows)?;
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
-    let (steps, at_once) = (cost::of_steps(&graph.axes, recur), cost::of_chunk(&graph.axes, recur, &chunk));
+    let (steps, at_once) = (of_steps(&graph.axes, recur), of_chunk(&graph.axes, recur, &chunk));
     match chunks == Chunks::Auto && at_once >= steps {
         true => Err(format!("a chunk of {rows} rows would cost {at_once} a row, a step {steps}, with what they store")),
         false => Ok(chunk),
