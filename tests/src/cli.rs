@@ -247,7 +247,7 @@ fn a_new_mixer_runs_in_both_forms() {
     let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/new-mixer/new_mixer.braid");
     let text = std::fs::read_to_string(&spec).expect("the example").replace("128", "16").replace("hidden: 1408", "hidden: 48");
     std::fs::write(desk.path("new.braid"), &text).expect("a spec");
-    let told = desk.check(0, &["explain", "new.braid"]);
+    let told = desk.check(0, &["explain", "new.braid", "--chunk", "16"]);
     let class = "class: diagonal decay over [k] plus rank 1 over [k] (reads of the decayed state)";
     has(&told, &[class, "S' = keep S - write key (sum[k] keep probe S) + value write key", "layers.{0–2, 4–6}.mixer:"]);
     has(&told, &["whole sequence: in chunks of 16 rows", "P1[i, heads, v] = R1 + R2 + sum[j < i] A1 x3[j] P1[j]"]);

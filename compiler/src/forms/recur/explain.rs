@@ -36,7 +36,7 @@ fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, class: &Class, chunk: 
     let rows = chunk.rows;
     let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
     let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
-    let (a_step, a_row) = (chunk::cost(&graph.axes, &recur.body, 1), chunk::cost(&graph.axes, &chunk.body, rows));
+    let (a_step, a_row) = (chunk::cost::of_steps(&graph.axes, recur), chunk::cost::of_chunk(&graph.axes, recur, chunk));
     out += &format!("  with what they store weighed in, a row of a chunk costs {a_row}, a step {a_step}\n");
     out += "  a chunk, with i a row of it, j a row not ahead of i, what has no index at row i, and states as they enter:\n";
     equations(graph, node, chunk).iter().for_each(|line| out += &format!("    {line}\n"));
