@@ -45,9 +45,12 @@ fn batch(axes: &[Axis], recur: &Recur) -> Vec<AxisId> {
     let contracted: BTreeSet<AxisId> = recur.body.values.iter().flat_map(summed).collect();
     let shared = |axis: &AxisId| recur.states.iter().all(|state| state.axes.contains(axis));
     let free = |axes: &[AxisId]| axes.iter().copied().filter(|axis| !contracted.contains(axis)).collect::<Vec<_>>();
-    // The axis that the fewest inputs vary along is that of the values, which one task holds.
-    let varying =
-        |axis: &AxisId| recur.body.values.iter().filter(|v| matches!(v.op, Op::Capture(_)) && v.ty.axes.contains(axis)).count();
+    // The axis that the fewest inputs vary along, first of those that are summed over, is that of the values, which one task holds.
+    let varying = |axis: &AxisId| {
+        let along = |v: &&Value| matches!(v.op, Op::Capture(_)) && v.ty.axes.contains(axis);
+        let all = || recur.body.values.iter().filter(along);
+        (all().filter(|v| v.ty.axes.iter().any(|other| contracted.contains(other))).count(), all().count())
+    };
     let largest = recur.states.iter().max_by_key(|state| state.axes.len());
     let free = largest.map_or(vec![], |state| free(&state.axes));
     let single = |axis: &AxisId| size(axes, &[*axis]) == 1;

@@ -3,7 +3,7 @@
 //! It is a body like that of a step, over rows that are an axis; states are those that enter and leave a chunk. The oracle of the
 //! tests evaluates it as it stands, and every target lowers it like any other body.
 
-mod cost;
+pub mod cost;
 mod derive;
 mod maker;
 mod matrices;
