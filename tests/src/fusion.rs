@@ -3,7 +3,7 @@
 
 use crate::snapshots::{run, specs};
 use braid_compiler::fuse::Fused;
-use braid_compiler::fuse::kernel::Rows;
+use braid_compiler::fuse::kernel::{Code, Rows, Walk};
 
 /// The numbers after `// kernels:`: kernels over all rows, and over those that the caller wants.
 fn expected(spec: &str) -> Option<[usize; 2]> {
@@ -45,4 +45,24 @@ fn layers_that_are_alike_share_functions() {
     });
     assert_eq!(few.0, many.0, "functions of 4 and of 48 layers");
     assert!(many.1 > 10 * few.1, "steps of 4 and of 48 layers: {} and {}", few.1, many.1);
+}
+
+/// Lanes of a state run along its values, which keys and decays do not vary with: neither along heads, nor along an axis of one index.
+#[test]
+fn lanes_run_along_the_values_of_a_state() {
+    for mixer in ["gated_delta(heads: 2, k: 8, v: 24)", "mamba2(heads: 6, p: 24, n: 8)", "retention(heads: 2, k: 8, v: 24)"] {
+        let text = format!(
+            "model m(vocab: dim = 9, d: dim = 12)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  mixer = {mixer}\n  x = \
+             embed[vocab: tokens]\n  return sum[d] mixer(x) * embed\n}}\n"
+        );
+        let work = run(&text, "fused");
+        let blocked = work.fused().expect("the stage ran").kernels.iter().filter_map(|kernel| match &kernel.code {
+            Code::Nests(nests) => match nests.walk {
+                Walk::Segments { blocked: Some((axis, _)), .. } => Some(nests.sizes[axis.0]),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(blocked.collect::<Vec<_>>(), [24], "{mixer}");
+    }
 }

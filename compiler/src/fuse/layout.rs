@@ -4,8 +4,9 @@
 //! A matrix product orders its result by its own needs; attention asks for its operands' order.
 
 use super::expr::{KAxis, TensorId, View, ViewStep};
+use crate::forms::recur::{contracted_axes, value_axis};
 use crate::graph::{Graph, NodeId};
-use braid_dsl::model::{AxisId, Op, ParamId, Recur, Size, Type, Value};
+use braid_dsl::model::{AxisId, Op, ParamId, Recur, Size, Type};
 use std::collections::{BTreeSet, HashMap};
 
 /// The memory behind a value. Axes are the model's (`KAxis(id)` for `AxisId(id)`), without the sequence axis; the view's
@@ -186,39 +187,16 @@ fn reaches(before: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
     false
 }
 
-/// Vectors run along a state axis that no read contracts, of those the one that fewest captures vary along: what is equal for all lanes
-/// is loaded once, and sums over rows are matrix products. Reads walk the contracted axes outside of it.
+/// Vectors run along the axis of a state's values; reads walk the contracted axes outside of it.
 fn recurrence_wishes(recur: &Recur, sizes: &[usize]) -> Vec<(AxisId, AxisId)> {
     let contracted = contracted_axes(recur);
-    let varying = |axis: &AxisId| {
-        let captures = recur.body.values.iter().filter(|value| matches!(value.op, Op::Capture(_)));
-        captures.filter(|value| value.ty.axes.contains(axis)).count()
-    };
     let mut wishes = Vec::new();
     for state in &recur.states {
-        let free: Vec<AxisId> = state.axes.iter().copied().filter(|a| !contracted.contains(a)).collect();
-        let single = |axis: &AxisId| sizes[axis.0 as usize] == 1;
-        let order = |axis: &&AxisId| (single(axis), varying(axis), std::cmp::Reverse(**axis));
-        let Some(fastest) = free.iter().min_by_key(order).copied() else { continue };
+        let Some(fastest) = value_axis(recur, &state.axes, |axis| sizes[axis.0 as usize]) else { continue };
         let slow = state.axes.iter().filter(|a| contracted.contains(a));
         wishes.extend(slow.clone().map(|a| (*a, fastest)));
-        let others = free.iter().filter(|a| **a != fastest);
+        let others = state.axes.iter().filter(|a| !contracted.contains(a) && **a != fastest);
         wishes.extend(others.flat_map(|free| slow.clone().map(|slow| (*free, *slow))));
     }
     wishes
-}
-
-/// Axes that some op of the step reduces over, or a linear system couples.
-pub fn contracted_axes(recur: &Recur) -> BTreeSet<AxisId> {
-    let axes_of = |value: &Value, n: usize| &recur.body.values[value.args[n].0 as usize].ty.axes;
-    let over = recur.body.values.iter().filter_map(|value| match &value.op {
-        Op::Reduce(_, axes) | Op::Contract(axes) => Some(axes.clone()),
-        // The right sides of one matrix are solved together.
-        Op::Solve { rows, columns } => {
-            let sides = axes_of(value, 1).iter().filter(|axis| !axes_of(value, 0).contains(axis));
-            Some(sides.copied().chain([*rows, *columns]).collect())
-        }
-        _ => None,
-    });
-    over.flatten().collect()
 }

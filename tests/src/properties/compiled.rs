@@ -39,15 +39,20 @@ impl Compiled {
 
     /// As [`Compiled::in_chunks`], with the numbers of each parameter, row-major in declared order, by path and shape.
     pub fn with(spec: &str, chunks: Chunks, numbers: impl Fn(&str, &[usize]) -> Vec<f32>) -> Compiled {
-        Compiled::stored(spec, chunks, Dtype::F32, numbers)
+        Compiled::stored(spec, chunks, ("cpu", Dtype::F32), numbers)
     }
 
-    /// As [`Compiled::with`], with weights stored as `dtype`.
-    pub fn stored(spec: &str, chunks: Chunks, dtype: Dtype, numbers: impl Fn(&str, &[usize]) -> Vec<f32>) -> Compiled {
+    /// As [`Compiled::with`], for a target, with weights stored as `dtype`.
+    pub fn stored(
+        spec: &str,
+        chunks: Chunks,
+        (target, dtype): (&str, Dtype),
+        numbers: impl Fn(&str, &[usize]) -> Vec<f32>,
+    ) -> Compiled {
         let model = build::model(spec);
         let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
         let map = format!("params:\n{}", entries.collect::<String>());
-        let Built { artifact, folder } = build::build_in_chunks(spec, &map, "cpu", dtype, chunks);
+        let Built { artifact, folder } = build::build_in_chunks(spec, &map, target, dtype, chunks);
         let params = artifact.manifest.params.iter();
         let numbers = params.map(|param| (param.path.clone(), numbers(&param.path, &param.shape))).collect();
         let file = folder.path().join("model.safetensors");

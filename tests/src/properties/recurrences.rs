@@ -136,12 +136,13 @@ fn chunks_equal_steps_in_the_evaluator() {
     });
 }
 
-/// The kernels: whole sequences and odd parts of them, for several sizes of chunks.
+/// The kernels: whole sequences and odd parts of them, for several sizes of chunks and both widths of vectors.
 #[test]
 fn chunks_run_as_they_are_derived() {
     let sizes = prop::sample::select(vec![2usize, 5, 16, 32]);
-    holds(40, (recurrence(DECAYS), 1usize..90, cuts(), sizes), |(recurrence, length, cuts, rows)| {
-        let compiled = Compiled::in_chunks(&recurrence.text(), Chunks::Rows(rows));
+    let targets = prop::sample::select(vec!["cpu", "cpu:x86-64-v3"]);
+    holds(40, (recurrence(DECAYS), 1usize..90, cuts(), sizes, targets), |(recurrence, length, cuts, rows, target)| {
+        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), (target, Dtype::F32), made_up);
         let ids = tokens(length, compiled.vocab(), length);
         let wanted = compiled.evaluated(&ids);
         agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
@@ -160,7 +161,7 @@ fn gates_at_their_ends_are_safe() {
             Dtype::Bf16 => made_up(path, shape).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
             _ => made_up(path, shape),
         };
-        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), dtype, numbers);
+        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), ("cpu", dtype), numbers);
         let ids = tokens(length, compiled.vocab(), length);
         let wanted = compiled.evaluated(&ids);
         agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;

@@ -4,6 +4,7 @@
 //! the class is read off the axes that the coefficients of `A` carry and off what they depend on (classify.rs). Names and the way the
 //! equations are written play no part. `explain` tells the derivation (explain.rs).
 
+mod axes;
 mod called;
 pub mod chunk;
 mod classify;
@@ -16,6 +17,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use axes::{contracted_axes, value_axis};
 pub use chunk::chunked;
 pub use explain::{equations, explain, title};
 pub use linear::Obstacle;

@@ -4,6 +4,7 @@
 //! were measured on processors with vector units: the products with the state run at their peak in a chunk; everything else there is
 //! small loops over few rows. A step goes through the state once for each read that its update waits for, and once for the rest.
 
+use super::super::{contracted_axes, value_axis};
 use super::{Chunk, size};
 use braid_dsl::model::{Axis, AxisId, Binary, Body, Op, Recur, Value, ValueId};
 use std::collections::BTreeSet;
@@ -38,24 +39,12 @@ fn walked(body: &Body, value: &Value) -> Vec<AxisId> {
 
 /// Axes that tasks are spread over: what does not vary along them is done again by each.
 fn batch(axes: &[Axis], recur: &Recur) -> Vec<AxisId> {
-    let summed = |value: &Value| match &value.op {
-        Op::Contract(over) | Op::Reduce(_, over) => over.clone(),
-        _ => vec![],
-    };
-    let contracted: BTreeSet<AxisId> = recur.body.values.iter().flat_map(summed).collect();
+    let contracted = contracted_axes(recur);
     let shared = |axis: &AxisId| recur.states.iter().all(|state| state.axes.contains(axis));
-    let free = |axes: &[AxisId]| axes.iter().copied().filter(|axis| !contracted.contains(axis)).collect::<Vec<_>>();
-    // The axis that the fewest inputs vary along, first of those that are summed over, is that of the values, which one task holds.
-    let varying = |axis: &AxisId| {
-        let along = |v: &&Value| matches!(v.op, Op::Capture(_)) && v.ty.axes.contains(axis);
-        let all = || recur.body.values.iter().filter(along);
-        (all().filter(|v| v.ty.axes.iter().any(|other| contracted.contains(other))).count(), all().count())
-    };
-    let largest = recur.states.iter().max_by_key(|state| state.axes.len());
-    let free = largest.map_or(vec![], |state| free(&state.axes));
-    let single = |axis: &AxisId| size(axes, &[*axis]) == 1;
-    let values = free.iter().copied().min_by_key(|axis| (single(axis), varying(axis), std::cmp::Reverse(*axis)));
-    free.into_iter().filter(|axis| Some(*axis) != values && shared(axis)).collect()
+    let Some(largest) = recur.states.iter().max_by_key(|state| state.axes.len()) else { return vec![] };
+    let values = value_axis(recur, &largest.axes, |axis| size(axes, &[axis]));
+    let free = largest.axes.iter().copied().filter(|axis| !contracted.contains(axis));
+    free.filter(|axis| Some(*axis) != values && shared(axis)).collect()
 }
 
 /// Weighed cost of a row of one task, step by step.
