@@ -90,5 +90,6 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         states: memory.states.clone(),
         state_fixed_bytes: memory.state_fixed_bytes,
         state_position_bytes: memory.state_position_bytes,
+        device: None,
     }
 }

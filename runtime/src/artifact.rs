@@ -3,13 +3,16 @@
 //! An artifact is one file: an ELF shared library (as `dlopen` takes it) followed by a trailer
 //! `manifest (JSON) · manifest length (u64 LE) · FNV-1a-64 of all bytes before this field (u64 LE) · format version (u32 LE) · "BRAIDART"`.
 //! The library exports `braid_prepare`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
+//! Code for a GPU is PTX text in the place of the library; device.rs says how it is launched.
 
 mod check;
+mod device;
 mod features;
 mod file;
 mod header;
 mod state;
 
+pub use device::{Device, Grid, Launch, STEP_WORDS};
 pub use features::{host_features, missing_feature};
 pub use file::{ArtifactError, decode, encode, write};
 #[cfg(feature = "run")]
@@ -22,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 
@@ -83,6 +86,9 @@ pub struct Manifest {
     pub state_fixed_bytes: usize,
     /// Bytes of one sequence's states for each position of capacity.
     pub state_position_bytes: usize,
+    /// How the code is launched, if it is for a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
 }
 
 /// One parameter of the model.

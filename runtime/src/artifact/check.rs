@@ -30,6 +30,7 @@ impl Manifest {
         sizes.iter().try_for_each(|(name, size)| ensure(*size <= LIMIT, || format!("`{name}` is out of range")))?;
         self.params.iter().try_for_each(|param| param.check().map_err(|what| format!("parameter `{}`: {what}", param.path)))?;
         self.check_packed()?;
+        self.device.as_ref().map_or(Ok(()), |device| device.check().map_err(|what| format!("device: {what}")))?;
         self.states.iter().try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))
     }
 
@@ -150,6 +151,6 @@ fn product(shape: &[usize]) -> Result<usize, String> {
     count.filter(|count| *count > 0).ok_or_else(|| format!("shape {shape:?} is empty or too large"))
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(what()) }
 }

@@ -1,0 +1,94 @@
+//! Code for a GPU: what the artifact's manifest says of it.
+//!
+//! The artifact's code is then PTX text. It has three entries `braid_prepare`, `braid_prefill` and `braid_step`, each
+//! `(const BraidCall *call, const int64_t *steps, const int64_t *words, int64_t count, uint32_t *barrier)`, all of it in device
+//! memory. One launch walks `count` steps ([`Launch`]) with all its blocks: it is cooperative, with no more blocks than the GPU holds
+//! at a time, because blocks wait for each other. `barrier` is two words that are zero before the first launch and after each.
+//! [`super::Call`] is that of a CPU with device addresses; `parallel` and `pool` are null, and `scratch` has `scratch_bytes` for each
+//! block.
+
+use super::check::ensure;
+use serde::{Deserialize, Serialize};
+
+/// Words of one step as the entries read it: function, first operand word, what is counted, times, by, factor, least rows, and
+/// whether it waits for all steps before.
+pub const STEP_WORDS: usize = 8;
+
+/// Everything that a runtime must know to launch the code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Architecture that the code is for, in the words of PTX: `sm_90a` runs on 9.0 alone, `sm_80` on 8.0 and all later ones.
+    pub arch: String,
+    /// Names of the functions that steps call, for reports.
+    pub functions: Vec<String>,
+    /// How `braid_prepare` and `braid_prefill` are launched.
+    pub prefill: Grid,
+    /// How `braid_step` is launched.
+    pub step: Grid,
+    /// `braid_step` takes calls of at most so many rows.
+    pub step_rows: usize,
+    /// The steps of `braid_prepare`.
+    pub prepare: Vec<Launch>,
+    /// The steps of `braid_prefill` and `braid_step`.
+    pub steps: Vec<Launch>,
+}
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Threads of a block.
+    pub threads: usize,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: usize,
+    /// Most blocks on one multiprocessor.
+    pub blocks: usize,
+}
+
+/// One call of a function: `factor · ⌈count · times / by⌉` tasks, none if the call has fewer than `least` rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Index into [`Device::functions`].
+    pub function: usize,
+    /// Its operands.
+    pub words: Vec<i64>,
+    /// What is counted: 0 nothing (1), 1 rows, 2 wanted rows, 3 segments.
+    pub per: usize,
+    /// See the type.
+    pub times: usize,
+    /// See the type.
+    pub by: usize,
+    /// See the type.
+    pub factor: usize,
+    /// See the type.
+    pub least: usize,
+    /// Whether it needs what earlier steps wrote, or overwrites what they read.
+    pub wait: bool,
+}
+
+impl Device {
+    /// The two tables of some steps: [`STEP_WORDS`] for each, and the operands of all.
+    pub fn tables(steps: &[Launch]) -> (Vec<i64>, Vec<i64>) {
+        let (mut rows, mut words) = (Vec::new(), Vec::new());
+        for step in steps {
+            let wait = usize::from(step.wait);
+            let row = [step.function, words.len(), step.per, step.times, step.by, step.factor, step.least, wait];
+            rows.extend(row.map(|number| number as i64));
+            words.extend(&step.words);
+        }
+        (rows, words)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
+        for grid in [self.prefill, self.step] {
+            let threads = grid.threads.is_multiple_of(32) && (32..=1024).contains(&grid.threads);
+            ensure(threads && (1..=32).contains(&grid.blocks), || "a grid of no or too many threads".into())?;
+            ensure(grid.shared_bytes <= 1 << 18, || "more shared memory than a block can have".into())?;
+        }
+        self.prepare.iter().chain(&self.steps).try_for_each(|step| {
+            ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
+            let small = [step.times, step.by, step.factor, step.least].iter().all(|number| *number <= 1 << 31);
+            ensure(step.per <= 3 && step.by > 0 && small, || "a step's tasks are out of range".into())
+        })
+    }
+}
