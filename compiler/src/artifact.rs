@@ -1,6 +1,7 @@
 //! From a plan to the artifact's parts: the library's code and the manifest.
 
 use crate::error::Error;
+use crate::forms::WHOLE;
 use crate::fuse::Options;
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
@@ -8,8 +9,8 @@ use crate::mlir::common::{Context, Emitter};
 use crate::mlir::cpu::{self, Setting};
 use crate::plan::Plan;
 use crate::target::Target;
-use braid_dsl::model::{Generate, Op};
-use braid_runtime::artifact::{Dtype, Manifest, Param};
+use braid_dsl::model::{Generate, Op, Remask};
+use braid_runtime::artifact::{Dtype, Manifest, Param, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -67,6 +68,15 @@ fn tokens(graph: &Graph) -> usize {
     graph.order().iter().filter_map(rows).min().unwrap_or(i32::MAX as usize)
 }
 
+/// The declaration of masked diffusion, as the runtime reads it.
+fn unmask(generate: &Generate) -> Option<Unmask> {
+    let Generate::Unmask(how) = generate else { return None };
+    let id = |id: usize| i32::try_from(id).unwrap_or(i32::MAX);
+    let never = how.never.iter().map(|token| id(*token)).collect();
+    let random = how.remask == Remask::Random;
+    Some(Unmask { mask: id(how.mask), block: how.block, steps: how.steps, random, never, guidance: how.guidance as f32 })
+}
+
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.
 pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) -> Manifest {
     let graph = &plan.fused.forms.graph;
@@ -80,7 +90,10 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         vocab: graph.row_elements(graph.ty(output)),
         tokens: tokens(graph),
         autoregressive: graph.generate == Generate::Autoregressive,
-        max_rows: crate::forms::MAX_ROWS,
+        unmask: unmask(&graph.generate),
+        max_rows: plan.fused.forms.together.max_rows(),
+        first_rows: Some(plan.fused.forms.together.first).filter(|first| *first != WHOLE),
+        block_rows: plan.fused.forms.together.block,
         params,
         packed: memory.packed.clone(),
         weights_bytes: memory.weights_bytes,

@@ -160,7 +160,7 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
-    let forms = forms::derive(work.graph()?, work.options.chunks)?;
+    let forms = forms::derive(work.graph()?, work.options.chunks);
     checked("forms", forms.graph.clone())?;
     work.forms = Some(forms);
     Ok(())

@@ -201,8 +201,8 @@ pub enum StmtKind {
     If(Vec<(Expr, Body)>, Option<Body>),
     /// `recur … over t { … }`
     Recur(Recur),
-    /// `generate how`
-    Generate(Ident),
+    /// `generate how` or `generate how(name: value, …)`
+    Generate(Ident, Vec<Arg>),
     /// `return a, b`
     Return(Vec<Expr>),
 }

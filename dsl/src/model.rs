@@ -364,12 +364,41 @@ pub struct Scope {
 }
 
 /// How the outputs are used to make more inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Generate {
     /// Not declared: one pass.
     None,
     /// One token after another, each from the logits of the one before.
     Autoregressive,
+    /// Positions that hold a mask token are filled, some in each pass.
+    Unmask(Unmask),
+}
+
+/// Masked diffusion (Nie et al. 2025, arXiv:2502.09992): the logits of a masked position say what stands there. Blocks are filled from left to
+/// right; each pass keeps the candidates of some positions of the block, and the rest stay masked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unmask {
+    /// The token that stands where none is chosen yet; it is never chosen.
+    pub mask: usize,
+    /// Positions of a block.
+    pub block: usize,
+    /// Passes over a block.
+    pub steps: usize,
+    /// Which candidates are kept.
+    pub remask: Remask,
+    /// Tokens whose logits count as minus infinity.
+    pub never: Vec<usize>,
+    /// Strength `w` of classifier-free guidance: `(1 + w) logits - w` logits of a masked prompt; 0: none.
+    pub guidance: f64,
+}
+
+/// Which candidates stay masked after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remask {
+    /// Those of least probability.
+    LowConfidence,
+    /// Any.
+    Random,
 }
 
 /// A compile-time value that a model was instantiated with; weight maps compute with them.

@@ -66,8 +66,17 @@ pub struct Manifest {
     pub tokens: usize,
     /// Whether the model declares `generate autoregressive`.
     pub autoregressive: bool,
+    /// How the model fills masked positions, if it declares `generate masked_diffusion`.
+    #[serde(default)]
+    pub unmask: Option<Unmask>,
     /// Most rows of one sequence in one call (longer prompts are cut into several calls).
     pub max_rows: usize,
+    /// So many of a sequence's first rows must come in one call; `None`: all of them, since every query sees every key.
+    #[serde(default = "none_together")]
+    pub first_rows: Option<usize>,
+    /// A call begins at a multiple of so many rows: the queries of such a block see all of its keys.
+    #[serde(default = "any_block")]
+    pub block_rows: usize,
     /// Parameters and where their numbers come from in a checkpoint. Empty bindings: the model has no weight map.
     pub params: Vec<Param>,
     /// What the weights blob holds, in order of offset.
@@ -89,6 +98,33 @@ pub struct Manifest {
     /// How the code is launched, if it is for a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+}
+
+/// What a manifest says that does not tell [`Manifest::first_rows`].
+fn none_together() -> Option<usize> {
+    Some(0)
+}
+
+/// What a manifest says that does not tell [`Manifest::block_rows`].
+fn any_block() -> usize {
+    1
+}
+
+/// How masked positions are filled: blocks from left to right, a block in some passes, each of which keeps the candidates of some positions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unmask {
+    /// The token that stands where none is chosen yet; it is never chosen.
+    pub mask: i32,
+    /// Positions of a block.
+    pub block: usize,
+    /// Passes over a block.
+    pub steps: usize,
+    /// Positions are chosen at random, not by the probability of their candidate.
+    pub random: bool,
+    /// Tokens whose logits count as minus infinity.
+    pub never: Vec<i32>,
+    /// Strength `w` of classifier-free guidance: `(1 + w) logits - w` logits of a masked prompt.
+    pub guidance: f32,
 }
 
 /// One parameter of the model.

@@ -54,6 +54,7 @@ pub fn generate(
 ) -> Result<Outcome> {
     check(session, request)?;
     let mut sampler = Sampler::new(request.sampling)?;
+    request.prompt.iter().for_each(|token| sampler.note(*token));
     let start = Instant::now();
     let mut token = first(session, request, &mut sampler, prefilled)?;
     let (prefill, start) = (start.elapsed(), Instant::now());
@@ -64,6 +65,7 @@ pub fn generate(
             break;
         }
         outcome.tokens.push(token);
+        sampler.note(token);
         each(token)?;
         if request.whole || outcome.tokens.len() < request.max_tokens {
             token = sampler.choose(session.step(&[(0, token)])?)?;

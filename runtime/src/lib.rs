@@ -2,7 +2,7 @@
 //!
 //! `checkpoint` (safetensors files) becomes `weights` (one packed blob), `load` turns a file into an `Artifact`, a `session` holds
 //! the memory of some sequences and feeds tokens through the artifact's entries (on the threads of `cpu::pool`), `generate`
-//! chooses the next token (`sample`) and `tokenizer` makes text of it. `verify` compares all that with golden files, and `cli` is
+//! chooses the next token (`sample`), or `unmask` fills masked ones, and `tokenizer` makes text of it. `verify` compares all that with golden files, and `cli` is
 //! the command line, for `braid-run` and `braid` alike.
 //!
 //! Without the feature `run` only [`artifact`], the contract with the compiler, is left.
@@ -33,6 +33,8 @@ pub mod sample;
 pub mod session;
 #[cfg(feature = "run")]
 pub mod tokenizer;
+#[cfg(feature = "run")]
+pub mod unmask;
 #[cfg(feature = "run")]
 pub mod verify;
 #[cfg(feature = "run")]

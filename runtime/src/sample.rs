@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::random::{Generator, mix};
+use std::collections::BTreeSet;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,13 +13,15 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the likeliest that together have this probability; 1: all.
     pub top_p: f32,
+    /// Divides positive logits, and multiplies negative ones, of tokens that the text holds already (Keskar et al. 2019, arXiv:1909.05858); 1: none.
+    pub repetition: f32,
     /// The same seed yields the same tokens from the same logits.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition: 1.0, seed: 0 }
     }
 }
 
@@ -31,6 +34,9 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::input(format!("top-p {}", self.top_p), "above 0, at most 1"));
         }
+        if !(self.repetition > 0.0 && self.repetition.is_finite()) {
+            return Err(Error::input(format!("repetition penalty {}", self.repetition), "above 0; 1 is none"));
+        }
         Ok(())
     }
 }
@@ -40,17 +46,46 @@ pub struct Sampler {
     sampling: Sampling,
     random: Generator,
     candidates: Vec<(f32, i32)>,
+    /// Tokens of the text, where that matters.
+    seen: BTreeSet<i32>,
 }
 
 impl Sampler {
     /// Starts from the seed.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
-        Ok(Self { sampling, random: Generator(mix(sampling.seed)), candidates: Vec::new() })
+        Ok(Self { sampling, random: Generator(mix(sampling.seed)), candidates: Vec::new(), seen: BTreeSet::new() })
+    }
+
+    /// Tells that the text holds a token.
+    pub fn note(&mut self, token: i32) {
+        if self.sampling.repetition != 1.0 {
+            self.seen.insert(token);
+        }
+    }
+
+    /// Makes what the text holds already less likely.
+    pub fn penalise(&self, logits: &mut [f32]) {
+        let by = self.sampling.repetition;
+        for token in &self.seen {
+            if let Some(logit) = usize::try_from(*token).ok().and_then(|at| logits.get_mut(at)) {
+                *logit = if *logit > 0.0 { *logit / by } else { *logit * by };
+            }
+        }
     }
 
     /// The next token after these logits.
     pub fn choose(&mut self, logits: &[f32]) -> Result<i32> {
+        if self.seen.is_empty() {
+            return self.pick(logits);
+        }
+        let mut logits = logits.to_vec();
+        self.penalise(&mut logits);
+        self.pick(&logits)
+    }
+
+    /// A token by logits as they are.
+    pub fn pick(&mut self, logits: &[f32]) -> Result<i32> {
         if self.sampling.temperature == 0.0 {
             return greedy(logits);
         }
@@ -126,7 +161,7 @@ mod tests {
     }
 
     fn sampling(temperature: f32, top_k: usize, top_p: f32, seed: u64) -> Sampling {
-        Sampling { temperature, top_k, top_p, seed }
+        Sampling { temperature, top_k, top_p, seed, ..Sampling::default() }
     }
 
     #[test]
@@ -156,6 +191,18 @@ mod tests {
         assert!(draw(sampling(1.0, 0, 0.3, 1), &logits, 500).iter().all(|token| *token == 2));
         assert!(draw(sampling(1.0, 0, 0.6, 1), &logits, 500).contains(&3));
         assert!(draw(sampling(1.0, 1, 1.0, 1), &[f32::INFINITY, 0.0], 9).iter().all(|token| *token == 0));
+    }
+
+    #[test]
+    fn what_the_text_holds_is_penalised() {
+        let mut sampler = Sampler::new(Sampling { repetition: 2.0, ..Sampling::default() }).unwrap();
+        assert_eq!(sampler.choose(&[1.0, 3.0, -1.0]).unwrap(), 1);
+        [1, 2, 9].iter().for_each(|token| sampler.note(*token));
+        assert_eq!(sampler.choose(&[1.6, 3.0, -1.0]).unwrap(), 0);
+        let mut logits = [1.0, 3.0, -1.0];
+        sampler.penalise(&mut logits);
+        assert_eq!(logits, [1.0, 1.5, -2.0]);
+        assert!(Sampler::new(Sampling { repetition: 0.0, ..Sampling::default() }).is_err());
     }
 
     #[test]

@@ -240,6 +240,23 @@ fn the_examples_speak() {
     }
 }
 
+/// Passes are lines where the output is no terminal; masks in a prompt are filled where they are.
+#[test]
+fn the_diffusion_example_fills_masks() {
+    let desk = Desk::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tiny-diffusion");
+    let run = |prompt: &str, more: &[&str]| {
+        desk.check(0, &[&["run", &folder.to_string_lossy(), "--prompt", prompt, "--steps", "4"], more].concat())
+    };
+    let text = run("The old king said to his daughter,", &["-n", "8", "--span", "8", "--ignore-eos"]);
+    has(&text, &["   1  The old king said to his daughter,", "▒", "   4  The old king", "8 tokens in 4 passes"]);
+    let text = run("Once upon a<|mask|> there was<|mask|> king", &["-n", "0", "--json"]);
+    has(&text, &["Once upon a time there was a king", "\"passes\": 2"]);
+    let line = ["run", &folder.to_string_lossy(), "--prompt", "a", "--save-state", "x"];
+    has(&desk.check(1, &line), &["keeps no state between runs"]);
+    has(&desk.check(1, &["run", "small.braid", "--weights", "random:1"]), &["there is no text to continue"]);
+}
+
 /// What docs/new-mixer.md shows, with a smaller model.
 #[test]
 fn a_new_mixer_runs_in_both_forms() {

@@ -4,6 +4,8 @@ pub mod build;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod diffusion;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod fusion;

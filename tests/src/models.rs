@@ -91,13 +91,20 @@ fn check(name: &str, blocks: &[&str]) {
     }
 }
 
-/// The demo models: the spec beside their weights is what their configuration imports to, and gives the golden logits.
-fn check_example(name: &str, blocks: &[&str]) {
+/// The spec beside the weights of a demo model is what their configuration imports to.
+fn check_imported(name: &str) -> Imported {
     let example = root().join("examples").join(name);
     let stem = name.replace('-', "_");
     let imported = imported(&example.join("weights"), &stem);
     assert_eq!(read(&example.join(format!("{stem}.braid"))), imported.spec, "write it anew by `braid import`");
     assert_eq!(read(&example.join(format!("{stem}.weights.yaml"))), imported.weights, "write it anew by `braid import`");
+    imported
+}
+
+/// The demo models give the golden logits.
+fn check_example(name: &str, blocks: &[&str]) {
+    let example = root().join("examples").join(name);
+    let imported = check_imported(name);
     let (graph, params) = loaded(&imported, &example.join("weights/model.safetensors"), blocks);
     let golden = Checkpoint::open(&root().join("tests/goldens").join(name).join("golden.safetensors"));
     let (_, ids) = golden.tensor("prompt0.input_ids").expect("a prompt");
@@ -240,6 +247,11 @@ fn the_page_on_import_names_every_family() {
 #[test]
 fn tiny_hybrid() {
     check_example("tiny-hybrid", &["granite_hybrid", "mamba2"]);
+}
+
+#[test]
+fn tiny_diffusion() {
+    check_imported("tiny-diffusion");
 }
 
 #[test]

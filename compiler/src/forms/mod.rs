@@ -9,13 +9,12 @@ mod reach;
 pub mod recur;
 mod wanted;
 
-use crate::error::Error;
 use crate::graph::{Graph, NodeId, scope_path};
 use braid_dsl::model::{AxisId, Op};
 use std::collections::HashMap;
 
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Reach};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE};
 pub use recur::chunk::Chunk;
 
 /// Names one piece of carried memory.
@@ -112,13 +111,20 @@ pub struct Forms {
     pub classes: HashMap<NodeId, recur::Class>,
     /// How many rows of each recurrence are done at once, or why they are not.
     pub chunks: HashMap<NodeId, Result<Chunk, String>>,
-    reaches: HashMap<NodeId, Reach>,
+    /// What a call must hold of a sequence.
+    pub together: Together,
+    reaches: HashMap<NodeId, (Reach, Range)>,
 }
 
 impl Forms {
     /// What the cache of an attention keeps.
     pub fn reach(&self, node: NodeId) -> Reach {
-        self.reaches.get(&node).copied().unwrap_or(Reach::Full)
+        self.reaches.get(&node).map_or(Reach::Full, |(reach, _)| *reach)
+    }
+
+    /// Where the queries of an attention have to look in a cache of every position.
+    pub fn range(&self, node: NodeId) -> Range {
+        self.reaches.get(&node).map_or(Range::default(), |(_, range)| *range)
     }
 }
 
@@ -138,23 +144,19 @@ pub enum Chunks {
 pub const CHUNK: usize = 16;
 
 /// Derives what a graph carries, and its chunk forms.
-///
-/// # Errors
-/// Attention that looks ahead, which is not lowered yet.
-pub fn derive(graph: &Graph, chunks: Chunks) -> Result<Forms, Error> {
+pub fn derive(graph: &Graph, chunks: Chunks) -> Forms {
     let mut graph = wanted::insert(&recur::split(graph));
     let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
     let classes = nodes.iter().filter_map(|node| Some((*node, recur::classify(&graph, *node)?))).collect();
     let chunks = nodes.iter().map(|node| (*node, recur::chunked(&mut graph, *node, chunks))).collect();
-    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, reaches: HashMap::new() };
-    for node in forms.graph.order() {
-        forms.carry(node)?;
-    }
-    Ok(forms)
+    let (together, reaches) = (Together::ANY, HashMap::new());
+    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, together, reaches };
+    forms.graph.order().into_iter().for_each(|node| forms.carry(node));
+    forms
 }
 
 impl Forms {
-    fn carry(&mut self, node: NodeId) -> Result<(), Error> {
+    fn carry(&mut self, node: NodeId) {
         match self.graph.op(node).clone() {
             Op::Recur(recur) => {
                 for state in &recur.states {
@@ -175,8 +177,9 @@ impl Forms {
                 self.declare(node, "before", StateKind::Shift, axes, 0.0, extent);
             }
             Op::Attend(attend) => {
-                let reach = reach::of(&attend)?;
-                self.reaches.insert(node, reach);
+                let (reach, together, range) = reach::of(&attend);
+                self.together = self.together.and(together);
+                self.reaches.insert(node, (reach, range));
                 let args = self.graph.args(node);
                 let (keys, own) = (self.row_axes(args[1]), self.row_axes(args[2]));
                 // Values that do not vary over the keys' heads are still stored once for each: the kernels find them by head.
@@ -189,7 +192,6 @@ impl Forms {
             }
             _ => {}
         }
-        Ok(())
     }
 
     fn declare(&mut self, node: NodeId, name: &str, kind: StateKind, axes: Vec<AxisId>, init: f64, extent: Extent) {

@@ -1,7 +1,6 @@
 //! Which keys a query can still see: read off the `keep` predicate, so that the cache holds no more.
 
 use super::Extent;
-use crate::error::Error;
 use braid_dsl::model::{Attend, Binary, Body, Op, Unary, ValueId};
 
 /// Most rows of one sequence in one call. A ring keeps so many rows more than its window, so that a call can store all its
@@ -44,11 +43,58 @@ impl Reach {
     }
 }
 
+/// Positions of a sequence that have to come in one call, so that every key that a query sees is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Together {
+    /// So many of the first; [`WHOLE`]: all of them.
+    pub first: usize,
+    /// Blocks of so many: a call begins where a block does.
+    pub block: usize,
+}
+
+/// All positions of a sequence.
+pub const WHOLE: usize = usize::MAX;
+
+impl Together {
+    /// A sequence may be cut anywhere.
+    pub const ANY: Together = Together { first: 0, block: 1 };
+
+    /// What both need.
+    pub fn and(self, other: Together) -> Together {
+        let first = self.first.max(other.first);
+        match (self.block, other.block) {
+            (a, b) if a == b || b == 1 => Together { first, block: a },
+            (1, b) => Together { first, block: b },
+            _ => Together { first: WHOLE, block: 1 },
+        }
+    }
+
+    /// Most rows of one sequence in a call.
+    pub fn max_rows(self) -> usize {
+        match self.first {
+            WHOLE => MOST_ROWS,
+            first => (MAX_ROWS / self.block).max(1) * self.block.max(first),
+        }
+    }
+}
+
+/// Most rows of a call that has to hold a whole sequence.
+const MOST_ROWS: usize = 1 << 20;
+
+/// Which slots of a cache that keeps every position a query has to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Range {
+    /// `query - key` is below.
+    pub before: Option<usize>,
+    /// `key - query` is below; none: as far as the call goes.
+    pub after: Option<usize>,
+}
+
 /// What a predicate implies: each bound holds wherever it is true.
 #[derive(Clone, Copy, Debug, Default)]
 struct Implied {
-    /// `key <= query`.
-    causal: bool,
+    /// How far ahead of the query a key may be.
+    ahead: Option<Ahead>,
     /// `query - key < window`.
     window: Option<i64>,
     /// `key < first`, or the window holds.
@@ -57,23 +103,59 @@ struct Implied {
     below: Option<i64>,
 }
 
-/// The reach of an attention.
-///
-/// # Errors
-/// A predicate that lets a query see later keys.
-pub fn of(attend: &Attend) -> Result<Reach, Error> {
-    let implied = implied(&attend.keep, attend.keep_result);
-    if !implied.causal {
-        return Err(Error::limit("attention in which a query sees later keys"));
+/// `key < first`, or `key - query < after`, or both lie in one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ahead {
+    first: i64,
+    after: i64,
+    block: i64,
+}
+
+impl Ahead {
+    const CAUSAL: Ahead = Ahead { first: 0, after: 1, block: 1 };
+
+    /// The tighter of two bounds that both hold.
+    fn both(a: Option<Ahead>, b: Option<Ahead>) -> Option<Ahead> {
+        let cost = |x: &Ahead| (x.after.max(1), x.block, x.first);
+        a.into_iter().chain(b).min_by_key(cost)
     }
+
+    /// A bound where one of two holds.
+    fn either(a: Option<Ahead>, b: Option<Ahead>) -> Option<Ahead> {
+        let (a, b) = (a?, b?);
+        let block = if a.block == b.block || b.block == 1 { a.block } else { b.block };
+        let fits = block % a.block == 0 && block % b.block == 0;
+        fits.then_some(Ahead { first: a.first.max(b.first), after: a.after.max(b.after), block })
+    }
+
+    fn together(ahead: Option<Ahead>) -> Together {
+        match ahead {
+            Some(Ahead { first, after: ..=1, block }) => Together { first: first.max(0) as usize, block: block as usize },
+            _ => Together { first: WHOLE, block: 1 },
+        }
+    }
+}
+
+/// The reach of an attention, what its calls must hold, and where its queries look.
+pub fn of(attend: &Attend) -> (Reach, Together, Range) {
+    let implied = implied(&attend.keep, attend.keep_result);
+    let together = Ahead::together(implied.ahead);
+    let window = implied.window.filter(|window| *window > 0);
     let slots = |count: i64| (count as usize + MAX_ROWS).next_multiple_of(BLOCK);
-    Ok(match (implied.window, implied.first) {
-        (Some(window), None) if window > 0 => Reach::Window { rows: slots(window), window: window as usize },
-        (Some(window), Some(first)) if window > 0 && first >= 0 => {
+    let reach = match (window, implied.first) {
+        _ if together != Together::ANY => Reach::Full,
+        (Some(window), None) => Reach::Window { rows: slots(window), window: window as usize },
+        (Some(window), Some(first)) if first >= 0 => {
             Reach::SinksAndWindow { first: first as usize, window: window as usize, rows: slots(window + first) }
         }
         _ => Reach::Full,
-    })
+    };
+    let after = match implied.ahead {
+        Some(Ahead { first: ..=0, after, block: 1 }) if reach == Reach::Full => Some(after.max(1) as usize),
+        _ => None,
+    };
+    let before = window.filter(|_| implied.first.is_none() && reach == Reach::Full).map(|window| window as usize);
+    (reach, together, Range { before, after })
 }
 
 fn implied(body: &Body, id: ValueId) -> Implied {
@@ -84,22 +166,27 @@ fn implied(body: &Body, id: ValueId) -> Implied {
             let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
             // `first` belongs to the window that it was joined with; a second, plain window is tighter than both.
             let first = if [a, b].iter().any(|i| i.window.is_some() && i.first.is_none()) { None } else { a.first.or(b.first) };
-            Implied { causal: a.causal || b.causal, window: least(a.window, b.window), first, below: least(a.below, b.below) }
+            Implied {
+                ahead: Ahead::both(a.ahead, b.ahead),
+                window: least(a.window, b.window),
+                first,
+                below: least(a.below, b.below),
+            }
         }
         Op::Binary(Binary::Or) => {
             let (a, b) = (implied(body, value.args[0]), implied(body, value.args[1]));
-            let causal = a.causal && b.causal;
+            let ahead = Ahead::either(a.ahead, b.ahead);
             let join = |windowed: Implied, low: Implied| match (windowed.window, low.below) {
                 (Some(window), Some(below)) => Some((window, below.max(windowed.first.unwrap_or(below)))),
                 _ => None,
             };
             if let (Some(x), Some(y)) = (a.window, b.window) {
                 let first = a.first.into_iter().chain(b.first).max();
-                return Implied { causal, window: Some(x.max(y)), first, below: None };
+                return Implied { ahead, window: Some(x.max(y)), first, below: None };
             }
             match join(a, b).or(join(b, a)) {
-                Some((window, first)) => Implied { causal, window: Some(window), first: Some(first), below: None },
-                None => Implied { causal, ..Implied::default() },
+                Some((window, first)) => Implied { ahead, window: Some(window), first: Some(first), below: None },
+                None => Implied { ahead, ..Implied::default() },
             }
         }
         Op::Binary(op) => compared(body, *op, value.args[0], value.args[1]),
@@ -143,34 +230,44 @@ fn compared(body: &Body, op: Binary, a: ValueId, b: ValueId) -> Implied {
 /// `form = 0` is `form <= 0` and `-form <= 0`.
 fn both(form: Linear) -> Implied {
     let (a, b) = (below_zero(form.plus(-1)), below_zero(form.negated().plus(-1)));
-    Implied { causal: a.causal || b.causal, window: a.window.or(b.window), first: None, below: a.below.or(b.below) }
+    Implied { ahead: Ahead::both(a.ahead, b.ahead), window: a.window.or(b.window), first: None, below: a.below.or(b.below) }
 }
 
 fn below_zero(form: Linear) -> Implied {
-    match (form.query, form.key) {
-        // key - query + c < 0 is causal if c >= -1.
-        (-1, 1) => Implied { causal: form.constant >= -1, ..Implied::default() },
+    let ahead = |ahead| Implied { ahead: Some(ahead), ..Implied::default() };
+    match (form.query, form.key, form.start) {
+        // key - query + c < 0.
+        (-1, 1, 0) => ahead(Ahead { after: (-form.constant).max(1), ..Ahead::CAUSAL }),
+        // The start of the key's block - query + c < 0.
+        (-1, 0, block) if block > 0 && form.constant >= -1 => ahead(Ahead { block, ..Ahead::CAUSAL }),
         // query - key + c < 0.
-        (1, -1) => Implied { window: Some(-form.constant), ..Implied::default() },
+        (1, -1, 0) => Implied { window: Some(-form.constant), ..Implied::default() },
         // key + c < 0.
-        (0, 1) => Implied { below: Some(-form.constant), ..Implied::default() },
+        (0, 1, 0) => {
+            let first = -form.constant;
+            Implied { below: Some(first), ahead: Some(Ahead { first, ..Ahead::CAUSAL }), ..Implied::default() }
+        }
         _ => Implied::default(),
     }
 }
 
-/// `query·q + key·k + constant`.
+/// `query·q + key·k + constant`, or with the start of the key's block of `start` positions in the key's place.
 #[derive(Clone, Copy)]
 struct Linear {
     query: i64,
     key: i64,
+    start: i64,
     constant: i64,
 }
 
 impl Linear {
+    const ZERO: Linear = Linear { query: 0, key: 0, start: 0, constant: 0 };
+
     fn minus(self, other: Linear) -> Linear {
         Linear {
             query: self.query - other.query,
             key: self.key - other.key,
+            start: self.start - other.start,
             constant: self.constant.saturating_sub(other.constant),
         }
     }
@@ -178,22 +275,37 @@ impl Linear {
         Linear { constant: self.constant.saturating_add(constant), ..self }
     }
     fn negated(self) -> Linear {
-        Linear { query: -self.query, key: -self.key, constant: self.constant.saturating_neg() }
+        Linear::ZERO.minus(self)
     }
 }
 
 fn linear(body: &Body, id: ValueId) -> Option<Linear> {
     let value = &body.values[id.0 as usize];
     let arg = |n: usize| linear(body, value.args[n]);
-    let zero = Linear { query: 0, key: 0, constant: 0 };
     match &value.op {
-        Op::QueryPosition => Some(Linear { query: 1, ..zero }),
-        Op::KeyPosition => Some(Linear { key: 1, ..zero }),
-        Op::Const(c) if c.fract() == 0.0 && c.abs() < 1e15 => Some(zero.plus(*c as i64)),
+        Op::QueryPosition => Some(Linear { query: 1, ..Linear::ZERO }),
+        Op::KeyPosition => Some(Linear { key: 1, ..Linear::ZERO }),
+        Op::Const(c) if c.fract() == 0.0 && c.abs() < 1e15 => Some(Linear::ZERO.plus(*c as i64)),
         Op::ToFloat => arg(0),
         Op::Unary(Unary::Neg) => Some(arg(0)?.negated()),
-        Op::Binary(Binary::Sub) => Some(arg(0)?.minus(arg(1)?)),
+        Op::Binary(Binary::Sub) => match block_start(body, value.args[0], value.args[1]) {
+            Some(start) => Some(Linear { start, ..Linear::ZERO }),
+            None => Some(arg(0)?.minus(arg(1)?)),
+        },
         Op::Binary(Binary::Add) => Some(arg(0)?.minus(arg(1)?.negated())),
+        _ => None,
+    }
+}
+
+/// `key - key % n`: where the key's block of `n` positions begins.
+fn block_start(body: &Body, key: ValueId, rest: ValueId) -> Option<i64> {
+    let (key, rest) = (&body.values[key.0 as usize], &body.values[rest.0 as usize]);
+    let is_key = |id: ValueId| body.values[id.0 as usize].op == Op::KeyPosition;
+    match (&rest.op, &rest.args[..]) {
+        (Op::Binary(Binary::Rem), [of, n]) if key.op == Op::KeyPosition && is_key(*of) => match body.values[n.0 as usize].op {
+            Op::Const(n) if n >= 1.0 && n.fract() == 0.0 && n < 1e9 => Some(n as i64),
+            _ => None,
+        },
         _ => None,
     }
 }

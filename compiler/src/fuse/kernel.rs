@@ -311,6 +311,8 @@ pub struct Attention {
     pub value: usize,
     /// Which positions the cache keeps.
     pub reach: crate::forms::Reach,
+    /// Where queries look in a cache of every position.
+    pub range: crate::forms::Range,
     /// The declaration, for its `keep` and `score`.
     pub attend: braid_dsl::model::Attend,
     /// What is read and written.

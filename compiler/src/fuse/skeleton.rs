@@ -204,12 +204,12 @@ impl Fuser<'_> {
             draft.operands.push(Operand::State(state.index()));
             draft.operands.push(Operand::StatePerPosition(state.index()));
         }
-        let reach = self.forms.reach(node);
+        let (reach, range) = (self.forms.reach(node), self.forms.range(node));
         let (groups, per, key, value) = (self.count(&groups), self.count(&per), self.count(&key), self.count(&value));
         let tensors = draft.tensors.clone();
         let attend = attend.clone();
         let views = AttentionViews { query, keys, values, out, captures };
-        let code = Attention { groups, per, key, value, reach, attend, views, tensors, caches };
+        let code = Attention { groups, per, key, value, reach, range, attend, views, tensors, caches };
         Ok(draft.finish(Code::Attention(code), vec![node]))
     }
 }

@@ -14,7 +14,7 @@ impl Graph {
             params: model.params.clone(),
             scopes: model.scopes.clone(),
             inputs: model.inputs.clone(),
-            generate: model.generate,
+            generate: model.generate.clone(),
             constants: model.constants.clone(),
             names: HashMap::new(),
             net: StableDiGraph::new(),

@@ -236,7 +236,7 @@ impl Graph {
             params: self.params.clone(),
             scopes: self.scopes.clone(),
             inputs: self.inputs.clone(),
-            generate: self.generate,
+            generate: self.generate.clone(),
             constants: self.constants.clone(),
             names: HashMap::new(),
             net: StableDiGraph::new(),

@@ -3,7 +3,7 @@
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
 
-/// An error for each attention whose `keep` does not imply `key <= query`.
+/// An error for each attention whose `keep` does not imply `key <= query`, or `key < n` for some number.
 pub fn check(values: &[Value]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
     for value in values {
@@ -41,7 +41,9 @@ fn implies(body: &Body, id: ValueId) -> bool {
                 Binary::Eq => return d[0] == -d[1] && d[0].abs() == 1.0 && d[2] * d[0] <= 0.0,
                 _ => return false,
             };
-            form[0] == -1.0 && form[1] == 1.0 && form[2] >= -1.0
+            // The first keys of a sequence are there from the first call on.
+            let prefix = form[0] == 0.0 && form[1] == 1.0;
+            prefix || (form[0] == -1.0 && form[1] == 1.0 && form[2] >= -1.0)
         }
         _ => false,
     }

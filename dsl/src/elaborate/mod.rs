@@ -1,6 +1,6 @@
 //! From the tree to the checked model: instantiates the model's blocks with concrete sizes and records every tensor operation.
 //!
-//! frame.rs knows names; stmt.rs runs statements, expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
+//! frame.rs knows names; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
 //! region.rs attention, routing and what else has structure.
 
@@ -8,6 +8,7 @@ mod call;
 mod causal;
 mod expr;
 mod frame;
+mod generate;
 mod grad;
 mod hygiene;
 mod index;
@@ -235,7 +236,7 @@ impl<'p> Elab<'p> {
             [V::Tensor(t)] => t.id,
             _ => return self.fail(Code::Arity, block.span, "a model returns one tensor"),
         };
-        let generate = self.generate.map_or(Generate::None, |(how, _)| how);
+        let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {
             self.errors.extend(causal::check(&values));

@@ -4,7 +4,7 @@ use super::frame::{Frame, Origin, V};
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Body, Ident, Repeat, Stmt, StmtKind};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Generate, Scope, ScopeId};
+use crate::model::{Scope, ScopeId};
 use crate::span::Span;
 
 impl<'p> Elab<'p> {
@@ -74,7 +74,7 @@ impl<'p> Elab<'p> {
                 other.as_ref().map_or(Ok(()), |body| self.run(frame, body))
             }
             StmtKind::Recur(recur) => self.recurrence(frame, recur, stmt.span),
-            StmtKind::Generate(how) => self.generates(how),
+            StmtKind::Generate(how, args) => self.generates(frame, how, args),
             StmtKind::Return(values) => {
                 let values = values.iter().map(|v| self.value(frame, v)).collect::<Done<Vec<_>>>()?;
                 frame.returned = Some(values);
@@ -143,15 +143,6 @@ impl<'p> Elab<'p> {
         ScopeId(self.scopes.len() as u32 - 1)
     }
 
-    fn generates(&mut self, how: &Ident) -> Done<()> {
-        if how.name != "autoregressive" {
-            let error = Diagnostic::new(Code::UnknownName, how.span, format!("there is no way `{}` to generate", how.name));
-            return Err(self.error(error.hint("write `generate autoregressive`")));
-        }
-        self.generate = Some((Generate::Autoregressive, how.span));
-        Ok(())
-    }
-
     /// Whether the sequence axis is meant.
     pub(super) fn over_seq(&mut self, frame: &Frame<'p>, axis: &Ident) -> Done<()> {
         match self.axis_of(frame, axis)? {
@@ -172,6 +163,6 @@ fn bound_names(stmt: &Stmt) -> Vec<&str> {
             let bodies = arms.iter().map(|(_, body)| body).chain(other);
             bodies.flat_map(|body| &body.stmts).flat_map(bound_names).collect()
         }
-        StmtKind::Param(..) | StmtKind::Generate(_) | StmtKind::Return(_) => vec![],
+        StmtKind::Param(..) | StmtKind::Generate(..) | StmtKind::Return(_) => vec![],
     }
 }

@@ -36,6 +36,7 @@ impl Builder<'_> {
         let kind = match rule {
             Rule::param_stmt => self.param(node),
             Rule::recur_stmt => self.recur(node, depth)?,
+            Rule::generate_stmt => self.generate(node, depth)?,
             _ => {
                 let mut pieces = self.pieces(node, depth)?;
                 let expr = if rule == Rule::return_stmt || rule == Rule::if_stmt { None } else { pieces.exprs.pop() };
@@ -45,7 +46,6 @@ impl Builder<'_> {
                     (Rule::share_stmt, Some(name), Some(value)) => StmtKind::Share(name, value),
                     (Rule::assign_stmt, Some(name), Some(value)) => StmtKind::Assign(vec![name], value),
                     (Rule::tuple_stmt, None, Some(value)) => StmtKind::Assign(pieces.names, value),
-                    (Rule::generate_stmt, Some(name), None) => StmtKind::Generate(name),
                     (Rule::return_stmt, None, None) => StmtKind::Return(pieces.exprs),
                     (Rule::if_stmt, None, None) => branches(pieces),
                     (Rule::repeat_stmt, Some(last), Some(to)) => match (pieces.exprs.pop(), pieces.bodies.pop()) {
@@ -63,6 +63,23 @@ impl Builder<'_> {
             }
         };
         Ok(Stmt { kind, span })
+    }
+
+    fn generate(&self, node: Node<'_>, depth: usize) -> Parsed<StmtKind> {
+        let span = self.span(&node);
+        let (mut how, mut args) = (None, Vec::new());
+        let parts = node.into_inner().flat_map(|part| match part.as_rule() {
+            Rule::generate_how => part.into_inner().collect(),
+            _ => vec![part],
+        });
+        for part in parts {
+            match part.as_rule() {
+                Rule::ident => how = Some(self.ident(&part)),
+                Rule::call => args = self.args(part, depth)?,
+                _ => {}
+            }
+        }
+        how.map(|how| StmtKind::Generate(how, args)).ok_or_else(|| self.missing(span, "a way to generate"))
     }
 
     fn param(&self, node: Node<'_>) -> StmtKind {

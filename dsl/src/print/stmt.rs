@@ -85,7 +85,7 @@ impl Printer<'_> {
                 [one] => self.assigned("return ", one),
                 _ => self.out.push_str(&line.unwrap_or_default()),
             },
-            StmtKind::Param(..) | StmtKind::Generate(_) => self.out.push_str(&line.unwrap_or_default()),
+            StmtKind::Param(..) | StmtKind::Generate(..) => self.out.push_str(&line.unwrap_or_default()),
         }
         self.last = end;
     }
@@ -115,7 +115,8 @@ fn simple(stmt: &Stmt) -> Option<String> {
         StmtKind::Dim(name, value) => format!("dim {} = {}", name.name, expression(value)),
         StmtKind::Share(name, value) => format!("share {} = {}", name.name, expression(value)),
         StmtKind::Assign(list, value) => format!("{}{}", assign_head(list), expression(value)),
-        StmtKind::Generate(how) => format!("generate {}", how.name),
+        StmtKind::Generate(how, args) if args.is_empty() => format!("generate {}", how.name),
+        StmtKind::Generate(how, args) => format!("generate {}({})", how.name, super::expr::arguments(args)),
         StmtKind::Return(values) => {
             format!("return {}", values.iter().map(expression).collect::<Vec<_>>().join(", "))
         }

@@ -19,6 +19,9 @@ impl Manifest {
         ensure(self.vocab > 0 && self.vocab <= i32::MAX as usize, || "`vocab` is out of range".into())?;
         ensure(self.tokens > 0 && self.tokens <= i32::MAX as usize, || "`tokens` is out of range".into())?;
         ensure(self.max_rows > 0 && self.max_rows <= 1 << 24, || "`max_rows` is out of range".into())?;
+        ensure(self.first_rows.is_none_or(|rows| rows <= self.max_rows), || "`first_rows` do not fit a call".into())?;
+        ensure(self.block_rows > 0 && self.block_rows <= self.max_rows, || "`block_rows` is out of range".into())?;
+        self.unmask.as_ref().map_or(Ok(()), |how| ensure(how.block > 0 && how.steps > 0, || "`unmask` has no steps".into()))?;
         let sizes = [
             ("weights_bytes", self.weights_bytes),
             ("prepared_bytes", self.prepared_bytes),

@@ -21,6 +21,12 @@ fn model(manifest: &Manifest) -> String {
         ("VOCAB", manifest.vocab, "floats in a row of output"),
         ("TOKENS", manifest.tokens, "token ids are below this"),
         ("MAX_ROWS", manifest.max_rows, "most rows of one segment in one call"),
+        (
+            "FIRST_ROWS",
+            manifest.first_rows.unwrap_or(manifest.max_rows),
+            "so many of a sequence's first rows, or all if fewer, come in one call",
+        ),
+        ("BLOCK_ROWS", manifest.block_rows, "a segment begins at a multiple of so many positions"),
         ("WEIGHTS_BYTES", manifest.weights_bytes, "the packed weights"),
         ("PREPARED_BYTES", manifest.prepared_bytes, "filled by braid_prepare"),
         ("ARENA_ROW_BYTES", manifest.arena_row_bytes, "for each row of rows_capacity"),

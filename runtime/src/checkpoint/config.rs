@@ -15,6 +15,8 @@ pub struct GenerationConfig {
     pub top_k: Option<usize>,
     /// The wanted `top_p`.
     pub top_p: Option<f32>,
+    /// The wanted repetition penalty.
+    pub repetition: Option<f32>,
     /// The wanted number of tokens.
     pub max_tokens: Option<usize>,
 }
@@ -34,6 +36,7 @@ impl GenerationConfig {
             temperature: if sample == Some(true) { number("temperature").or(Some(1.0)) } else { None },
             top_k: number("top_k").map(|k| k as usize),
             top_p: number("top_p"),
+            repetition: generation["repetition_penalty"].as_f64().map(|number| number as f32),
             max_tokens: generation["max_new_tokens"].as_u64().map(|count| count as usize),
         })
     }

@@ -43,7 +43,7 @@ fn summary(manifest: &Manifest) -> String {
         ("parameters", format!("{numbers} in {} tensors", manifest.params.len())),
         ("weights", format!("{}, matrices as {:?}", size(manifest.weights_bytes), manifest.dtype).to_lowercase()),
         ("output", format!("{} logits a row", manifest.vocab)),
-        ("generates", if manifest.autoregressive { "token by token".into() } else { "no".into() }),
+        ("generates", generates(manifest)),
         ("longest call", format!("{} rows of one sequence", manifest.max_rows)),
         ("arena", format!("{} for each row", size(manifest.arena_row_bytes))),
         (
@@ -57,6 +57,15 @@ fn summary(manifest: &Manifest) -> String {
         ("goes back", back(manifest)),
     ];
     rows.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect()
+}
+
+/// How tokens are made.
+fn generates(manifest: &Manifest) -> String {
+    match &manifest.unmask {
+        Some(how) => format!("by filling masks (token {}), blocks of {} in {} passes", how.mask, how.block, how.steps),
+        None if manifest.autoregressive => "token by token".into(),
+        None => "no".into(),
+    }
 }
 
 fn param(param: &Param) -> String {

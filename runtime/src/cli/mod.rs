@@ -1,5 +1,6 @@
 //! The command line of everything that runs artifacts. `braid-run` is exactly this; `braid` has the same subcommands over it.
 
+mod fill;
 mod info;
 mod logits;
 mod pack;
@@ -23,6 +24,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Runs models that `braid build` compiled; no compiler inside.
 #[derive(Parser)]
@@ -120,6 +122,11 @@ fn print(text: &str) -> Result<()> {
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::Bug { what: error.to_string() })?;
     print(&format!("{text}\n"))
+}
+
+/// How many a second.
+fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64().max(1e-9)
 }
 
 /// A number of bytes, for people.

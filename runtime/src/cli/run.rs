@@ -1,6 +1,7 @@
 //! `run`: a prompt goes in, a stream of text comes out.
 
-use super::{Bar, ModelOptions, print, print_json};
+use super::fill::{self, Wish};
+use super::{Bar, ModelOptions, print, print_json, rate};
 use crate::checkpoint::GenerationConfig;
 use crate::error::{Error, Result};
 use crate::generate::{Outcome, Request, generate, positions};
@@ -8,7 +9,8 @@ use crate::progress::Progress;
 use crate::sample::Sampling;
 use crate::session::{Saved, Session, Settings};
 use crate::tokenizer::{Stream, Tokenizer};
-use clap::{ArgGroup, Args};
+use crate::unmask::Fill;
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,12 +26,11 @@ pub struct RunArgs {
 
 /// Arguments that do not depend on where the artifact comes from.
 #[derive(Args, Clone, Debug)]
-#[command(group(ArgGroup::new("begin").args(["prompt", "ids", "load_state"]).required(true).multiple(true)))]
 pub struct RunOptions {
     /// Weights and threads.
     #[command(flatten)]
     pub model: ModelOptions,
-    /// The text to continue.
+    /// The text to continue; a model that fills masks may do without.
     #[arg(long, short, conflicts_with = "ids")]
     pub prompt: Option<String>,
     /// Token ids instead of a text: 1,2,3.
@@ -53,6 +54,18 @@ pub struct RunOptions {
     /// Choose among the likeliest tokens that together have probability P.
     #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
+    /// Make tokens that the text holds already less likely by this factor; 1: no. By default what generation_config.json says, or 1.
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f32>,
+    /// Models that fill masks: passes over a span.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Models that fill masks: positions that are filled before those behind them.
+    #[arg(long, value_name = "N")]
+    pub span: Option<usize>,
+    /// Models that fill masks: strength of classifier-free guidance by the prompt; 0: none.
+    #[arg(long, value_name = "W")]
+    pub guidance: Option<f32>,
     /// Another seed, another text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -106,11 +119,20 @@ impl RunOptions {
             temperature: self.temperature.or(config.temperature).unwrap_or(0.0),
             top_k: self.top_k.or(config.top_k).unwrap_or(0),
             top_p: self.top_p.or(config.top_p).unwrap_or(1.0),
+            repetition: self.repetition_penalty.or(config.repetition).unwrap_or(1.0),
             seed: self.seed,
         };
         let stop = if self.ignore_eos { Vec::new() } else { config.stop };
         let max_tokens = self.max_tokens.or(config.max_tokens).unwrap_or(128);
         Request { prompt, follows: Vec::new(), whole, max_tokens, stop, sampling }
+    }
+
+    /// Whether there is something to continue.
+    fn begins(&self) -> Result<()> {
+        match (&self.prompt, &self.ids, &self.load_state) {
+            (None, None, None) => Err(Error::input("there is no text to continue", "give `--prompt`, `--ids` or `--load-state`")),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the state of slot 0 if that was asked for. `before`: the text that was there, if it is known.
@@ -130,6 +152,13 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     let mut request = options.request(prompt, options.config()?);
     request.sampling.check()?;
     let (artifact, weights) = options.model.load(artifact)?;
+    if let Some(how) = &artifact.manifest.unmask {
+        let how = fill::declared(how, options)?;
+        let Request { prompt, max_tokens, stop, sampling, .. } = request;
+        let wish = Wish { prompt, more: max_tokens, fill: Fill { text: vec![], how, sampling, stop } };
+        return fill::run((artifact, weights), wish, tokenizer.as_ref(), options, start);
+    }
+    options.begins()?;
     let saved = options.load_state.as_deref().map(|path| Saved::read(path, &artifact.manifest, &weights)).transpose()?;
     let seen = saved.as_ref().map_or(0, |saved| saved.snapshot.position());
     let capacity = options.context.unwrap_or_else(|| seen + positions(&request));
@@ -212,10 +241,6 @@ impl<'a> Output<'a> {
             Self::Text(stream) => print(&format!("{}\n", stream.take().map_or(Ok(String::new()), Stream::finish)?)),
         }
     }
-}
-
-fn rate(count: usize, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64().max(1e-9)
 }
 
 fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Duration) -> String {

@@ -14,6 +14,8 @@ pub enum Wanted {
     Last,
     /// All of them.
     All,
+    /// Those from one to before another.
+    Span(usize, usize),
 }
 
 /// Tokens that follow what a slot has seen.
@@ -100,7 +102,8 @@ impl Batch {
 
     /// Whether a feed (of any length) may follow what its slot has seen.
     pub(super) fn check(&self, feed: &Feed, states: &States, manifest: &Manifest) -> Result<()> {
-        let wanted = states.position(feed.slot)? + feed.tokens.len();
+        let position = states.position(feed.slot)?;
+        let wanted = position + feed.tokens.len();
         if feed.slot >= states.slots() {
             return Err(no_slot(feed.slot, states.slots()));
         }
@@ -110,6 +113,7 @@ impl Batch {
         if wanted > states.limit() {
             return Err(Error::Context { wanted, capacity: states.limit() });
         }
+        check_cut(position, feed.tokens.len(), manifest)?;
         match feed.tokens.iter().position(|id| *id < 0 || *id as usize >= manifest.tokens) {
             Some(place) => Err(Error::Token { id: feed.tokens[place].into(), place, tokens: manifest.tokens }),
             None => Ok(()),
@@ -131,6 +135,7 @@ impl Batch {
             Wanted::None => rows.end..rows.end,
             Wanted::Last => rows.end - 1..rows.end,
             Wanted::All => rows.clone(),
+            Wanted::Span(from, to) => rows.start + from.min(count)..rows.start + to.min(count),
         };
         for row in wanted {
             self.wanted_rows.slice_mut()[self.wanted] = row as i32;
@@ -138,5 +143,27 @@ impl Batch {
         }
         self.rows = rows.end;
         self.segments += 1;
+    }
+}
+
+/// Whether rows from `position` on may come in a call of their own.
+fn check_cut(position: usize, rows: usize, manifest: &Manifest) -> Result<()> {
+    match manifest.first_rows {
+        None if position > 0 || rows > manifest.max_rows => Err(Error::input(
+            format!("{rows} tokens behind {position} others, of a model whose positions all see each other"),
+            "feed the whole sequence in one call",
+        )),
+        Some(first) if position < first && (position > 0 || rows < first) => Err(Error::input(
+            format!("{rows} tokens behind {position} others, of a model whose first {first} positions see each other"),
+            "feed so many in the first call",
+        )),
+        _ if !position.is_multiple_of(manifest.block_rows) => Err(Error::input(
+            format!(
+                "tokens behind {position} others, of a model whose blocks of {} positions see each other",
+                manifest.block_rows
+            ),
+            "begin each call where a block begins",
+        )),
+        _ => Ok(()),
     }
 }

@@ -62,7 +62,7 @@ impl Session {
     pub fn new(artifact: Arc<Artifact>, weights: Arc<Weights>, settings: Settings) -> Result<Self> {
         let manifest = &artifact.manifest;
         weights.fits(manifest)?;
-        let rows = manifest.max_rows.max(settings.slots);
+        let rows = most_rows(manifest, settings.capacity).max(settings.slots);
         let pool = Pool::new(settings.threads)?;
         let bytes = |each: usize, count: usize| each.saturating_mul(count);
         let mut session = Self {
@@ -134,7 +134,7 @@ impl Session {
     /// done and the logits of the rows of this call that were wanted.
     pub fn prefill(&mut self, slot: usize, tokens: &[i32], wanted: Wanted, mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.batch.check(&Feed::new(slot, tokens, wanted), &self.states, &self.artifact.manifest)?;
-        let rows = self.artifact.manifest.max_rows;
+        let rows = most_rows(&self.artifact.manifest, tokens.len());
         let mut done = 0;
         for chunk in tokens.chunks(rows) {
             done += chunk.len();
@@ -170,6 +170,15 @@ impl Session {
         // SAFETY: the buffers were made in `new` with the sizes that the manifest asks for; `Batch::fill` checked token ids, slots,
         // positions and row counts; the session is borrowed mutably, so nobody else touches any of it.
         unsafe { self.artifact.call(phase, &call) }
+    }
+}
+
+/// Most rows of one sequence in a call of a session that holds so many positions.
+fn most_rows(manifest: &Manifest, capacity: usize) -> usize {
+    match manifest.first_rows {
+        // A call that must hold a sequence has no other bound.
+        None => manifest.max_rows.min(capacity.max(1)),
+        Some(_) => manifest.max_rows,
     }
 }
 

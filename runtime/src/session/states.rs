@@ -110,6 +110,11 @@ impl States {
         self.positions[slot] += rows;
     }
 
+    /// Says how far a slot has come.
+    pub(super) fn seek(&mut self, slot: usize, position: usize) {
+        self.positions[slot] = position;
+    }
+
     fn slot_mut(&mut self, slot: usize) -> &mut [u8] {
         &mut self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes]
     }
@@ -167,6 +172,17 @@ impl States {
         }
         let cut = manifest.states.iter().filter(|state| state.truncate != Truncate::Replay);
         self.clear_rows(cut, slot, to..position);
+        self.positions[slot] = to;
+        Ok(())
+    }
+
+    /// Takes a slot back for a call that will store all positions from `to` to before `end`: what it stores anew needs no clearing.
+    pub(super) fn rewind(&mut self, manifest: &Manifest, slot: usize, to: usize, end: usize) -> Result<()> {
+        let position = self.position(slot)?;
+        let in_place = to <= position && position <= end && manifest.states.iter().all(|state| state.truncate == Truncate::Rows);
+        if !in_place {
+            return self.truncate(manifest, slot, to);
+        }
         self.positions[slot] = to;
         Ok(())
     }

@@ -58,6 +58,10 @@ impl Session {
     /// A position that is still to come, or a state that forgets; nothing is changed then.
     pub fn truncate(&mut self, slot: usize, position: usize) -> Result<()> {
         self.states.truncate(&self.artifact.manifest, slot, position)?;
+        self.cut_history(slot, position)
+    }
+
+    fn cut_history(&mut self, slot: usize, position: usize) -> Result<()> {
         if let Some(history) = &mut self.histories[slot] {
             match position < history.begin() {
                 true => self.histories[slot] = Some(History::new(history.keep(), Some(self.snapshot(slot)?))),
@@ -65,6 +69,23 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Feeds `tokens` in the place of all that a slot has seen from `position` on; cheaper than [`Session::truncate`] and
+    /// [`Session::forward`] if they reach as far.
+    ///
+    /// # Errors
+    /// A state that forgets, if anything of it is to stay.
+    pub fn replace(&mut self, slot: usize, position: usize, tokens: &[i32], wanted: Wanted) -> Result<&[f32]> {
+        let before = self.position(slot)?;
+        self.states.rewind(&self.artifact.manifest, slot, position, position + tokens.len())?;
+        let feeds = [Feed::new(slot, tokens, wanted)];
+        if let Err(error) = self.cut_history(slot, position).and_then(|()| self.forward(&feeds).map(drop)) {
+            // Nothing was stored, so what the slot held is still whole.
+            self.states.seek(slot, before);
+            return Err(error);
+        }
+        Ok(self.logits())
     }
 
     /// From here on, keeps what a slot is fed, and snapshots, so that [`Session::rollback`] can go back to any position from the present one on.

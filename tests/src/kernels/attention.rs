@@ -2,7 +2,7 @@
 
 use super::skeletons::{Memory, close, compile, noise, segments, tensor, view};
 use super::targets;
-use braid_compiler::forms::Reach;
+use braid_compiler::forms::{Range, Reach};
 use braid_compiler::fuse::kernel::{Attention, AttentionViews, BATCH, Base, COLUMN, Code, INNER, Store};
 use braid_dsl::model::{Attend, AxisId, Binary, Body, Elem, Op, ScopeId, Type, Value, ValueId};
 use braid_dsl::span::Span;
@@ -101,7 +101,7 @@ impl Case {
         let sink = self.sink.then_some(1);
         let attend = Attend { seq: AxisId(0), contract: vec![AxisId(1)], keep, keep_result, score, score_result, sink };
         let (groups, reach) = (self.groups, self.reach);
-        Attention { groups, per, key, value, reach, attend, views, tensors, caches: 6 }
+        Attention { groups, per, key, value, reach, range: Range::default(), attend, views, tensors, caches: 6 }
     }
 
     /// Slots of the cache.

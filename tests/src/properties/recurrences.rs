@@ -108,7 +108,7 @@ impl Recurrence {
 /// What the evaluator makes of a spec in chunks of so many rows, and whether every recurrence has them.
 fn in_chunks(text: &str, rows: usize, ids: &[i64]) -> (Vec<f64>, bool) {
     let graph = Graph::build(&build::model(text));
-    let forms = forms::derive(&graph, Chunks::Rows(rows)).unwrap_or_else(|error| panic!("{error}"));
+    let forms = forms::derive(&graph, Chunks::Rows(rows));
     let derived = forms.chunks.values().all(Result::is_ok);
     let graph = &forms.graph;
     let numbers = |path: &str| {

@@ -13,7 +13,7 @@ const CUTS: &[&[usize]] = &[&[50], &[1], &[1, 7, 16, 3, 23], &[17, 33]];
 
 /// Whether a recurrence of a graph has a chunk form.
 fn derived(graph: &Graph) -> bool {
-    let forms = forms::derive(graph, Chunks::Rows(4)).unwrap_or_else(|error| panic!("{error}"));
+    let forms = forms::derive(graph, Chunks::Rows(4));
     forms.chunks.values().any(Result::is_ok)
 }
 
@@ -56,7 +56,7 @@ fn parts(times: usize, cut: &[usize]) -> Vec<usize> {
 impl Ready<'_> {
     /// The equations themselves: both sequences, whole and in parts.
     fn evaluated(&self, graph: &Graph, chunks: Chunks) {
-        let forms = forms::derive(graph, chunks).unwrap_or_else(|error| panic!("{error}"));
+        let forms = forms::derive(graph, chunks);
         for sequence in 0..self.golden.batch {
             for cut in [CUTS[0], CUTS[2]] {
                 let mut reference = Reference::in_chunks(&forms, |path| self.numbers(path));

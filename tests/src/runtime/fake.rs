@@ -21,7 +21,10 @@ pub fn manifest() -> Manifest {
         vocab: VOCAB,
         tokens: VOCAB,
         autoregressive: true,
+        unmask: None,
         max_rows: MAX_ROWS,
+        first_rows: Some(0),
+        block_rows: 1,
         params: params(),
         packed: vec![
             packed(0, 0, VOCAB * D * 4, Layout::Dense(vec![0, 1])),

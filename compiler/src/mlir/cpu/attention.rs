@@ -149,22 +149,33 @@ impl<'c> Work<'_, 'c> {
             e.store(e.element(sums, at, 4), zero);
         });
         let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
-        let seen = match self.code.reach {
-            Reach::Full => position,
-            _ => e.min(last, e.sub(caches.slots, e.i64(1))),
-        };
-        let blocks = e.add(e.div(seen, e.i64(BLOCK)), e.i64(1));
+        let (first, end) = self.blocks(position, last, caches);
         // Of each head the running maximum and the running sum of weights.
         let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
-        let ends = e.for_loop(e.i64(0), blocks, e.i64(1), &start, |block, state| {
-            self.block(caches, group, block, position, &heads, state)
-        });
+        let ends =
+            e.for_loop(first, end, e.i64(1), &start, |block, state| self.block(caches, group, block, position, &heads, state));
         for (at, head) in heads.iter().enumerate() {
             self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
         }
     }
 
-    /// One block of positions for all heads; the new maxima and sums.
+    /// The first block of slots that a query may see, and the one behind the last. `last`: the last position in the cache.
+    fn blocks(&self, query: Val<'c>, last: Val<'c>, caches: Caches<'c>) -> (Val<'c>, Val<'c>) {
+        let e = self.e;
+        let range = self.code.range;
+        let first = match range.before {
+            Some(before) => e.max(e.sub(query, e.i64(before - 1)), e.i64(0)),
+            None => e.i64(0),
+        };
+        let seen = match (self.code.reach, range.after) {
+            (Reach::Full, Some(after)) => e.min(last, e.add(query, e.i64(after - 1))),
+            (Reach::Full, None) => last,
+            _ => e.min(last, e.sub(caches.slots, e.i64(1))),
+        };
+        (e.div(first, e.i64(BLOCK)), e.add(e.div(seen, e.i64(BLOCK)), e.i64(1)))
+    }
+
+    /// One block of positions for all heads; the new maxima and sums. A block of which no head may see anything costs a look at `keep`.
     fn block(
         &mut self,
         caches: Caches<'c>,
@@ -177,19 +188,48 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let first = e.mul(block, e.i64(BLOCK));
         let positions = e.load(e.element(caches.positions, first, 4), Ty::i32(BLOCK));
-        let there = e.cmp(Cmp::Ge, positions, e.i32(0));
+        let pair = Pair { query: e.to_i32(query), key: positions, score: None };
+        let visible = self.visible(heads, pair);
+        let some = visible.iter().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
+        let seen = || self.seen_block(caches, group, (block, first), heads, (pair, &visible), state);
+        e.if_else(some, seen, || state.to_vec())
+    }
+
+    /// Which keys of a block each head sees.
+    fn visible(&mut self, heads: &[Head<'c>], pair: Pair<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        let there = e.cmp(Cmp::Ge, pair.key, e.i32(0));
+        let by_head = self.code.attend.keep.values.iter().any(|value| matches!(value.op, Op::Capture(_)));
+        let different = if by_head { heads.len() } else { 1 };
+        let one = |head: &Head<'c>| {
+            self.site.index.insert(BATCH, head.number);
+            let keep = self.body(&self.code.attend.keep, self.code.attend.keep_result, pair);
+            e.and(e.splat(keep, BLOCK), there)
+        };
+        let masks: Vec<Val> = heads[..different].iter().map(one).collect();
+        heads.iter().enumerate().map(|(at, _)| masks[at.min(different - 1)]).collect()
+    }
+
+    fn seen_block(
+        &mut self,
+        caches: Caches<'c>,
+        group: Val<'c>,
+        (block, first): (Val<'c>, Val<'c>),
+        heads: &[Head<'c>],
+        (pair, visible): (Pair<'c>, &[Val<'c>]),
+        state: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let e = self.e;
         let dots = self.dots(caches, group, block, heads);
         let mut next = Vec::new();
         let mut scales = Vec::new();
         for (at, head) in heads.iter().enumerate() {
             let (most, sum) = (state[2 * at], state[2 * at + 1]);
             self.site.index.insert(BATCH, head.number);
-            let pair = Pair { query: e.to_i32(query), key: positions, score: Some(dots[at]) };
-            let keep = self.body(&self.code.attend.keep, self.code.attend.keep_result, pair);
+            let pair = Pair { score: Some(dots[at]), ..pair };
             let score = self.body(&self.code.attend.score, self.code.attend.score_result, pair);
-            let visible = e.and(e.splat(keep, BLOCK), there);
             let hidden = e.float(Ty::f32(BLOCK), f64::NEG_INFINITY);
-            let score = e.select(visible, e.splat(score, BLOCK), hidden);
+            let score = e.select(visible[at], e.splat(score, BLOCK), hidden);
             let most_now = e.max(most, e.reduce_max(score));
             // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
             let none = e.cmp(Cmp::Eq, most_now, e.f32(f32::NEG_INFINITY));
