@@ -90,7 +90,8 @@ fn asked_orders(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<AxisId>>
         match &graph.node(*node).op {
             Op::Attend(attend) => {
                 for (arg, order) in args.iter().zip(attention_orders(graph, &args, attend.seq, &attend.contract)) {
-                    asked.entry(*arg).or_insert(order);
+                    let own = &graph.node(*arg).ty.axes;
+                    asked.entry(*arg).or_insert(order.into_iter().filter(|axis| own.contains(axis)).collect());
                 }
                 let (_, order) = attention_result(graph, &args, attend.seq, &attend.contract);
                 asked.insert(*node, order);
