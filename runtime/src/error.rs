@@ -94,6 +94,26 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The GPU, or its driver, is missing or refuses.
+    #[error("{what}")]
+    Gpu {
+        /// One sentence without a full stop; it may end with the driver's log.
+        what: String,
+        /// What to do, or empty.
+        hint: &'static str,
+    },
+    /// The GPU has too little memory.
+    #[error("no memory on the GPU for {what}: {bytes} bytes are needed, {free} of {total} are free")]
+    GpuMemory {
+        /// As in [`Error::Memory`].
+        what: String,
+        /// How many.
+        bytes: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// Bytes of the device.
+        total: usize,
+    },
     /// An input that makes no sense.
     #[error("{what}")]
     Input {
@@ -142,7 +162,7 @@ impl Error {
     /// What the user can do, or nothing.
     pub fn hint(&self) -> Option<&'static str> {
         let hint = match self {
-            Self::Content { hint, .. } | Self::Input { hint, .. } => hint,
+            Self::Content { hint, .. } | Self::Input { hint, .. } | Self::Gpu { hint, .. } => hint,
             Self::Artifact { source, .. } => source.hint(),
             Self::Load { .. } => "the library does not export the Braid entries, or needs another system",
             Self::Checkpoint { .. } => "is this the checkpoint of that model? `braid-run info ARTIFACT` lists what it expects",
@@ -150,7 +170,7 @@ impl Error {
             Self::OtherPack { .. } => "pack again: `braid-run pack ARTIFACT --weights DIR -o FILE`",
             Self::Context { .. } => "ask for a longer context with `--context N`, or for fewer tokens",
             Self::Token { .. } => "is this tokenizer that of the model?",
-            Self::Memory { .. } => "a shorter `--context`, or fewer sequences",
+            Self::Memory { .. } | Self::GpuMemory { .. } => "a shorter `--context`, or fewer sequences",
             Self::Bug { .. } => "please report it with the command that shows it",
             _ => "",
         };

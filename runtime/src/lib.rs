@@ -1,9 +1,9 @@
 //! Runs Braid artifacts: no graph, no MLIR, no LLVM.
 //!
 //! `checkpoint` (safetensors files) becomes `weights` (one packed blob), `load` turns a file into an `Artifact`, a `session` holds
-//! the memory of some sequences and feeds tokens through the artifact's entries (on the threads of `cpu::pool`), `generate`
-//! chooses the next token (`sample`), or `unmask` fills masked ones, and `tokenizer` makes text of it. `verify` compares all that with golden files, and `cli` is
-//! the command line, for `braid-run` and `braid` alike.
+//! the memory of some sequences and feeds tokens through the artifact's entries (on the threads of `cpu::pool`, or on a GPU: `cuda`),
+//! `generate` chooses the next token (`sample`), or `unmask` fills masked ones, and `tokenizer` makes text of it. `verify` compares all
+//! that with golden files, and `cli` is the command line, for `braid-run` and `braid` alike.
 //!
 //! Without the feature `run` only [`artifact`], the contract with the compiler, is left.
 
@@ -17,6 +17,8 @@ pub mod checkpoint;
 pub mod cli;
 #[cfg(feature = "run")]
 pub mod cpu;
+#[cfg(feature = "run")]
+mod cuda;
 #[cfg(feature = "run")]
 pub mod error;
 #[cfg(feature = "run")]

@@ -1,14 +1,30 @@
-//! An artifact in memory: verified, loaded, with its three entry points.
+//! An artifact in memory: verified, its code loaded, by the system or by the driver of a GPU.
 
 use crate::artifact::{self, Call, Entry, Manifest};
+use crate::cuda::Program;
 use crate::error::{Error, Result};
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A loaded artifact. Cheap to share; holds no state of any sequence.
 pub struct Artifact {
     /// What it says about itself; checked.
     pub manifest: Manifest,
     path: PathBuf,
+    pub(crate) code: Code,
+}
+
+/// Loaded code.
+pub(crate) enum Code {
+    /// For the processor.
+    Library(Arc<Library>),
+    /// For a GPU.
+    Gpu(Arc<Program>),
+}
+
+/// A loaded library's entries.
+pub(crate) struct Library {
     entries: [Entry; 3],
     /// Keeps the code of `entries` mapped.
     _library: libloading::Library,
@@ -25,7 +41,7 @@ pub enum Phase {
     Step,
 }
 
-const SYMBOLS: [&str; 3] = ["braid_prepare", "braid_prefill", "braid_step"];
+pub(crate) const SYMBOLS: [&str; 3] = ["braid_prepare", "braid_prefill", "braid_step"];
 
 /// Reads and checks an artifact's manifest without loading its code: works for artifacts of other processors too.
 pub fn manifest(path: &Path) -> Result<Manifest> {
@@ -35,33 +51,41 @@ pub fn manifest(path: &Path) -> Result<Manifest> {
 }
 
 impl Artifact {
-    /// Checks everything that can be checked before a byte of foreign code runs, then loads it.
+    /// Checks everything that can be checked before a byte of foreign code runs, then loads it. Code for a GPU is translated for it.
     pub fn open(path: &Path) -> Result<Self> {
-        let manifest = Self::check(path)?;
+        let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+        let checked = artifact::decode(&bytes).and_then(|(code, manifest)| {
+            manifest.check_processor(code)?;
+            Ok((code, manifest))
+        });
+        let (code, manifest) = checked.map_err(|source| Error::Artifact { path: path.into(), source })?;
+        let code = match &manifest.device {
+            None => Code::Library(Arc::new(Library::load(path)?)),
+            Some(device) => Code::Gpu(Arc::new(Program::load(device, code)?)),
+        };
+        Ok(Self { manifest, path: path.into(), code })
+    }
+
+    /// The file it came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Library {
+    fn load(path: &Path) -> Result<Self> {
         // A name without a slash would be searched in the system's library folders.
         let absolute = path.canonicalize().map_err(Error::file("open", path))?;
-        let failed = |error: libloading::Error| Error::Load { path: path.into(), what: error.to_string() };
+        // The loader's own words are in the source.
+        let said = |error: &libloading::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let failed = |error: libloading::Error| Error::Load { path: path.into(), what: said(&error) };
         // SAFETY: loading runs the library's initialisers. The checksum says that these are the bytes `braid build` wrote, and
         // generated code has no initialisers; whoever runs an artifact trusts it as any program.
         let library = unsafe { libloading::Library::new(&absolute) }.map_err(failed)?;
         // SAFETY: a checked artifact of this format version exports the entries with exactly this type.
         let entry = |name: &str| unsafe { library.get::<Entry>(name.as_bytes()).map(|symbol| *symbol) }.map_err(failed);
         let entries = [entry(SYMBOLS[0])?, entry(SYMBOLS[1])?, entry(SYMBOLS[2])?];
-        Ok(Self { manifest, path: path.into(), entries, _library: library })
-    }
-
-    fn check(path: &Path) -> Result<Manifest> {
-        let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-        let checked = artifact::decode(&bytes).and_then(|(library, manifest)| {
-            manifest.check_processor(library)?;
-            Ok(manifest)
-        });
-        checked.map_err(|source| Error::Artifact { path: path.into(), source })
-    }
-
-    /// The file it came from.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { entries, _library: library })
     }
 
     /// Runs an entry point.
@@ -73,7 +97,7 @@ impl Artifact {
         // SAFETY: handed on to the caller.
         match unsafe { self.entries[phase as usize](call) } {
             0 => Ok(()),
-            code => Err(Error::Bug { what: format!("`{}` of {} returned {code}", SYMBOLS[phase as usize], self.manifest.model) }),
+            code => Err(Error::Bug { what: format!("`{}` returned {code}", SYMBOLS[phase as usize]) }),
         }
     }
 }

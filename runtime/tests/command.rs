@@ -4,6 +4,7 @@
 #[path = "../../tests/src/runtime/fake.rs"]
 mod fake;
 
+use braid_runtime::artifact::Manifest;
 use fake::{Fake, VOCAB};
 use std::process::Command;
 
@@ -17,8 +18,17 @@ struct Output {
 
 /// Runs `braid-run` in the fake's folder.
 fn braid_run(fake: &Fake, line: &str) -> Output {
+    finished(&mut command(fake, line))
+}
+
+fn command(fake: &Fake, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_braid-run"));
-    let output = command.args(line.split_whitespace()).current_dir(fake.folder.path()).output().unwrap();
+    command.args(line.split_whitespace()).current_dir(fake.folder.path());
+    command
+}
+
+fn finished(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Output { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
@@ -172,4 +182,76 @@ fn errors_say_what_to_do() {
         assert!(!found.err.contains("panicked"));
     }
     assert!(braid_run(&fake, "--help").out.contains("braid-run verify model.braidart"));
+}
+
+/// Runs `braid-run` with the driver in the fake's folder, in a certain mood.
+fn on_gpu(fake: &Fake, mood: &str, line: &str) -> Output {
+    let mut command = command(fake, line);
+    finished(command.env("LD_LIBRARY_PATH", fake.folder.path()).env("FAKE_CUDA", mood))
+}
+
+#[test]
+fn a_gpu_does_what_the_processor_does() {
+    let (fake, cpu) = (Fake::on_gpu(), Fake::new());
+    let wanted = joined(&fake.greedy(&PROMPT, 12)) + "\n";
+    let found = on_gpu(&fake, "", "run fake.so --weights . --ids 3,1,4,1 --max-tokens 12");
+    assert_eq!((found.code, &found.out), (0, &wanted), "{}", found.err);
+    assert!(found.err.contains("Fake GPU"), "{}", found.err);
+    let logits = "logits fake.so --weights . --ids 3,1,4,1,5,9,2,6,5,3,5 -o out.safetensors";
+    assert_eq!((on_gpu(&fake, "", logits).code, braid_run(&cpu, logits).code), (0, 0));
+    let file = |fake: &Fake| std::fs::read(fake.path("out.safetensors")).unwrap();
+    assert_eq!(file(&fake), file(&cpu));
+    let found = on_gpu(&fake, "", "verify fake.so --weights . --golden out.safetensors --tolerance 0");
+    assert_eq!(found.code, 0, "{}", found.err);
+    let found = on_gpu(&fake, "", "run fake.so --weights . --ids 3,1,4,1 --max-tokens 5 --save-state a.state");
+    assert_eq!(found.code, 0, "{}", found.err);
+    let found = on_gpu(&fake, "", "run fake.so --weights . --load-state a.state --max-tokens 7");
+    assert_eq!(found.out, wanted.split_inclusive(',').skip(5).collect::<String>(), "{}", found.err);
+    let found = braid_run(&fake, "info fake.so --launches").out;
+    assert!(found.contains("sm_90a") && found.contains("2 in one launch, 1 of them wait"), "{found}");
+    assert!(found.contains("   1  head  3 wanted rows, waits\n"), "{found}");
+}
+
+#[test]
+fn what_a_gpu_lacks_is_said() {
+    let fake = Fake::on_gpu();
+    let line = "run fake.so --weights . --ids 1";
+    let says = |mood: &str, line: &str, message: &str| {
+        let found = on_gpu(&fake, mood, line);
+        assert_eq!(found.code, 1, "{mood}: {}", found.err);
+        assert!(found.err.contains(message) && !found.err.contains("panicked"), "{mood}: {}", found.err);
+    };
+    says("none", line, "the NVIDIA driver finds no GPU\nhint: does `CUDA_VISIBLE_DEVICES` hide it?");
+    says("old", line, "the NVIDIA driver is for CUDA 11.4; 12.0 is the oldest that works\nhint: update the NVIDIA driver");
+    says("sm_80", line, "the code is for sm_90a, but Fake GPU is sm_80\nhint: build it for this GPU");
+    says("small", &format!("{line} --context 100000"), "no memory on the GPU for the states of 1 sequences of 100000 positions");
+    says("small", &format!("{line} --context 100000"), "400128 bytes are needed, 65536 of 131072 are free");
+    let found = on_gpu(&fake, "refuse", line);
+    assert!(found.code == 4 && found.err.contains("line 7: what is this?"), "{}", found.err);
+    // Whether this machine has a driver is not known.
+    let found = finished(command(&fake, line).env("LD_LIBRARY_PATH", ""));
+    assert!(found.code == 1 && found.err.starts_with("error: ") && found.err.contains("\nhint: "), "{}", found.err);
+}
+
+#[test]
+fn grids_that_do_not_fit_and_wrong_kernels() {
+    let fake = Fake::on_gpu();
+    let line = "run fake.so --weights . --ids 1,2,3";
+    let with = |change: &dyn Fn(&mut braid_runtime::artifact::Device)| {
+        let mut device = fake::device();
+        change(&mut device);
+        fake.write_gpu(&Manifest { device: Some(device), ..fake::manifest() });
+        on_gpu(&fake, "", line)
+    };
+    let found = with(&|device| device.step.shared_bytes = 250_000);
+    assert!(
+        found.code == 1
+            && found.err.contains("`braid_step` needs 250000 bytes of shared memory a block, but Fake GPU has 232448")
+    );
+    let found = with(&|device| device.prefill.shared_bytes = 210_000);
+    assert!(found.code == 1 && found.err.contains("a block of `braid_prepare` (64 threads) does not fit"), "{}", found.err);
+    // The played kernel complains.
+    let found = with(&|device| device.steps[1].words[0] = 3);
+    assert!(found.code == 4 && found.err.contains("bug in Braid: cannot run the model on the GPU"), "{}", found.err);
+    assert_eq!(with(&|_| ()).code, 0);
 }

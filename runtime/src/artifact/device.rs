@@ -65,6 +65,17 @@ pub struct Launch {
     pub wait: bool,
 }
 
+impl Launch {
+    /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
+    pub fn tasks(&self) -> String {
+        let counted = ["1", "rows", "wanted rows", "segments"][self.per.min(3)];
+        let times = if self.times == 1 { counted.into() } else { format!("{} {counted}", self.times) };
+        let by = if self.by == 1 { times } else { format!("⌈{times} / {}⌉", self.by) };
+        let tasks = if self.factor == 1 { by } else { format!("{} {by}", self.factor) };
+        if self.least > 1 { format!("{tasks}, from {} rows on", self.least) } else { tasks }
+    }
+}
+
 impl Device {
     /// The two tables of some steps: [`STEP_WORDS`] for each, and the operands of all.
     pub fn tables(steps: &[Launch]) -> (Vec<i64>, Vec<i64>) {
@@ -78,7 +89,17 @@ impl Device {
         (rows, words)
     }
 
+    /// Whether a GPU of that compute capability runs the code.
+    pub fn runs_on(&self, capability: (u32, u32)) -> bool {
+        match arch(&self.arch) {
+            Some((needs, false)) => capability >= needs,
+            Some((needs, true)) => capability == needs,
+            None => false,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
+        ensure(arch(&self.arch).is_some(), || format!("`{}` is no architecture", self.arch))?;
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
         for grid in [self.prefill, self.step] {
             let threads = grid.threads.is_multiple_of(32) && (32..=1024).contains(&grid.threads);
@@ -91,4 +112,13 @@ impl Device {
             ensure(step.per <= 3 && step.by > 0 && small, || "a step's tasks are out of range".into())
         })
     }
+}
+
+/// The compute capability of `sm_80` or `sm_90a`, and whether no other one will do.
+fn arch(name: &str) -> Option<((u32, u32), bool)> {
+    let digits = name.strip_prefix("sm_")?;
+    let exact = digits.ends_with('a');
+    let digits = digits.strip_suffix('a').unwrap_or(digits);
+    let number: u32 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some(((number / 10, number % 10), exact)).filter(|_| (10..10_000).contains(&number))
 }

@@ -52,8 +52,11 @@ pub fn missing_feature(wanted: &[String]) -> Option<&String> {
 }
 
 impl Manifest {
-    /// Whether `library` (this manifest's code) can run on this machine's processor.
+    /// Whether `library` (this manifest's code) can run on this machine's processor. Code for a GPU runs on any machine that has one.
     pub fn check_processor(&self, library: &[u8]) -> Result<(), ArtifactError> {
+        if self.device.is_some() {
+            return Ok(());
+        }
         let needs = machine(library);
         if needs != std::env::consts::ARCH {
             return Err(ArtifactError::Machine { needs, has: std::env::consts::ARCH });

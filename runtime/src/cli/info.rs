@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Manifest, Param, State, Truncate};
+use crate::artifact::{Device, Grid, Launch, Manifest, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -18,6 +18,9 @@ pub struct InfoArgs {
     /// List all states: size, and how far each can be taken back.
     #[arg(long)]
     pub states: bool,
+    /// List what one launch of a GPU walks: functions, what is counted as tasks, waits.
+    #[arg(long)]
+    pub launches: bool,
     /// Print the whole manifest as JSON.
     #[arg(long)]
     pub json: bool,
@@ -32,14 +35,16 @@ pub fn info(args: &InfoArgs) -> Result<()> {
     print(&summary(&manifest))?;
     let lines: String = manifest.params.iter().filter(|_| args.params).map(param).collect();
     let states: String = manifest.states.iter().filter(|_| args.states).map(state).collect();
-    print(&(lines + &states))
+    let launches: String = manifest.device.iter().filter(|_| args.launches).flat_map(launches).collect();
+    print(&(lines + &states + &launches))
 }
 
 fn summary(manifest: &Manifest) -> String {
     let numbers: usize = manifest.params.iter().map(Param::count).sum();
-    let rows = [
+    let features = if manifest.features.is_empty() { String::new() } else { format!(" ({})", manifest.features.join(" ")) };
+    let mut rows = vec![
         ("model", manifest.model.clone()),
-        ("target", format!("{} ({})", manifest.target, manifest.features.join(" "))),
+        ("target", format!("{}{features}", manifest.target)),
         ("parameters", format!("{numbers} in {} tensors", manifest.params.len())),
         ("weights", format!("{}, matrices as {:?}", size(manifest.weights_bytes), manifest.dtype).to_lowercase()),
         ("output", format!("{} logits a row", manifest.vocab)),
@@ -56,6 +61,7 @@ fn summary(manifest: &Manifest) -> String {
         ),
         ("goes back", back(manifest)),
     ];
+    rows.extend(manifest.device.iter().flat_map(device));
     rows.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect()
 }
 
@@ -66,6 +72,31 @@ fn generates(manifest: &Manifest) -> String {
         None if manifest.autoregressive => "token by token".into(),
         None => "no".into(),
     }
+}
+
+/// What the code of a GPU needs and does.
+fn device(device: &Device) -> Vec<(&'static str, String)> {
+    let grid = |grid: &Grid| {
+        let Grid { threads, shared_bytes, blocks } = grid;
+        format!("{blocks} blocks of {threads} threads, {} of shared memory", size(*shared_bytes))
+    };
+    let waits = device.steps.iter().filter(|step| step.wait).count();
+    vec![
+        ("GPU", device.arch.clone()),
+        ("functions", device.functions.len().to_string()),
+        ("steps", format!("{} in one launch, {waits} of them wait for all before", device.steps.len())),
+        ("decode", format!("up to {} rows, a multiprocessor has {}", device.step_rows, grid(&device.step))),
+        ("prefill", format!("a multiprocessor has {}", grid(&device.prefill))),
+    ]
+}
+
+/// A line for each step.
+fn launches(device: &Device) -> Vec<String> {
+    let step = |(number, step): (usize, &Launch)| {
+        let wait = if step.wait { ", waits" } else { "" };
+        format!("{number:>4}  {}  {}{wait}\n", device.functions[step.function], step.tasks())
+    };
+    device.steps.iter().enumerate().map(step).collect()
 }
 
 fn param(param: &Param) -> String {

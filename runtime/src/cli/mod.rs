@@ -82,6 +82,7 @@ impl ModelOptions {
     pub fn load(&self, artifact: &Path) -> Result<(Arc<Artifact>, Arc<Weights>)> {
         let artifact = Artifact::open(artifact)?;
         let weights = Weights::open(&artifact.manifest, &self.weights, self.threads(), &Bar::default())?;
+        weights.place(&artifact, &Bar::default())?;
         Ok((Arc::new(artifact), Arc::new(weights)))
     }
 }

@@ -250,10 +250,10 @@ fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Durati
         _ => format!(" · prefill {prompt} tokens, {:.1} tokens/s", rate(prompt, outcome.prefill)),
     };
     format!(
-        "loaded in {:.2} s{prefill} · decode {steps} steps, {:.1} tokens/s · {} threads",
+        "loaded in {:.2} s{prefill} · decode {steps} steps, {:.1} tokens/s · {}",
         load.as_secs_f64(),
         rate(steps, outcome.decode),
-        session.threads()
+        session.engine()
     )
 }
 
@@ -268,6 +268,7 @@ fn report(
     Ok(serde_json::json!({
         "model": session.manifest().model,
         "target": session.manifest().target,
+        "engine": session.engine(),
         "threads": session.threads(),
         "position": session.position(0)?,
         "prompt_ids": request.prompt,

@@ -1,9 +1,11 @@
 //! The tables of one call: which rows belong to which sequence, at which position.
 
-use super::{no_slot, states::States};
-use crate::artifact::{Manifest, Segment};
+use super::{engine::Size, no_slot, states::States};
+use crate::artifact::{Call, Manifest, Segment};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::load::Phase;
+use std::ptr::{null, null_mut};
 
 /// Which rows of a feed are to yield logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +39,12 @@ impl<'a> Feed<'a> {
 }
 
 /// The tables, allocated once, and how much of them is in use.
-pub(super) struct Batch {
-    pub(super) tokens: Buffer<i32>,
-    pub(super) positions: Buffer<i32>,
-    pub(super) row_segments: Buffer<i32>,
-    pub(super) table: Buffer<Segment>,
-    pub(super) wanted_rows: Buffer<i32>,
+pub(crate) struct Batch {
+    pub(crate) tokens: Buffer<i32>,
+    pub(crate) positions: Buffer<i32>,
+    pub(crate) row_segments: Buffer<i32>,
+    pub(crate) table: Buffer<Segment>,
+    pub(crate) wanted_rows: Buffer<i32>,
     rows: usize,
     segments: usize,
     wanted: usize,
@@ -65,20 +67,42 @@ impl Batch {
         })
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn segments(&self) -> usize {
+    pub(crate) fn segments(&self) -> usize {
         self.segments
     }
 
-    pub(super) fn wanted(&self) -> usize {
+    pub(crate) fn wanted(&self) -> usize {
         self.wanted
     }
 
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
+    /// The call of an entry without its addresses.
+    pub(crate) fn call(&self, phase: Phase, size: &Size) -> Call {
+        let count = |number: usize| if phase == Phase::Prepare { 0 } else { number as i64 };
+        Call {
+            rows: count(self.rows),
+            rows_capacity: self.capacity as i64,
+            segments: count(self.segments),
+            wanted: count(self.wanted),
+            capacity: size.capacity as i64,
+            slot_bytes: size.slot_bytes as i64,
+            tokens: null(),
+            positions: null(),
+            row_segments: null(),
+            segment_table: null(),
+            wanted_rows: null(),
+            weights: null(),
+            prepared: null_mut(),
+            arena: null_mut(),
+            states: null_mut(),
+            scratch: null_mut(),
+            output: null_mut(),
+            parallel: None,
+            pool: null_mut(),
+        }
     }
 
     /// Fills the tables after checking that every feed may run; changes nothing of the states.

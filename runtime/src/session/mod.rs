@@ -5,6 +5,7 @@
 //! and what a slot's history keeps. travel.rs goes back and forth in a sequence.
 
 mod batch;
+mod engine;
 mod history;
 mod saved;
 mod states;
@@ -15,13 +16,14 @@ pub use history::Keep;
 pub use saved::Saved;
 pub use states::Snapshot;
 
-use crate::artifact::{Call, Manifest};
-use crate::buffer::Buffer;
-use crate::cpu::pool::{self, Pool};
+pub(crate) use batch::Batch;
+pub(crate) use engine::{Engine, Size};
+
+use crate::artifact::Manifest;
+use crate::cpu::pool;
 use crate::error::{Error, Result};
 use crate::load::{Artifact, Phase};
 use crate::weights::Weights;
-use batch::Batch;
 use history::History;
 use states::States;
 use std::sync::Arc;
@@ -47,14 +49,10 @@ impl Default for Settings {
 pub struct Session {
     artifact: Arc<Artifact>,
     weights: Arc<Weights>,
-    pool: Pool,
+    engine: Box<dyn Engine>,
     states: States,
     histories: Vec<Option<History>>,
     batch: Batch,
-    prepared: Buffer<u8>,
-    arena: Buffer<u8>,
-    scratch: Buffer<u8>,
-    output: Buffer<f32>,
 }
 
 impl Session {
@@ -63,22 +61,13 @@ impl Session {
         let manifest = &artifact.manifest;
         weights.fits(manifest)?;
         let rows = most_rows(manifest, settings.capacity).max(settings.slots);
-        let pool = Pool::new(settings.threads)?;
-        let bytes = |each: usize, count: usize| each.saturating_mul(count);
-        let mut session = Self {
-            states: States::new(manifest, settings.slots, settings.capacity)?,
-            histories: vec![None; settings.slots],
-            batch: Batch::new(rows, settings.slots)?,
-            prepared: Buffer::new(manifest.prepared_bytes, "prepared tables")?,
-            arena: Buffer::new(bytes(manifest.arena_row_bytes, rows), format!("the arena of {rows} rows"))?,
-            scratch: Buffer::new(bytes(manifest.scratch_bytes, pool.threads()), "scratch memory")?,
-            output: Buffer::new(bytes(manifest.vocab, rows), format!("the outputs of {rows} rows"))?,
-            pool,
-            weights,
-            artifact,
-        };
-        session.call(Phase::Prepare)?;
-        Ok(session)
+        let states = States::new(manifest, settings.slots, settings.capacity)?;
+        let size = Size { rows, slots: settings.slots, capacity: states.capacity(), slot_bytes: states.slot_bytes() };
+        let mut engine = engine::start(&artifact, Arc::clone(&weights), size, settings.threads)?;
+        states.fill(manifest, &mut *engine)?;
+        let batch = Batch::new(rows, settings.slots)?;
+        engine.call(Phase::Prepare, &batch)?;
+        Ok(Self { engine, states, histories: vec![None; settings.slots], batch, weights, artifact })
     }
 
     /// The artifact's manifest.
@@ -86,9 +75,14 @@ impl Session {
         &self.artifact.manifest
     }
 
-    /// Threads that compute.
+    /// Threads that compute; 1 if a GPU does.
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.engine.threads()
+    }
+
+    /// What computes, for people: `2 threads`, `NVIDIA H100 80GB HBM3`.
+    pub fn engine(&self) -> String {
+        self.engine.name()
     }
 
     /// Sequences at a time.
@@ -110,7 +104,7 @@ impl Session {
     pub fn forward(&mut self, feeds: &[Feed]) -> Result<&[f32]> {
         self.batch.fill(feeds, &self.states, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
-        self.call(if one_each { Phase::Step } else { Phase::Prefill })?;
+        self.engine.call(if one_each { Phase::Step } else { Phase::Prefill }, &self.batch)?;
         for feed in feeds {
             self.states.advance(feed.slot, feed.tokens.len());
             self.note(feed)?;
@@ -120,7 +114,7 @@ impl Session {
 
     /// What the last call returned.
     pub fn logits(&self) -> &[f32] {
-        &self.output.slice()[..self.batch.wanted() * self.artifact.manifest.vocab]
+        self.engine.output()
     }
 
     /// One token for each of some slots; returns a row of logits for each.
@@ -142,34 +136,6 @@ impl Session {
             each(done, self.forward(&[Feed::new(slot, chunk, wanted)])?);
         }
         Ok(())
-    }
-
-    fn call(&mut self, phase: Phase) -> Result<()> {
-        let preparing = phase == Phase::Prepare;
-        let call = Call {
-            rows: if preparing { 0 } else { self.batch.rows() as i64 },
-            rows_capacity: self.batch.capacity() as i64,
-            segments: if preparing { 0 } else { self.batch.segments() as i64 },
-            wanted: if preparing { 0 } else { self.batch.wanted() as i64 },
-            capacity: self.states.capacity() as i64,
-            tokens: self.batch.tokens.pointer(),
-            positions: self.batch.positions.pointer(),
-            row_segments: self.batch.row_segments.pointer(),
-            segment_table: self.batch.table.pointer(),
-            wanted_rows: self.batch.wanted_rows.pointer(),
-            weights: self.weights.bytes().as_ptr(),
-            prepared: self.prepared.pointer_mut(),
-            arena: self.arena.pointer_mut(),
-            states: self.states.pointer_mut(),
-            slot_bytes: self.states.slot_bytes() as i64,
-            scratch: self.scratch.pointer_mut(),
-            output: self.output.pointer_mut(),
-            parallel: Some(pool::parallel),
-            pool: pool::handle(&self.pool),
-        };
-        // SAFETY: the buffers were made in `new` with the sizes that the manifest asks for; `Batch::fill` checked token ids, slots,
-        // positions and row counts; the session is borrowed mutably, so nobody else touches any of it.
-        unsafe { self.artifact.call(phase, &call) }
     }
 }
 

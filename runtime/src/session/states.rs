@@ -1,8 +1,8 @@
 //! Caches and states of all slots, how far each has come, and copies of them.
 
+use super::engine::Engine;
 use super::no_slot;
 use crate::artifact::{Manifest, POSITIONS, State, Truncate, fnv1a};
-use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(super) fn key(manifest: &Manifest) -> u64 {
     fnv1a(&serde_json::to_vec(&(&manifest.states, manifest.vocab)).unwrap_or_default())
 }
 
+/// Where the states of all slots are in the engine's memory, and how far each slot has come.
 pub(super) struct States {
-    memory: Buffer<u8>,
     positions: Vec<usize>,
     key: u64,
     slot_bytes: usize,
@@ -63,22 +63,21 @@ impl States {
         }
         let capacity = used(capacity.max(1));
         let slot_bytes = manifest.slot_bytes(capacity).unwrap_or(usize::MAX);
-        let what = format!("the states of {slots} sequences of {capacity} positions");
-        let mut states = Self {
-            memory: Buffer::new(slot_bytes.saturating_mul(slots), what)?,
+        Ok(Self {
             positions: vec![0; slots],
             key: key(manifest),
             slot_bytes,
             capacity,
             limit: if manifest.state_position_bytes > 0 { capacity } else { i32::MAX as usize - POSITIONS },
-        };
-        for slot in 0..slots {
-            // Fresh memory is zero already; touching it would only make the system commit it.
-            for state in manifest.states.iter().filter(|state| state.init_bits != 0) {
-                fill(state, &mut states.slot_mut(slot)[state.place(capacity)]);
-            }
-        }
-        Ok(states)
+        })
+    }
+
+    /// Gives all states of fresh memory their first values.
+    pub(super) fn fill(&self, manifest: &Manifest, engine: &mut dyn Engine) -> Result<()> {
+        // It is zero already; touching it would only make the system commit it.
+        let states = manifest.states.iter().filter(|state| state.init_bits != 0);
+        let mut places = states.flat_map(|state| (0..self.slots()).map(move |slot| (state, slot)));
+        places.try_for_each(|(state, slot)| engine.change(self.place(state, slot), &mut |bytes| fill(state, bytes)))
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -98,10 +97,6 @@ impl States {
         self.limit
     }
 
-    pub(super) fn pointer_mut(&mut self) -> *mut u8 {
-        self.memory.pointer_mut()
-    }
-
     pub(super) fn position(&self, slot: usize) -> Result<usize> {
         self.positions.get(slot).copied().ok_or_else(|| no_slot(slot, self.slots()))
     }
@@ -115,33 +110,40 @@ impl States {
         self.positions[slot] = position;
     }
 
-    fn slot_mut(&mut self, slot: usize) -> &mut [u8] {
-        &mut self.memory.slice_mut()[slot * self.slot_bytes..][..self.slot_bytes]
+    /// A state's bytes among those of all slots.
+    fn place(&self, state: &State, slot: usize) -> Range<usize> {
+        shifted(state.place(self.capacity), slot * self.slot_bytes)
     }
 
-    pub(super) fn reset(&mut self, manifest: &Manifest, slot: usize) -> Result<()> {
+    pub(super) fn reset(&mut self, manifest: &Manifest, engine: &mut dyn Engine, slot: usize) -> Result<()> {
         let position = self.position(slot)?;
         if position > 0 {
-            self.clear_rows(manifest.states.iter().filter(|state| state.grows()), slot, 0..position);
-            let capacity = self.capacity;
+            self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, 0..position)?;
             for state in manifest.states.iter().filter(|state| !state.grows()) {
-                fill(state, &mut self.slot_mut(slot)[state.place(capacity)]);
+                engine.change(self.place(state, slot), &mut |bytes| fill(state, bytes))?;
             }
             self.positions[slot] = 0;
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(&self, manifest: &Manifest, slot: usize) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self, manifest: &Manifest, engine: &dyn Engine, slot: usize) -> Result<Snapshot> {
         let position = self.position(slot)?;
         let room = used(position);
         let mut bytes = vec![0; manifest.slot_bytes(room).unwrap_or(0)];
-        let slot = &self.memory.slice()[slot * self.slot_bytes..][..self.slot_bytes];
-        copy(manifest, (slot, self.capacity), (&mut bytes, room), room);
+        for (from, to) in pieces(manifest, self.capacity, room, room) {
+            engine.read(slot * self.slot_bytes + from.start, &mut bytes[to])?;
+        }
         Ok(Snapshot { bytes: bytes.into(), position, key: self.key })
     }
 
-    pub(super) fn restore(&mut self, manifest: &Manifest, slot: usize, snapshot: &Snapshot) -> Result<()> {
+    pub(super) fn restore(
+        &mut self,
+        manifest: &Manifest,
+        engine: &mut dyn Engine,
+        slot: usize,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         let before = self.position(slot)?;
         if snapshot.key != self.key {
             return Err(Error::input("a snapshot of another model", "restore into a session of the same artifact"));
@@ -149,21 +151,23 @@ impl States {
         if snapshot.position > self.limit {
             return Err(Error::Context { wanted: snapshot.position, capacity: self.limit });
         }
-        let (room, capacity) = (used(snapshot.position), self.capacity);
-        copy(manifest, (&snapshot.bytes, room), (self.slot_mut(slot), capacity), room);
-        self.clear_rows(manifest.states.iter().filter(|state| state.grows()), slot, room..before);
+        let room = used(snapshot.position);
+        for (from, to) in pieces(manifest, room, self.capacity, room) {
+            engine.write(slot * self.slot_bytes + to.start, &snapshot.bytes[from])?;
+        }
+        self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, room..before)?;
         self.positions[slot] = snapshot.position;
         Ok(())
     }
 
     /// Takes a slot back, if its states allow it.
-    pub(super) fn truncate(&mut self, manifest: &Manifest, slot: usize, to: usize) -> Result<()> {
+    pub(super) fn truncate(&mut self, manifest: &Manifest, engine: &mut dyn Engine, slot: usize, to: usize) -> Result<()> {
         let position = self.position(slot)?;
         if to > position {
             return Err(beyond(slot, to, position));
         }
         if to == 0 {
-            return self.reset(manifest, slot);
+            return self.reset(manifest, engine, slot);
         }
         if let Err(state) = manifest.truncates(position, to) {
             let what =
@@ -171,39 +175,69 @@ impl States {
             return Err(Error::input(what, "restore a snapshot, or keep a history and roll back"));
         }
         let cut = manifest.states.iter().filter(|state| state.truncate != Truncate::Replay);
-        self.clear_rows(cut, slot, to..position);
+        self.clear_rows(cut, engine, slot, to..position)?;
         self.positions[slot] = to;
         Ok(())
     }
 
     /// Takes a slot back for a call that will store all positions from `to` to before `end`: what it stores anew needs no clearing.
-    pub(super) fn rewind(&mut self, manifest: &Manifest, slot: usize, to: usize, end: usize) -> Result<()> {
+    pub(super) fn rewind(
+        &mut self,
+        manifest: &Manifest,
+        engine: &mut dyn Engine,
+        slot: usize,
+        to: usize,
+        end: usize,
+    ) -> Result<()> {
         let position = self.position(slot)?;
         let in_place = to <= position && position <= end && manifest.states.iter().all(|state| state.truncate == Truncate::Rows);
         if !in_place {
-            return self.truncate(manifest, slot, to);
+            return self.truncate(manifest, engine, slot, to);
         }
         self.positions[slot] = to;
         Ok(())
     }
 
     /// Gives the rows of some positions their first values, in states that have rows for positions.
-    fn clear_rows<'a>(&mut self, states: impl Iterator<Item = &'a State>, slot: usize, positions: Range<usize>) {
-        let capacity = self.capacity;
-        let slot = self.slot_mut(slot);
-        for state in states {
-            let rows = if state.grows() { capacity } else { state.rows };
-            let (bytes, first) = (&mut slot[state.place(capacity)], state.first_value());
-            // A ring has gone round after so many.
-            for position in positions.start.max(positions.end.saturating_sub(rows))..positions.end {
-                let row = state.row_of(position);
-                for (part, element) in (0..state.parts).flat_map(|part| (0..state.row()).map(move |element| (part, element))) {
-                    let at = state.element(rows, part, row, element) * state.element_bytes;
-                    bytes[at..at + first.len()].copy_from_slice(&first);
-                }
+    fn clear_rows<'a>(
+        &self,
+        states: impl Iterator<Item = &'a State>,
+        engine: &mut dyn Engine,
+        slot: usize,
+        positions: Range<usize>,
+    ) -> Result<()> {
+        for state in states.filter(|_| !positions.is_empty()) {
+            let all = if state.grows() { self.capacity } else { state.rows };
+            let first = state.first_value();
+            for part in 0..state.parts {
+                // Blocks of rows lie one behind the other; in a ring the positions may be anywhere.
+                let rows = if state.grows() { blocks(state, &positions) } else { 0..all };
+                let start = state.element(all, part, rows.start, 0);
+                let elements = start..start + rows.len() * state.row();
+                let bytes = elements.start * state.element_bytes..elements.end * state.element_bytes;
+                engine.change(shifted(bytes, self.place(state, slot).start), &mut |bytes| {
+                    // A ring has gone round after so many.
+                    for position in positions.start.max(positions.end.saturating_sub(all))..positions.end {
+                        let row = state.row_of(position);
+                        for element in 0..state.row() {
+                            let at = (state.element(all, part, row, element) - start) * state.element_bytes;
+                            bytes[at..at + first.len()].copy_from_slice(&first);
+                        }
+                    }
+                })?;
             }
         }
+        Ok(())
     }
+}
+
+/// The rows of a state that grows, in whole blocks, in which some positions are.
+fn blocks(state: &State, positions: &Range<usize>) -> Range<usize> {
+    positions.start / state.block * state.block..positions.end.next_multiple_of(state.block)
+}
+
+fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
 }
 
 /// The error of a position that is still to come.
@@ -217,16 +251,17 @@ pub(super) fn fill(state: &State, bytes: &mut [u8]) {
     bytes.chunks_exact_mut(first.len()).for_each(|cell| cell.copy_from_slice(&first));
 }
 
-/// Copies all that does not grow, and the first `rows` rows (a multiple of [`POSITIONS`]) of what does, between slots of any two capacities.
+/// Where all that does not grow, and the first `rows` rows (a multiple of [`POSITIONS`]) of what does, are in slots of two capacities.
 /// `Manifest::check` promises that what does not grow comes first.
-fn copy(manifest: &Manifest, (from, has): (&[u8], usize), (to, gets): (&mut [u8], usize), rows: usize) {
-    let fixed = manifest.state_fixed_bytes;
-    to[..fixed].copy_from_slice(&from[..fixed]);
-    for state in manifest.states.iter().filter(|state| state.grows()) {
-        let (here, there, row) = (state.place(has).start, state.place(gets).start, state.position_bytes / state.parts);
-        for part in 0..state.parts {
-            let source = &from[here + part * has * row..][..rows * row];
-            to[there + part * gets * row..][..rows * row].copy_from_slice(source);
-        }
-    }
+fn pieces(manifest: &Manifest, has: usize, gets: usize, rows: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + '_ {
+    let fixed = 0..manifest.state_fixed_bytes;
+    let growing = manifest.states.iter().filter(|state| state.grows()).flat_map(move |state| {
+        let row = state.position_bytes / state.parts;
+        let piece = move |capacity: usize, part: usize| {
+            let start = state.place(capacity).start + part * capacity * row;
+            start..start + rows * row
+        };
+        (0..state.parts).map(move |part| (piece(has, part), piece(gets, part)))
+    });
+    std::iter::once((fixed.clone(), fixed)).chain(growing)
 }

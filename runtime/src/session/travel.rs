@@ -9,14 +9,14 @@ use std::path::Path;
 impl Session {
     /// Makes a slot that of a sequence that has seen nothing.
     pub fn reset(&mut self, slot: usize) -> Result<()> {
-        self.states.reset(&self.artifact.manifest, slot)?;
+        self.states.reset(&self.artifact.manifest, &mut *self.engine, slot)?;
         self.begin_history(slot, None);
         Ok(())
     }
 
     /// A copy of a slot's states.
     pub fn snapshot(&self, slot: usize) -> Result<Snapshot> {
-        self.states.snapshot(&self.artifact.manifest, slot)
+        self.states.snapshot(&self.artifact.manifest, &*self.engine, slot)
     }
 
     /// Makes a slot's states those of a snapshot, of any slot of any session of the same model. What follows is then the same to the bit.
@@ -24,7 +24,7 @@ impl Session {
     /// # Errors
     /// A snapshot of another model; one of more positions than the capacity.
     pub fn restore(&mut self, slot: usize, snapshot: &Snapshot) -> Result<()> {
-        self.states.restore(&self.artifact.manifest, slot, snapshot)?;
+        self.states.restore(&self.artifact.manifest, &mut *self.engine, slot, snapshot)?;
         self.begin_history(slot, Some(snapshot));
         Ok(())
     }
@@ -32,7 +32,7 @@ impl Session {
     /// Makes slot `to` a copy of slot `from`, its history included: two continuations of one beginning.
     pub fn fork(&mut self, from: usize, to: usize) -> Result<()> {
         let snapshot = self.snapshot(from)?;
-        self.states.restore(&self.artifact.manifest, to, &snapshot)?;
+        self.states.restore(&self.artifact.manifest, &mut *self.engine, to, &snapshot)?;
         self.histories[to] = self.histories[from].clone();
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Session {
     /// # Errors
     /// A position that is still to come, or a state that forgets; nothing is changed then.
     pub fn truncate(&mut self, slot: usize, position: usize) -> Result<()> {
-        self.states.truncate(&self.artifact.manifest, slot, position)?;
+        self.states.truncate(&self.artifact.manifest, &mut *self.engine, slot, position)?;
         self.cut_history(slot, position)
     }
 
@@ -78,7 +78,8 @@ impl Session {
     /// A state that forgets, if anything of it is to stay.
     pub fn replace(&mut self, slot: usize, position: usize, tokens: &[i32], wanted: Wanted) -> Result<&[f32]> {
         let before = self.position(slot)?;
-        self.states.rewind(&self.artifact.manifest, slot, position, position + tokens.len())?;
+        let end = position + tokens.len();
+        self.states.rewind(&self.artifact.manifest, &mut *self.engine, slot, position, end)?;
         let feeds = [Feed::new(slot, tokens, wanted)];
         if let Err(error) = self.cut_history(slot, position).and_then(|()| self.forward(&feeds).map(drop)) {
             // Nothing was stored, so what the slot held is still whole.
@@ -128,8 +129,8 @@ impl Session {
 
     fn replay(&mut self, slot: usize, history: &History, position: usize) -> Result<()> {
         match history.before(position) {
-            Some(snapshot) => self.states.restore(&self.artifact.manifest, slot, snapshot)?,
-            None => self.states.reset(&self.artifact.manifest, slot)?,
+            Some(snapshot) => self.states.restore(&self.artifact.manifest, &mut *self.engine, slot, snapshot)?,
+            None => self.states.reset(&self.artifact.manifest, &mut *self.engine, slot)?,
         }
         for tokens in history.calls(self.position(slot)?, position) {
             self.forward(&[Feed::new(slot, tokens, Wanted::None)])?;

@@ -6,11 +6,14 @@ use super::{Origin, pack};
 use crate::artifact::{ALIGN, Manifest};
 use crate::buffer::Buffer;
 use crate::checkpoint::Checkpoint;
+use crate::cuda::Memory;
 use crate::error::{Error, Result};
+use crate::load::{Artifact, Code};
 use crate::progress::Progress;
 use memmap2::Mmap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The last bytes of a packed file.
 const MAGIC: &[u8; 8] = b"BRAIDPCK";
@@ -27,6 +30,8 @@ pub struct Weights {
     blob: Blob,
     key: u64,
     length: usize,
+    /// The copy on the GPU, once there is one.
+    placed: OnceLock<Memory>,
 }
 
 impl Weights {
@@ -46,7 +51,7 @@ impl Weights {
     /// Packs into memory.
     pub fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Self> {
         let blob = pack::pack(manifest, origin, threads, progress)?;
-        Ok(Self { blob, key: key(manifest), length: manifest.weights_bytes })
+        Ok(Self { blob, key: key(manifest), length: manifest.weights_bytes, placed: OnceLock::new() })
     }
 
     /// Maps a packed file.
@@ -59,7 +64,7 @@ impl Weights {
         if !same || length != padded(manifest) {
             return Err(Error::OtherPack { path: path.into() });
         }
-        Ok(Self { blob: Blob::File(map), key: key(manifest), length: manifest.weights_bytes })
+        Ok(Self { blob: Blob::File(map), key: key(manifest), length: manifest.weights_bytes, placed: OnceLock::new() })
     }
 
     /// Writes a packed file.
@@ -76,6 +81,24 @@ impl Weights {
             Blob::Memory(buffer) => buffer.slice(),
             Blob::File(map) => &map[..self.length],
         }
+    }
+
+    /// Copies them to the GPU if the artifact's code is for one and they are not there yet. A session does it without a bar.
+    ///
+    /// # Errors
+    /// Weights packed for another artifact; a GPU with too little memory.
+    pub fn place(&self, artifact: &Artifact, progress: &dyn Progress) -> Result<()> {
+        self.fits(&artifact.manifest)?;
+        if let (Code::Gpu(program), None) = (&artifact.code, self.placed.get()) {
+            // Two sessions that begin at once may both copy: the second copy is dropped.
+            let _ = self.placed.set(program.upload(self.bytes(), progress)?);
+        }
+        Ok(())
+    }
+
+    /// The copy on the GPU.
+    pub(crate) fn placed(&self) -> Result<&Memory> {
+        self.placed.get().ok_or_else(|| Error::Bug { what: "the weights are not on the GPU".into() })
     }
 
     /// Whether they were packed for this artifact.

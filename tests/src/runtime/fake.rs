@@ -1,6 +1,6 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
-use braid_runtime::artifact::{self, Binding, Dtype, Layout, Manifest, Packed, Param, State, Truncate};
+use braid_runtime::artifact::{self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Truncate};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,12 @@ use std::sync::Arc;
 pub const D: usize = 24;
 pub const VOCAB: usize = 40;
 pub const MAX_ROWS: usize = 5;
+/// Texts of fixtures/.
+const SOURCES: [(&str, &str); 3] = [
+    ("fake.c", include_str!("../../fixtures/fake.c")),
+    ("fake_device.c", include_str!("../../fixtures/fake_device.c")),
+    ("fake_cuda.c", include_str!("../../fixtures/fake_cuda.c")),
+];
 const PANELS: usize = VOCAB * D * 4 + 3 * D * 16 * 4;
 
 pub fn manifest() -> Manifest {
@@ -42,6 +48,29 @@ pub fn manifest() -> Manifest {
         state_fixed_bytes: 128,
         state_position_bytes: 4,
         device: None,
+    }
+}
+
+/// What fixtures/fake_device.c expects.
+pub fn device() -> Device {
+    let step = |function, words: &[i64], per, times, wait| Launch {
+        function,
+        words: words.into(),
+        per,
+        times,
+        by: 1,
+        factor: 1,
+        least: 0,
+        wait,
+    };
+    Device {
+        arch: "sm_90a".into(),
+        functions: ["sums", "head", "mark"].map(String::from).into(),
+        prefill: Grid { threads: 64, shared_bytes: 0, blocks: 2 },
+        step: Grid { threads: 64, shared_bytes: 100_000, blocks: 4 },
+        step_rows: 4,
+        prepare: vec![step(2, &[9], 0, 1, false)],
+        steps: vec![step(0, &[5, -6, 7], 3, 1, false), step(1, &[8], 2, 3, true)],
     }
 }
 
@@ -119,17 +148,46 @@ impl Fake {
         self.path("fake.so")
     }
 
+    /// The same for a GPU that fixtures/fake_cuda.c plays, in place of whatever driver this machine has. Programs find the driver in the
+    /// folder, by `LD_LIBRARY_PATH`.
+    pub fn on_gpu() -> Self {
+        let fake = Self::new();
+        let driver = fake.path("libcuda.so");
+        fake.compile("fake_cuda.c", &driver, &["-Wl,-soname,libcuda.so"]);
+        // SAFETY: no initialisers. Once loaded, the name stands for this library in this process, hence never unload it.
+        std::mem::forget(unsafe { libloading::Library::new(&driver) }.unwrap());
+        fake.write_gpu(&Manifest { device: Some(device()), target: "cuda:sm_90a".into(), ..manifest() });
+        fake
+    }
+
+    /// One on the processor, one on a GPU.
+    pub fn both() -> [Self; 2] {
+        [Self::new(), Self::on_gpu()]
+    }
+
+    /// Writes the artifact for the GPU with this manifest.
+    pub fn write_gpu(&self, manifest: &Manifest) {
+        let code = self.path("device.so");
+        self.compile("fake_device.c", &code, &["-Wno-unused-parameter"]);
+        artifact::write(&self.artifact(), format!("// {}\n", code.display()).as_bytes(), manifest).unwrap();
+    }
+
     /// Writes the artifact with this manifest.
     pub fn write(&self, manifest: &Manifest) {
         std::fs::write(self.path("fake.h"), artifact::header(manifest)).unwrap();
-        let source = self.path("fake.c");
-        std::fs::write(&source, include_str!("../../fixtures/fake.c")).unwrap();
         let library = self.path("code.so");
+        self.compile("fake.c", &library, &[]);
+        artifact::write(&self.artifact(), &std::fs::read(library).unwrap(), manifest).unwrap();
+    }
+
+    fn compile(&self, source: &str, library: &Path, more: &[&str]) {
+        for (name, text) in SOURCES {
+            std::fs::write(self.path(name), text).unwrap();
+        }
         let arguments = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-I"];
         let mut compiler = Command::new("cc");
-        compiler.args(arguments).arg(self.folder.path()).arg(source).arg("-o").arg(&library);
+        compiler.args(arguments).arg(self.folder.path()).args(more).arg(self.path(source)).arg("-o").arg(library);
         assert!(compiler.status().expect("a C compiler is needed").success());
-        artifact::write(&self.artifact(), &std::fs::read(library).unwrap(), manifest).unwrap();
     }
 
     fn checkpoint(&self, path: &Path) {

@@ -1,7 +1,7 @@
 //! Artifacts and checkpoints that are broken in every way that comes to mind: each a clear error.
 
-use super::fake::{D, Fake, VOCAB, manifest};
-use braid_runtime::artifact::{self, ArtifactError, Manifest};
+use super::fake::{D, Fake, VOCAB, device, manifest};
+use braid_runtime::artifact::{self, ArtifactError, Device, Manifest};
 use braid_runtime::checkpoint::{self, Checkpoint};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Error, Weights};
@@ -210,4 +210,32 @@ fn packed_files() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[64..]).unwrap();
     assert!(message(&path).contains("packed for another artifact"));
+}
+
+#[test]
+fn manifests_of_gpus() {
+    let gpu = |change: &dyn Fn(&mut Device)| {
+        let mut device = device();
+        change(&mut device);
+        let manifest = Manifest { device: Some(device), ..manifest() };
+        artifact::encode(b"// PTX", &manifest).map_err(|error| error.to_string())
+    };
+    let bytes = gpu(&|_| ()).unwrap();
+    let (code, found) = artifact::decode(&bytes).unwrap();
+    assert_eq!((code, &found.device), (&b"// PTX"[..], &Some(device())));
+    found.check_processor(code).unwrap();
+    let wrong = |change: &dyn Fn(&mut Device)| gpu(change).unwrap_err();
+    for arch in ["", "sm_", "sm_x", "compute_90", "sm_9", "sm_90b", "sm_+90", "sm_99999"] {
+        assert!(wrong(&|device| device.arch = arch.into()).contains("is no architecture"), "{arch}");
+    }
+    assert!(wrong(&|device| device.step_rows = 0).contains("step_rows"));
+    assert!(wrong(&|device| device.step.threads = 48).contains("threads"));
+    assert!(wrong(&|device| device.prefill.blocks = 0).contains("grid"));
+    assert!(wrong(&|device| device.prefill.shared_bytes = 1 << 20).contains("shared memory"));
+    assert!(wrong(&|device| device.steps[0].function = 3).contains("calls no function"));
+    assert!(wrong(&|device| device.prepare[0].by = 0).contains("out of range"));
+    let mut runs = device();
+    assert!(runs.runs_on((9, 0)) && !runs.runs_on((9, 1)) && !runs.runs_on((10, 0)) && !runs.runs_on((8, 9)));
+    runs.arch = "sm_80".into();
+    assert!(runs.runs_on((8, 0)) && runs.runs_on((12, 1)) && !runs.runs_on((7, 5)));
 }

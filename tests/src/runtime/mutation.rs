@@ -1,9 +1,9 @@
 //! Bounded, repeatable fuzzing of everything that comes from files: whatever the bytes, there is a result or an error, no panic,
 //! and what is accepted keeps its promises.
 
-use super::fake::{Fake, manifest};
+use super::fake::{Fake, device, manifest};
 use braid_runtime::Weights;
-use braid_runtime::artifact::{self, MAGIC, VERSION};
+use braid_runtime::artifact::{self, Device, MAGIC, Manifest, VERSION};
 use braid_runtime::checkpoint::{self, Checkpoint, GenerationConfig};
 use braid_runtime::progress::Hidden;
 use braid_runtime::verify::Golden;
@@ -83,7 +83,12 @@ fn sealed(json: &[u8]) -> Vec<u8> {
 
 #[test]
 fn artifacts() {
-    let json = serde_json::to_vec(&manifest()).unwrap();
+    let gpu = Manifest { device: Some(device()), ..manifest() };
+    [manifest(), gpu].iter().for_each(mutate_manifest);
+}
+
+fn mutate_manifest(manifest: &Manifest) {
+    let json = serde_json::to_vec(manifest).unwrap();
     assert!(artifact::decode(&sealed(&json)).is_ok());
     let mut accepted = 0;
     for seed in 1..ROUNDS {
@@ -91,6 +96,7 @@ fn artifacts() {
         if let Ok((_, manifest)) = artifact::decode(&sealed(&mutate(&json, &mut dice))) {
             accepted += 1;
             assert!(artifact::header(&manifest).contains("BRAID_VOCAB"));
+            manifest.device.iter().for_each(|device| drop(Device::tables(&device.steps)));
             if manifest.weights_bytes < 1 << 20 {
                 Weights::open(&manifest, "random:1", 1, &Hidden).unwrap();
             }

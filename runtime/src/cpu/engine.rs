@@ -1,0 +1,107 @@
+//! A session's memory on the host, and its calls on the threads of a pool.
+
+use super::pool::{self, Pool};
+use crate::artifact::Call;
+use crate::buffer::Buffer;
+use crate::error::Result;
+use crate::load::{Artifact, Library, Phase};
+use crate::session::{Batch, Engine, Size};
+use crate::weights::Weights;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The processor's side of a session.
+pub(crate) struct Cpu {
+    library: Arc<Library>,
+    weights: Arc<Weights>,
+    pool: Pool,
+    size: Size,
+    vocab: usize,
+    wanted: usize,
+    states: Buffer<u8>,
+    prepared: Buffer<u8>,
+    arena: Buffer<u8>,
+    scratch: Buffer<u8>,
+    output: Buffer<f32>,
+}
+
+impl Cpu {
+    /// Allocates everything and starts the threads.
+    pub(crate) fn new(
+        library: &Arc<Library>,
+        artifact: &Artifact,
+        weights: Arc<Weights>,
+        size: Size,
+        threads: usize,
+    ) -> Result<Self> {
+        let manifest = &artifact.manifest;
+        let pool = Pool::new(threads)?;
+        let bytes = |each: usize, count: usize| each.saturating_mul(count);
+        let states = format!("the states of {} sequences of {} positions", size.slots, size.capacity);
+        Ok(Self {
+            library: Arc::clone(library),
+            weights,
+            size,
+            vocab: manifest.vocab,
+            wanted: 0,
+            states: Buffer::new(bytes(size.slot_bytes, size.slots), states)?,
+            prepared: Buffer::new(manifest.prepared_bytes, "prepared tables")?,
+            arena: Buffer::new(bytes(manifest.arena_row_bytes, size.rows), format!("the arena of {} rows", size.rows))?,
+            scratch: Buffer::new(bytes(manifest.scratch_bytes, pool.threads()), "scratch memory")?,
+            output: Buffer::new(bytes(manifest.vocab, size.rows), format!("the outputs of {} rows", size.rows))?,
+            pool,
+        })
+    }
+}
+
+impl Engine for Cpu {
+    fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()> {
+        let call = Call {
+            tokens: batch.tokens.pointer(),
+            positions: batch.positions.pointer(),
+            row_segments: batch.row_segments.pointer(),
+            segment_table: batch.table.pointer(),
+            wanted_rows: batch.wanted_rows.pointer(),
+            weights: self.weights.bytes().as_ptr(),
+            prepared: self.prepared.pointer_mut(),
+            arena: self.arena.pointer_mut(),
+            states: self.states.pointer_mut(),
+            scratch: self.scratch.pointer_mut(),
+            output: self.output.pointer_mut(),
+            parallel: Some(pool::parallel),
+            pool: pool::handle(&self.pool),
+            ..batch.call(phase, &self.size)
+        };
+        self.wanted = batch.wanted();
+        // SAFETY: the buffers were made in `new` with the sizes that the manifest asks for; `Batch::fill` checked token ids, slots,
+        // positions and row counts; this is borrowed mutably, so nobody else touches any of it.
+        unsafe { self.library.call(phase, &call) }
+    }
+
+    fn output(&self) -> &[f32] {
+        &self.output.slice()[..self.wanted * self.vocab]
+    }
+
+    fn read(&self, from: usize, into: &mut [u8]) -> Result<()> {
+        into.copy_from_slice(&self.states.slice()[from..from + into.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, to: usize, from: &[u8]) -> Result<()> {
+        self.states.slice_mut()[to..to + from.len()].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        change(&mut self.states.slice_mut()[bytes]);
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn name(&self) -> String {
+        format!("{} threads", self.pool.threads())
+    }
+}

@@ -1,0 +1,215 @@
+//! PTX, translated by the driver for its device, and launches of its entries.
+
+use super::gpu::{Gpu, Said, failure};
+use super::memory::Memory;
+use super::upload::upload;
+use crate::artifact::{Device, Grid, Launch, STEP_WORDS};
+use crate::error::{Error, Result};
+use crate::load::{Phase, SYMBOLS};
+use crate::progress::Progress;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute as Limit, CUjit_option as Jit};
+use cudarc::driver::{CudaStream, result};
+use std::ffi::{CString, c_void};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of the driver's log that are kept.
+const LOG: usize = 16 << 10;
+
+/// Translated code with its tables, on a device.
+pub(crate) struct Program {
+    module: Module,
+    entries: [Entry; 3],
+    prepare: Table,
+    forward: Table,
+    /// What the two point into.
+    _tables: Memory,
+}
+
+/// Where the steps of an entry are.
+struct Table {
+    rows: u64,
+    words: u64,
+    count: usize,
+}
+
+struct Module {
+    gpu: Arc<Gpu>,
+    handle: sys::CUmodule,
+}
+
+struct Entry {
+    function: sys::CUfunction,
+    blocks: u32,
+    threads: u32,
+    shared_bytes: u32,
+}
+
+// SAFETY: handles of the driver, which may be used from any thread; they are not changed after `load`.
+unsafe impl Send for Program {}
+// SAFETY: as above.
+unsafe impl Sync for Program {}
+
+impl Program {
+    /// Opens the device and translates the code for it.
+    ///
+    /// # Errors
+    /// Whatever [`Gpu::open`] says; a device of another kind; PTX that the driver refuses, with its log; grids that do not fit.
+    pub(crate) fn load(device: &Device, ptx: &[u8]) -> Result<Self> {
+        let gpu = Gpu::open()?;
+        let capability = gpu.capability;
+        if !device.runs_on(capability) {
+            let what = format!("the code is for {}, but {} is sm_{}{}", device.arch, gpu.name, capability.0, capability.1);
+            return Err(failure(what, "build it for this GPU: `--target cuda`, or for all later ones: `--target cuda:sm_80`"));
+        }
+        let module = Module::load(&gpu, ptx)?;
+        let entry = |name, grid| module.entry(name, grid);
+        let entries = [entry(SYMBOLS[0], device.prefill)?, entry(SYMBOLS[1], device.prefill)?, entry(SYMBOLS[2], device.step)?];
+        let (tables, [prepare, forward]) = tables(&gpu, [&device.prepare, &device.steps])?;
+        Ok(Self { module, entries, prepare, forward, _tables: tables })
+    }
+
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        &self.module.gpu
+    }
+
+    /// Copies packed weights to the device.
+    pub(crate) fn upload(&self, bytes: &[u8], progress: &dyn Progress) -> Result<Memory> {
+        upload(&self.module.gpu, bytes, progress)
+    }
+
+    /// Most blocks of any launch.
+    pub(super) fn blocks(&self) -> usize {
+        self.entries.iter().map(|entry| entry.blocks as usize).max().unwrap_or(0)
+    }
+
+    /// All steps of an entry.
+    pub(super) fn steps(&self, phase: Phase) -> Range<usize> {
+        0..self.table(phase).count
+    }
+
+    fn table(&self, phase: Phase) -> &Table {
+        if phase == Phase::Prepare { &self.prepare } else { &self.forward }
+    }
+
+    /// Begins some steps of an entry, in one cooperative launch.
+    ///
+    /// # Safety
+    /// `call` is the device address of a [`crate::artifact::Call`] whose device addresses are valid for the sizes that it and the
+    /// manifest give, and `barrier` that of two zero words, all until the stream has done it; `steps` are within the entry's.
+    pub(super) unsafe fn launch(
+        &self,
+        phase: Phase,
+        stream: &CudaStream,
+        call: u64,
+        barrier: u64,
+        steps: Range<usize>,
+    ) -> Result<()> {
+        let (entry, table) = (&self.entries[phase as usize], self.table(phase));
+        let mut rows = table.rows + (steps.start * STEP_WORDS * size_of::<i64>()) as u64;
+        let (mut call, mut words, mut count, mut barrier) = (call, table.words, steps.len() as i64, barrier);
+        let mut parameters: [*mut c_void; 5] = [
+            (&raw mut call).cast(),
+            (&raw mut rows).cast(),
+            (&raw mut words).cast(),
+            (&raw mut count).cast(),
+            (&raw mut barrier).cast(),
+        ];
+        let (blocks, threads) = ((entry.blocks, 1, 1), (entry.threads, 1, 1));
+        // SAFETY: the entry's parameters are these five; what they point to is promised by the caller, the tables live as long as
+        // this; the number of blocks is one that fits at a time.
+        unsafe {
+            result::launch_cooperative_kernel(
+                entry.function,
+                blocks,
+                threads,
+                entry.shared_bytes,
+                stream.cu_stream(),
+                &mut parameters,
+            )
+        }
+        .said("launch")
+    }
+}
+
+/// Copies the tables of some lists of steps to the device.
+fn tables<const N: usize>(gpu: &Arc<Gpu>, lists: [&[Launch]; N]) -> Result<(Memory, [Table; N])> {
+    let (mut numbers, mut places) = (Vec::new(), Vec::new());
+    for steps in lists {
+        let (rows, words) = Device::tables(steps);
+        places.push((numbers.len(), numbers.len() + rows.len(), steps.len()));
+        numbers.extend(rows.into_iter().chain(words));
+    }
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let memory = Memory::new(gpu, bytes.len(), "the tables of steps")?;
+    memory.write(&*gpu.stream()?, 0, &bytes)?;
+    let at = |number: usize| memory.address() + (number * size_of::<i64>()) as u64;
+    let table = |list: usize| {
+        let (rows, words, count) = places[list];
+        Table { rows: at(rows), words: at(words), count }
+    };
+    let found = std::array::from_fn(table);
+    Ok((memory, found))
+}
+
+impl Module {
+    fn load(gpu: &Arc<Gpu>, ptx: &[u8]) -> Result<Self> {
+        gpu.bind()?;
+        let text = CString::new(ptx).map_err(|_| failure("the artifact's code is not PTX", "build it again"))?;
+        let mut log = vec![0u8; LOG];
+        let mut options = [Jit::CU_JIT_ERROR_LOG_BUFFER, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), std::ptr::without_provenance_mut(LOG)];
+        let mut module = std::ptr::null_mut();
+        // SAFETY: the text ends with a zero; the log has as many bytes as its option says; all live during the call.
+        let loaded = unsafe {
+            let (image, count) = (text.as_ptr().cast(), options.len() as u32);
+            sys::cuModuleLoadDataEx(&raw mut module, image, count, options.as_mut_ptr(), values.as_mut_ptr()).result()
+        };
+        let log = String::from_utf8_lossy(&log);
+        let log = log.trim_end_matches('\0').trim();
+        let doing = if log.is_empty() { "translate the PTX".into() } else { format!("translate the PTX:\n{log}\n") };
+        loaded.said(&doing).map(|()| Self { gpu: Arc::clone(gpu), handle: module })
+    }
+
+    fn entry(&self, name: &str, grid: Grid) -> Result<Entry> {
+        let gpu = &self.gpu;
+        let finding = format!("find `{name}` in the PTX");
+        let symbol = CString::new(name).map_err(|error| Error::Bug { what: error.to_string() })?;
+        // SAFETY: the module is loaded.
+        let function = unsafe { result::module::get_function(self.handle, symbol) }.said(&finding)?;
+        let most = gpu.context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+        let most = most.said("ask the GPU what it is")?.max(0) as usize;
+        if grid.shared_bytes > most {
+            let what =
+                format!("`{name}` needs {} bytes of shared memory a block, but {} has {most}", grid.shared_bytes, gpu.name);
+            return Err(failure(what, "build it for this GPU: `--target cuda`"));
+        }
+        let bytes = grid.shared_bytes as i32;
+        // SAFETY: the function is of a loaded module.
+        unsafe {
+            let limit = Limit::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            result::function::set_function_attribute(function, limit, bytes)
+        }
+        .said("ask for shared memory")?;
+        // SAFETY: as above.
+        let fit =
+            unsafe { result::occupancy::max_active_block_per_multiprocessor(function, grid.threads as i32, grid.shared_bytes) }
+                .said("ask how many blocks fit")?
+                .max(0) as usize;
+        if fit == 0 {
+            let what = format!("a block of `{name}` ({} threads) does not fit on a multiprocessor of {}", grid.threads, gpu.name);
+            return Err(failure(what, "build it for this GPU: `--target cuda`"));
+        }
+        let blocks = (fit.min(grid.blocks) * gpu.multiprocessors) as u32;
+        Ok(Entry { function, blocks, threads: grid.threads as u32, shared_bytes: grid.shared_bytes as u32 })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() {
+            // SAFETY: loaded in `load`; engines that launch from it hold its program.
+            let _ = unsafe { result::module::unload(self.handle) };
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a session needs of the machine that computes: the processor's threads ([`crate::cpu`]) or a GPU ([`crate::cuda`]).
+
+use super::Batch;
+use crate::cpu::Cpu;
+use crate::cuda::Cuda;
+use crate::error::Result;
+use crate::load::{Artifact, Code, Phase};
+use crate::weights::Weights;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How much memory a session has.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// Most rows of a call.
+    pub(crate) rows: usize,
+    /// Sequences.
+    pub(crate) slots: usize,
+    /// Positions of each.
+    pub(crate) capacity: usize,
+    /// Bytes of the states of each.
+    pub(crate) slot_bytes: usize,
+}
+
+/// Holds all numbers of a session and runs the artifact's entries on them. Offsets count bytes in the states of all slots, one behind
+/// the other; they are zero at first.
+pub(crate) trait Engine: Send {
+    /// Runs an entry on the rows of a checked batch.
+    fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()>;
+
+    /// `[wanted][vocab]` of the last call.
+    fn output(&self) -> &[f32];
+
+    /// Copies states from here.
+    fn read(&self, from: usize, into: &mut [u8]) -> Result<()>;
+
+    /// Copies states to here.
+    fn write(&mut self, to: usize, from: &[u8]) -> Result<()>;
+
+    /// Lets a function of the host change some states.
+    fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()>;
+
+    /// Threads of the host that compute.
+    fn threads(&self) -> usize;
+
+    /// What computes, for people: `2 threads`, `NVIDIA H100 80GB HBM3`.
+    fn name(&self) -> String;
+}
+
+/// The engine that an artifact's code needs.
+pub(super) fn start(artifact: &Artifact, weights: Arc<Weights>, size: Size, threads: usize) -> Result<Box<dyn Engine>> {
+    Ok(match &artifact.code {
+        Code::Library(library) => Box::new(Cpu::new(library, artifact, weights, size, threads)?),
+        Code::Gpu(program) => Box::new(Cuda::new(program, artifact, weights, size)?),
+    })
+}
