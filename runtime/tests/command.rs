@@ -169,7 +169,7 @@ fn errors_say_what_to_do() {
         ("run fake.so --weights . --ids 1 --temperature -1", 2, "unexpected argument"),
         ("run fake.so --weights . --ids 1 --temperature=-1", 1, "temperature -1"),
         ("run fake.so --weights random:x --ids 1", 1, "`x` is not a seed"),
-        ("run fake.so --weights .", 2, "--prompt"),
+        ("run fake.so --weights .", 1, "give `--prompt`"),
         ("run fake.so --weights . --ids 1 --threads 0", 2, "0 is not in 1..=1024"),
         ("verify fake.so --weights . --golden model.safetensors", 1, "not a golden file"),
         ("logits fake.so --weights . --ids model.safetensors -o out", 1, "no tensor `input_ids`"),
