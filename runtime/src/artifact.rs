@@ -140,8 +140,9 @@ pub struct Param {
     pub binding: Option<Binding>,
 }
 
-/// Element `i_0, i_1 …` of a parameter is element `offset + Σ strides[a]·i_a` of the checkpoint's tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Element `i_0, i_1 …` of a parameter is element `offset + Σ strides[a]·i_a` of the checkpoint's tensor; an axis in `splits` counts
+/// with its factors instead.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
     /// The tensor's name, or one name for each index of `stacked`. `a|b` is `a`, or `b` in a checkpoint that has no `a`.
     pub tensors: Vec<String>,
@@ -153,6 +154,26 @@ pub struct Binding {
     pub offset: usize,
     /// In elements, one for each axis of the parameter.
     pub strides: Vec<usize>,
+    /// Axes whose elements the tensor has in another order; their stride is 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<Split>,
+}
+
+/// An axis as a product of factors, slowest first: its element `Σ digits` lies at `Σ stride·digit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// Index into the parameter's axes.
+    pub axis: usize,
+    /// Size and stride of each factor.
+    pub factors: Vec<(usize, usize)>,
+}
+
+impl Binding {
+    /// `(size, stride)` of an axis of that size, or of its factors.
+    pub fn steps(&self, axis: usize, size: usize) -> Vec<(usize, usize)> {
+        let split = self.splits.iter().find(|split| split.axis == axis);
+        split.map_or_else(|| vec![(size, self.strides[axis])], |split| split.factors.clone())
+    }
 }
 
 /// One tensor of the weights blob.

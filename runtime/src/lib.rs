@@ -1,8 +1,8 @@
 //! Runs Braid artifacts: no graph, no MLIR, no LLVM.
 //!
-//! `checkpoint` (safetensors files) becomes `weights` (one packed blob), `load` turns a file into an `Artifact`, a `session` holds
+//! `checkpoint` (safetensors or GGUF files) becomes `weights` (one packed blob), `load` turns a file into an `Artifact`, a `session` holds
 //! the memory of some sequences and feeds tokens through the artifact's entries (on the threads of `cpu::pool`, or on a GPU: `cuda`),
-//! `generate` chooses the next token (`sample`), or `unmask` fills masked ones, and `tokenizer` makes text of it. `verify` compares all
+//! `generate` chooses the next token (`sample`), or `unmask` fills masked ones, and `tokenizer` makes text of it (`chat` of conversations). `verify` compares all
 //! that with golden files, and `cli` is the command line, for `braid-run` and `braid` alike.
 //!
 //! Without the feature `run` only [`artifact`], the contract with the compiler, is left.
@@ -11,6 +11,8 @@ pub mod artifact;
 
 #[cfg(feature = "run")]
 mod buffer;
+#[cfg(feature = "run")]
+pub mod chat;
 #[cfg(feature = "run")]
 pub mod checkpoint;
 #[cfg(feature = "run")]

@@ -1,5 +1,8 @@
-//! Text to token ids and back, as a checkpoint's `tokenizer.json` says.
+//! Text to token ids and back, as a checkpoint's `tokenizer.json` or a GGUF file's metadata say.
 
+mod gguf;
+
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -10,11 +13,26 @@ pub struct Tokenizer(tokenizers::Tokenizer);
 const CONTEXT: usize = 8;
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, or a GGUF file's metadata.
     pub fn open(path: &Path) -> Result<Self> {
+        if crate::checkpoint::gguf::is_file(path) {
+            return Self::of(&Checkpoint::open(path)?);
+        }
         let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes);
         Ok(Self(tokenizer.map_err(|error| Error::content(path, format!("not a tokenizer: {error}")))?))
+    }
+
+    /// What the metadata of a GGUF file describe.
+    ///
+    /// # Errors
+    /// A checkpoint without such metadata, or of a kind that is not known.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let hint = "name a tokenizer.json with `--tokenizer FILE`, or give `--ids 1,2,3`";
+        let broken = |what: String| Error::Content { path: checkpoint.path().into(), what, hint };
+        let made = gguf::tokenizer(checkpoint.metadata()).map_err(broken)?;
+        let tokenizer = serde_json::from_value(made);
+        Ok(Self(tokenizer.map_err(|error| broken(format!("its tokenizer is broken: {error}")))?))
     }
 
     /// A text's token ids; at its beginning, with the special tokens that the tokenizer adds there.

@@ -4,9 +4,14 @@
 #[path = "../../tests/src/runtime/fake.rs"]
 mod fake;
 
+#[allow(dead_code, missing_docs, reason = "shared with the tests of the whole")]
+#[path = "../../tests/src/gguf/writer.rs"]
+mod writer;
+
 use braid_runtime::artifact::Manifest;
-use fake::{Fake, VOCAB};
-use std::process::Command;
+use fake::{D, Fake, VOCAB};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 const PROMPT: [i32; 4] = [3, 1, 4, 1];
 
@@ -254,4 +259,71 @@ fn grids_that_do_not_fit_and_wrong_kernels() {
     let found = with(&|device| device.steps[1].words[0] = 3);
     assert!(found.code == 4 && found.err.contains("bug in Braid: cannot run the model on the GPU"), "{}", found.err);
     assert_eq!(with(&|_| ()).code, 0);
+}
+
+/// The tokens of the fake's GGUF file: one for each character.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz0123456789!?.,";
+
+/// The fake's weights as a GGUF file with a tokenizer and a chat template.
+fn gguf(fake: &Fake) {
+    let mut file = writer::Writer::new("fake");
+    file.letters(LETTERS);
+    file.text(
+        "tokenizer.chat_template",
+        "{% for m in messages %}{{ m.content }}{{ '!' if m.role == 'user' else '.' }}{% endfor %}?",
+    );
+    let bytes = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    file.tensor("model.embed.weight", &[VOCAB, D], writer::F32, bytes(&fake.embed));
+    file.tensor("model.head.weight", &[VOCAB, D], writer::F32, bytes(&fake.head));
+    file.tensor("model.head.bias", &[2 * VOCAB], writer::F32, bytes(&fake.bias));
+    std::fs::write(fake.path("model.gguf"), file.bytes()).unwrap();
+}
+
+/// What the fake answers to a text.
+fn answer(fake: &Fake, text: &str, count: usize) -> String {
+    let ids: Vec<i32> = text.chars().map(|c| LETTERS.find(c).unwrap() as i32).collect();
+    fake.greedy(&ids, count).iter().map(|id| &LETTERS[*id as usize..][..1]).collect()
+}
+
+#[test]
+fn a_gguf_file_has_weights_and_tokenizer() {
+    let fake = Fake::new();
+    gguf(&fake);
+    let found = braid_run(&fake, "run fake.so --weights model.gguf --prompt hello -n 8");
+    assert_eq!((found.code, found.out), (0, format!("hello{}\n", answer(&fake, "hello", 8))), "{}", found.err);
+    let json = braid_run(&fake, "run fake.so --weights model.gguf --ids 3,1,4,1 -n 4 --json").out;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["text"], answer(&fake, "dbeb", 4));
+    let named = braid_run(&fake, "run fake.so --weights . --tokenizer model.gguf --prompt hello -n 8");
+    assert_eq!(named.out, format!("hello{}\n", answer(&fake, "hello", 8)));
+}
+
+#[test]
+fn chat_answers_in_turns() {
+    let fake = Fake::new();
+    gguf(&fake);
+    let one = braid_run(&fake, "run fake.so --weights model.gguf --chat --prompt hi -n 5");
+    let first = answer(&fake, "hi!?", 5);
+    assert_eq!((one.code, one.out), (0, format!("{first}\n")), "{}", one.err);
+    let json = braid_run(&fake, "run fake.so --weights model.gguf --chat --prompt hi -n 5 --json");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json.out).unwrap()["text"], first);
+    // A turn for each line; the second one begins with the whole first one.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_braid-run"));
+    let line = "run fake.so --weights model.gguf --chat -n 5 --system be";
+    command.args(line.split_whitespace()).current_dir(fake.folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(b"hi\n\nyou\n").unwrap();
+    let out = String::from_utf8(running.wait_with_output().unwrap().stdout).unwrap();
+    let first = answer(&fake, "be.hi!?", 5);
+    let second = answer(&fake, &format!("be.hi!{first}.you!?"), 5);
+    assert_eq!(out, format!("{first}\n{second}\n"));
+    for (line, code, message) in [
+        ("run fake.so --weights . --chat --prompt hi", 1, "no tokenizer beside the weights"),
+        ("run fake.so --weights . --tokenizer model.gguf --chat --prompt hi", 1, "no chat template comes with it"),
+        ("run fake.so --weights model.gguf --chat --prompt hi --context 16 -n 40", 1, "context overflow"),
+        ("run fake.so --weights model.gguf --chat --ids 1", 2, "cannot be used with"),
+    ] {
+        let found = braid_run(&fake, line);
+        assert_eq!(found.code, code, "{line}: {}", found.err);
+        assert!(found.err.contains(message), "{line}: {}", found.err);
+    }
 }

@@ -12,6 +12,8 @@ mod fusion;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod gguf;
+#[cfg(test)]
 mod inspecting;
 #[cfg(test)]
 mod kernels;

@@ -82,7 +82,7 @@ const ARCHITECTURES: &[&str] = &[
 const LINKER: &str = "compiler/src/llvm/link.rs";
 
 /// What must not be left in a source.
-const LEFTOVERS: &[&str] = &["todo!", "unimplemented!", "#[ignore", "dbg!", "FIXME-", "XXX"];
+const LEFTOVERS: &[&str] = &["todo!", "unimplemented!", "#[ignore]", "dbg!", "FIXME-", "XXX"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the project's root exists")

@@ -26,6 +26,7 @@ Exit codes: 0 done, 1 an error in what was given, 2 wrong usage, 3 a limit of Br
 
 /// Each has its own `--help` with examples.
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made")]
 pub enum Command {
     /// Parse, resolve and type a spec; all errors at once
     #[command(
@@ -54,7 +55,9 @@ pub enum Command {
     )]
     Build(BuildArgs),
     /// Write the spec and the weight map of a checkpoint
-    #[command(after_help = "Examples:\n  braid import path/to/checkpoint -o model.braid")]
+    #[command(
+        after_help = "Examples:\n  braid import path/to/checkpoint -o model.braid\n  braid import model.gguf -o model.braid"
+    )]
     Import(ImportArgs),
     /// Continue a text with a spec (built if needed) or an artifact
     #[command(
@@ -81,13 +84,14 @@ pub enum Command {
 /// Stands for the checkpoint that lies with the spec.
 pub const BESIDE: &str = "beside the spec";
 
-const WEIGHTS: &str = "A checkpoint directory, a safetensors file, a file written by `pack`, or random:SEED; by default the folder \
+const WEIGHTS: &str = "A checkpoint directory, a safetensors or GGUF file, a file written by `pack`, or random:SEED; by default the folder \
                        `weights` beside the spec";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   braid run examples/tiny-hybrid --prompt \"Once upon a time\"
   braid run model.braidart --weights checkpoint/ --prompt \"Hello\" --temperature 0.8 --top-p 0.95 --seed 7
+  braid run model.braid --weights model.gguf --chat --prompt \"What is a braid?\"
   braid run model.braid --weights random:1 --ids 1,2,3 --max-tokens 64 --json
   braid run examples/tiny-hybrid --prompt \"Once upon a time\" -n 20 --save-state story.state
   braid run examples/tiny-hybrid --load-state story.state --prompt \" The end was\"";
@@ -202,7 +206,7 @@ pub struct BuildArgs {
 
 #[derive(Group)]
 pub struct ImportArgs {
-    /// A folder with a config.json, as checkpoints have it
+    /// A folder with a config.json, as checkpoints have it, or a GGUF file
     pub checkpoint: PathBuf,
     /// The spec; the weight map lies beside it as NAME.weights.yaml
     #[arg(short, long, value_name = "SPEC.braid")]

@@ -3,18 +3,13 @@
 use super::args::ImportArgs;
 use super::failure::Failure;
 use super::{files, say};
-use braid_compiler::import::import as imported;
+use braid_compiler::import::{Imported, import as imported, import_gguf};
+use braid_runtime::checkpoint::{Checkpoint, gguf};
 
 /// Writes the spec and the weight map of a checkpoint.
 pub fn import(args: &ImportArgs) -> Result<(), Failure> {
-    let config = match args.checkpoint.is_dir() {
-        true => args.checkpoint.join("config.json"),
-        false => args.checkpoint.clone(),
-    };
-    let text = files::read(&config)?;
     files::has_folder(&args.output)?;
-    let name = model_name(args);
-    let made = imported(&text, &name, braid_stdlib::files()).map_err(Failure::Import)?;
+    let made = made(args, &model_name(args))?;
     let map = args.output.with_extension("weights.yaml");
     if let Some(path) = [&args.output, &map].into_iter().find(|p| !args.force && p.exists()) {
         return Err(Failure::hinted(format!("{} is there already", path.display()), "--force replaces it"));
@@ -22,6 +17,21 @@ pub fn import(args: &ImportArgs) -> Result<(), Failure> {
     files::write(&args.output, made.spec.as_bytes())?;
     files::write(&map, made.weights.as_bytes())?;
     say(&format!("wrote {} and {}\n", args.output.display(), map.display()))
+}
+
+/// What the configuration, or the metadata of a GGUF file, says.
+fn made(args: &ImportArgs, name: &str) -> Result<Imported, Failure> {
+    let config = match args.checkpoint.is_dir() {
+        true => args.checkpoint.join("config.json"),
+        false => args.checkpoint.clone(),
+    };
+    let library = braid_stdlib::files();
+    if gguf::is_file(&config) {
+        let checkpoint = Checkpoint::open(&config)?;
+        let tensors: Vec<&str> = checkpoint.names().collect();
+        return import_gguf(checkpoint.metadata(), &tensors, name, library).map_err(Failure::Import);
+    }
+    imported(&files::read(&config)?, name, library).map_err(Failure::Import)
 }
 
 /// The model's name in the spec: that of the file, as far as it is a name.

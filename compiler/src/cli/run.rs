@@ -64,17 +64,26 @@ fn is_artifact(path: &Path) -> bool {
     read.is_ok() && end == *MAGIC
 }
 
-/// The checkpoint that lies with a spec: the folder `weights` beside it, or its own folder.
+/// The checkpoint that lies with a spec: the folder `weights` beside it, its own folder, or the only GGUF file there.
 fn weights(name: &str) -> Result<String, Failure> {
     let path = Path::new(name);
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let beside = folder.join("weights");
     let holds = |p: &Path| p.join("model.safetensors").exists() || p.join("model.safetensors.index.json").exists();
-    match [beside.as_path(), folder].into_iter().find(|p| holds(p)) {
+    let own = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let found = [beside.as_path(), own].into_iter().find(|p| holds(p)).map(Path::to_path_buf);
+    match found.or_else(|| only_gguf(own)) {
         Some(found) => Ok(found.to_string_lossy().into_owned()),
         None => Err(Failure::hinted(
             format!("there are no weights beside {name}"),
             "name a checkpoint with `--weights DIR`, or try `--weights random:1`",
         )),
     }
+}
+
+/// The GGUF file of a folder that has one.
+fn only_gguf(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = files.filter(|path| path.extension().is_some_and(|x| x == "gguf")).collect();
+    found.pop().filter(|_| found.is_empty())
 }

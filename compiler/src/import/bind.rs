@@ -8,7 +8,7 @@ use super::eval::Scope;
 use super::layout::{self, Item};
 use super::value::Value;
 use braid_dsl::model::{Axis, Constant, Param, Size};
-use braid_runtime::artifact::{Binding, Param as Bound};
+use braid_runtime::artifact::{Binding, Param as Bound, Split};
 use serde::Deserialize;
 
 #[cfg(test)]
@@ -30,6 +30,8 @@ struct Entry {
     tensors: Option<Vec<String>>,
     axes: Option<String>,
     stack: Option<String>,
+    /// `k as (s=2 j)`: an axis of the parameter that the tensor holds as a product in another order; `axes` names the factors.
+    split: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -215,9 +217,22 @@ impl Entry {
             Some(text) => layout::parse(text).map_err(|what| format!("axes `{text}`: {what}"))?,
             None => declared(param, stacked),
         };
-        let placed = Placed::new(param, &dims, names)?;
-        let strides = placed.strides(param, stacked)?;
-        Ok(Binding { tensors, stacked, shape: placed.shape, offset: placed.offset, strides })
+        let Some(text) = &self.split else {
+            let placed = Placed::new(param, &dims, names)?;
+            let strides = placed.strides(param, stacked)?;
+            return Ok(Binding { tensors, stacked, shape: placed.shape, offset: placed.offset, strides, splits: vec![] });
+        };
+        let (axis, factors) = split(text, param, names).map_err(|what| format!("split `{text}`: {what}"))?;
+        let (whole, sizes): (Vec<_>, Vec<_>) = factors.iter().cloned().unzip();
+        let parts = Bound { axes: spliced(&param.axes, axis, whole), shape: spliced(&param.shape, axis, sizes), ..param.clone() };
+        // The places of axes behind the split one rise by the factors that it has become.
+        let shifted = stacked.map(|at| if at > axis { at + factors.len() - 1 } else { at });
+        let placed = Placed::new(&parts, &dims, names)?;
+        let mut strides = placed.strides(&parts, shifted)?;
+        let steps: Vec<_> = strides.splice(axis..axis + factors.len(), [0]).collect();
+        let factors = factors.into_iter().map(|(_, size)| size).zip(steps).collect();
+        let splits = vec![Split { axis, factors }];
+        Ok(Binding { tensors, stacked, shape: placed.shape, offset: placed.offset, strides, splits })
     }
 }
 
@@ -225,6 +240,39 @@ impl Entry {
 fn stacked<'a>(text: &'a str, param: &Bound) -> Result<(usize, &'a str), String> {
     let (axis, name) = text.split_once(" as ").ok_or_else(|| format!("stack `{text}` is not `AXIS as NAME`"))?;
     Ok((find(param, axis.trim())?, name.trim()))
+}
+
+/// `k as (s=2 j)`: the axis, and names and sizes of its factors, slowest first; one size is what is left.
+fn split(text: &str, param: &Bound, names: &Names) -> Result<(usize, Vec<(String, usize)>), String> {
+    let form = || "it is not `AXIS as (NAME=SIZE NAME)`".to_string();
+    let (axis, factors) = text.split_once(" as ").ok_or_else(form)?;
+    let factors = factors.trim().strip_prefix('(').and_then(|f| f.strip_suffix(')')).ok_or_else(form)?;
+    let axis = find(param, axis.trim())?;
+    let (mut found, mut known) = (Vec::new(), 1usize);
+    for factor in factors.split_whitespace() {
+        let (name, size) = match factor.split_once('=') {
+            Some((name, size)) => (name, names.number(size)?),
+            None => (factor, 0),
+        };
+        known = known.checked_mul(size.max(1)).ok_or_else(form)?;
+        found.push((name.to_string(), size));
+    }
+    let open = found.iter_mut().filter(|(_, size)| *size == 0).map(|(_, size)| size).collect::<Vec<_>>();
+    let (left, rest) = (param.shape[axis] / known, param.shape[axis] % known);
+    match open.as_slice() {
+        _ if rest > 0 => return Err(format!("{} is not a multiple of {known}", param.shape[axis])),
+        [_] => open.into_iter().for_each(|size| *size = left),
+        [] if left == 1 => {}
+        _ => return Err(form()),
+    }
+    Ok((axis, found))
+}
+
+/// The list with one element replaced by several.
+fn spliced<T: Clone>(list: &[T], at: usize, with: Vec<T>) -> Vec<T> {
+    let mut list = list.to_vec();
+    list.splice(at..=at, with);
+    list
 }
 
 fn declared(param: &Bound, stacked: Option<usize>) -> Vec<Vec<Item>> {

@@ -10,6 +10,7 @@ params:
   "layers.{i}.wk": { tensor: "h.{i}.qkv.weight", axes: "(heads _@1/3 k) d" }
   "layers.{i}.wz": { tensor: "h.{i}.in.weight", axes: "[heads k]@inner/proj d" }
   "layers.{i}.expert.wg": { tensor: "h.{i}.experts.{e}.w", stack: "experts as e" }
+  "layers.{i}.rows": { tensor: "blk.{i}.q", axes: "(heads j s) d", split: "k as (s=2 j)" }
   norm: { tensors: ["norm.weight", "ln.weight"], axes: "1 d" }
 "#;
 
@@ -45,6 +46,23 @@ fn one_of_three_in_the_middle() {
 #[test]
 fn a_range_of_rows() {
     check("layers.0.wz", &[2, 0, 1], "h.0.in.weight", &[66, 16], 32 * 16, &[1, 128, 16]);
+}
+
+/// Element `4 s + j` of the axis lies at `2 j + s`.
+#[test]
+fn halves_of_an_axis_in_interleaved_pairs() {
+    let found = bind(MAP, "layers.3.rows", &[2, 0, 1]).expect("a binding");
+    assert_eq!((found.tensors, found.shape, found.strides), (vec!["blk.3.q".to_string()], vec![32, 16], vec![1, 128, 0]));
+    assert_eq!(found.splits, [Split { axis: 2, factors: vec![(2, 16), (4, 32)] }]);
+    for (split, what) in [
+        ("k as (s=3 j)", "8 is not a multiple of 3"),
+        ("k as (s j)", "it is not `AXIS as (NAME=SIZE NAME)`"),
+        ("q as (s=2 j)", "`q` is not an axis"),
+        ("k", "it is not"),
+    ] {
+        let map = format!("params:\n  w: {{ tensor: w, axes: \"(heads j s) d\", split: \"{split}\" }}");
+        assert!(bind(&map, "w", &[2, 0, 1]).expect_err(split).contains(what), "{split}");
+    }
 }
 
 #[test]

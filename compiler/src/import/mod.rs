@@ -3,9 +3,12 @@
 
 pub mod bind;
 mod eval;
+mod gguf;
 mod layout;
 mod rule;
 mod value;
+
+pub use gguf::import_gguf;
 
 use braid_dsl::model::Constant;
 use eval::{Scope, known, truth};
@@ -29,11 +32,16 @@ pub enum ImportError {
     #[error("the configuration is not JSON: {0}")]
     Json(String),
     /// It has no `model_type`.
-    #[error("the configuration has no `model_type`")]
-    Untyped,
+    #[error("the configuration has no `{key}`")]
+    Untyped {
+        /// Where it should be.
+        key: &'static str,
+    },
     /// No rule takes its `model_type`.
-    #[error("no import rule takes model_type `{kind}`\n{}", unknown_help(kind, known))]
+    #[error("no import rule takes {key} `{kind}`\n{}", unknown_help(kind, known))]
     Unknown {
+        /// `model_type`, `general.architecture`.
+        key: &'static str,
         /// The configuration's.
         kind: String,
         /// All that have rules.
@@ -66,20 +74,55 @@ pub enum ImportError {
 pub fn import(config: &str, name: &str, files: &[(&str, &str)]) -> Result<Imported, ImportError> {
     let json = read_config(config)?;
     let config = Value::from_json("configuration", &json);
-    let Value::Of(Constant::Text(kind)) = config.member("model_type") else { return Err(ImportError::Untyped) };
-    let rules = rule::read(files).map_err(ImportError::Rule)?;
-    let Some(rule) = rules.values().find(|rule| rule.model_type.contains(&kind)) else {
-        return Err(ImportError::Unknown { kind, known: known_types(&rules) });
-    };
-    let flat = rule::flatten(&rules, rule).map_err(ImportError::Rule)?;
-    let path = format!("weights/{}.yaml", rule.weights);
-    let weights =
-        files.iter().find(|(file, _)| *file == path).ok_or_else(|| ImportError::Rule(format!("{path} is not there")))?;
-    if let Some(what) = foreign_key(&flat, &json) {
-        return Err(ImportError::Unsupported { kind, what });
+    let held = json.as_object().map(|keys| keys.iter().map(|(key, value)| (key.as_str(), value)).collect()).unwrap_or_default();
+    let source = Source { key: "model_type", kind: config.member("model_type"), types: |rule| &rule.model_type, config, held };
+    source.import(name, files)
+}
+
+/// A configuration, whatever file it comes from.
+struct Source<'a> {
+    /// The name of what `kind` is.
+    key: &'static str,
+    /// Which rule it asks for.
+    kind: Value,
+    /// The kinds that a rule takes.
+    types: fn(&Rule) -> &Vec<String>,
+    /// What the rules' expressions see.
+    config: Value,
+    /// Keys that a rule must know.
+    held: Vec<(&'a str, &'a serde_json::Value)>,
+}
+
+impl Source<'_> {
+    fn import(self, name: &str, files: &[(&str, &str)]) -> Result<Imported, ImportError> {
+        let Value::Of(Constant::Text(kind)) = &self.kind else { return Err(ImportError::Untyped { key: self.key }) };
+        let rules = rule::read(files).map_err(ImportError::Rule)?;
+        let flat = self.rule(&rules, kind)?;
+        let path = format!("weights/{}.yaml", flat.rule.weights);
+        let weights =
+            files.iter().find(|(file, _)| *file == path).ok_or_else(|| ImportError::Rule(format!("{path} is not there")))?;
+        if let Some(what) = foreign_key(&flat, &self.held) {
+            return Err(ImportError::Unsupported { kind: kind.clone(), what });
+        }
+        let args = evaluate(&flat, &self.config, kind)?;
+        Ok(Imported { spec: spec(&flat.rule, kind, &free_name(name, files), &args), weights: weights.1.to_string() })
     }
-    let args = evaluate(&flat, &config, &kind)?;
-    Ok(Imported { spec: spec(&flat.rule, &kind, &free_name(name, files), &args), weights: weights.1.to_string() })
+
+    /// The rule that takes the configuration, with its includes.
+    fn rule(&self, rules: &HashMap<String, Rule>, kind: &String) -> Result<Flat, ImportError> {
+        for rule in rules.values().filter(|rule| (self.types)(rule).contains(kind)) {
+            let flat = rule::flatten(rules, rule).map_err(ImportError::Rule)?;
+            let scope = Scope::new(&self.config, &flat.lets);
+            let when = rule.when.as_ref().map_or(Ok(true), |when| scope.eval(when).and_then(truth));
+            if when.map_err(ImportError::Rule)? {
+                return Ok(flat);
+            }
+        }
+        let mut known: Vec<String> = rules.values().flat_map(|rule| (self.types)(rule).iter().cloned()).collect();
+        known.sort();
+        known.dedup();
+        Err(ImportError::Unknown { key: self.key, kind: kind.clone(), known })
+    }
 }
 
 /// Older writers put a bare `Infinity` where JSON has no number.
@@ -88,14 +131,13 @@ fn read_config(text: &str) -> Result<serde_json::Value, ImportError> {
 }
 
 /// What is wrong with the first key that holds something the rule cannot read, or that it does not know though it lists those it does.
-fn foreign_key(flat: &Flat, json: &serde_json::Value) -> Option<String> {
-    let held = json.as_object()?.iter().filter(|(_, value)| !value.is_null());
-    for (key, value) in held {
+fn foreign_key(flat: &Flat, held: &[(&str, &serde_json::Value)]) -> Option<String> {
+    for (key, value) in held.iter().filter(|(_, value)| !value.is_null()) {
         let reads = flat.reads(key);
         if reads && matches!(Value::from_json(key, value), Value::Missing(_)) {
             return Some(format!("`{key}` holds a list of objects or nulls"));
         }
-        if !reads && !flat.harmless.is_empty() && !flat.harmless.contains(key) {
+        if !reads && !flat.harmless.is_empty() && !flat.harmless.iter().any(|known| known == key) {
             return Some(format!("the key `{key}`; take it out of the configuration if it changes no result"));
         }
     }
@@ -184,12 +226,6 @@ fn identifier(name: &str) -> String {
         out.insert_str(0, "model_");
     }
     out
-}
-
-fn known_types(rules: &HashMap<String, Rule>) -> Vec<String> {
-    let mut all: Vec<String> = rules.values().flat_map(|rule| rule.model_type.iter().cloned()).collect();
-    all.sort();
-    all
 }
 
 fn unknown_help(kind: &str, known: &[String]) -> String {

@@ -10,6 +10,12 @@ pub struct Rule {
     /// Values of `model_type`; empty in files that only stand in others' `with`.
     #[serde(default)]
     pub model_type: Vec<String>,
+    /// Values of `general.architecture` in GGUF files.
+    #[serde(default)]
+    pub architecture: Vec<String>,
+    /// A condition on the configuration without which the rule does not take it.
+    #[serde(default)]
+    pub when: Option<String>,
     /// The module that a spec uses.
     #[serde(default)]
     pub model: String,

@@ -1,7 +1,7 @@
 //! What every manifest promises. Checked when an artifact is written and when it is read, so that the rest may rely on it:
 //!
 //! - sizes multiply without overflow; no axis is empty
-//! - a binding has one stride for each axis and stays inside the checkpoint's tensors
+//! - a binding has one stride, or factors that multiply to its size, for each axis and stays inside the checkpoint's tensors
 //! - a packed tensor names an existing parameter, lists each of its axes once, and holds as many bytes as its layout needs
 //! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
 //! - states do not leave the slot, at any capacity; rows, parts and blocks fill them; those that grow stand behind all others
@@ -108,8 +108,18 @@ impl Binding {
         };
         ensure(self.tensors.len() == tensors, || format!("{} tensors where {tensors} are needed", self.tensors.len()))?;
         ensure(self.stacked.is_none_or(|axis| self.strides[axis] == 0), || "the stacked axis has a stride".into())?;
+        for split in &self.splits {
+            let size = shape.get(split.axis).filter(|_| self.stacked != Some(split.axis) && self.strides[split.axis] == 0);
+            let factors: Vec<_> = split.factors.iter().map(|(size, _)| *size).collect();
+            ensure(size.is_some_and(|size| product(&factors) == Ok(*size)), || {
+                "an axis is not the product of its factors".into()
+            })?;
+        }
+        let axes: Vec<_> = self.splits.iter().map(|split| split.axis).collect();
+        ensure((1..axes.len()).all(|at| !axes[..at].contains(&axes[at])), || "an axis is split twice".into())?;
         let count = product(&self.shape)?;
-        let steps = self.strides.iter().zip(shape).try_fold(self.offset, |last, (stride, size)| {
+        let mut steps = shape.iter().enumerate().flat_map(|(axis, size)| self.steps(axis, *size));
+        let steps = steps.try_fold(self.offset, |last, (size, stride)| {
             stride.checked_mul(size.checked_sub(1)?).and_then(|step| last.checked_add(step))
         });
         ensure(steps.is_some_and(|last| last < count), || "reads past the checkpoint's tensor".into())

@@ -1,5 +1,6 @@
 //! What a checkpoint says about generation.
 
+use super::Checkpoint;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -39,6 +40,14 @@ impl GenerationConfig {
             repetition: generation["repetition_penalty"].as_f64().map(|number| number as f32),
             max_tokens: generation["max_new_tokens"].as_u64().map(|count| count as usize),
         })
+    }
+}
+
+impl GenerationConfig {
+    /// From a GGUF file's metadata: the tokens that end a text or a turn.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        let id = |key: &&str| i32::try_from(checkpoint.metadata().get(&format!("tokenizer.ggml.{key}_token_id"))?.as_i64()?).ok();
+        Self { stop: ["eos", "eot"].iter().filter_map(id).collect(), ..Self::default() }
     }
 }
 

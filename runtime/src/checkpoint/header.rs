@@ -3,6 +3,7 @@
 //! A header that passes promises: every tensor has as many bytes as its type and shape say, tensors follow each other without
 //! overlap or holes, and the last ends where the file ends.
 
+use super::kind::Kind;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,67 +12,6 @@ const LARGEST: usize = 100_000_000;
 
 /// The header's entry that is no tensor.
 const METADATA: &str = "__metadata__";
-
-/// Storage of a tensor in a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the types")]
-pub enum Kind {
-    F32,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    /// Known to the format, but nothing here reads it.
-    Other(&'static str, usize),
-}
-
-impl Kind {
-    /// All types of the format, with their size in bytes.
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "F32" => Self::F32,
-            "F16" => Self::F16,
-            "BF16" => Self::Bf16,
-            "I64" => Self::I64,
-            "I32" => Self::I32,
-            "F64" => Self::Other("F64", 8),
-            "U64" => Self::Other("U64", 8),
-            "U32" => Self::Other("U32", 4),
-            "I16" => Self::Other("I16", 2),
-            "U16" => Self::Other("U16", 2),
-            "I8" => Self::Other("I8", 1),
-            "U8" => Self::Other("U8", 1),
-            "BOOL" => Self::Other("BOOL", 1),
-            "F8_E4M3" => Self::Other("F8_E4M3", 1),
-            "F8_E5M2" => Self::Other("F8_E5M2", 1),
-            "F8_E8M0" => Self::Other("F8_E8M0", 1),
-            _ => return None,
-        })
-    }
-
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Other(_, bytes) => bytes,
-        }
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::I64 => "I64",
-            Self::I32 => "I32",
-            Self::Other(name, _) => name,
-        })
-    }
-}
 
 /// Where a tensor is in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +67,7 @@ fn json(file: &[u8]) -> Result<(BTreeMap<String, serde_json::Value>, usize), Str
 fn tensor(value: serde_json::Value, start: usize) -> Result<TensorInfo, String> {
     let entry: Entry = serde_json::from_value(value).map_err(|error| error.to_string())?;
     let kind = Kind::named(&entry.dtype).ok_or_else(|| format!("unknown type `{}`", entry.dtype))?;
-    let needed = entry.shape.iter().try_fold(kind.bytes(), |bytes, size| bytes.checked_mul(*size));
+    let needed = kind.bytes(&entry.shape);
     let (begin, end) = entry.data_offsets;
     if needed.is_none() || end.checked_sub(begin) != needed {
         return Err(format!("offsets {begin} to {end} do not fit {kind} {:?}", entry.shape));

@@ -1,5 +1,6 @@
 //! The command line of everything that runs artifacts. `braid-run` is exactly this; `braid` has the same subcommands over it.
 
+mod chat;
 mod fill;
 mod info;
 mod logits;
@@ -36,6 +37,7 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   braid-run run model.braidart --weights checkpoint/ --prompt \"Once upon a time\"
+  braid-run run model.braidart --weights model.gguf --chat --prompt \"What is a braid?\"
   braid-run run model.braidart --weights random:1 --ids 1,2,3 --max-tokens 64 --json
   braid-run run model.braidart --weights checkpoint/ --prompt \"$(cat long.txt)\" -n 0 --save-state long.state
   braid-run run model.braidart --weights checkpoint/ --load-state long.state --prompt \"In short:\"
@@ -48,6 +50,7 @@ Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid
 
 /// The subcommands that need no compiler.
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made")]
 pub enum Command {
     /// Generate text after a prompt, as a stream.
     Run(RunArgs),
@@ -64,7 +67,7 @@ pub enum Command {
 /// What every computing subcommand needs.
 #[derive(Args, Clone, Debug)]
 pub struct ModelOptions {
-    /// A checkpoint directory, a safetensors file, a file written by `pack`, or random:SEED.
+    /// A checkpoint directory, a safetensors or GGUF file, a file written by `pack`, or random:SEED.
     #[arg(long, short, value_name = "DIR")]
     pub weights: String,
     /// Threads that compute; all cores by default.

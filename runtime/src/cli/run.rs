@@ -1,8 +1,8 @@
 //! `run`: a prompt goes in, a stream of text comes out.
 
 use super::fill::{self, Wish};
-use super::{Bar, ModelOptions, print, print_json, rate};
-use crate::checkpoint::GenerationConfig;
+use super::{Bar, ModelOptions, chat::chat, print, print_json, rate};
+use crate::checkpoint::{Checkpoint, GenerationConfig, gguf};
 use crate::error::{Error, Result};
 use crate::generate::{Outcome, Request, generate, positions};
 use crate::progress::Progress;
@@ -36,7 +36,13 @@ pub struct RunOptions {
     /// Token ids instead of a text: 1,2,3.
     #[arg(long, value_delimiter = ',', num_args = 1)]
     pub ids: Option<Vec<i32>>,
-    /// The tokenizer; by default tokenizer.json beside the weights.
+    /// Answer in turns, by the checkpoint's chat template: to the prompt or, without one, to each line of standard input.
+    #[arg(long, conflicts_with_all = ["ids", "load_state", "save_state"])]
+    pub chat: bool,
+    /// With `--chat`: what the model is told before the first turn.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// The tokenizer: a tokenizer.json or a GGUF file; by default what comes with the weights.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Most tokens to generate; by default what the checkpoint's generation_config.json says, or 128.
@@ -90,14 +96,29 @@ impl RunOptions {
         if path.is_dir() { Some(path) } else { path.parent().filter(|_| path.is_file()) }
     }
 
-    fn config(&self) -> Result<GenerationConfig> {
-        self.folder().map_or_else(|| Ok(GenerationConfig::default()), GenerationConfig::read)
+    /// The weights, if they are a GGUF file, which tells the rest too.
+    fn gguf(&self) -> Option<&Path> {
+        Some(Path::new(&self.model.weights)).filter(|path| gguf::is_file(path))
+    }
+
+    pub(super) fn config(&self) -> Result<GenerationConfig> {
+        match (self.gguf(), self.folder()) {
+            (Some(file), _) => Ok(GenerationConfig::of(&Checkpoint::open(file)?)),
+            (None, Some(folder)) => GenerationConfig::read(folder),
+            (None, None) => Ok(GenerationConfig::default()),
+        }
     }
 
     /// The tokenizer, if there is one.
-    fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+    pub(super) fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         let beside = self.folder().map(|folder| folder.join("tokenizer.json")).filter(|path| path.is_file());
-        self.tokenizer.as_deref().or(beside.as_deref()).map(Tokenizer::open).transpose()
+        match (&self.tokenizer, self.gguf()) {
+            (Some(named), _) => Tokenizer::open(named).map(Some),
+            // One may want ids only.
+            (None, Some(file)) if self.prompt.is_some() || self.chat => Tokenizer::open(file).map(Some),
+            (None, Some(file)) => Ok(Tokenizer::open(file).ok()),
+            (None, None) => beside.as_deref().map(Tokenizer::open).transpose(),
+        }
     }
 
     fn prompt(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<i32>> {
@@ -113,7 +134,7 @@ impl RunOptions {
         }
     }
 
-    fn request(&self, prompt: Vec<i32>, config: GenerationConfig) -> Request {
+    pub(super) fn request(&self, prompt: Vec<i32>, config: GenerationConfig) -> Request {
         let whole = self.save_state.is_some();
         let sampling = Sampling {
             temperature: self.temperature.or(config.temperature).unwrap_or(0.0),
@@ -146,6 +167,9 @@ impl RunOptions {
 
 /// Generates, and prints text, JSON and speed.
 pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
+    if options.chat {
+        return chat(artifact, options);
+    }
     let start = Instant::now();
     let tokenizer = options.tokenizer()?;
     let prompt = options.prompt(tokenizer.as_ref())?;
@@ -183,17 +207,17 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
 }
 
 /// A bar for prompts that take several calls.
-struct Prefilling(Option<Bar>, usize);
+pub(super) struct Prefilling(Option<Bar>, usize);
 
 impl Prefilling {
-    fn new(session: &Session, request: &Request) -> Self {
+    pub(super) fn new(session: &Session, request: &Request) -> Self {
         let long = request.prompt.len() > 2 * session.manifest().max_rows;
         let bar = long.then(Bar::default);
         bar.iter().for_each(|bar| bar.begin("reading prompt", request.prompt.len() as u64));
         Self(bar, request.prompt.len())
     }
 
-    fn done(&self, done: usize) {
+    pub(super) fn done(&self, done: usize) {
         if let Some(bar) = &self.0 {
             bar.set(done as u64);
             if done == self.1 {
@@ -204,14 +228,14 @@ impl Prefilling {
 }
 
 /// Prints text, or token ids where there is no tokenizer, or nothing.
-enum Output<'a> {
+pub(super) enum Output<'a> {
     Silent,
     Ids(bool),
     Text(Option<Stream<'a>>),
 }
 
 impl<'a> Output<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[i32], json: bool) -> Self {
+    pub(super) fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[i32], json: bool) -> Self {
         match tokenizer {
             _ if json => Self::Silent,
             None => Self::Ids(false),
@@ -226,7 +250,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn token(&mut self, token: i32) -> Result<()> {
+    pub(super) fn token(&mut self, token: i32) -> Result<()> {
         match self {
             Self::Text(Some(stream)) => print(&stream.push(token)?),
             Self::Ids(some) => print(&format!("{}{token}", if std::mem::replace(some, true) { "," } else { "" })),
@@ -234,7 +258,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn end(&mut self) -> Result<()> {
+    pub(super) fn end(&mut self) -> Result<()> {
         match self {
             Self::Silent => Ok(()),
             Self::Ids(_) => print("\n"),
@@ -243,7 +267,7 @@ impl<'a> Output<'a> {
     }
 }
 
-fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Duration) -> String {
+pub(super) fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Duration) -> String {
     let (prompt, steps) = (request.prompt.len(), outcome.steps);
     let prefill = match prompt {
         0 => String::new(),
@@ -257,7 +281,7 @@ fn summary(session: &Session, request: &Request, outcome: &Outcome, load: Durati
     )
 }
 
-fn report(
+pub(super) fn report(
     session: &Session,
     request: &Request,
     outcome: &Outcome,

@@ -110,7 +110,7 @@ impl Reader<'_> {
     /// A float tensor with `rows` rows of logits.
     fn logits(&self, name: &str, rows: usize) -> Result<Vec<f32>> {
         let tensor = self.file.require(name)?;
-        if tensor.shape.last() != Some(&self.vocab) || tensor.bytes.len() != rows * self.vocab * tensor.kind.bytes() {
+        if tensor.shape.last() != Some(&self.vocab) || Some(tensor.bytes.len()) != tensor.kind.bytes(&[rows, self.vocab]) {
             let what = format!("`{name}` has shape {:?}; the model yields {rows} rows of {}", tensor.shape, self.vocab);
             return Err(Error::content(self.file.path(), what));
         }

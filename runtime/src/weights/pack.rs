@@ -7,6 +7,7 @@ use super::source::{Load, Reader, Source, sources};
 use super::{Origin, blob::Blob};
 use crate::artifact::{Dtype, Layout, Manifest, Packed};
 use crate::buffer::Buffer;
+use crate::checkpoint::blocks;
 use crate::error::Result;
 use crate::progress::Progress;
 use half::bf16;
@@ -15,15 +16,15 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes that a thread packs at a time.
 const TASK: usize = 512 << 10;
-/// Rows of a panel that are filled while the source's cache lines are warm.
-const BLOCK: usize = 64;
+/// Rows of a panel that are filled while the source's cache lines are warm: whole blocks of every kind of checkpoint.
+const BLOCK: usize = blocks::LARGEST;
 
 /// Makes the whole blob.
 pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Blob> {
     let sources = sources(manifest, origin)?;
     let mut blob = Buffer::new(manifest.weights_bytes, "the packed weights")?;
     progress.begin("packing weights", manifest.weights_bytes as u64);
-    let plans: Vec<_> = manifest.packed.iter().map(|packed| Plan::new(manifest, packed, &sources[packed.param])).collect();
+    let plans: Vec<_> = manifest.packed.iter().map(|packed| Plan::new(packed, &sources[packed.param])).collect();
     let tasks = Mutex::new(tasks(&plans, blob.slice_mut()));
     let work = || {
         while let Some(task) = next(&tasks) {
@@ -81,9 +82,8 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(manifest: &Manifest, packed: &Packed, source: &'a Source<'a>) -> Self {
-        let shape = &manifest.params[packed.param].shape;
-        let axes = |axes: &[usize]| Axes::new(axes, shape, source);
+    fn new(packed: &Packed, source: &'a Source<'a>) -> Self {
+        let axes = |axes: &[usize]| Axes::new(axes, source);
         let (batch, rows, columns, width) = match &packed.layout {
             Layout::Dense(order) => {
                 let inner = order.len().saturating_sub(1);
@@ -118,6 +118,7 @@ impl Task<'_> {
             Reader::F32(elements) => self.plan.fill(elements, self.first, out, convert),
             Reader::F16(elements) => self.plan.fill(elements, self.first, out, convert),
             Reader::Bf16(elements) => self.plan.fill(elements, self.first, out, convert),
+            Reader::Blocks(blocks) => self.plan.fill(blocks, self.first, out, convert),
             Reader::Random(random) => self.plan.fill(random, self.first, out, convert),
         }
     }
@@ -126,6 +127,7 @@ impl Task<'_> {
 impl Plan<'_> {
     fn fill<L: Load, T>(&self, source: &L, first: usize, out: &mut [T], convert: impl Fn(f32) -> T + Copy) {
         let rows = self.rows.places(0..self.rows.count());
+        let mut cursor = L::Cursor::default();
         let units = out.chunks_exact_mut(self.rows.count() * self.width);
         for (unit, out) in (first..).zip(units) {
             let base = self.batch.place(unit / self.panels).add(Place { tensor: 0, index: self.source.offset });
@@ -136,7 +138,7 @@ impl Plan<'_> {
                     let place = base.add(*place);
                     for (row, out) in block.iter().zip(out.chunks_exact_mut(self.width)) {
                         let at = place.add(*row);
-                        out[column] = convert(source.load(at.tensor, at.index));
+                        out[column] = convert(source.load(&mut cursor, at.tensor, at.index));
                     }
                 }
             }
@@ -162,9 +164,13 @@ impl Place {
 struct Axes(Vec<(usize, Place)>);
 
 impl Axes {
-    fn new(axes: &[usize], shape: &[usize], source: &Source) -> Self {
-        let step = |axis| Place { tensor: usize::from(source.stacked == Some(axis)), index: source.strides[axis] };
-        Self(axes.iter().map(|axis| (shape[*axis], step(*axis))).collect())
+    fn new(axes: &[usize], source: &Source) -> Self {
+        let place = |axis, index| Place { tensor: usize::from(source.stacked == Some(axis)), index };
+        let steps = |axis: &usize| {
+            let axis = *axis;
+            source.steps[axis].iter().map(move |(size, stride)| (*size, place(axis, *stride)))
+        };
+        Self(axes.iter().flat_map(steps).collect())
     }
 
     fn count(&self) -> usize {

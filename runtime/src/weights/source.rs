@@ -1,7 +1,7 @@
 //! Where a parameter's numbers come from: tensors of a checkpoint, or a generator.
 
 use crate::artifact::{Layout, Manifest, Param};
-use crate::checkpoint::{Checkpoint, Kind, Tensor};
+use crate::checkpoint::{Block, Checkpoint, Kind, Tensor, blocks};
 use crate::error::{Error, Result};
 use crate::random::{STEP, mix};
 use half::{bf16, f16};
@@ -16,7 +16,10 @@ pub enum Origin {
 
 /// Reads element `index` of tensor `tensor` as f32. Indices were checked against the tensor's shape before.
 pub(super) trait Load: Sync {
-    fn load(&self, tensor: usize, index: usize) -> f32;
+    /// What a reader keeps between neighbouring elements.
+    type Cursor: Default;
+
+    fn load(&self, cursor: &mut Self::Cursor, tensor: usize, index: usize) -> f32;
 }
 
 /// Elements of one storage type in one or several tensors.
@@ -26,18 +29,55 @@ pub(super) struct Elements<'a, const BYTES: usize> {
 }
 
 impl<const BYTES: usize> Load for Elements<'_, BYTES> {
+    type Cursor = ();
+
     #[inline(always)]
-    fn load(&self, tensor: usize, index: usize) -> f32 {
+    fn load(&self, _: &mut (), tensor: usize, index: usize) -> f32 {
         let (elements, _) = self.tensors[tensor].as_chunks::<BYTES>();
         (self.convert)(elements[index])
     }
 }
 
-/// One parameter's source. Its elements are addressed with `offset`, `strides` and the stacked axis, as in a `Binding`.
+/// Elements in blocks that share scales, in one or several tensors.
+pub(super) struct Blocks<'a> {
+    tensors: Vec<&'a [u8]>,
+    block: Block,
+}
+
+/// The block that was read last: neighbours are mostly in the same one.
+pub(super) struct Decoded {
+    /// Which tensor and block.
+    of: (usize, usize),
+    numbers: [f32; blocks::LARGEST],
+}
+
+impl Default for Decoded {
+    fn default() -> Self {
+        Self { of: (usize::MAX, usize::MAX), numbers: [0.0; blocks::LARGEST] }
+    }
+}
+
+impl Load for Blocks<'_> {
+    type Cursor = Decoded;
+
+    #[inline]
+    fn load(&self, cursor: &mut Decoded, tensor: usize, index: usize) -> f32 {
+        let (elements, bytes) = self.block.size();
+        let at = index / elements;
+        if cursor.of != (tensor, at) {
+            blocks::decode(self.block, &self.tensors[tensor][at * bytes..][..bytes], &mut cursor.numbers[..elements]);
+            cursor.of = (tensor, at);
+        }
+        cursor.numbers[index % elements]
+    }
+}
+
+/// One parameter's source. Its elements are addressed with `offset`, the stacked axis, and `(size, stride)` of each axis or of its
+/// factors, as in a `Binding`.
 pub(super) struct Source<'a> {
     pub(super) reader: Reader<'a>,
     pub(super) offset: usize,
-    pub(super) strides: Vec<usize>,
+    pub(super) steps: Vec<Vec<(usize, usize)>>,
     pub(super) stacked: Option<usize>,
 }
 
@@ -46,6 +86,7 @@ pub(super) enum Reader<'a> {
     F32(Elements<'a, 4>),
     F16(Elements<'a, 2>),
     Bf16(Elements<'a, 2>),
+    Blocks(Blocks<'a>),
     Random(Random),
 }
 
@@ -57,8 +98,10 @@ pub(super) struct Random {
 }
 
 impl Load for Random {
+    type Cursor = ();
+
     #[inline]
-    fn load(&self, _: usize, index: usize) -> f32 {
+    fn load(&self, _: &mut (), _: usize, index: usize) -> f32 {
         let bits = mix(self.key.wrapping_add((index as u64).wrapping_mul(STEP)));
         // Four uniform numbers of variance 1/12 each: their sum is close to normal, and cheap.
         let sum: f32 = (0..4).map(|part| (bits >> (16 * part) & 0xffff) as f32).sum();
@@ -103,7 +146,8 @@ fn random(manifest: &Manifest, index: usize, seed: u64) -> Source<'static> {
     for axis in (1..strides.len()).rev() {
         strides[axis - 1] = strides[axis] * param.shape[axis];
     }
-    Source { reader: Reader::Random(Random { key, mean, deviation }), offset: 0, strides, stacked: None }
+    let steps = param.shape.iter().zip(strides).map(|(size, stride)| vec![(*size, stride)]).collect();
+    Source { reader: Reader::Random(Random { key, mean, deviation }), offset: 0, steps, stacked: None }
 }
 
 /// The tensors that a parameter is bound to; all that is wrong with them otherwise.
@@ -127,9 +171,11 @@ fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Ve
     let reader = match first {
         Some(Kind::F32) => Reader::F32(Elements { tensors, convert: f32::from_le_bytes }),
         Some(Kind::F16) => Reader::F16(Elements { tensors, convert: |bytes| f16::from_le_bytes(bytes).to_f32() }),
+        Some(Kind::Block(block)) => Reader::Blocks(Blocks { tensors, block }),
         _ => Reader::Bf16(Elements { tensors, convert: |bytes| bf16::from_le_bytes(bytes).to_f32() }),
     };
-    Ok(Source { reader, offset: binding.offset, strides: binding.strides.clone(), stacked: binding.stacked })
+    let steps = param.shape.iter().enumerate().map(|(axis, size)| binding.steps(axis, *size)).collect();
+    Ok(Source { reader, offset: binding.offset, steps, stacked: binding.stacked })
 }
 
 fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor<'a>, String> {
@@ -139,7 +185,9 @@ fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result
         return Err(format!("tensor `{shown}` has shape {:?} where {shape:?} is", tensor.shape));
     }
     match tensor.kind {
-        Kind::F32 | Kind::F16 | Kind::Bf16 => Ok(tensor),
-        other => Err(format!("tensor `{shown}` is stored as {other}; F32, F16 and BF16 can be read, and one of them is")),
+        Kind::F32 | Kind::F16 | Kind::Bf16 | Kind::Block(_) => Ok(tensor),
+        other => Err(format!(
+            "tensor `{shown}` is stored as {other}; F32, F16 and BF16 can be read, and of blocks Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K"
+        )),
     }
 }

@@ -78,7 +78,14 @@ mod tests {
     fn a_part_of_a_transposed_tensor() {
         let data = (0..12).map(f64::from).collect();
         let checkpoint = Checkpoint(HashMap::from([("w".to_string(), (vec![4, 3], data))]));
-        let binding = Binding { tensors: vec!["v|w".into()], stacked: None, shape: vec![4, 3], offset: 3, strides: vec![1, 3] };
+        let binding = Binding {
+            tensors: vec!["v|w".into()],
+            stacked: None,
+            shape: vec![4, 3],
+            offset: 3,
+            strides: vec![1, 3],
+            splits: vec![],
+        };
         let mut param = Param { path: "p".into(), axes: vec!["a".into(), "b".into()], shape: vec![3, 2], binding: Some(binding) };
         assert_eq!(checkpoint.param(&param), Ok(vec![3.0, 6.0, 4.0, 7.0, 5.0, 8.0]));
         param.binding.as_mut().expect("a binding").shape = vec![3, 4];

@@ -86,6 +86,7 @@ fn params() -> Vec<Param> {
             shape: shape.into(),
             offset,
             strides: strides.into(),
+            splits: vec![],
         }),
     };
     vec![

@@ -2,9 +2,9 @@
 
 mod c_interface;
 mod compiled;
-mod fake;
+pub mod fake;
 mod loading;
-mod mutation;
+pub mod mutation;
 mod packing;
 mod session;
 mod states;

@@ -12,10 +12,10 @@ use braid_runtime::verify::Golden;
 const ROUNDS: u64 = 4000;
 
 /// Xorshift.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -42,7 +42,7 @@ const SPLICES: &[&str] = &[
 ];
 
 /// A few changes: bytes, cuts, repetitions, numbers replaced by bad ones.
-fn mutate(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
+pub fn mutate(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..=dice.below(4) {
         let at = dice.below(bytes.len());
@@ -124,7 +124,7 @@ fn safetensors_headers() {
         let Ok(tensors) = checkpoint::parse(&file) else { continue };
         for (name, info) in tensors {
             let bytes = file.get(info.bytes.clone()).unwrap_or_else(|| panic!("`{name}` leaves the file"));
-            assert_eq!(bytes.len(), info.shape.iter().product::<usize>() * info.kind.bytes());
+            assert_eq!(Some(bytes.len()), info.kind.bytes(&info.shape));
         }
     }
 }

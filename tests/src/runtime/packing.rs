@@ -16,6 +16,7 @@ fn param(stacked: bool) -> Param {
         shape: if stacked { vec![7, 3, 16] } else { vec![5, 7, 3, 16] },
         offset: 4,
         strides: vec![16, if stacked { 0 } else { 7 * 3 * 16 }, 3 * 16, 1],
+        splits: vec![],
     };
     Param { path: "p".into(), axes: ["a", "b", "c", "d"].map(str::to_string).into(), shape: SHAPE.into(), binding: Some(binding) }
 }
