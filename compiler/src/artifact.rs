@@ -5,12 +5,13 @@ use crate::forms::WHOLE;
 use crate::fuse::Options;
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
-use crate::mlir::common::{Context, Emitter};
-use crate::mlir::cpu::{self, Setting};
-use crate::plan::Plan;
+use crate::mlir::common::site::Setting;
+use crate::mlir::common::{Context, Emitter, Module};
+use crate::mlir::{cpu, gpu};
+use crate::plan::{Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{Generate, Op, Remask};
-use braid_runtime::artifact::{Dtype, Manifest, Param, Unmask};
+use braid_runtime::artifact::{Device, Dtype, Grid, Launch, Manifest, Param, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -21,38 +22,71 @@ pub struct Compiled {
 /// What fusion has to know about a target.
 pub fn options(target: &Target, dtype: Dtype) -> Options {
     // Half of the registers are for sums, the others for operands on their way.
-    Options { lanes: target.lanes(), width: target.panel(), sums: target.vector_registers / 2, dtype }
+    Options { lanes: target.lanes(), width: target.panel(), sums: target.vector_registers / 2, dtype, blocks: target.blocks() }
 }
 
 /// What the emission of kernels has to know about a target.
 pub fn setting(plan: &Plan, target: &Target) -> Setting {
     // A tile keeps two registers of sums a row, and some for the panel and the broadcast.
     let tile_rows = if target.vector_registers >= 32 { 12 } else { 6 };
-    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows };
+    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows, shared: false };
     Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
 }
 
 /// The kernels of a plan in MLIR, before the conversion passes.
 ///
 /// # Errors
-/// Our bugs.
+/// A kernel that the target has no form for yet; our bugs.
 pub fn mlir(plan: &Plan, target: &Target) -> Result<String, Error> {
     let context = Context::new();
-    let emitter = Emitter::new(&context);
-    cpu::emit(&emitter, plan, setting(plan, target));
-    Ok(emitter.finish()?.text())
+    Ok(emitted(&context, plan, target)?.text())
 }
 
-/// Compiles a plan for a CPU.
+/// Compiles a plan for a target.
 ///
 /// # Errors
-/// Our bugs, named by stage.
+/// As [`mlir`]; our bugs, named by stage.
 pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
     let context = Context::new();
-    let emitter = Emitter::new(&context);
-    cpu::emit(&emitter, plan, setting(plan, target));
-    let lowered = emitter.finish()?.lower()?;
+    let lowered = emitted(&context, plan, target)?.lower()?;
     Ok(Compiled { code: llvm::generate(&lowered, target)? })
+}
+
+fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Module<'c>, Error> {
+    if target.gpu.is_some() {
+        let emitter = Emitter::for_device(context);
+        gpu::emit(&emitter, plan, target.fetches())?;
+        return emitter.finish();
+    }
+    let emitter = Emitter::new(context);
+    cpu::emit(&emitter, plan, setting(plan, target));
+    emitter.finish()
+}
+
+/// How the code of a GPU is launched.
+fn device(plan: &Plan, arch: &str) -> Device {
+    let launch = |step: &Step| Launch {
+        function: step.function,
+        words: step.words.clone(),
+        per: step.tasks.per as usize,
+        times: step.tasks.times,
+        by: step.tasks.by,
+        factor: step.tasks.factor,
+        least: step.tasks.least,
+        wait: step.order == Order::Wait,
+        follows: step.order == Order::Follow,
+        ahead: step.ahead,
+    };
+    let grid = Grid { threads: gpu::THREADS, shared_bytes: gpu::shared_bytes(plan), blocks: gpu::BLOCKS };
+    Device {
+        arch: arch.to_owned(),
+        functions: plan.functions.iter().map(|function| function.name.clone()).collect(),
+        prefill: grid,
+        step: grid,
+        step_rows: gpu::STEP_ROWS,
+        prepare: plan.prepare.iter().map(launch).collect(),
+        steps: plan.steps.iter().map(launch).collect(),
+    }
 }
 
 /// The rows of the smallest table that token ids are looked up in; without a table every id will do.
@@ -99,10 +133,10 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         weights_bytes: memory.weights_bytes,
         prepared_bytes: memory.prepared_bytes,
         arena_row_bytes: memory.arena_row_bytes,
-        scratch_bytes: setting(plan, target).scratch,
+        scratch_bytes: if target.gpu.is_some() { gpu::scratch_bytes(plan) } else { setting(plan, target).scratch },
         states: memory.states.clone(),
         state_fixed_bytes: memory.state_fixed_bytes,
         state_position_bytes: memory.state_position_bytes,
-        device: None,
+        device: target.gpu.map(|arch| device(plan, arch)),
     }
 }

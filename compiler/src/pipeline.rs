@@ -57,7 +57,8 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "plan", about: "calls in order, every byte placed", run: plan, print: |w| Ok(plan::print(w.plan()?)) },
     Stage { name: "mlir", about: "kernels in MLIR", run: |_| Ok(()), print: print_mlir },
     Stage { name: "llvm", about: "optimised LLVM IR", run: compile, print: |w| Ok(w.compiled()?.code.optimized.clone()) },
-    Stage { name: "asm", about: "assembly of the target", run: |_| Ok(()), print: |w| Ok(w.compiled()?.code.assembly.clone()) },
+    Stage { name: "asm", about: "assembly of the target, if it is a CPU", run: |_| Ok(()), print: |w| assembly(w, false) },
+    Stage { name: "ptx", about: "code for the target, if it is a GPU", run: |_| Ok(()), print: |w| assembly(w, true) },
     Stage { name: "artifact", about: "the library and its manifest", run: link, print: print_manifest },
 ];
 
@@ -160,7 +161,9 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
-    let forms = forms::derive(work.graph()?, work.options.chunks);
+    // Chunks of matrix products are for a later form of recurrences on GPUs.
+    let chunks = if work.options.target.gpu.is_some() { Chunks::Off } else { work.options.chunks };
+    let forms = forms::derive(work.graph()?, chunks);
     checked("forms", forms.graph.clone())?;
     work.forms = Some(forms);
     Ok(())
@@ -173,7 +176,7 @@ fn fused(work: &mut Work) -> Result<(), Error> {
 }
 
 fn plan(work: &mut Work) -> Result<(), Error> {
-    let plan = plan::plan(work.fused()?, work.options.target.lanes());
+    let plan = plan::plan(work.fused()?, &work.options.target);
     plan::verify(&plan).map_err(|what| Error::bug("plan", what))?;
     work.plan = Some(plan);
     Ok(())
@@ -185,11 +188,24 @@ fn compile(work: &mut Work) -> Result<(), Error> {
 }
 
 fn link(work: &mut Work) -> Result<(), Error> {
-    let library = llvm::link(&work.compiled()?.code.object)?;
     let options = &work.options;
+    let code = &work.compiled()?.code;
+    let library = if options.target.gpu.is_some() { code.assembly.clone().into_bytes() } else { llvm::link(&code.object)? };
     let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone());
     work.library = Some((library, manifest));
     Ok(())
+}
+
+fn assembly(work: &Work, gpu: bool) -> Result<String, Error> {
+    let target = &work.options.target;
+    match target.gpu.is_some() == gpu {
+        true => Ok(work.compiled()?.code.assembly.clone()),
+        false if gpu => Err(Error::hinted(
+            format!("`{}` is no GPU: it has no PTX", target.name),
+            "add `--target cuda:sm_90a`, or ask for stage `asm`",
+        )),
+        false => Err(Error::hinted(format!("`{}` is a GPU: its code is PTX", target.name), "ask for stage `ptx`")),
+    }
 }
 
 fn print_graph(work: &Work) -> Result<String, Error> {

@@ -19,7 +19,12 @@ pub struct Target {
     pub vector_bytes: usize,
     /// Registers that hold vectors.
     pub vector_registers: usize,
+    /// The architecture of a GPU, in the words of PTX; none for a CPU.
+    pub gpu: Option<&'static str>,
 }
+
+/// Targets that are GPUs, with the version of PTX that their instructions need. `a`: code for that chip alone.
+const GPUS: [(&str, &str); 2] = [("sm_90a", "+ptx83"), ("sm_80", "+ptx83")];
 
 /// One level of the x86-64 instruction set.
 struct Level {
@@ -48,18 +53,38 @@ impl Level {
             features: self.features.iter().map(|f| (*f).to_owned()).collect(),
             vector_bytes: self.vector_bytes,
             vector_registers: self.vector_registers,
+            gpu: None,
         }
     }
 }
 
 impl Target {
-    /// `cpu` (the machine at hand), `cpu:x86-64-v3` or `cpu:x86-64-v4`.
+    /// `cpu` (the machine at hand), `cpu:x86-64-v3`, `cpu:x86-64-v4`, `cuda:sm_90a` or `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
+        if let Some((arch, ptx)) = GPUS.into_iter().find(|(arch, _)| text.strip_prefix("cuda:") == Some(*arch)) {
+            return Ok(Target::gpu(arch, ptx));
+        }
         match text {
             "cpu" => Target::host(),
             "cpu:x86-64-v3" => Ok(V3.target(V3.name)),
             "cpu:x86-64-v4" => Ok(V4.target(V4.name)),
-            _ => Err(Error::user(format!("there is no target `{text}`; targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4`"))),
+            _ => Err(Error::user(format!(
+                "there is no target `{text}`; targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4`, `cuda:sm_90a`, `cuda:sm_80`"
+            ))),
+        }
+    }
+
+    fn gpu(arch: &'static str, ptx: &str) -> Target {
+        Target {
+            name: format!("cuda:{arch}"),
+            triple: "nvptx64-nvidia-cuda".to_owned(),
+            cpu: arch.to_owned(),
+            llvm_features: ptx.to_owned(),
+            features: vec![],
+            // A warp's accesses of single precision; recurrences are cut into blocks of so many values.
+            vector_bytes: 32,
+            vector_registers: 0,
+            gpu: Some(arch),
         }
     }
 
@@ -91,8 +116,18 @@ impl Target {
         self.vector_bytes / 4
     }
 
-    /// Columns of a weight panel: two vectors.
+    /// Blocks that are to have work in a step of decoding; 0 for a CPU. What the larger chips of the last years hold.
+    pub fn blocks(&self) -> usize {
+        if self.gpu.is_some() { 256 } else { 0 }
+    }
+
+    /// Whether it is a GPU with an instruction that fetches a piece of memory into the cache of the device.
+    pub fn fetches(&self) -> bool {
+        self.gpu == Some("sm_90a")
+    }
+
+    /// Columns of a weight panel: two vectors. On a GPU one, so that the contracted axis lies side by side.
     pub fn panel(&self) -> usize {
-        2 * self.lanes()
+        if self.gpu.is_some() { 1 } else { 2 * self.lanes() }
     }
 }

@@ -125,7 +125,10 @@ fn unknown_things_give_hints() {
     has(&desk.check(1, &["build", "small.braid", "--target", "cpu:z80", "-o", "x"]), &["no target `cpu:z80`", "cpu:x86-64-v3"]);
     has(&desk.check(1, &["run", "small.braid", "--ids", "1"]), &["no weights beside", "--weights"]);
     has(&desk.check(1, &["import", "small.braid", "-o", "x.braid"]), &["JSON"]);
-    has(&desk.check(3, &["emit", "small.braid", "--stage", "ptx"]), &["not lowered yet"]);
+    has(&desk.check(1, &["emit", "small.braid", "--stage", "ptx"]), &["is no GPU", "--target cuda:sm_90a"]);
+    let ptx = ["emit", "small.braid", "--target", "cuda:sm_80", "--stage"];
+    has(&desk.check(1, &[&ptx[..], &["asm"]].concat()), &["is a GPU", "stage `ptx`"]);
+    has(&desk.check(0, &[&ptx[..], &["ptx"]].concat()), &[".target sm_80", ".entry braid_step"]);
 }
 
 #[test]

@@ -3,16 +3,13 @@
 use super::args::EmitArgs;
 use super::failure::Failure;
 use super::{build, files, say, spec};
-use braid_compiler::error::Error;
 use braid_compiler::pipeline::{self, STAGES};
 use braid_dsl::diagnostic::did_you_mean;
 
 /// Prints one stage.
 pub fn emit(args: &EmitArgs) -> Result<(), Failure> {
-    match args.stage.as_str() {
-        "ast" => return ast(args),
-        "ptx" => return Err(Error::limit("code for GPUs (stage `ptx`)").into()),
-        _ => {}
+    if args.stage == "ast" {
+        return ast(args);
     }
     let Some(stage) = pipeline::stage(&args.stage) else { return Err(unknown(&args.stage)) };
     let spec = spec::load(&args.spec)?;
@@ -36,11 +33,11 @@ fn ast(args: &EmitArgs) -> Result<(), Failure> {
 }
 
 fn unknown(name: &str) -> Failure {
-    let names = || ["ast"].into_iter().chain(STAGES.iter().map(|s| s.name)).chain(["ptx"]);
+    let names = || ["ast"].into_iter().chain(STAGES.iter().map(|s| s.name));
     let list: Vec<String> = STAGES.iter().map(|s| format!("\n  {:9} {}", s.name, s.about)).collect();
     let near = did_you_mean(name, names()).map(|h| h + " ").unwrap_or_default();
     Failure::hinted(
         format!("there is no stage `{name}`"),
-        format!("{near}the stages are\n  ast       the file as a tree{}\n  ptx       code for GPUs", list.concat()),
+        format!("{near}the stages are\n  ast       the file as a tree{}", list.concat()),
     )
 }

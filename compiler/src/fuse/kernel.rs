@@ -321,12 +321,29 @@ pub struct Attention {
     pub tensors: Vec<Tensor>,
     /// Words of the operands that hold the byte offsets (fixed, per position) of the caches of keys, values and positions.
     pub caches: usize,
+    /// Into how many parts the positions are cut in a call of few rows, so that every block of a GPU has work. More than one: the
+    /// word behind those of the caches is the workspace.
+    pub splits: usize,
 }
 
 impl Attention {
     /// Heads of a group that one task does together: they share the loads of keys and values.
     pub fn heads_at_once(&self) -> usize {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)
+    }
+
+    /// Bytes of workspace for calls of at most `rows` rows: a counter for each task, and what each part of the positions leaves of
+    /// each head: its sums, their maximum and their total.
+    pub fn workspace_bytes(&self, rows: usize) -> usize {
+        let tasks = rows * self.groups * self.per / self.heads_of_a_block();
+        let part = self.heads_of_a_block() * (self.value + 2) * 4;
+        if self.splits == 1 { 0 } else { (tasks * 4).next_multiple_of(64) + tasks * self.splits * part }
+    }
+
+    /// [`Attention::heads_at_once`] for a GPU, where each thread of a warp keeps sums for some elements of every head's value.
+    pub fn heads_of_a_block(&self) -> usize {
+        let sums = self.value.div_ceil(32);
+        (1..=8).rev().find(|n| self.per.is_multiple_of(*n) && n * sums <= 48).unwrap_or(1)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Options {
     pub sums: usize,
     /// Storage of large weights.
     pub dtype: Dtype,
+    /// Blocks of a GPU that are to have work in a step of decoding; 0 for a CPU.
+    pub blocks: usize,
 }
 
 /// A value in memory.
@@ -76,6 +78,8 @@ pub enum Operand {
     State(usize),
     /// The part of a state's offset that grows with the capacity.
     StatePerPosition(usize),
+    /// Offset of what kernels use while they run, behind the prepared values.
+    Workspace,
 }
 
 /// One kernel of the model.

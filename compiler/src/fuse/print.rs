@@ -224,6 +224,7 @@ pub fn operand_name(fused: &Fused, operand: Operand) -> String {
         Operand::Packed(at) => fused.forms.graph.params[fused.packed[at].param.0 as usize].path.clone(),
         Operand::State(at) => fused.forms.states[at].name.clone(),
         Operand::StatePerPosition(at) => format!("{}/position", fused.forms.states[at].name),
+        Operand::Workspace => "workspace".to_owned(),
     }
 }
 

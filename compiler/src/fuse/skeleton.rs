@@ -12,6 +12,9 @@ use crate::graph::NodeId;
 use braid_dsl::model::{Attend, AxisId, Elem, Op};
 use braid_runtime::artifact::{Dtype, Layout};
 
+/// Most parts that the positions of attention are cut into.
+const MOST_SPLITS: usize = 32;
+
 impl Fuser<'_> {
     /// The kernels of a skeleton and its epilogue.
     pub(super) fn skeleton(&mut self, owner: Owner, members: &[NodeId]) -> Result<Vec<Kernel>, Error> {
@@ -205,11 +208,15 @@ impl Fuser<'_> {
             draft.operands.push(Operand::StatePerPosition(state.index()));
         }
         let (reach, range) = (self.forms.reach(node), self.forms.range(node));
+        if self.options.blocks > 0 {
+            draft.operands.push(Operand::Workspace);
+        }
         let (groups, per, key, value) = (self.count(&groups), self.count(&per), self.count(&key), self.count(&value));
         let tensors = draft.tensors.clone();
         let attend = attend.clone();
         let views = AttentionViews { query, keys, values, out, captures };
-        let code = Attention { groups, per, key, value, reach, range, attend, views, tensors, caches };
+        let mut code = Attention { groups, per, key, value, reach, range, attend, views, tensors, caches, splits: 1 };
+        code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
         Ok(draft.finish(Code::Attention(code), vec![node]))
     }
 }

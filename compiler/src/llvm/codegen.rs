@@ -35,7 +35,9 @@ pub fn generate(lowered: &Lowered<'_>, target: &Target) -> Result<Code, Error> {
     let machine = machine(target)?;
     module.set_triple(&machine.get_triple());
     module.set_data_layout(&machine.get_target_data().get_data_layout());
-    mark_functions(&context, &module, target);
+    if target.gpu.is_none() {
+        mark_functions(&context, &module, target);
+    }
     module.verify().map_err(|e| Error::bug("llvm", e.to_string()))?;
     let ir = module.print_to_string().to_string();
     let options = PassBuilderOptions::create();
@@ -47,14 +49,18 @@ pub fn generate(lowered: &Lowered<'_>, target: &Target) -> Result<Code, Error> {
         let buffer = machine.write_to_memory_buffer(&module, kind).map_err(|e| Error::bug("llvm", e.to_string()))?;
         Ok::<_, Error>(buffer.as_slice().to_vec())
     };
-    let object = emit(FileType::Object)?;
+    // What a GPU's driver takes is text.
+    let object = if target.gpu.is_some() { Vec::new() } else { emit(FileType::Object)? };
     let assembly = String::from_utf8_lossy(&emit(FileType::Assembly)?).trim_end_matches('\0').to_owned();
     Ok(Code { ir, optimized: module.print_to_string().to_string(), assembly, object })
 }
 
 fn machine(target: &Target) -> Result<TargetMachine, Error> {
     static INITIALIZED: Once = Once::new();
-    INITIALIZED.call_once(|| LlvmTarget::initialize_x86(&InitializationConfig::default()));
+    INITIALIZED.call_once(|| {
+        LlvmTarget::initialize_x86(&InitializationConfig::default());
+        LlvmTarget::initialize_nvptx(&InitializationConfig::default());
+    });
     let triple = TargetTriple::create(&target.triple);
     let llvm = LlvmTarget::from_triple(&triple).map_err(|e| Error::bug("llvm", e.to_string()))?;
     let options = TargetMachineOptions::new()

@@ -1,5 +1,6 @@
 //! Where everything lies: the arena by lifetimes, prepared values, weights, and the states of a slot.
 
+use super::tasks::STEP_ROWS;
 use crate::forms::{BLOCK, Extent, Reach, StateDecl, StateKind};
 use crate::fuse::kernel::{Code, Rows};
 use crate::fuse::{Fused, Operand};
@@ -15,8 +16,10 @@ pub struct Memory {
     pub lifetimes: Vec<(usize, usize)>,
     /// Arena bytes for each row of capacity.
     pub arena_row_bytes: usize,
-    /// Bytes of prepared values.
+    /// Bytes of prepared values, and of the workspace behind them.
     pub prepared_bytes: usize,
+    /// Where the workspace begins.
+    pub workspace: usize,
     /// The weights blob.
     pub packed: Vec<Packed>,
     /// Its bytes.
@@ -34,6 +37,7 @@ impl Memory {
     pub fn place(fused: &Fused) -> Memory {
         let mut memory = Memory { lifetimes: lifetimes(fused), ..Memory::default() };
         memory.place_buffers(fused);
+        memory.place_workspace(fused);
         memory.place_weights(fused);
         memory.place_states(fused);
         memory
@@ -46,6 +50,7 @@ impl Memory {
             Operand::Packed(at) => self.packed[at].offset,
             Operand::State(at) => self.states[at].fixed_offset,
             Operand::StatePerPosition(at) => self.states[at].position_offset,
+            Operand::Workspace => self.workspace,
         };
         word as i64
     }
@@ -81,6 +86,16 @@ impl Memory {
             self.buffers[at] = place;
             self.arena_row_bytes = self.arena_row_bytes.max(place + bytes);
         }
+    }
+
+    /// One workspace for all kernels, which do not use it at the same time.
+    fn place_workspace(&mut self, fused: &Fused) {
+        self.workspace = self.prepared_bytes;
+        let bytes = fused.kernels.iter().map(|kernel| match &kernel.code {
+            Code::Attention(attention) => attention.workspace_bytes(STEP_ROWS),
+            _ => 0,
+        });
+        self.prepared_bytes += bytes.max().unwrap_or(0).next_multiple_of(ALIGN);
     }
 
     fn place_weights(&mut self, fused: &Fused) {

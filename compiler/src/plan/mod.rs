@@ -3,15 +3,20 @@
 //! memory.rs places buffers in one arena whose offsets are in bytes *per row of capacity*, states in a slot, weights in a blob;
 //! verify.rs checks that nothing alive overlaps; print.rs shows it.
 
+mod ahead;
 mod memory;
+mod order;
 mod print;
+mod tasks;
 mod verify;
 
+use crate::fuse::Fused;
 use crate::fuse::kernel::{Code, Part, Rows, Walk};
-use crate::fuse::{Fused, Kernel};
+use crate::target::Target;
 use memory::Memory;
 
 pub use print::print;
+pub use tasks::{COLUMNS_A_TASK, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -45,11 +50,6 @@ pub struct Tasks {
     pub least: usize,
 }
 
-/// Rows of a matrix product that one task does.
-pub const ROWS_A_TASK: usize = 96;
-/// Channels of a convolution that one task does, in hardware vectors.
-pub const VECTORS_A_TASK: usize = 4;
-
 /// One function of the artifact. Attention is two: it stores the call's keys and values before any row reads them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Function {
@@ -72,6 +72,21 @@ pub struct Step {
     pub words: Vec<i64>,
     /// How many tasks.
     pub tasks: Tasks,
+    /// What it needs of the steps before; blocks of a GPU do steps side by side.
+    pub order: Order,
+    /// First byte and number of bytes of the weights that a GPU fetches while it waits for this step.
+    pub ahead: [usize; 2],
+}
+
+/// What a step needs of those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing of those since the last wait.
+    Free,
+    /// That all of them are done.
+    Wait,
+    /// Of the one before, for each task, that the same task is done.
+    Follow,
 }
 
 /// A whole program.
@@ -89,8 +104,8 @@ pub struct Plan {
     pub memory: Memory,
 }
 
-/// Plans the calls of a fused model. `lanes`: elements of a hardware vector.
-pub fn plan(fused: &Fused, lanes: usize) -> Plan {
+/// Plans the calls of a fused model.
+pub fn plan(fused: &Fused, target: &Target) -> Plan {
     let memory = Memory::place(fused);
     let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], steps: vec![], memory };
     for (at, kernel) in fused.kernels.iter().enumerate() {
@@ -98,14 +113,16 @@ pub fn plan(fused: &Fused, lanes: usize) -> Plan {
         let parts: &[bool] = if matches!(kernel.code, Code::Attention(_)) { &[true, false] } else { &[false] };
         for stores_keys in parts {
             let function = plan.function(&kernel.code, *stores_keys);
-            let tasks = tasks(kernel, *stores_keys, lanes);
-            let step = Step { function, kernel: at, words: words.clone(), tasks };
+            let tasks = tasks::tasks(kernel, *stores_keys, target);
+            let step = Step { function, kernel: at, words: words.clone(), tasks, order: Order::Free, ahead: [0, 0] };
             match kernel.rows {
                 Rows::Once => plan.prepare.push(step),
                 _ => plan.steps.push(step),
             }
         }
     }
+    order::mark(&mut plan);
+    ahead::mark(&mut plan);
     plan
 }
 
@@ -137,56 +154,4 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
         Code::Attention(_) if stores_keys => "store_keys",
         Code::Attention(_) => "attention",
     }
-}
-
-fn per(rows: Rows) -> Per {
-    match rows {
-        Rows::Once => Per::Once,
-        Rows::All => Per::Row,
-        Rows::Wanted => Per::Wanted,
-    }
-}
-
-fn tasks(kernel: &Kernel, stores_keys: bool, lanes: usize) -> Tasks {
-    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: 0 };
-    match &kernel.code {
-        Code::Nests(nests) => {
-            let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
-            match &nests.walk {
-                Walk::Rows(_) => Tasks { cost, ..rows },
-                Walk::Segments { grid, blocked, part } => {
-                    let blocks = |axis| match blocked {
-                        Some((cut, width)) if *cut == axis => nests.sizes[axis.0].div_ceil(*width),
-                        _ => nests.sizes[axis.0],
-                    };
-                    let factor = grid.iter().map(|a| blocks(*a)).product();
-                    let least = if let Part::Chunks(rows) = part { *rows } else { 0 };
-                    Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }
-                }
-            }
-        }
-        Code::Matmul(product) => {
-            let [inner, batch, depth, columns] = product.sizes;
-            let panels = columns.div_ceil(product.width);
-            match product.chosen {
-                Some(_) => Tasks { factor: panels, per: Per::Once, cost: inner * depth * product.width, ..rows },
-                None => Tasks { times: inner, by: ROWS_A_TASK, factor: batch * panels, cost: depth * product.width, ..rows },
-            }
-        }
-        Code::Along(along) => {
-            let block = lanes * VECTORS_A_TASK;
-            Tasks { per: Per::Segment, factor: along.channels.div_ceil(block), cost: block * along.taps, ..rows }
-        }
-        Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
-        Code::Attention(attention) if stores_keys => Tasks { cost: attention.groups * attention.key * 4, ..rows },
-        Code::Attention(attention) => {
-            let heads = attention.heads_at_once();
-            let cost = heads * (attention.key + attention.value) * 64;
-            Tasks { factor: attention.groups * attention.per / heads, cost, ..rows }
-        }
-    }
-}
-
-fn nest_cost(nest: &crate::fuse::kernel::Nest, sizes: &[usize]) -> usize {
-    nest.stmts.iter().map(|s| (s.expr.cost() + 1) * s.space.iter().map(|a| sizes[a.0]).product::<usize>()).sum()
 }

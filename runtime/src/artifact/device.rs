@@ -10,9 +10,10 @@
 use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
-/// Words of one step as the entries read it: function, first operand word, what is counted, times, by, factor, least rows, and
-/// whether it waits for all steps before.
-pub const STEP_WORDS: usize = 8;
+/// Words of one step as the entries read it: function, first operand word, what is counted, times, by, factor, least rows, whether
+/// it waits for all steps before (1) or its tasks are dealt as those of the step before (2), and which weights are fetched
+/// meanwhile: first byte, how many.
+pub const STEP_WORDS: usize = 10;
 
 /// Everything that a runtime must know to launch the code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,11 @@ pub struct Launch {
     pub least: usize,
     /// Whether it needs what earlier steps wrote, or overwrites what they read.
     pub wait: bool,
+    /// Whether each of its tasks needs what the same task of the step before wrote: both have the same number of tasks, and a block
+    /// that did one does the other.
+    pub follows: bool,
+    /// First byte and number of bytes of the weights that blocks fetch into the cache of the device while they wait.
+    pub ahead: [usize; 2],
 }
 
 impl Launch {
@@ -81,9 +87,10 @@ impl Device {
     pub fn tables(steps: &[Launch]) -> (Vec<i64>, Vec<i64>) {
         let (mut rows, mut words) = (Vec::new(), Vec::new());
         for step in steps {
-            let wait = usize::from(step.wait);
-            let row = [step.function, words.len(), step.per, step.times, step.by, step.factor, step.least, wait];
-            rows.extend(row.map(|number| number as i64));
+            let order = if step.follows { 2 } else { usize::from(step.wait) };
+            let tasks = [step.per, step.times, step.by, step.factor, step.least];
+            let row = [&[step.function, words.len()], &tasks[..], &[order], &step.ahead].concat();
+            rows.extend(row.iter().map(|number| *number as i64));
             words.extend(&step.words);
         }
         (rows, words)
@@ -98,7 +105,8 @@ impl Device {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// `weights_bytes`: of the blob that [`Launch::ahead`] speaks of.
+    pub(super) fn check(&self, weights_bytes: usize) -> Result<(), String> {
         ensure(arch(&self.arch).is_some(), || format!("`{}` is no architecture", self.arch))?;
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
         for grid in [self.prefill, self.step] {
@@ -109,6 +117,10 @@ impl Device {
         self.prepare.iter().chain(&self.steps).try_for_each(|step| {
             ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
             let small = [step.times, step.by, step.factor, step.least].iter().all(|number| *number <= 1 << 31);
+            let [first, bytes] = step.ahead;
+            let inside = first.checked_add(bytes).is_some_and(|end| end <= weights_bytes);
+            ensure(inside && first.is_multiple_of(16), || "a step fetches what is no weight".into())?;
+            ensure(!(step.wait && step.follows), || "a step both waits and follows".into())?;
             ensure(step.per <= 3 && step.by > 0 && small, || "a step's tasks are out of range".into())
         })
     }

@@ -101,7 +101,7 @@ impl Case {
         let sink = self.sink.then_some(1);
         let attend = Attend { seq: AxisId(0), contract: vec![AxisId(1)], keep, keep_result, score, score_result, sink };
         let (groups, reach) = (self.groups, self.reach);
-        Attention { groups, per, key, value, reach, range: Range::default(), attend, views, tensors, caches: 6 }
+        Attention { groups, per, key, value, reach, range: Range::default(), attend, views, tensors, caches: 6, splits: 1 }
     }
 
     /// Slots of the cache.

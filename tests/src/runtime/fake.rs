@@ -54,6 +54,8 @@ pub fn manifest() -> Manifest {
 /// What fixtures/fake_device.c expects.
 pub fn device() -> Device {
     let step = |function, words: &[i64], per, times, wait| Launch {
+        follows: false,
+        ahead: [0, 0],
         function,
         words: words.into(),
         per,

@@ -83,7 +83,7 @@ pub struct KernelArgs<'c> {
     pub begin: Val<'c>,
     /// Past the last task.
     pub end: Val<'c>,
-    /// Which thread.
+    /// Which thread; on a GPU which block.
     pub thread: Val<'c>,
 }
 
@@ -92,7 +92,8 @@ impl<'c> Emitter<'c> {
     pub fn kernel(&self, name: &str, fill: impl FnOnce(KernelArgs<'c>)) {
         let params = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::I64];
         self.function(name, Linkage::Private, &params, None, |v| {
-            fill(KernelArgs { call: v[0], operands: v[1], begin: v[2], end: v[3], thread: v[4] });
+            let (call, operands) = (self.device_memory(v[0]), self.device_memory(v[1]));
+            fill(KernelArgs { call, operands, begin: v[2], end: v[3], thread: v[4] });
             None
         });
     }
@@ -105,17 +106,19 @@ impl<'c> Emitter<'c> {
     /// A field of the call.
     pub fn call_field(&self, call: Val<'c>, field: Field) -> Val<'c> {
         let (offset, ty) = field.place();
-        self.load(self.offset_by(call, offset), ty)
+        let place = self.offset_by(call, offset);
+        if self.is_device() { self.load_constant(place, ty) } else { self.load(place, ty) }
     }
 
     /// A kernel's word.
     pub fn operand(&self, operands: Val<'c>, index: usize) -> Val<'c> {
-        self.load(self.offset_by(operands, 8 * index), Ty::I64)
+        let place = self.offset_by(operands, 8 * index);
+        if self.is_device() { self.load_constant(place, Ty::I64) } else { self.load(place, Ty::I64) }
     }
 
     /// Entry `index` (an `i64`) of the call's table of segments.
     pub fn segment(&self, call: Val<'c>, index: Val<'c>) -> SegmentFields<'c> {
-        let table = self.call_field(call, Field::SegmentTable);
+        let table = self.device_memory(self.call_field(call, Field::SegmentTable));
         let at = self.element(table, index, size_of::<Segment>());
         let field = |offset| self.to_i64(self.load(self.offset_by(at, offset), Ty::I32));
         SegmentFields {
@@ -128,7 +131,7 @@ impl<'c> Emitter<'c> {
 
     /// Entry `index` (an `i64`) of one of the call's tables of 32-bit integers, as an `i64`.
     pub fn table_entry(&self, call: Val<'c>, table: Field, index: Val<'c>) -> Val<'c> {
-        let at = self.element(self.call_field(call, table), index, 4);
+        let at = self.element(self.device_memory(self.call_field(call, table)), index, 4);
         self.to_i64(self.load(at, Ty::I32))
     }
 }

@@ -102,6 +102,25 @@ impl<'c> Emitter<'c> {
         result: Option<Ty>,
         fill: impl FnOnce(&[Val<'c>]) -> Option<Val<'c>>,
     ) {
+        let linkage = match linkage {
+            Linkage::Private => "#llvm.linkage<internal>",
+            Linkage::Public => "#llvm.linkage<external>",
+        };
+        // A GPU's functions have two or more callers, and their code is long.
+        let marks =
+            if self.is_device() { "[\"nounwind\", \"no-builtins\", \"noinline\"]" } else { "[\"nounwind\", \"no-builtins\"]" };
+        let attributes = [("linkage", self.attribute(linkage)), ("passthrough", self.attribute(marks))];
+        self.function_with(name, &attributes, (params, result), fill);
+    }
+
+    /// Defines a function with attributes of its own.
+    pub(super) fn function_with(
+        &self,
+        name: &str,
+        attributes: &[(&str, Attribute<'c>)],
+        (params, result): (&[Ty], Option<Ty>),
+        fill: impl FnOnce(&[Val<'c>]) -> Option<Val<'c>>,
+    ) {
         let region = Region::new();
         let (entry, arguments) = self.block(&region, params);
         let (body, _) = self.block(&region, &[]);
@@ -120,20 +139,11 @@ impl<'c> Emitter<'c> {
             Ok(jump) => drop(entry.append_operation(jump)),
             Err(_) => self.fault("a jump could not be built"),
         }
-        let linkage = match linkage {
-            Linkage::Private => "#llvm.linkage<internal>",
-            Linkage::Public => "#llvm.linkage<external>",
-        };
-        self.at_module(
-            "llvm.func",
-            &[
-                ("sym_name", StringAttribute::new(self.cx(), name).into()),
-                ("function_type", TypeAttribute::new(self.function_type(params, result)).into()),
-                ("linkage", self.attribute(linkage)),
-                ("passthrough", self.attribute("[\"nounwind\", \"no-builtins\"]")),
-            ],
-            region,
-        );
+        let own = [
+            ("sym_name", StringAttribute::new(self.cx(), name).into()),
+            ("function_type", TypeAttribute::new(self.function_type(params, result)).into()),
+        ];
+        self.at_module("llvm.func", &[&own[..], attributes].concat(), region);
     }
 
     /// Appends an operation to the module itself.

@@ -63,7 +63,7 @@ struct State<'c> {
     blocks: Vec<BlockRef<'c, 'c>>,
     attributes: HashMap<&'static str, Attribute<'c>>,
     faults: Vec<String>,
-    shared: HashSet<&'static str>,
+    shared: HashSet<String>,
 }
 
 /// Appends operations to a module. All methods take `&self`, so that calls nest: `e.add(e.mul(a, b), c)`.
@@ -71,10 +71,21 @@ pub struct Emitter<'c> {
     context: &'c Context,
     module: Module<'c>,
     state: RefCell<State<'c>>,
+    device: bool,
 }
 
 impl<'c> Emitter<'c> {
-    /// An emitter of an empty module.
+    /// An emitter of an empty module for a GPU.
+    pub fn for_device(context: &'c Context) -> Self {
+        Emitter { device: true, ..Emitter::new(context) }
+    }
+
+    /// Whether the code is for a GPU.
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+
+    /// An emitter of an empty module for a CPU.
     pub fn new(context: &'c Context) -> Self {
         let state = State {
             frames: Vec::new(),
@@ -83,7 +94,7 @@ impl<'c> Emitter<'c> {
             faults: Vec::new(),
             shared: HashSet::new(),
         };
-        Emitter { context, module: Module::new(context), state: RefCell::new(state) }
+        Emitter { context, module: Module::new(context), state: RefCell::new(state), device: false }
     }
 
     /// The module, verified.
@@ -144,6 +155,14 @@ impl<'c> Emitter<'c> {
         };
         let operation = block.append_operation(operation);
         operation.results().zip(results).map(|(value, ty)| Val::new(value.into(), *ty)).collect()
+    }
+
+    /// Appends a finished operation and gives its first result.
+    pub(super) fn append(&self, operation: melior::ir::Operation<'c>) -> Option<Value<'c, 'c>> {
+        let block = *self.state.borrow().blocks.last()?;
+        let operation = block.append_operation(operation);
+        let value: Value<'c, '_> = operation.result(0).ok()?.into();
+        Some(Val::new(value, Ty::PTR).raw)
     }
 
     /// Appends an operation with one result.
@@ -229,9 +248,9 @@ impl<'c> Emitter<'c> {
         self.module.body()
     }
 
-    /// Whether this is the first request for the shared table `name`: whoever asks first defines it.
-    pub(super) fn first_use(&self, name: &'static str) -> bool {
-        self.state.borrow_mut().shared.insert(name)
+    /// Whether this is the first request for what is shared by that name: whoever asks first defines it.
+    pub fn first_time(&self, name: &str) -> bool {
+        self.state.borrow_mut().shared.insert(name.to_owned())
     }
 
     // ---- constants ----------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ impl Context {
         register_all_dialects(&registry);
         let raw = melior::Context::new_with_registry(&registry, false);
         register_all_llvm_translations(&raw);
-        for dialect in ["arith", "cf", "llvm", "scf", "vector"] {
+        for dialect in ["arith", "cf", "llvm", "nvvm", "scf", "vector"] {
             raw.get_or_load_dialect(dialect);
         }
         let complaints = Rc::new(RefCell::new(Vec::new()));

@@ -39,6 +39,32 @@ impl<'c> Emitter<'c> {
         self.op("llvm.load", &[ptr], &[("alignment", self.alignment(ty))], ty)
     }
 
+    /// What stands at `ptr`, and never changes while the function runs.
+    pub fn load_constant(&self, ptr: Val<'c>, ty: Ty) -> Val<'c> {
+        let attributes = [("alignment", self.alignment(ty)), ("invariant", self.attribute("unit"))];
+        self.op("llvm.load", &[ptr], &attributes, ty)
+    }
+
+    /// A whole vector at `ptr`, which is aligned to its bytes, of memory that never changes: a GPU reads it by one instruction.
+    pub fn load_constant_aligned(&self, ptr: Val<'c>, ty: Ty) -> Val<'c> {
+        let attributes = [("alignment", self.whole(ty)), ("invariant", self.attribute("unit"))];
+        self.op("llvm.load", &[ptr], &attributes, ty)
+    }
+
+    /// A whole vector at `ptr`, which is aligned to its bytes.
+    pub fn load_aligned(&self, ptr: Val<'c>, ty: Ty) -> Val<'c> {
+        self.op("llvm.load", &[ptr], &[("alignment", self.whole(ty))], ty)
+    }
+
+    /// Writes a whole vector to `ptr`, which is aligned to its bytes.
+    pub fn store_aligned(&self, ptr: Val<'c>, value: Val<'c>) {
+        self.op_none("llvm.store", &[value, ptr], &[("alignment", self.whole(value.ty()))]);
+    }
+
+    fn whole(&self, ty: Ty) -> melior::ir::Attribute<'c> {
+        self.i64_attribute(ty.bytes() as i64)
+    }
+
     /// Writes `value` to `ptr`.
     pub fn store(&self, ptr: Val<'c>, value: Val<'c>) {
         self.op_none("llvm.store", &[value, ptr], &[("alignment", self.alignment(value.ty()))]);

@@ -1,4 +1,4 @@
-//! A typed builder of MLIR for CPU kernels, and the module that it makes.
+//! A typed builder of MLIR for kernels of every target, and the module that it makes.
 //!
 //! [`Emitter`] appends operations at a current place. Its values ([`Val`]) are copyable and know their type ([`Ty`]); scalars are
 //! spread over vectors where both meet. Memory is raw `!llvm.ptr` with explicit byte offsets. A wrong use (operands of different
@@ -6,13 +6,18 @@
 
 mod abi;
 mod arith;
+pub mod cache;
 mod control;
+pub mod device;
 mod emitter;
+pub mod expr;
 mod global;
 mod lower;
 pub mod math;
 mod memory;
+pub mod pair;
 mod pow;
+pub mod site;
 mod trig;
 mod ty;
 mod vector;

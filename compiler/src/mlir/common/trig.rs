@@ -145,7 +145,7 @@ impl<'c> Emitter<'c> {
     }
 
     fn two_over_pi(&self) -> Val<'c> {
-        if self.first_use(TABLE) {
+        if self.first_time(TABLE) {
             self.table_f64(TABLE, &table());
         }
         self.address_of(TABLE)

@@ -1,9 +1,9 @@
 //! Convolutions and shifts along a sequence: the rows under the window stay in registers, the last ones in the state.
 
-use super::address::{Setting, Site, for_each};
-use super::expr::{store, value};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{Along, COLUMN};
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Emitter, KernelArgs, Ty, Val};
 use crate::plan::VECTORS_A_TASK;
 

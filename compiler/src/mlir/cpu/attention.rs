@@ -4,13 +4,13 @@
 //! horizontal sums. Values lie as `[groups][slots][value]`. A table holds the position of every slot, -1 where there is none;
 //! what a query may see is decided by the declaration's `keep` over that table, whatever the order of the slots.
 
-use super::address::{Setting, Site, for_each, scratch};
-use super::expr::{binary, constant, to_float, unary};
-use crate::forms::{BLOCK, Reach};
-use crate::fuse::expr::View;
+use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
-use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
-use braid_dsl::model::{self, Body, Op, ValueId};
+use crate::mlir::common::cache::{Caches, slot_of};
+use crate::mlir::common::pair::{Pair, body, capture};
+use crate::mlir::common::site::{Setting, Site, for_each, scratch};
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use braid_dsl::model::Op;
 
 /// Scratch of the reading kernel: weighted sums of values, and the block's weights, of each head.
 pub fn scratch_bytes(code: &Attention) -> usize {
@@ -41,15 +41,6 @@ struct Work<'k, 'c> {
     setting: Setting,
 }
 
-/// The caches of a sequence.
-#[derive(Clone, Copy)]
-struct Caches<'c> {
-    keys: Val<'c>,
-    values: Val<'c>,
-    positions: Val<'c>,
-    slots: Val<'c>,
-}
-
 /// One query head while blocks go by.
 #[derive(Clone, Copy)]
 struct Head<'c> {
@@ -60,45 +51,13 @@ struct Head<'c> {
 }
 
 impl<'c> Work<'_, 'c> {
-    fn caches(&self, slot: Val<'c>) -> Caches<'c> {
-        let e = self.e;
-        let capacity = e.call_field(self.args.call, Field::Capacity);
-        let states = e.call_field(self.args.call, Field::States);
-        let own = e.offset(states, e.mul(slot, e.call_field(self.args.call, Field::SlotBytes)));
-        let place = |n: usize| {
-            let fixed = e.operand(self.args.operands, self.code.caches + 2 * n);
-            let grows = e.operand(self.args.operands, self.code.caches + 2 * n + 1);
-            e.offset(own, e.add(fixed, e.mul(grows, capacity)))
-        };
-        let slots = match self.code.reach {
-            Reach::Full => capacity,
-            Reach::Window { rows, .. } | Reach::SinksAndWindow { rows, .. } => e.i64(rows),
-        };
-        Caches { keys: place(0), values: place(1), positions: place(2), slots }
-    }
-
-    /// The slot of a position.
-    fn slot_of(&self, position: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        match self.code.reach {
-            Reach::Full => position,
-            Reach::Window { rows, .. } => e.rem(position, e.i64(rows)),
-            Reach::SinksAndWindow { first, rows, .. } => {
-                let first_one = e.i64(first);
-                let past = e.sub(position, first_one);
-                let ring = e.add(first_one, e.rem(e.max(past, e.i64(0)), e.i64(rows - first)));
-                e.select(e.cmp(Cmp::Lt, position, first_one), position, ring)
-            }
-        }
-    }
-
     fn store_row(&mut self, row: Val<'c>) {
         let e = self.e;
         self.site.set_row(row, false);
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
-        let caches = self.caches(segment.slot);
-        let slot = self.slot_of(position);
+        let caches = Caches::of(e, self.args, self.code, segment.slot);
+        let slot = slot_of(e, self.code, position);
         e.store(e.element(caches.positions, slot, 4), e.to_i32(position));
         let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
         let (key, value) = (self.code.key, self.code.value);
@@ -135,7 +94,7 @@ impl<'c> Work<'_, 'c> {
         self.site.index.insert(COLUMN, e.i64(0));
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
-        let caches = self.caches(segment.slot);
+        let caches = Caches::of(e, self.args, self.code, segment.slot);
         let heads: Vec<Head> = (0..heads)
             .map(|h| {
                 let number = e.add(e.mul(part, e.i64(heads)), e.i64(h));
@@ -149,7 +108,8 @@ impl<'c> Work<'_, 'c> {
             e.store(e.element(sums, at, 4), zero);
         });
         let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
-        let (first, end) = self.blocks(position, last, caches);
+        let (first, seen) = caches.seen(e, self.code, position, last);
+        let (first, end) = (e.div(first, e.i64(BLOCK)), e.add(e.div(seen, e.i64(BLOCK)), e.i64(1)));
         // Of each head the running maximum and the running sum of weights.
         let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
         let ends =
@@ -157,22 +117,6 @@ impl<'c> Work<'_, 'c> {
         for (at, head) in heads.iter().enumerate() {
             self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
         }
-    }
-
-    /// The first block of slots that a query may see, and the one behind the last. `last`: the last position in the cache.
-    fn blocks(&self, query: Val<'c>, last: Val<'c>, caches: Caches<'c>) -> (Val<'c>, Val<'c>) {
-        let e = self.e;
-        let range = self.code.range;
-        let first = match range.before {
-            Some(before) => e.max(e.sub(query, e.i64(before - 1)), e.i64(0)),
-            None => e.i64(0),
-        };
-        let seen = match (self.code.reach, range.after) {
-            (Reach::Full, Some(after)) => e.min(last, e.add(query, e.i64(after - 1))),
-            (Reach::Full, None) => last,
-            _ => e.min(last, e.sub(caches.slots, e.i64(1))),
-        };
-        (e.div(first, e.i64(BLOCK)), e.add(e.div(seen, e.i64(BLOCK)), e.i64(1)))
     }
 
     /// One block of positions for all heads; the new maxima and sums. A block of which no head may see anything costs a look at `keep`.
@@ -203,7 +147,7 @@ impl<'c> Work<'_, 'c> {
         let different = if by_head { heads.len() } else { 1 };
         let one = |head: &Head<'c>| {
             self.site.index.insert(BATCH, head.number);
-            let keep = self.body(&self.code.attend.keep, self.code.attend.keep_result, pair);
+            let keep = body(&self.site, self.code, &self.code.attend.keep, self.code.attend.keep_result, pair);
             e.and(e.splat(keep, BLOCK), there)
         };
         let masks: Vec<Val> = heads[..different].iter().map(one).collect();
@@ -227,7 +171,7 @@ impl<'c> Work<'_, 'c> {
             let (most, sum) = (state[2 * at], state[2 * at + 1]);
             self.site.index.insert(BATCH, head.number);
             let pair = Pair { score: Some(dots[at]), ..pair };
-            let score = self.body(&self.code.attend.score, self.code.attend.score_result, pair);
+            let score = body(&self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
             let hidden = e.float(Ty::f32(BLOCK), f64::NEG_INFINITY);
             let score = e.select(visible[at], e.splat(score, BLOCK), hidden);
             let most_now = e.max(most, e.reduce_max(score));
@@ -327,8 +271,8 @@ impl<'c> Work<'_, 'c> {
         self.site.index.insert(BATCH, head.number);
         let (scale, sum) = match self.code.attend.sink {
             None => (e.f32(1.0), sum),
-            Some(capture) => {
-                let sink = self.capture(capture);
+            Some(number) => {
+                let sink = capture(&self.site, self.code, number);
                 let anchor = e.max(most, sink);
                 let scale = e.exp(e.sub(most, anchor));
                 (scale, e.add(e.mul(sum, scale), e.exp(e.sub(sink, anchor))))
@@ -346,49 +290,4 @@ impl<'c> Work<'_, 'c> {
             }
         });
     }
-
-    fn capture(&self, number: usize) -> Val<'c> {
-        let view: &View = &self.code.views.captures[number];
-        let elem = match self.site.store_of(view) {
-            crate::fuse::kernel::Store::I32 => Elem::I32,
-            _ => Elem::F32,
-        };
-        self.e.load(self.site.address(view), Ty::scalar(elem))
-    }
-
-    /// The value of a body for the site's head.
-    fn body(&self, body: &Body, result: ValueId, pair: Pair<'c>) -> Val<'c> {
-        let e = self.e;
-        let mut made: Vec<Val<'c>> = Vec::new();
-        for value in &body.values {
-            let arg = |n: usize| made[value.args[n].0 as usize];
-            made.push(match &value.op {
-                Op::Const(number) => constant(e, *number, value.ty.elem),
-                Op::Score => pair.score.unwrap_or_else(|| e.f32(0.0)),
-                Op::QueryPosition => pair.query,
-                Op::KeyPosition => pair.key,
-                Op::Capture(n) => match value.ty.elem {
-                    model::Elem::Bool => e.cmp(Cmp::Ne, self.capture(*n), e.i32(0)),
-                    _ => self.capture(*n),
-                },
-                Op::Unary(op) => unary(e, *op, arg(0)),
-                Op::Binary(op) => binary(e, *op, body.values[value.args[0].0 as usize].ty.elem, arg(0), arg(1)),
-                Op::Select => e.select(arg(0), arg(1), arg(2)),
-                Op::ToFloat => to_float(e, arg(0)),
-                op => {
-                    e.fault(format!("`{op:?}` in the body of an attention"));
-                    e.f32(0.0)
-                }
-            });
-        }
-        made[result.0 as usize]
-    }
-}
-
-/// A query and a block of keys.
-#[derive(Clone, Copy)]
-struct Pair<'c> {
-    query: Val<'c>,
-    key: Val<'c>,
-    score: Option<Val<'c>>,
 }

@@ -1,6 +1,6 @@
 //! The exported entries: a short loop over a table of calls. A deeper model has a longer table, not more code.
 
-use super::address::for_each;
+use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Emitter, Field, Linkage, Ty, Val};
 use crate::plan::{Plan, Step};
 use braid_runtime::artifact::Call;

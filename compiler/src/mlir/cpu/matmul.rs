@@ -3,10 +3,10 @@
 //! The tile's functions are shared by all products of an artifact ([`Tiles`]). They take row pointers, so that plain rows, several
 //! inner rows of a row, and rows that chose the same expert are one case.
 
-use super::address::{Setting, Site, for_each, scratch};
-use super::expr::{store, value};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows, Store};
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
 use crate::plan::ROWS_A_TASK;
 

@@ -1,13 +1,11 @@
 //! Kernels to MLIR for CPUs: one file for each skeleton, one short loop that calls them.
 
-mod address;
 mod along;
 mod attention;
 mod driver;
-mod expr;
 mod matmul;
 mod nest;
-mod solve;
+pub(super) mod solve;
 mod top;
 
 use crate::fuse::kernel::{Code, Store};
@@ -15,7 +13,7 @@ use crate::mlir::common::Emitter;
 use crate::plan::{Function, Plan};
 use std::collections::BTreeSet;
 
-pub use address::Setting;
+pub use crate::mlir::common::site::Setting;
 
 /// Scratch bytes that a thread needs for any kernel of a plan.
 pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {

@@ -1,10 +1,10 @@
 //! Kernels of nests: loops over a row's axes, row by row or along each sequence.
 
-use super::address::{Setting, Site, for_each};
-use super::expr::{store, value};
 use super::solve;
 use crate::fuse::expr::KAxis;
 use crate::fuse::kernel::{Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
 use braid_dsl::model::Reduce;
 

@@ -1,8 +1,8 @@
 //! Systems of linear equations: Gaussian elimination with row pivots, in place. Rows are walked in vectors.
 
-use super::address::{Site, for_each};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Stmt, System};
+use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
 /// Solves the systems of a statement, one for each index of `axes`, with vectors of so many lanes.

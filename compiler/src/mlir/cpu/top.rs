@@ -1,7 +1,7 @@
 //! The largest elements along an axis: so many passes, each past what the earlier ones took. Ties go to the lower index.
 
-use super::address::{Setting, Site, for_each};
 use crate::fuse::kernel::{COLUMN, INNER, Rows, Top};
+use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
 /// Emits the kernel; a task is a row.

@@ -1,8 +1,8 @@
-//! Addresses of tensors inside a kernel.
+//! The place of a computation inside a kernel: addresses of tensors, indices, lanes.
 
+use super::{Elem, Emitter, Field, KernelArgs, Ty, Val};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Base, Store, Tensor};
-use crate::mlir::common::{Elem, Emitter, Field, KernelArgs, Ty, Val};
 use std::collections::HashMap;
 
 /// What every kernel of an artifact is told.
@@ -14,6 +14,8 @@ pub struct Setting {
     pub scratch: usize,
     /// Most rows of a tile of a matrix product.
     pub tile_rows: usize,
+    /// Scratch lies in a block's shared memory.
+    pub shared: bool,
 }
 
 /// The place of the computation: which row, which index along each axis, which lanes.
@@ -65,7 +67,7 @@ impl<'k, 'c> Site<'k, 'c> {
         let e = self.e;
         let states = e.call_field(self.args.call, Field::States);
         let bytes = e.call_field(self.args.call, Field::SlotBytes);
-        let own = e.offset(states, e.mul(slot, bytes));
+        let own = e.device_memory(e.offset(states, e.mul(slot, bytes)));
         for (at, tensor) in self.tensors.iter().enumerate() {
             if tensor.base == Base::State {
                 self.bases[at] = Some(e.offset(own, e.operand(self.args.operands, tensor.operand)));
@@ -83,7 +85,7 @@ impl<'k, 'c> Site<'k, 'c> {
     pub fn set_row(&mut self, row: Val<'c>, wanted: bool) {
         let e = self.e;
         let listed = wanted.then(|| {
-            let list = e.call_field(self.args.call, Field::WantedRows);
+            let list = e.device_memory(e.call_field(self.args.call, Field::WantedRows));
             e.convert(e.load(e.offset(list, e.mul(row, e.i64(4))), Ty::I32), Elem::I64)
         });
         self.row = Some(listed.unwrap_or(row));
@@ -135,21 +137,24 @@ fn base<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, tensor: &Tensor, setting: Set
     Some(match tensor.base {
         Base::Arena => {
             let capacity = e.call_field(args.call, Field::RowsCapacity);
-            e.offset(e.call_field(args.call, Field::Arena), e.mul(word(), capacity))
+            e.device_memory(e.offset(e.call_field(args.call, Field::Arena), e.mul(word(), capacity)))
         }
-        Base::Weights => e.offset(e.call_field(args.call, Field::Weights), word()),
-        Base::Prepared => e.offset(e.call_field(args.call, Field::Prepared), word()),
-        Base::Output => e.call_field(args.call, Field::Output),
-        Base::Tokens => e.call_field(args.call, Field::Tokens),
+        Base::Weights => e.device_memory(e.offset(e.call_field(args.call, Field::Weights), word())),
+        Base::Prepared => e.device_memory(e.offset(e.call_field(args.call, Field::Prepared), word())),
+        Base::Output => e.device_memory(e.call_field(args.call, Field::Output)),
+        Base::Tokens => e.device_memory(e.call_field(args.call, Field::Tokens)),
         Base::Scratch(at) => scratch(e, args, setting, at),
         Base::State | Base::Tile => return None,
     })
 }
 
-/// An address in the thread's scratch.
+/// An address in the thread's scratch; on a GPU the block's.
 pub fn scratch<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, setting: Setting, at: usize) -> Val<'c> {
+    if setting.shared {
+        return e.offset_by(e.shared_memory(), at);
+    }
     let own = e.mul(args.thread, e.i64(setting.scratch));
-    e.offset_by(e.offset(e.call_field(args.call, Field::Scratch), own), at)
+    e.offset_by(e.device_memory(e.offset(e.call_field(args.call, Field::Scratch), own)), at)
 }
 
 /// `for i in (lo..hi).step_by(step)`.

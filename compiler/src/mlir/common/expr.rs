@@ -1,9 +1,9 @@
 //! Expressions to values: scalars, or vectors along the site's vector axis.
 
-use super::address::Site;
+use super::site::Site;
+use super::{Cmp, Elem, Emitter, Field, Ty, Val};
 use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::Store;
-use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
 use braid_dsl::model::{self, Binary, Unary};
 
 /// The value of an expression at the site's indices.
@@ -167,7 +167,7 @@ fn position<'c>(site: &Site<'_, 'c>) -> Val<'c> {
         e.fault("a position where there is no row");
         return e.i32(0);
     };
-    let table = e.call_field(site.args.call, Field::Positions);
+    let table = e.device_memory(e.call_field(site.args.call, Field::Positions));
     e.load(e.offset(table, e.mul(row, e.i64(4))), Ty::I32)
 }
 

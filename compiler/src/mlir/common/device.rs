@@ -1,0 +1,213 @@
+//! What only GPUs have: threads of a block, its shared memory and barriers, exchange inside a warp, waiting for other blocks.
+//!
+//! Memory stays `!llvm.ptr` without an address space; [`Emitter::device_memory`] and [`Emitter::shared_memory`] tell LLVM where an
+//! address came from, and it finds the space of every access behind them.
+
+use melior::dialect::llvm;
+use melior::ir::attribute::{DenseI32ArrayAttribute, FlatSymbolRefAttribute, StringAttribute, TypeAttribute};
+use melior::ir::operation::OperationBuilder;
+use melior::ir::{Attribute, Identifier, Region, Type};
+
+use super::arith::Cmp;
+use super::emitter::{Emitter, Val};
+use super::ty::{Elem, Ty};
+
+/// Threads that run in step.
+pub const WARP: usize = 32;
+/// Where [`Emitter::last_of`] leaves its answer: over what the block no longer needs.
+const LAST_AT: usize = 0;
+/// The name of a block's dynamic shared memory.
+const SHARED: &str = "shared";
+
+impl<'c> Emitter<'c> {
+    /// Defines a function that is launched with `threads` threads a block, `blocks` of which fit a multiprocessor.
+    pub fn device_entry(&self, name: &str, (threads, blocks): (usize, usize), params: &[Ty], fill: impl FnOnce(&[Val<'c>])) {
+        let threads = DenseI32ArrayAttribute::new(self.cx(), &[threads as i32]).into();
+        let attributes = [
+            ("linkage", self.attribute("#llvm.linkage<external>")),
+            ("passthrough", self.attribute("[\"nounwind\", \"no-builtins\"]")),
+            ("nvvm.kernel", self.attribute("unit")),
+            ("nvvm.reqntid", threads),
+            ("nvvm.minctasm", self.i32_attribute(blocks as i64)),
+        ];
+        self.function_with(name, &attributes, (params, None), |values| {
+            fill(values);
+            None
+        });
+    }
+
+    /// The thread's number in its block, an `i32`.
+    pub fn thread(&self) -> Val<'c> {
+        self.op("nvvm.read.ptx.sreg.tid.x", &[], &[], Ty::I32)
+    }
+
+    /// The block's number, an `i64`.
+    pub fn block_number(&self) -> Val<'c> {
+        self.to_i64(self.op("nvvm.read.ptx.sreg.ctaid.x", &[], &[], Ty::I32))
+    }
+
+    /// How many blocks there are, an `i64`.
+    pub fn blocks(&self) -> Val<'c> {
+        self.to_i64(self.op("nvvm.read.ptx.sreg.nctaid.x", &[], &[], Ty::I32))
+    }
+
+    /// All threads of the block come here, and see what the others wrote before.
+    pub fn sync(&self) {
+        self.op_none("nvvm.barrier0", &[], &[]);
+    }
+
+    /// The value of the lane whose number differs from this one's in the bits of `by`. All lanes of the warp take part.
+    pub fn exchange(&self, value: Val<'c>, by: usize) -> Val<'c> {
+        let all = self.i32(-1);
+        self.op(
+            "nvvm.shfl.sync",
+            &[all, value, self.i32(by as i32), self.i32(31)],
+            &[("kind", self.attribute("#nvvm<shfl_kind bfly>"))],
+            value.ty(),
+        )
+    }
+
+    /// The value of lane `lane` (an `i32`). All lanes of the warp take part.
+    pub fn of_lane(&self, value: Val<'c>, lane: Val<'c>) -> Val<'c> {
+        let kind = ("kind", self.attribute("#nvvm<shfl_kind idx>"));
+        self.op("nvvm.shfl.sync", &[self.i32(-1), value, lane, self.i32(31)], &[kind], value.ty())
+    }
+
+    /// The same address, known to lie in the device's memory; on a CPU there is no other.
+    pub fn device_memory(&self, address: Val<'c>) -> Val<'c> {
+        if self.is_device() { self.through_space(address, 1) } else { address }
+    }
+
+    /// Where the block's dynamic shared memory begins.
+    pub fn shared_memory(&self) -> Val<'c> {
+        if self.first_time(SHARED) {
+            self.define_shared();
+        }
+        let space = llvm::r#type::pointer(self.cx(), 3);
+        let name = FlatSymbolRefAttribute::new(self.cx(), SHARED).into();
+        let raw = self.raw_op("llvm.mlir.addressof", &[], &[("global_name", name)], space);
+        self.cast_space(raw)
+    }
+
+    /// The same address, known to lie in shared memory.
+    pub fn shared_address(&self, address: Val<'c>) -> Val<'c> {
+        self.through_space(address, 3)
+    }
+
+    fn define_shared(&self) {
+        let bytes = llvm::r#type::array(Ty::scalar(Elem::I8).to_mlir(self.cx()), 0);
+        let attributes: [(&str, Attribute<'c>); 5] = [
+            ("sym_name", StringAttribute::new(self.cx(), SHARED).into()),
+            ("global_type", TypeAttribute::new(bytes).into()),
+            ("linkage", self.attribute("#llvm.linkage<external>")),
+            ("addr_space", self.attribute("3 : i32")),
+            ("alignment", self.attribute("128 : i64")),
+        ];
+        self.at_module("llvm.mlir.global", &attributes, Region::new());
+    }
+
+    /// There and back: LLVM remembers.
+    fn through_space(&self, address: Val<'c>, space: u32) -> Val<'c> {
+        let there = llvm::r#type::pointer(self.cx(), space);
+        let raw = self.raw_op("llvm.addrspacecast", &[address.raw], &[], there);
+        self.cast_space(raw)
+    }
+
+    fn cast_space(&self, raw: Option<melior::ir::Value<'c, 'c>>) -> Val<'c> {
+        let back = raw.and_then(|raw| self.raw_op("llvm.addrspacecast", &[raw], &[], Ty::PTR.to_mlir(self.cx())));
+        back.map_or_else(|| self.null(), |raw| Val::new(raw, Ty::PTR))
+    }
+
+    /// An operation on types that [`Ty`] does not have.
+    fn raw_op(
+        &self,
+        name: &str,
+        operands: &[melior::ir::Value<'c, 'c>],
+        attributes: &[(&str, Attribute<'c>)],
+        result: Type<'c>,
+    ) -> Option<melior::ir::Value<'c, 'c>> {
+        let attributes: Vec<_> = attributes.iter().map(|(name, a)| (Identifier::new(self.cx(), name), *a)).collect();
+        let built = OperationBuilder::new(name, self.location())
+            .add_operands(operands)
+            .add_attributes(&attributes)
+            .add_results(&[result])
+            .build();
+        let operation = built.ok().and_then(|operation| self.append(operation));
+        if operation.is_none() {
+            self.fault(format!("`{name}` could not be built"));
+        }
+        operation
+    }
+
+    /// Fetches so many bytes (an `i64`, a multiple of 16) of device memory into the cache that all multiprocessors share.
+    pub fn prefetch(&self, address: Val<'c>, bytes: Val<'c>) {
+        let there = llvm::r#type::pointer(self.cx(), 1);
+        let Some(raw) = self.raw_op("llvm.addrspacecast", &[address.raw], &[], there) else { return };
+        let address = Val::new(raw, Ty::PTR);
+        self.op_none("nvvm.cp.async.bulk.prefetch", &[address, self.to_i32(bytes)], &[]);
+    }
+
+    // ---- between blocks -----------------------------------------------------------------------------------------
+
+    /// Adds to a counter in device memory, after everything that the block wrote before is seen by all; gives its old value.
+    pub fn count_up(&self, counter: Val<'c>, by: Val<'c>) -> Val<'c> {
+        // The addition alone orders nothing: LLVM drops its ordering for GPUs.
+        self.fence();
+        let attributes = [
+            ("bin_op", self.attribute("1 : i64")),
+            ("ordering", self.attribute("6 : i64")),
+            ("syncscope", self.attribute("\"device\"")),
+            ("alignment", self.attribute("4 : i64")),
+        ];
+        self.op("llvm.atomicrmw", &[counter, by], &attributes, Ty::I32)
+    }
+
+    /// Reads a counter that other blocks change; what they wrote before is seen afterwards.
+    pub fn watch(&self, counter: Val<'c>) -> Val<'c> {
+        let attributes = [
+            ("ordering", self.attribute("4 : i64")),
+            ("syncscope", self.attribute("\"device\"")),
+            ("alignment", self.attribute("4 : i64")),
+        ];
+        self.op("llvm.load", &[counter], &attributes, Ty::I32)
+    }
+
+    /// Whether the block is the last of `count` (an `i64`) to come here with this counter, which is zero before the first and after
+    /// the last. The last one sees what the others wrote. All threads of the block take part.
+    pub fn last_of(&self, counter: Val<'c>, count: Val<'c>) -> Val<'c> {
+        self.sync();
+        let first = self.cmp(Cmp::Eq, self.thread(), self.i32(0));
+        let flag = self.offset_by(self.shared_memory(), LAST_AT);
+        self.if_then(first, || {
+            let before = self.count_up(counter, self.i32(1));
+            let last = self.cmp(Cmp::Eq, self.to_i64(before), self.sub(count, self.i64(1)));
+            self.if_then(last, || {
+                self.fence();
+                self.store(counter, self.i32(0));
+            });
+            self.store(flag, self.select(last, self.i32(1), self.i32(0)));
+        });
+        self.sync();
+        let last = self.load(flag, Ty::I32);
+        self.sync();
+        self.cmp(Cmp::Ne, last, self.i32(0))
+    }
+
+    /// Memory is ordered between all blocks.
+    fn fence(&self) {
+        let attributes = [("ordering", self.attribute("6 : i64")), ("syncscope", self.attribute("\"device\""))];
+        self.op_none("llvm.fence", &[], &attributes);
+    }
+
+    /// Does `body` until it gives true.
+    pub fn until(&self, body: impl FnOnce() -> Val<'c>) {
+        let (before, ()) = self.region(&[], |_| {
+            let done = body();
+            let go_on = self.not(done);
+            self.op_none("scf.condition", &[go_on], &[]);
+        });
+        let (after, ()) = self.region(&[], |_| self.op_none("scf.yield", &[], &[]));
+        let parts = super::emitter::OpParts { name: "scf.while", operands: &[], attributes: &[], regions: vec![before, after] };
+        self.op_many(parts, &[]);
+    }
+}

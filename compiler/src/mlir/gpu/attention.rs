@@ -1,0 +1,429 @@
+//! Attention over a cache, laid out as the kernels of CPUs have it: keys `[groups][blocks][key][16]`, values `[groups][slots][value]`.
+//!
+//! The lanes of a warp are 32 positions: each makes the scores of its position for all heads of the task, and then the warp adds
+//! up values with lanes along a value's elements. Warps take chunks of positions in turn, each with a running softmax of its own,
+//! and are merged through shared memory at the end.
+
+use super::team::across_lanes;
+use super::{STEP_ROWS, THREADS};
+use crate::forms::BLOCK;
+use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
+use crate::mlir::common::cache::{Caches, slot_of};
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::pair::{Pair, body, capture};
+use crate::mlir::common::site::{Setting, Site, for_each};
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use braid_dsl::model::Reduce;
+
+const WARPS: usize = THREADS / WARP;
+/// Words of the operands that say where the caches are.
+const CACHE_WORDS: usize = 6;
+
+/// Shared memory: the queries, then each warp's sums, maxima and totals; bytes.
+pub fn shared_bytes(code: &Attention) -> usize {
+    let heads = code.heads_of_a_block();
+    4 * (heads * code.key + WARPS * heads * (code.value + 2))
+}
+
+/// Emits the storing or the reading kernel.
+pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, setting: Setting) {
+    e.kernel(name, |args| {
+        let site = Site::new(e, args, &code.tensors, setting);
+        let mut work = Work { e, code, site, args, heads: code.heads_of_a_block() };
+        for_each(e, args.begin, args.end, e.blocks(), |task| match stores_keys {
+            true => work.store_row(task),
+            false => work.read_row(task),
+        });
+    });
+}
+
+struct Work<'k, 'c> {
+    e: &'k Emitter<'c>,
+    code: &'k Attention,
+    site: Site<'k, 'c>,
+    args: KernelArgs<'c>,
+    heads: usize,
+}
+
+impl<'c> Work<'_, 'c> {
+    /// Stores the keys and values of a row, an element a thread.
+    fn store_row(&mut self, row: Val<'c>) {
+        let e = self.e;
+        self.site.set_row(row, false);
+        let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
+        let position = e.table_entry(self.args.call, Field::Positions, row);
+        let caches = Caches::of(e, self.args, self.code, segment.slot);
+        let slot = slot_of(e, self.code, position);
+        let thread = e.to_i64(e.thread());
+        e.if_then(e.cmp(Cmp::Eq, thread, e.i64(0)), || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
+        self.site.index.insert(BATCH, e.i64(0));
+        let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
+        let (key, value) = (self.code.key, self.code.value);
+        let blocks = e.div(caches.slots, e.i64(BLOCK));
+        for_each(e, thread, e.i64(self.code.groups * key), e.i64(THREADS), |at| {
+            let (group, k) = (e.div(at, e.i64(key)), e.rem(at, e.i64(key)));
+            self.site.index.insert(INNER, group);
+            self.site.index.insert(COLUMN, k);
+            let x = e.load(self.site.address(&self.code.views.keys), Ty::F32);
+            let row = e.add(e.mul(e.add(e.mul(group, blocks), block), e.i64(key)), k);
+            e.store(e.element(caches.keys, e.add(e.mul(row, e.i64(BLOCK)), lane), 4), x);
+        });
+        for_each(e, thread, e.i64(self.code.groups * value), e.i64(THREADS), |at| {
+            let (group, v) = (e.div(at, e.i64(value)), e.rem(at, e.i64(value)));
+            self.site.index.insert(INNER, group);
+            self.site.index.insert(COLUMN, v);
+            let x = e.load(self.site.address(&self.code.views.values), Ty::F32);
+            let row = e.add(e.mul(group, caches.slots), slot);
+            e.store(e.element(caches.values, e.add(e.mul(row, e.i64(value)), v), 4), x);
+        });
+    }
+
+    /// A task is a row, a group, so many of its heads, and a part of the positions.
+    fn read_row(&mut self, task: Val<'c>) {
+        let e = self.e;
+        let parts = self.code.per / self.heads;
+        let (number, split) = self.without_split(task);
+        let tasks = e.i64(self.code.groups * parts);
+        let (row, rest) = (e.div(number, tasks), e.rem(number, tasks));
+        let (group, part) = (e.div(rest, e.i64(parts)), e.rem(rest, e.i64(parts)));
+        let first = e.mul(part, e.i64(self.heads));
+        self.site.set_row(row, false);
+        self.site.index.insert(INNER, group);
+        let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
+        let position = e.table_entry(self.args.call, Field::Positions, row);
+        let caches = Caches::of(e, self.args, self.code, segment.slot);
+        let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
+        let (before, seen) = caches.seen(e, self.code, position, last);
+        let start = e.div(before, e.i64(WARP));
+        let chunks = e.sub(e.add(e.div(seen, e.i64(WARP)), e.i64(1)), start);
+        let own = self.split_of(chunks, number, split);
+        let own = Split { from: e.add(own.from, start), to: e.add(own.to, start), ..own };
+        e.if_then(e.cmp(Cmp::Lt, own.from, own.to), || {
+            self.walk(caches, (group, first), (own.from, own.to), position);
+            e.sync();
+            self.merge(first, own);
+        });
+    }
+
+    /// The task's number without its part of the positions, and that part.
+    fn without_split(&self, task: Val<'c>) -> (Val<'c>, Val<'c>) {
+        let e = self.e;
+        match self.code.splits {
+            1 => (task, e.i64(0)),
+            splits => (e.div(task, e.i64(splits)), e.rem(task, e.i64(splits))),
+        }
+    }
+
+    /// A part is at least a chunk for each warp; in a call of many rows there is one.
+    fn split_of(&self, chunks: Val<'c>, number: Val<'c>, split: Val<'c>) -> Split<'c> {
+        let e = self.e;
+        let one = e.i64(1);
+        if self.code.splits == 1 {
+            return Split { number, split, from: split, to: chunks, used: one };
+        }
+        let many = e.cmp(Cmp::Gt, e.call_field(self.args.call, Field::Rows), e.i64(STEP_ROWS));
+        let above = e.sub(e.add(chunks, e.i64(self.code.splits)), one);
+        let span = e.max(e.div(above, e.i64(self.code.splits)), e.i64(WARPS));
+        let span = e.select(many, chunks, span);
+        let from = e.mul(split, span);
+        let used = e.to_i64(e.div(e.to_i32(e.sub(e.add(chunks, span), one)), e.to_i32(span)));
+        Split { number, split, from, to: e.min(e.add(from, span), chunks), used }
+    }
+
+    /// Chunks of positions, and what each warp leaves of them.
+    fn walk(&mut self, caches: Caches<'c>, heads: (Val<'c>, Val<'c>), (from, to): (Val<'c>, Val<'c>), position: Val<'c>) {
+        let e = self.e;
+        e.sync();
+        self.fetch_queries(heads.1);
+        e.sync();
+        let thread = e.to_i64(e.thread());
+        let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
+        let sums = self.code.value.div_ceil(WARP);
+        // Of each head the running maximum, the running sum of weights, and the lane's sums of values.
+        let start: Vec<Val> = (0..self.heads)
+            .flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)].into_iter().chain(vec![e.f32(0.0); sums]))
+            .collect();
+        let ends = e.for_loop(e.add(from, warp), to, e.i64(WARPS), &start, |chunk, state| {
+            self.chunk(caches, heads, chunk, lane, position, state)
+        });
+        self.leave(warp, lane, &ends);
+    }
+
+    /// The queries of the task's heads to shared memory, `[heads][key]`.
+    fn fetch_queries(&mut self, first: Val<'c>) {
+        let e = self.e;
+        let key = self.code.key;
+        for_each(e, e.to_i64(e.thread()), e.i64(self.heads * key), e.i64(THREADS), |at| {
+            self.site.index.insert(BATCH, e.add(first, e.div(at, e.i64(key))));
+            self.site.index.insert(COLUMN, e.rem(at, e.i64(key)));
+            let x = e.load(self.site.address(&self.code.views.query), Ty::F32);
+            e.store(e.element(e.shared_memory(), at, 4), x);
+        });
+        self.site.index.insert(COLUMN, e.i64(0));
+    }
+
+    /// 32 positions for all heads of the task; the new state.
+    fn chunk(
+        &mut self,
+        caches: Caches<'c>,
+        (group, first): (Val<'c>, Val<'c>),
+        chunk: Val<'c>,
+        lane: Val<'c>,
+        query: Val<'c>,
+        state: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let e = self.e;
+        let base = e.mul(chunk, e.i64(WARP));
+        // The last chunk may be half of one.
+        let own = e.add(base, lane);
+        let inside = e.cmp(Cmp::Lt, own, caches.slots);
+        let slot = e.min(own, e.sub(caches.slots, e.i64(1)));
+        let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);
+        let there = e.and(inside, e.cmp(Cmp::Ge, place, e.i32(0)));
+        let dots = self.dots(caches, group, slot);
+        let sums = self.code.value.div_ceil(WARP);
+        let mut next = Vec::new();
+        let mut weights = Vec::new();
+        for (head, dot) in dots.into_iter().enumerate() {
+            let own = &state[head * (2 + sums)..][..2 + sums];
+            self.site.index.insert(BATCH, e.add(first, e.i64(head)));
+            let pair = Pair { query: e.to_i32(query), key: place, score: Some(dot) };
+            let attend = &self.code.attend;
+            let keep = body(&self.site, self.code, &attend.keep, attend.keep_result, pair);
+            let score = body(&self.site, self.code, &attend.score, attend.score_result, pair);
+            let score = e.select(e.and(keep, there), score, e.f32(f32::NEG_INFINITY));
+            let most = e.max(own[0], across_lanes(e, Reduce::Max, score, WARP));
+            // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
+            let none = e.cmp(Cmp::Eq, most, e.f32(f32::NEG_INFINITY));
+            let anchor = e.select(none, e.f32(0.0), most);
+            let scale = e.exp(e.sub(own[0], anchor));
+            let weight = e.exp(e.sub(score, anchor));
+            weights.push(weight);
+            next.push(most);
+            next.push(e.fma(own[1], scale, across_lanes(e, Reduce::Sum, weight, WARP)));
+            next.extend(own[2..].iter().map(|sum| e.mul(*sum, scale)));
+        }
+        self.add_values(caches, group, base, lane, &weights, next)
+    }
+
+    /// Dot products of all heads with the lane's key.
+    fn dots(&self, caches: Caches<'c>, group: Val<'c>, slot: Val<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        let key = self.code.key;
+        let blocks = e.div(caches.slots, e.i64(BLOCK));
+        let (block, within) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
+        let row = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK));
+        let keys = e.element(caches.keys, e.add(row, within), 4);
+        let queries = e.shared_memory();
+        let together = [8, 4, 2].into_iter().find(|n| key.is_multiple_of(*n)).unwrap_or(1);
+        let start = vec![e.f32(0.0); self.heads];
+        e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
+            let mut sums = sums.to_vec();
+            for part in 0..together {
+                let k = e.add(k, e.i64(part));
+                let x = e.load(e.offset(keys, e.mul(k, e.i64(BLOCK * 4))), Ty::F32);
+                for (head, sum) in sums.iter_mut().enumerate() {
+                    let q = e.load(e.element(queries, e.add(k, e.i64(head * key)), 4), Ty::F32);
+                    *sum = e.fma(q, x, *sum);
+                }
+            }
+            sums
+        })
+    }
+
+    /// Adds the weighted values of 32 positions to the lane's sums.
+    fn add_values(
+        &self,
+        caches: Caches<'c>,
+        group: Val<'c>,
+        base: Val<'c>,
+        lane: Val<'c>,
+        weights: &[Val<'c>],
+        state: Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let e = self.e;
+        let value = self.code.value;
+        let sums = value.div_ceil(WARP);
+        let last = e.sub(caches.slots, e.i64(1));
+        e.for_loop(e.i64(0), e.i64(WARP), e.i64(1), &state, |at, state| {
+            let mut state = state.to_vec();
+            let slot = e.min(e.add(base, at), last);
+            let row = e.element(caches.values, e.mul(e.add(e.mul(group, caches.slots), slot), e.i64(value)), 4);
+            let parts: Vec<Val> = (0..sums)
+                .map(|part| {
+                    let column = e.add(lane, e.i64(part * WARP));
+                    e.load(e.element(row, e.min(column, e.i64(value - 1)), 4), Ty::F32)
+                })
+                .collect();
+            for (head, weight) in weights.iter().enumerate() {
+                let weight = e.of_lane(*weight, e.to_i32(at));
+                for (part, x) in parts.iter().enumerate() {
+                    let sum = &mut state[head * (2 + sums) + 2 + part];
+                    *sum = e.fma(weight, *x, *sum);
+                }
+            }
+            state
+        })
+    }
+
+    /// Where a warp leaves its sums (`[warps][heads][value]`), maxima and totals (`[warps][heads][2]`).
+    fn left(&self) -> (Val<'c>, Val<'c>) {
+        let e = self.e;
+        let sums = e.offset_by(e.shared_memory(), 4 * self.heads * self.code.key);
+        (sums, e.offset_by(sums, 4 * WARPS * self.heads * self.code.value))
+    }
+
+    fn leave(&self, warp: Val<'c>, lane: Val<'c>, ends: &[Val<'c>]) {
+        let e = self.e;
+        let value = self.code.value;
+        let sums = value.div_ceil(WARP);
+        let (to_sums, to_totals) = self.left();
+        for head in 0..self.heads {
+            let own = &ends[head * (2 + sums)..][..2 + sums];
+            let row = e.add(e.mul(warp, e.i64(self.heads)), e.i64(head));
+            e.if_then(e.cmp(Cmp::Eq, lane, e.i64(0)), || {
+                let at = e.element(to_totals, row, 8);
+                e.store(at, own[0]);
+                e.store(e.offset_by(at, 4), own[1]);
+            });
+            for (part, sum) in own[2..].iter().enumerate() {
+                let column = e.add(lane, e.i64(part * WARP));
+                let put = || e.store(e.element(to_sums, e.add(e.mul(row, e.i64(value)), column), 4), *sum);
+                match (part + 1) * WARP <= value {
+                    true => put(),
+                    false => e.if_then(e.cmp(Cmp::Lt, column, e.i64(value)), put),
+                }
+            }
+        }
+    }
+
+    /// Adds up what the warps left; if the positions were cut, the last part to be done adds up all of them.
+    fn merge(&mut self, first: Val<'c>, own: Split<'c>) {
+        let e = self.e;
+        if self.code.splits == 1 {
+            return self.merge_warps(first);
+        }
+        let alone = e.cmp(Cmp::Eq, own.used, e.i64(1));
+        e.if_then(alone, || self.merge_warps(first));
+        e.if_then(e.not(alone), || self.merge_splits(first, own));
+    }
+
+    fn merge_warps(&mut self, first: Val<'c>) {
+        self.each(|this, head, column| {
+            let sum = this.of_warps(head, column);
+            this.finish(first, head, column, sum);
+        });
+    }
+
+    fn merge_splits(&mut self, first: Val<'c>, own: Split<'c>) {
+        let e = self.e;
+        let (value, heads) = (self.code.value, self.heads);
+        let workspace = {
+            let prepared = e.call_field(self.args.call, Field::Prepared);
+            e.device_memory(e.offset(prepared, e.operand(self.args.operands, self.code.caches + CACHE_WORDS)))
+        };
+        let tasks = STEP_ROWS * self.code.groups * self.code.per / self.heads;
+        let counter = e.element(workspace, own.number, 4);
+        let parts = e.offset_by(workspace, (tasks * 4).next_multiple_of(64));
+        let (part_bytes, splits) = (heads * (value + 2) * 4, self.code.splits);
+        let part = |split: Val<'c>| e.element(parts, e.add(e.mul(own.number, e.i64(splits)), split), part_bytes);
+        // `[heads][value]` sums, then `[heads][2]` maxima and totals.
+        let totals = |part: Val<'c>, head: Val<'c>| e.element(e.offset_by(part, heads * value * 4), head, 8);
+        let heads_value = |head: Val<'c>, column: Val<'c>| e.add(e.mul(head, e.i64(value)), column);
+        self.each(|this, head, column| {
+            let made = this.of_warps(head, column);
+            let place = part(own.split);
+            e.store(e.element(place, heads_value(head, column), 4), made.sum);
+            e.if_then(e.cmp(Cmp::Eq, column, e.i64(0)), || {
+                let totals = totals(place, head);
+                e.store(totals, made.most);
+                e.store(e.offset_by(totals, 4), made.total);
+            });
+        });
+        let last = e.last_of(counter, own.used);
+        e.if_then(last, || {
+            self.each(|this, head, column| {
+                let start = [e.f32(f32::NEG_INFINITY), e.f32(0.0), e.f32(0.0)];
+                let all = e.for_loop(e.i64(0), own.used, e.i64(1), &start, |split, state| {
+                    let place = part(split);
+                    let totals = totals(place, head);
+                    let (most, total) = (e.load(totals, Ty::F32), e.load(e.offset_by(totals, 4), Ty::F32));
+                    let sum = e.load(e.element(place, heads_value(head, column), 4), Ty::F32);
+                    let both = join(e, Sum { most: state[0], total: state[1], sum: state[2] }, Sum { most, total, sum });
+                    vec![both.most, both.total, both.sum]
+                });
+                this.finish(first, head, column, Sum { most: all[0], total: all[1], sum: all[2] });
+            });
+        });
+    }
+
+    /// Does `body` for each head of the task and each element of a value, an element a thread.
+    fn each(&mut self, body: impl FnOnce(&mut Self, Val<'c>, Val<'c>)) {
+        let e = self.e;
+        let value = e.i64(self.code.value);
+        for_each(e, e.to_i64(e.thread()), e.i64(self.heads * self.code.value), e.i64(THREADS), |at| {
+            body(self, e.div(at, value), e.rem(at, value));
+        });
+    }
+
+    /// What all warps left of an element.
+    fn of_warps(&self, head: Val<'c>, column: Val<'c>) -> Sum<'c> {
+        let e = self.e;
+        let (sums, totals) = self.left();
+        let of_warp = |warp: usize| {
+            let row = e.add(e.i64(warp * self.heads), head);
+            let own = e.element(totals, row, 8);
+            let sum = e.load(e.element(sums, e.add(e.mul(row, e.i64(self.code.value)), column), 4), Ty::F32);
+            Sum { most: e.load(own, Ty::F32), total: e.load(e.offset_by(own, 4), Ty::F32), sum }
+        };
+        (1..WARPS).fold(of_warp(0), |all, warp| join(e, all, of_warp(warp)))
+    }
+
+    /// Divides by the sum of weights, which a sink joins, and stores the result.
+    fn finish(&mut self, first: Val<'c>, head: Val<'c>, column: Val<'c>, own: Sum<'c>) {
+        let e = self.e;
+        self.site.index.insert(BATCH, e.add(first, head));
+        self.site.index.insert(COLUMN, column);
+        let sink = self.code.attend.sink.map(|number| capture(&self.site, self.code, number));
+        let own = match sink {
+            Some(most) => join(e, own, Sum { most, total: e.f32(1.0), sum: e.f32(0.0) }),
+            None => own,
+        };
+        let empty = e.cmp(Cmp::Eq, own.total, e.f32(0.0));
+        e.store(self.site.address(&self.code.views.out), e.select(empty, e.f32(0.0), e.div(own.sum, own.total)));
+    }
+}
+
+/// A part of the positions of a task.
+#[derive(Clone, Copy)]
+struct Split<'c> {
+    /// The task, all parts counted once.
+    number: Val<'c>,
+    /// Which part.
+    split: Val<'c>,
+    /// Its first chunk.
+    from: Val<'c>,
+    /// Past its last chunk.
+    to: Val<'c>,
+    /// How many parts there are.
+    used: Val<'c>,
+}
+
+/// A sum of values weighted by `exp(score - most)`, and the total of the weights.
+#[derive(Clone, Copy)]
+struct Sum<'c> {
+    most: Val<'c>,
+    total: Val<'c>,
+    sum: Val<'c>,
+}
+
+/// Both sums, relative to the larger maximum.
+fn join<'c>(e: &Emitter<'c>, a: Sum<'c>, b: Sum<'c>) -> Sum<'c> {
+    let most = e.max(a.most, b.most);
+    // Where nothing was seen the maximum stays minus infinity; any finite anchor gives weights of zero.
+    let none = e.cmp(Cmp::Eq, most, e.f32(f32::NEG_INFINITY));
+    let anchor = e.select(none, e.f32(0.0), most);
+    let (x, y) = (e.exp(e.sub(a.most, anchor)), e.exp(e.sub(b.most, anchor)));
+    let of = |a: Val<'c>, b: Val<'c>| e.fma(b, y, e.mul(a, x));
+    Sum { most, total: of(a.total, b.total), sum: of(a.sum, b.sum) }
+}

@@ -1,0 +1,188 @@
+//! Dot products of a few rows with a few columns of weights, by all warps of a block.
+
+use super::THREADS;
+use super::team::across_lanes;
+use crate::fuse::kernel::{DEPTH, Matmul, Store};
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
+use crate::plan::COLUMNS_A_TASK;
+use braid_dsl::model::Reduce;
+
+/// Numbers of rows that there are functions for, falling.
+pub const ROWS: [usize; 4] = [8, 4, 2, 1];
+/// The first of them.
+pub const MOST_ROWS: usize = ROWS[0];
+/// Warps of a block.
+const WARPS: usize = THREADS / WARP;
+/// Bytes of the sums `[warps][rows][columns]` for any number of rows.
+pub const SUMS_BYTES: usize = 4 * WARPS * MOST_ROWS * 4;
+
+/// How the warps of a block share a tile of so many rows.
+#[derive(Clone, Copy)]
+pub struct Share {
+    /// Columns that a warp does at once: they share the loads of the rows.
+    pub columns: usize,
+    /// Warps that walk parts of the same columns.
+    pub splits: usize,
+    /// Loads of a column that are under way at once.
+    ahead: usize,
+}
+
+impl Share {
+    /// For so many rows: more rows share their loads among more columns.
+    pub fn of(rows: usize) -> Share {
+        let (columns, ahead) = match rows {
+            1 => (1, 8),
+            2 => (2, 4),
+            4 => (4, 2),
+            _ => (4, 1),
+        };
+        Share { columns, splits: WARPS * columns / COLUMNS_A_TASK, ahead }
+    }
+}
+
+/// One function: `sums[warp][row][column] = Σ_k rows[row][k] · weights[column][k]`, over the warp's columns and part of `k`.
+#[derive(Clone, Copy)]
+pub struct Dot {
+    rows: usize,
+    /// How weights are stored.
+    pub weights: Store,
+    /// Numbers that a lane loads at once: 16 bytes of weights, or one.
+    vector: usize,
+    /// Rows begin at multiples of 16 bytes.
+    aligned: bool,
+}
+
+impl Dot {
+    /// The function for so many rows of a product.
+    pub fn of(code: &Matmul, rows: usize) -> Dot {
+        let weights = code.tensors[code.weights.0].store;
+        let wide = 16 / weights.bytes();
+        let vector = if code.sizes[2].is_multiple_of(wide) { wide } else { 1 };
+        let left = &code.left;
+        let aligned = code.tensors[left.tensor.0].row.is_multiple_of(4)
+            && left.offset.is_multiple_of(4)
+            && left.strides.iter().all(|(axis, stride)| *axis == DEPTH || stride.is_multiple_of(4));
+        Dot { rows, weights, vector, aligned: aligned && vector > 1 }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        let store = if self.weights == Store::Bf16 { "bf16" } else { "f32" };
+        format!("dot_{}_{store}x{}{}", self.rows, self.vector, if self.aligned { "_aligned" } else { "" })
+    }
+
+    /// Defines it, `(rows, weights, columns, depth, sums)`: addresses of rows, the first of so many columns that are there, and
+    /// where the sums go.
+    pub fn emit(&self, e: &Emitter) {
+        let name = self.name();
+        if !e.first_time(&name) {
+            return;
+        }
+        let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::PTR];
+        e.function(&name, Linkage::Private, &parameters, None, |values| {
+            let [rows, weights, columns, depth, sums] = *values else { return None };
+            self.body(e, [e.shared_address(rows), e.device_memory(weights), columns, depth, e.shared_address(sums)]);
+            None
+        });
+    }
+
+    fn body<'c>(&self, e: &Emitter<'c>, [rows, weights, columns, depth, sums]: [Val<'c>; 5]) {
+        let share = Share::of(self.rows);
+        let thread = e.thread();
+        let (warp, lane) = (e.shift_right(thread, i64::from(WARP.ilog2())), e.and(thread, e.i32(WARP as i32 - 1)));
+        let splits = e.i32(share.splits as i32);
+        let (group, split) = (e.div(warp, splits), e.rem(warp, splits));
+        let first = e.to_i64(e.mul(group, e.i32(share.columns as i32)));
+        let row = |i: usize| e.device_memory(e.load(e.offset_by(rows, 8 * i), Ty::PTR));
+        let lefts: Vec<Val> = (0..self.rows).map(row).collect();
+        let stride = e.mul(depth, e.i64(self.weights.bytes()));
+        // Past the last column the last one is read again.
+        let column = |i: usize| e.min(e.add(first, e.i64(i)), e.sub(columns, e.i64(1)));
+        let weights: Vec<Val> = (0..share.columns).map(|i| e.offset(weights, e.mul(column(i), stride))).collect();
+        let start = e.to_i64(e.add(e.mul(split, e.i32(WARP as i32)), lane));
+        let made = self.walk(e, &lefts, &weights, (e.mul(start, e.i64(self.vector)), depth), share);
+        let made: Vec<Val> = made.into_iter().map(|sum| across_lanes(e, Reduce::Sum, sum, WARP)).collect();
+        let own = e.element(sums, e.to_i64(warp), made.len() * 4);
+        e.if_then(e.cmp(Cmp::Eq, lane, e.i32(0)), || {
+            made.iter().enumerate().for_each(|(at, sum)| e.store(e.offset_by(own, 4 * at), *sum));
+        });
+    }
+
+    /// A lane's sums, `[rows][columns]`: it takes every so many numbers, from `first` on.
+    fn walk<'c>(
+        &self,
+        e: &Emitter<'c>,
+        lefts: &[Val<'c>],
+        weights: &[Val<'c>],
+        (first, depth): (Val<'c>, Val<'c>),
+        share: Share,
+    ) -> Vec<Val<'c>> {
+        let step = share.splits * WARP * self.vector;
+        let zero = vec![e.f32(0.0); lefts.len() * weights.len()];
+        let several = |ahead: usize| {
+            move |k: Val<'c>, sums: &[Val<'c>]| {
+                let at: Vec<Val> = (0..ahead).map(|part| e.add(k, e.i64(part * step))).collect();
+                // All loads first: they are under way together.
+                let loaded: Vec<Vec<Val>> =
+                    at.iter().map(|k| weights.iter().map(|column| self.fetch(e, *column, *k)).collect()).collect();
+                at.iter().zip(&loaded).fold(sums.to_vec(), |sums, (k, loaded)| self.multiply(e, lefts, loaded, *k, &sums))
+            }
+        };
+        if share.ahead == 1 {
+            return e.for_loop(first, depth, e.i64(step), &zero, several(1));
+        }
+        // The same number of turns for every lane.
+        let stride = step * share.ahead;
+        let whole = e.mul(e.div(depth, e.i64(stride)), e.i64(stride));
+        let sums = e.for_loop(e.i64(0), whole, e.i64(stride), &zero, |at, sums| several(share.ahead)(e.add(first, at), sums));
+        e.for_loop(e.add(first, whole), depth, e.i64(step), &sums, several(1))
+    }
+
+    /// A lane's weights of one column at `k`, as they are stored.
+    fn fetch<'c>(&self, e: &Emitter<'c>, column: Val<'c>, k: Val<'c>) -> Val<'c> {
+        let place = e.offset(column, e.mul(k, e.i64(self.weights.bytes())));
+        match (self.weights, self.vector) {
+            (Store::Bf16, 1) => e.load_bf16(place, 1),
+            (Store::Bf16, vector) => e.load_constant_aligned(place, Ty::vector(Elem::I32, vector / 2)),
+            (_, vector) => e.load_constant_aligned(place, Ty::f32(vector)),
+        }
+    }
+
+    /// Adds the products of a lane's numbers at `k`.
+    fn multiply<'c>(&self, e: &Emitter<'c>, lefts: &[Val<'c>], loaded: &[Val<'c>], k: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let weights: Vec<Vec<Val>> = loaded.iter().map(|loaded| single(e, *loaded)).collect();
+        let mut sums = sums.to_vec();
+        for (i, left) in lefts.iter().enumerate() {
+            let x = self.numbers(e, e.offset(*left, e.mul(k, e.i64(4))));
+            for (c, weights) in weights.iter().enumerate() {
+                let sum = &mut sums[i * loaded.len() + c];
+                *sum = x.iter().zip(weights).fold(*sum, |sum, (x, w)| e.fma(*x, *w, sum));
+            }
+        }
+        sums
+    }
+
+    /// A lane's numbers of one row.
+    fn numbers<'c>(&self, e: &Emitter<'c>, place: Val<'c>) -> Vec<Val<'c>> {
+        if !self.aligned {
+            return (0..self.vector).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32)).collect();
+        }
+        let fours = (0..self.vector / 4).map(|part| e.load_aligned(e.offset_by(place, 16 * part), Ty::f32(4)));
+        fours.flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect()
+    }
+}
+
+/// Loaded weights in single precision.
+fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
+    let lanes = 0..loaded.lanes();
+    if loaded.elem() == Elem::F32 {
+        return lanes.map(|at| e.extract(loaded, at)).collect();
+    }
+    let halves = |at: usize| {
+        let word = e.extract(loaded, at);
+        // Low half first.
+        [e.shift_left(word, 16), e.and(word, e.i32(-65536))].map(|bits| e.bitcast(bits, Elem::F32))
+    };
+    lanes.flat_map(halves).collect()
+}

@@ -1,0 +1,141 @@
+//! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
+//!
+//! Few rows: a warp has a few columns, or a part of them; its lanes walk the contracted axis in loads of 16 bytes, and every weight
+//! is read once for all rows at hand. The functions that do this (dot.rs) are shared by all products of an artifact; what is a
+//! product's own is where its rows lie, and its epilogue.
+
+use super::THREADS;
+use super::dot::{self, Dot, Share};
+use crate::fuse::expr::{TensorId, View};
+use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows};
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::{Setting, Site, for_each};
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use crate::plan::COLUMNS_A_TASK;
+
+/// Shared memory of a product: the addresses of a tile's rows, then its sums; bytes.
+pub fn shared_bytes(_: &Matmul) -> usize {
+    SUMS_AT + dot::SUMS_BYTES
+}
+
+/// Where sums begin in shared memory.
+const SUMS_AT: usize = 8 * dot::MOST_ROWS;
+
+/// Emits the kernel of a product; a task is a batch element and a block of columns, and a row that chose its batch element.
+pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting) {
+    let rows = if code.chosen.is_some() { &[1][..] } else { &dot::ROWS };
+    rows.iter().for_each(|rows| Dot::of(code, *rows).emit(e));
+    e.kernel(name, |args| {
+        let site = Site::new(e, args, &code.tensors, setting);
+        let mut product = Product { e, code, site, args };
+        for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task));
+    });
+}
+
+struct Product<'k, 'c> {
+    e: &'k Emitter<'c>,
+    code: &'k Matmul,
+    site: Site<'k, 'c>,
+    args: KernelArgs<'c>,
+}
+
+impl<'c> Product<'_, 'c> {
+    /// All rows of the call (inner rows counted).
+    fn count(&self) -> Val<'c> {
+        let e = self.e;
+        let rows = match self.code.rows {
+            Rows::Once => e.i64(1),
+            Rows::All => e.call_field(self.args.call, Field::Rows),
+            Rows::Wanted => e.call_field(self.args.call, Field::Wanted),
+        };
+        e.mul(rows, e.i64(self.code.sizes[0]))
+    }
+
+    fn task(&mut self, task: Val<'c>) {
+        let e = self.e;
+        let blocks = e.i64(self.code.sizes[3].div_ceil(COLUMNS_A_TASK));
+        let first = e.mul(e.rem(task, blocks), e.i64(COLUMNS_A_TASK));
+        let other = e.div(task, blocks);
+        if let Some((ids, _)) = &self.code.chosen {
+            // `other` is a row.
+            self.at(other);
+            self.site.index.insert(BATCH, e.i64(0));
+            let id = e.to_i64(e.load(self.site.address(ids), Ty::I32));
+            return self.tile(id, first, other, 1);
+        }
+        self.site.index.insert(BATCH, other);
+        let count = self.count();
+        let mut done = e.i64(0);
+        for (at, rows) in dot::ROWS.into_iter().enumerate() {
+            if at == 0 {
+                done = e.mul(e.div(count, e.i64(rows)), e.i64(rows));
+                for_each(e, e.i64(0), done, e.i64(rows), |row| self.tile(other, first, row, rows));
+                continue;
+            }
+            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(rows));
+            e.if_then(fits, || self.tile(other, first, done, rows));
+            done = e.add(done, e.select(fits, e.i64(rows), e.i64(0)));
+        }
+    }
+
+    /// Sets the site to row `m`.
+    fn at(&mut self, m: Val<'c>) {
+        let e = self.e;
+        let inner = self.code.sizes[0];
+        let (row, within) = match inner {
+            1 => (m, e.i64(0)),
+            _ => (e.div(m, e.i64(inner)), e.rem(m, e.i64(inner))),
+        };
+        self.site.set_row(row, self.code.rows == Rows::Wanted);
+        self.site.index.insert(INNER, within);
+    }
+
+    /// `rows` rows from `row` on times the task's columns from `first` on.
+    fn tile(&mut self, element: Val<'c>, first: Val<'c>, row: Val<'c>, rows: usize) {
+        let e = self.e;
+        let [_, _, depth, columns] = self.code.sizes;
+        let dot = Dot::of(self.code, rows);
+        let thread = e.to_i64(e.thread());
+        let (memory, sums) = (e.shared_memory(), e.offset_by(e.shared_memory(), SUMS_AT));
+        self.site.index.insert(DEPTH, e.i64(0));
+        e.sync();
+        e.if_then(e.cmp(Cmp::Lt, thread, e.i64(rows)), || {
+            self.at(e.add(row, thread));
+            e.store(e.element(memory, thread, 8), self.site.address(&self.code.left));
+        });
+        e.sync();
+        let base = self.site.address(&View { tensor: self.code.weights, offset: 0, strides: vec![] });
+        let place = e.element(base, e.add(e.mul(element, e.i64(columns)), first), depth * dot.weights.bytes());
+        let arguments = [memory, place, e.sub(e.i64(columns), first), e.i64(depth), sums];
+        e.call(&dot.name(), &arguments, None);
+        e.sync();
+        self.finish(first, row, (thread, sums), rows);
+    }
+
+    /// A thread for each result: adds up the parts of its sum, and does the epilogue.
+    fn finish(&mut self, first: Val<'c>, row: Val<'c>, (thread, sums): (Val<'c>, Val<'c>), rows: usize) {
+        let e = self.e;
+        let share = Share::of(rows);
+        let (i, at) = (e.div(thread, e.i64(COLUMNS_A_TASK)), e.rem(thread, e.i64(COLUMNS_A_TASK)));
+        let column = e.add(first, at);
+        let there = e.and(e.cmp(Cmp::Lt, i, e.i64(rows)), e.cmp(Cmp::Lt, column, e.i64(self.code.sizes[3])));
+        e.if_then(there, || {
+            let (group, within) = (e.div(at, e.i64(share.columns)), e.rem(at, e.i64(share.columns)));
+            let part = |split: usize| {
+                let warp = e.add(e.mul(group, e.i64(share.splits)), e.i64(split));
+                let row = e.add(e.mul(warp, e.i64(rows)), i);
+                e.load(e.element(sums, e.add(e.mul(row, e.i64(share.columns)), within), 4), Ty::F32)
+            };
+            let sum = (1..share.splits).fold(part(0), |sum, split| e.add(sum, part(split)));
+            self.at(e.add(row, i));
+            self.site.index.insert(COLUMN, column);
+            self.site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, sum));
+            let made = value(&self.site, &self.code.epilogue);
+            self.site.fresh.clear();
+            store(&self.site, &self.code.out, made);
+        });
+    }
+}
+
+/// Threads that finish a tile: one for each result.
+const _: () = assert!(dot::MOST_ROWS * COLUMNS_A_TASK <= THREADS);

@@ -1,0 +1,285 @@
+//! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
+
+use super::team::{Teams, combine};
+use super::{THREADS, is_shared};
+use crate::fuse::expr::KAxis;
+use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::{Setting, Site, for_each};
+use crate::mlir::common::{Cmp, Emitter, KernelArgs, SegmentFields, Ty, Val};
+use crate::mlir::cpu::solve;
+use braid_dsl::model::{self, Reduce};
+
+/// Shared memory: scratch that fits, then what sums over teams need; bytes.
+pub fn shared_bytes(code: &Nests) -> usize {
+    let sums = code.nests.iter().map(|nest| teams(code, nest).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
+    sums_at(code) + sums
+}
+
+fn sums_at(code: &Nests) -> usize {
+    if is_shared(code) { code.scratch.next_multiple_of(16) } else { 0 }
+}
+
+/// The teams of a nest with sums.
+fn teams(code: &Nests, nest: &Nest) -> Option<Teams> {
+    if nest.reduced.is_empty() {
+        return None;
+    }
+    let results = parallel(code, nest).iter().map(|(_, size)| size).product();
+    let parts = nest.reduced.iter().map(|axis| code.sizes[axis.0]).product();
+    let along = nest.vector.is_some_and(|axis| nest.reduced.contains(&axis));
+    Some(Teams::new(results, parts, along))
+}
+
+/// The axes that threads are dealt to, with how many indices each has in a task: loops, and the block of the grid's last axis.
+fn parallel(code: &Nests, nest: &Nest) -> Vec<(KAxis, usize)> {
+    let ordered = nest.stmts[0].ordered.map(|order| order.axis);
+    let loops = nest.parallel.iter().filter(|axis| ordered != Some(**axis)).map(|axis| (*axis, code.sizes[axis.0]));
+    loops.chain(blocked(code, nest)).collect()
+}
+
+/// The grid's last axis, where the nest walks a block of it.
+fn blocked(code: &Nests, nest: &Nest) -> Option<(KAxis, usize)> {
+    match code.walk {
+        Walk::Segments { blocked, .. } => blocked.filter(|(axis, _)| nest.vector == Some(*axis)),
+        Walk::Rows(_) => None,
+    }
+}
+
+/// Emits the kernel.
+pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
+    e.kernel(name, |args| {
+        let mut site = Site::new(e, args, &code.tensors, setting);
+        for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
+            Walk::Rows(rows) => {
+                if *rows != Rows::Once {
+                    site.set_row(task, *rows == Rows::Wanted);
+                }
+                e.sync();
+                all(&mut site, code);
+            }
+            Walk::Segments { .. } => segment(&mut site, code, task, args),
+        });
+    });
+}
+
+fn all(site: &mut Site, code: &Nests) {
+    for nest in &code.nests {
+        Loops { code, nest, first: None }.run(site);
+        site.e.sync();
+    }
+}
+
+/// One sequence, one place of the grid: step by step, or chunk by chunk.
+fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
+    let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
+    let e = site.e;
+    let mut rest = task;
+    for axis in grid.iter().rev() {
+        let width = cut.filter(|(of, _)| of == axis).map_or(1, |(_, width)| width);
+        let count = e.i64(code.sizes[axis.0].div_ceil(width));
+        site.index.insert(*axis, e.mul(e.rem(rest, count), e.i64(width)));
+        rest = e.div(rest, count);
+    }
+    let first = cut.map(|(axis, _)| site.index[&axis]);
+    let own = e.segment(args.call, rest);
+    site.set_slot(own.slot);
+    let (from, to, step) = rows(e, *part, own);
+    e.sync();
+    for_each(e, from, to, e.i64(step), |row| {
+        site.set_row(row, false);
+        for nest in &code.nests {
+            if let (Some((axis, _)), Some(first)) = (cut, first) {
+                site.index.insert(*axis, first);
+            }
+            Loops { code, nest, first }.run(site);
+            e.sync();
+        }
+    });
+}
+
+/// First row, past the last, and rows at a time.
+fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>, usize) {
+    let end = e.add(own.row, own.rows);
+    let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
+    match part {
+        Part::All => (own.row, end, 1),
+        Part::Chunks(rows) => (own.row, whole(rows), rows),
+        Part::Rest(rows) => (whole(rows), end, 1),
+    }
+}
+
+struct Loops<'n, 'c> {
+    code: &'n Nests,
+    nest: &'n Nest,
+    /// Where the block of the grid's last axis begins.
+    first: Option<Val<'c>>,
+}
+
+impl<'c> Loops<'_, 'c> {
+    fn run(&self, site: &mut Site<'_, 'c>) {
+        let e = site.e;
+        if self.nest.stmts[0].system.is_some() {
+            return self.systems(site);
+        }
+        let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };
+        let size = self.code.sizes[order.axis.0];
+        for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
+            let at = if order.falling { e.sub(e.i64(size - 1), at) } else { at };
+            site.index.insert(order.axis, at);
+            self.elements(site);
+            e.sync();
+        });
+    }
+
+    /// Each thread solves systems of its own.
+    fn systems(&self, site: &mut Site<'_, 'c>) {
+        let Some(system) = &self.nest.stmts[0].system else { return };
+        let axes = parallel(self.code, self.nest);
+        let count = axes.iter().map(|(_, size)| size).product::<usize>();
+        let e = site.e;
+        for_each(e, e.to_i64(e.thread()), e.i64(count), e.i64(THREADS), |number| {
+            self.place(site, &axes, number);
+            solve::emit(site, &[], &self.code.sizes, (&self.nest.stmts[0], system, 1));
+        });
+    }
+
+    fn elements(&self, site: &mut Site<'_, 'c>) {
+        let axes = parallel(self.code, self.nest);
+        let results = axes.iter().map(|(_, size)| size).product::<usize>();
+        match teams(self.code, self.nest) {
+            Some(teams) => self.sums(site, &axes, results, teams),
+            None => {
+                let e = site.e;
+                for_each(e, e.to_i64(e.thread()), e.i64(results), e.i64(THREADS), |number| {
+                    let alive = self.place(site, &axes, number);
+                    guarded(e, alive, || drop(self.statements(site, vec![])));
+                });
+            }
+        }
+    }
+
+    /// Sums: each team of threads walks the parts of one result.
+    fn sums(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize, teams: Teams) {
+        let e = site.e;
+        let totals: Vec<(&Stmt, &Reduction)> = self.nest.stmts.iter().filter_map(|s| Some((s, s.reduce.as_ref()?))).collect();
+        let (team, member) = teams.place(e);
+        let memory = e.offset_by(e.shared_memory(), sums_at(self.code));
+        for_each(e, e.i64(0), e.i64(results), e.i64(teams.count()), |base| {
+            let number = e.add(base, team);
+            let inside = (!results.is_multiple_of(teams.count())).then(|| e.cmp(Cmp::Lt, number, e.i64(results)));
+            let alive = both(e, inside, self.place(site, axes, number));
+            let starts: Vec<Val> = totals.iter().map(|(stmt, reduction)| identity(e, stmt, reduction.how)).collect();
+            let own = match alive {
+                None => self.parts(site, &starts, member, teams),
+                Some(alive) => e.if_else(alive, || self.parts(site, &starts, member, teams), || starts.clone()),
+            };
+            let first = e.cmp(Cmp::Eq, member, e.i64(0));
+            let mut made = Vec::new();
+            for ((_, reduction), own) in totals.iter().zip(own) {
+                made.push(teams.reduce(e, reduction.how, own, memory));
+            }
+            let stores = if teams.size == 1 { alive } else { both(e, alive, Some(first)) };
+            guarded(e, stores, || {
+                for ((stmt, reduction), made) in totals.iter().zip(made) {
+                    let made = match &reduction.start {
+                        Some(start) => e.add(value(site, start), made),
+                        None => made,
+                    };
+                    store(site, &stmt.target, made);
+                }
+            });
+        });
+    }
+
+    /// One thread's share of the parts.
+    fn parts(&self, site: &mut Site<'_, 'c>, starts: &[Val<'c>], member: Val<'c>, teams: Teams) -> Vec<Val<'c>> {
+        let e = site.e;
+        let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
+        let parts = axes.iter().map(|(_, size)| size).product::<usize>();
+        e.for_loop(member, e.i64(parts), e.i64(teams.size), starts, |number, totals| match self.place(site, &axes, number) {
+            None => self.statements(site, totals.to_vec()),
+            Some(alive) => e.if_else(alive, || self.statements(site, totals.to_vec()), || totals.to_vec()),
+        })
+    }
+
+    /// Sets the indices along `axes` to element `number`; gives whether there is such an element, if that is a question.
+    fn place(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], number: Val<'c>) -> Option<Val<'c>> {
+        let e = site.e;
+        let mut rest = e.to_i32(number);
+        let mut alive = None;
+        for (at, (axis, size)) in axes.iter().enumerate().rev() {
+            let own = match at {
+                0 => rest,
+                _ => e.rem(rest, e.i32(*size as i32)),
+            };
+            rest = if at == 0 { rest } else { e.div(rest, e.i32(*size as i32)) };
+            let mut index = e.to_i64(own);
+            if let (Some(first), true) = (self.first, blocked(self.code, self.nest).is_some_and(|(cut, _)| cut == *axis)) {
+                index = e.add(first, index);
+                let whole = self.code.sizes[axis.0];
+                let inside = (!whole.is_multiple_of(*size)).then(|| e.cmp(Cmp::Lt, index, e.i64(whole)));
+                alive = both(e, alive, inside);
+            }
+            site.index.insert(*axis, index);
+        }
+        if let Some(Below { axis, by, inclusive }) = self.nest.stmts[0].below
+            && axes.iter().any(|(own, _)| *own == axis)
+        {
+            let how = if inclusive { Cmp::Le } else { Cmp::Lt };
+            alive = both(e, alive, Some(e.cmp(how, site.index[&axis], site.index[&by])));
+        }
+        alive
+    }
+
+    /// The statements at the site's indices; gives the totals after them.
+    fn statements(&self, site: &mut Site<'_, 'c>, mut totals: Vec<Val<'c>>) -> Vec<Val<'c>> {
+        let e = site.e;
+        site.fresh.clear();
+        let mut at = 0;
+        for stmt in &self.nest.stmts {
+            let made = value(site, &stmt.expr);
+            match &stmt.reduce {
+                None => {
+                    store(site, &stmt.target, made);
+                    site.fresh.retain(|(view, _)| view.tensor != stmt.target.tensor);
+                    site.fresh.push((stmt.target.clone(), made));
+                }
+                Some(reduction) => {
+                    totals[at] = combine(e, reduction.how, totals[at], made);
+                    at += 1;
+                }
+            }
+        }
+        site.fresh.clear();
+        totals
+    }
+}
+
+/// Both conditions, where none is one that holds.
+fn both<'c>(e: &Emitter<'c>, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<Val<'c>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(e.and(a, b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Does `body` where `alive`, always if that is no question.
+fn guarded<'c>(e: &Emitter<'c>, alive: Option<Val<'c>>, body: impl FnOnce()) {
+    match alive {
+        None => body(),
+        Some(alive) => e.if_then(alive, body),
+    }
+}
+
+/// What a total starts with.
+fn identity<'c>(e: &Emitter<'c>, stmt: &Stmt, how: Reduce) -> Val<'c> {
+    match (stmt.expr.elem() == model::Elem::Float, how) {
+        (true, Reduce::Sum) => e.float(Ty::F32, 0.0),
+        (true, Reduce::Max) => e.float(Ty::F32, f64::NEG_INFINITY),
+        (true, Reduce::Min) => e.float(Ty::F32, f64::INFINITY),
+        (false, Reduce::Sum) => e.i32(0),
+        (false, Reduce::Max) => e.i32(i32::MIN),
+        (false, Reduce::Min) => e.i32(i32::MAX),
+    }
+}

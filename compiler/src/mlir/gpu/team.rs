@@ -1,0 +1,98 @@
+//! Who does what in a block: teams of threads that share one result, and the sums over a team.
+
+use super::THREADS;
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::{Emitter, Val};
+use braid_dsl::model::Reduce;
+
+/// Combines two partial results.
+pub fn combine<'c>(e: &Emitter<'c>, how: Reduce, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    match how {
+        Reduce::Sum => e.add(a, b),
+        Reduce::Max => e.max(a, b),
+        Reduce::Min => e.min(a, b),
+    }
+}
+
+/// Combines the values of `lanes` neighbouring lanes (a power of two, at most a warp); every lane gets the result.
+pub fn across_lanes<'c>(e: &Emitter<'c>, how: Reduce, value: Val<'c>, lanes: usize) -> Val<'c> {
+    let mut value = value;
+    let mut by = lanes / 2;
+    while by > 0 {
+        value = combine(e, how, value, e.exchange(value, by));
+        by /= 2;
+    }
+    value
+}
+
+/// How the threads of a block are dealt to results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Teams {
+    /// Threads of a team; a power of two.
+    pub size: usize,
+    /// Whether a team's threads stand side by side; otherwise threads side by side work for neighbouring results.
+    pub together: bool,
+}
+
+impl Teams {
+    /// Teams for so many results of so many parts each. `along`: neighbouring parts lie side by side in memory.
+    pub fn new(results: usize, parts: usize, along: bool) -> Teams {
+        let wanted = THREADS / results.clamp(1, THREADS);
+        let most = if along { wanted.max(WARP) } else { wanted };
+        let size = 1 << most.min(parts).max(1).ilog2();
+        Teams { size, together: along }
+    }
+
+    /// Results that are under way at once.
+    pub fn count(self) -> usize {
+        THREADS / self.size
+    }
+
+    /// The thread's team and its number in it; `i64`.
+    pub fn place<'c>(self, e: &Emitter<'c>) -> (Val<'c>, Val<'c>) {
+        let thread = e.thread();
+        let (inner, outer) = if self.together { (self.size, self.count()) } else { (self.count(), self.size) };
+        let low = if inner == 1 { e.i32(0) } else { e.and(thread, e.i32(inner as i32 - 1)) };
+        let high = if outer == 1 { e.i32(0) } else { e.shift_right(thread, i64::from(inner.ilog2())) };
+        let (team, member) = if self.together { (high, low) } else { (low, high) };
+        (e.to_i64(team), e.to_i64(member))
+    }
+
+    /// Whether a sum goes through shared memory.
+    pub fn needs_memory(self) -> bool {
+        self.size > 1 && (!self.together || self.size > WARP)
+    }
+
+    /// Shared bytes for that.
+    pub fn shared_bytes(self) -> usize {
+        if self.needs_memory() { THREADS * 4 } else { 0 }
+    }
+
+    /// Combines the values of each team; every member gets the result. All threads of the block take part. `memory`: shared, of
+    /// [`Teams::shared_bytes`].
+    pub fn reduce<'c>(self, e: &Emitter<'c>, how: Reduce, value: Val<'c>, memory: Val<'c>) -> Val<'c> {
+        if !self.needs_memory() {
+            return across_lanes(e, how, value, self.size);
+        }
+        let (team, member) = self.place(e);
+        let ty = value.ty();
+        let at = |index: Val<'c>| e.element(memory, index, 4);
+        e.sync();
+        if self.together {
+            let value = across_lanes(e, how, value, WARP);
+            let warps = self.size / WARP;
+            let own = e.add(e.mul(team, e.i64(warps)), e.div(member, e.i64(WARP)));
+            // Every lane of a warp has the same value.
+            e.store(at(own), value);
+            e.sync();
+            let first = e.mul(team, e.i64(warps));
+            let parts = (0..warps).map(|warp| e.load(at(e.add(first, e.i64(warp))), ty)).collect::<Vec<_>>();
+            return parts[1..].iter().fold(parts[0], |sum, part| combine(e, how, sum, *part));
+        }
+        let count = e.i64(self.count());
+        e.store(at(e.add(e.mul(member, count), team)), value);
+        e.sync();
+        let parts = (0..self.size).map(|part| e.load(at(e.add(e.mul(e.i64(part), count), team)), ty));
+        parts.reduce(|sum, part| combine(e, how, sum, part)).unwrap_or(value)
+    }
+}

@@ -1,0 +1,86 @@
+//! How a kernel's work is cut into tasks.
+
+use super::{Per, Tasks};
+use crate::fuse::Kernel;
+use crate::fuse::kernel::{Attention, Code, Matmul, Nest, Part, Rows, Walk};
+use crate::target::Target;
+
+/// Rows of a matrix product that one task does on a CPU.
+pub const ROWS_A_TASK: usize = 96;
+/// Channels of a convolution that one task does on a CPU, in hardware vectors.
+pub const VECTORS_A_TASK: usize = 4;
+/// Threads of a block of a GPU, which does a task.
+pub const THREADS: usize = 256;
+/// Most rows of a call that counts as a step of decoding on a GPU.
+pub const STEP_ROWS: usize = 16;
+/// Columns of a matrix product that one task does on a GPU.
+pub const COLUMNS_A_TASK: usize = 8;
+
+fn per(rows: Rows) -> Per {
+    match rows {
+        Rows::Once => Per::Once,
+        Rows::All => Per::Row,
+        Rows::Wanted => Per::Wanted,
+    }
+}
+
+/// The tasks of a kernel; of attention, those of the part that stores keys or of the one that reads them.
+pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
+    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: 0 };
+    match &kernel.code {
+        Code::Nests(nests) => {
+            let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
+            match &nests.walk {
+                Walk::Rows(_) => Tasks { cost, ..rows },
+                Walk::Segments { grid, blocked, part } => {
+                    let blocks = |axis| match blocked {
+                        Some((cut, width)) if *cut == axis => nests.sizes[axis.0].div_ceil(*width),
+                        _ => nests.sizes[axis.0],
+                    };
+                    let factor = grid.iter().map(|a| blocks(*a)).product();
+                    let least = if let Part::Chunks(rows) = part { *rows } else { 0 };
+                    Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }
+                }
+            }
+        }
+        Code::Matmul(product) if target.gpu.is_some() => device_product(product, rows),
+        Code::Matmul(product) => {
+            let [inner, batch, depth, columns] = product.sizes;
+            let panels = columns.div_ceil(product.width);
+            match product.chosen {
+                Some(_) => Tasks { factor: panels, per: Per::Once, cost: inner * depth * product.width, ..rows },
+                None => Tasks { times: inner, by: ROWS_A_TASK, factor: batch * panels, cost: depth * product.width, ..rows },
+            }
+        }
+        Code::Along(along) => {
+            let block = if target.gpu.is_some() { THREADS } else { target.lanes() * VECTORS_A_TASK };
+            Tasks { per: Per::Segment, factor: along.channels.div_ceil(block), cost: block * along.taps, ..rows }
+        }
+        Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
+        Code::Attention(attention) if stores_keys => Tasks { cost: attention.groups * attention.key * 4, ..rows },
+        Code::Attention(attention) => {
+            let heads = heads(attention, target);
+            let cost = heads * (attention.key + attention.value) * 64;
+            Tasks { factor: attention.groups * attention.per / heads * attention.splits, cost, ..rows }
+        }
+    }
+}
+
+fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
+    nest.stmts.iter().map(|s| (s.expr.cost() + 1) * s.space.iter().map(|a| sizes[a.0]).product::<usize>()).sum()
+}
+
+/// Heads of attention that one task does together.
+fn heads(attention: &Attention, target: &Target) -> usize {
+    if target.gpu.is_some() { attention.heads_of_a_block() } else { attention.heads_at_once() }
+}
+
+/// A task has some columns and all rows, or one row where each chooses its weights.
+fn device_product(product: &Matmul, rows: Tasks) -> Tasks {
+    let [inner, batch, _, columns] = product.sizes;
+    let blocks = columns.div_ceil(COLUMNS_A_TASK);
+    match product.chosen {
+        Some(_) => Tasks { times: inner, factor: blocks, ..rows },
+        None => Tasks { per: Per::Once, factor: batch * blocks, ..rows },
+    }
+}
