@@ -11,7 +11,7 @@ use crate::mlir::{cpu, gpu};
 use crate::plan::{Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{Generate, Op, Remask};
-use braid_runtime::artifact::{Device, Dtype, Grid, Launch, Manifest, Param, Unmask};
+use braid_runtime::artifact::{Device, Dtype, Grid, Launch, Manifest, Packed, Param, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -111,6 +111,28 @@ fn unmask(generate: &Generate) -> Option<Unmask> {
     Some(Unmask { mask: id(how.mask), block: how.block, steps: how.steps, random, never, guidance: how.guidance as f32 })
 }
 
+/// Bytes of the weights that a step of one token reads. A parameter that is packed for several readers is read once.
+fn token_weights(graph: &Graph, packed: &[Packed]) -> usize {
+    // For each parameter: elements that one token reads.
+    let mut read = vec![0; graph.params.len()];
+    for node in graph.order() {
+        for (place, arg) in graph.args(node).into_iter().enumerate() {
+            let Op::Param(param) = graph.op(arg) else { continue };
+            let all = graph.row_elements(graph.ty(arg));
+            let looked_up = place == 0 && matches!(graph.op(node), Op::Gather(_));
+            let elements = if looked_up { graph.row_elements(graph.ty(node)).min(all) } else { all };
+            let known: &mut usize = &mut read[param.0 as usize];
+            *known = elements.max(*known);
+        }
+    }
+    let bytes = |(at, read): (usize, &usize)| {
+        let all: usize = graph.params[at].axes.iter().filter_map(|axis| graph.size(*axis)).product();
+        let most = packed.iter().filter(|packed| packed.param == at).map(|packed| packed.bytes).max().unwrap_or(0);
+        (most as u128 * *read as u128 / all.max(1) as u128) as usize
+    };
+    read.iter().enumerate().map(bytes).sum()
+}
+
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.
 pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) -> Manifest {
     let graph = &plan.fused.forms.graph;
@@ -131,6 +153,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         params,
         packed: memory.packed.clone(),
         weights_bytes: memory.weights_bytes,
+        token_weights_bytes: token_weights(graph, &memory.packed),
         prepared_bytes: memory.prepared_bytes,
         arena_row_bytes: memory.arena_row_bytes,
         scratch_bytes: if target.gpu.is_some() { gpu::scratch_bytes(plan) } else { setting(plan, target).scratch },

@@ -83,6 +83,10 @@ pub struct Manifest {
     pub packed: Vec<Packed>,
     /// Bytes of the weights blob.
     pub weights_bytes: usize,
+    /// Bytes of the blob that a step of one token reads, each counted once: of tables the rows that are looked up, of experts those that
+    /// are chosen. 0: not said.
+    #[serde(default)]
+    pub token_weights_bytes: usize,
     /// Bytes of the region that `braid_prepare` fills once.
     pub prepared_bytes: usize,
     /// Arena bytes for each row of `rows_capacity`.

@@ -45,6 +45,8 @@ pub mod verify;
 pub mod weights;
 
 #[cfg(feature = "run")]
+pub use cuda::{Found, gpu_at_hand};
+#[cfg(feature = "run")]
 pub use error::{Error, Result};
 #[cfg(feature = "run")]
 pub use load::Artifact;

@@ -214,7 +214,7 @@ fn a_gpu_does_what_the_processor_does() {
     assert_eq!(found.out, wanted.split_inclusive(',').skip(5).collect::<String>(), "{}", found.err);
     let found = braid_run(&fake, "info fake.so --launches").out;
     assert!(found.contains("sm_90a") && found.contains("2 in one launch, 1 of them wait"), "{found}");
-    assert!(found.contains("   1  head  3 wanted rows, waits\n"), "{found}");
+    assert!(found.contains("   1  head  3 wanted rows, waits, fetches 128 bytes\n"), "{found}");
 }
 
 #[test]
@@ -228,7 +228,11 @@ fn what_a_gpu_lacks_is_said() {
     };
     says("none", line, "the NVIDIA driver finds no GPU\nhint: does `CUDA_VISIBLE_DEVICES` hide it?");
     says("old", line, "the NVIDIA driver is for CUDA 11.4; 12.0 is the oldest that works\nhint: update the NVIDIA driver");
-    says("sm_80", line, "the code is for sm_90a, but Fake GPU is sm_80\nhint: build it for this GPU");
+    says(
+        "sm_80",
+        line,
+        "the code is for sm_90a, but Fake GPU is sm_80\nhint: build it for this GPU, or for all later ones: `--target cuda:sm_80`",
+    );
     says("small", &format!("{line} --context 100000"), "no memory on the GPU for the states of 1 sequences of 100000 positions");
     says("small", &format!("{line} --context 100000"), "400128 bytes are needed, 65536 of 131072 are free");
     let found = on_gpu(&fake, "refuse", line);
@@ -326,4 +330,48 @@ fn chat_answers_in_turns() {
         assert_eq!(found.code, code, "{line}: {}", found.err);
         assert!(found.err.contains(message), "{line}: {}", found.err);
     }
+}
+
+#[test]
+fn bench_measures_both() {
+    let (cpu, gpu) = (Fake::new(), Fake::on_gpu());
+    let found = braid_run(&cpu, "bench fake.so --weights random:1 --prompt 7 --tokens 3 --batch 2 --threads 1");
+    assert_eq!(found.code, 0, "{}", found.err);
+    for said in
+        ["fake for cpu:any, on 1 threads", "2 x 7 tokens in ", "2 x 1 token behind 7 in ", "8.4 KiB a step, ", " GB/s (read): "]
+    {
+        assert!(found.out.contains(said), "{said}: {}", found.out);
+    }
+    let line = "bench fake.so --weights random:1 --prompt 7 --tokens 3 --context 20 --steps";
+    let found = on_gpu(&gpu, "", line);
+    assert_eq!(found.code, 0, "{}", found.err);
+    // By the played driver's clock everything takes a millisecond.
+    for said in [
+        "cuda:sm_90a, on Fake GPU",
+        "1 x 7 tokens in 1.000 ms, 7000 tokens/s",
+        "1 x 1 token behind 20 in 1.000 ms, 1000.0 tokens/s; ",
+        "    0    1000.00 µs        1 tasks  + sums",
+        "    1    1000.00 µs        3 tasks  head",
+        "    2000.00 µs of 2 steps in one launch",
+    ] {
+        assert!(found.out.contains(said), "{said}: {}", found.out);
+    }
+    let json: serde_json::Value = serde_json::from_str(&on_gpu(&gpu, "", &format!("{line} --json")).out).unwrap();
+    assert_eq!((&json["steps"][1]["function"], &json["decode"]["context"]), (&"head".into(), &20.into()));
+    assert_eq!(json["weights_bytes"], fake::manifest().token_weights_bytes);
+    let found = braid_run(&cpu, "bench fake.so --weights random:1 --prompt 7 --context 5");
+    assert!(found.code == 1 && found.err.contains("a context of 5 tokens after a prompt of 7"), "{}", found.err);
+}
+
+#[test]
+fn verify_takes_a_part_of_the_largest_logit() {
+    let fake = Fake::new();
+    let ids = [3, 1, 4, 1, 5, 9, 2];
+    let mut logits = fake.reference(&ids).concat();
+    let peak = logits.iter().fold(0f32, |peak, logit| peak.max(logit.abs()));
+    logits[100] += peak / 200.0;
+    golden(&fake, &[ids, ids].concat(), &logits.repeat(2));
+    let verify = |limit| braid_run(&fake, &format!("verify fake.so --weights . --golden golden.safetensors {limit}"));
+    assert_eq!((verify("--relative 6e-3").code, verify("--relative 4e-3").code), (0, 1));
+    assert_eq!(verify("--relative 1e-2 --tolerance 1").code, 2);
 }

@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use braid_compiler::forms::{Chunks, MAX_ROWS};
-use braid_runtime::cli::{InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
+use braid_runtime::cli::{BenchArgs, InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -77,6 +77,8 @@ pub enum Command {
     Verify(VerifyCommand),
     /// Write the packed weights of an artifact to a file, for quick starts and C programs
     Pack(PackArgs),
+    /// Measure prefill and decoding, beside what memory gives
+    Bench(BenchArgs),
     /// Describe an artifact
     Info(InfoArgs),
 }

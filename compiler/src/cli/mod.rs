@@ -44,6 +44,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Logits(args) => run::logits(args),
         Command::Verify(args) => run::verify(args),
         Command::Pack(args) => Ok(braid_runtime::cli::pack(&args)?),
+        Command::Bench(args) => Ok(braid_runtime::cli::bench(&args)?),
         Command::Info(args) => Ok(braid_runtime::cli::info(&args)?),
     }
 }

@@ -24,6 +24,7 @@ impl Manifest {
         self.unmask.as_ref().map_or(Ok(()), |how| ensure(how.block > 0 && how.steps > 0, || "`unmask` has no steps".into()))?;
         let sizes = [
             ("weights_bytes", self.weights_bytes),
+            ("token_weights_bytes", self.token_weights_bytes),
             ("prepared_bytes", self.prepared_bytes),
             ("arena_row_bytes", self.arena_row_bytes),
             ("scratch_bytes", self.scratch_bytes),

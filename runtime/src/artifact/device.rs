@@ -72,6 +72,12 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// How many tasks it has in a call of so many rows. `counts`: what [`Launch::per`] counts there.
+    pub fn count(&self, counts: [usize; 4], rows: usize) -> usize {
+        let counted = counts[self.per.min(3)].saturating_mul(self.times).div_ceil(self.by.max(1));
+        if rows < self.least { 0 } else { counted.saturating_mul(self.factor) }
+    }
+
     /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
     pub fn tasks(&self) -> String {
         let counted = ["1", "rows", "wanted rows", "segments"][self.per.min(3)];

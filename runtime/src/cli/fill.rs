@@ -130,12 +130,12 @@ impl<'a> Screen<'a> {
 
 fn summary(session: &Session, filled: &Filled, load: Duration) -> String {
     format!(
-        "loaded in {:.2} s · {} tokens in {} passes, {:.1} tokens/s · {} threads",
+        "loaded in {:.2} s · {} tokens in {} passes, {:.1} tokens/s · {}",
         load.as_secs_f64(),
         filled.chosen,
         filled.passes,
         rate(filled.chosen, filled.elapsed),
-        session.threads()
+        session.engine()
     )
 }
 
@@ -149,6 +149,7 @@ fn report(
     Ok(serde_json::json!({
         "model": session.manifest().model,
         "target": session.manifest().target,
+        "engine": session.engine(),
         "threads": session.threads(),
         "prompt_ids": prompt,
         "ids": filled.text,

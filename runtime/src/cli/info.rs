@@ -93,8 +93,15 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
 /// A line for each step.
 fn launches(device: &Device) -> Vec<String> {
     let step = |(number, step): (usize, &Launch)| {
-        let wait = if step.wait { ", waits" } else { "" };
-        format!("{number:>4}  {}  {}{wait}\n", device.functions[step.function], step.tasks())
+        let order = if step.wait {
+            ", waits"
+        } else if step.follows {
+            ", follows"
+        } else {
+            ""
+        };
+        let ahead = if step.ahead[1] > 0 { format!(", fetches {}", size(step.ahead[1])) } else { String::new() };
+        format!("{number:>4}  {}  {}{order}{ahead}\n", device.functions[step.function], step.tasks())
     };
     device.steps.iter().enumerate().map(step).collect()
 }

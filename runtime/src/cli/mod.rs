@@ -1,5 +1,6 @@
 //! The command line of everything that runs artifacts. `braid-run` is exactly this; `braid` has the same subcommands over it.
 
+mod bench;
 mod chat;
 mod fill;
 mod info;
@@ -9,6 +10,7 @@ mod progress;
 mod run;
 mod verify;
 
+pub use bench::{BenchArgs, bench};
 pub use info::{InfoArgs, info};
 pub use logits::{LogitsArgs, logits};
 pub use pack::{PackArgs, pack};
@@ -44,6 +46,7 @@ const EXAMPLES: &str = "Examples:
   braid-run logits model.braidart --weights checkpoint/ --ids input.safetensors -o output.safetensors
   braid-run verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
   braid-run pack model.braidart --weights checkpoint/ -o weights.bin
+  braid-run bench model.braidart --weights random:1 --prompt 512 --tokens 64
   braid-run info model.braidart
 
 Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid, 4 a bug in Braid.";
@@ -60,6 +63,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write the packed weights to a file, for quick starts and C programs.
     Pack(PackArgs),
+    /// Measure prefill and decoding, beside what memory gives.
+    Bench(BenchArgs),
     /// Describe an artifact.
     Info(InfoArgs),
 }
@@ -97,6 +102,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Logits(args) => logits(&args),
         Command::Verify(args) => verify(&args),
         Command::Pack(args) => pack(&args),
+        Command::Bench(args) => bench(&args),
         Command::Info(args) => info(&args),
     }
 }

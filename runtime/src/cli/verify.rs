@@ -20,6 +20,9 @@ pub struct VerifyArgs {
     /// Largest absolute difference of a logit; by default `suggested_tolerance.atol` of a meta.json beside the golden file, or 1e-3.
     #[arg(long, value_name = "ATOL")]
     pub tolerance: Option<f64>,
+    /// The same as a part of the largest golden logit: what rounds its factors (bf16) is as exact as they are large.
+    #[arg(long, value_name = "RTOL", conflicts_with = "tolerance")]
+    pub relative: Option<f64>,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
@@ -27,12 +30,13 @@ pub struct VerifyArgs {
 
 /// Compares, prints what was found, and fails if it is too much.
 pub fn verify(args: &VerifyArgs) -> Result<()> {
-    let tolerance = match args.tolerance {
-        Some(tolerance) => tolerance,
-        None => suggested(&args.golden).unwrap_or(1e-3),
-    };
     let (artifact, weights) = args.model.load(&args.artifact)?;
     let report = compare(artifact, weights, &args.golden, args.model.threads())?;
+    let tolerance = match (args.tolerance, args.relative) {
+        (Some(tolerance), _) => tolerance,
+        (None, Some(relative)) => relative * report.peak(),
+        (None, None) => suggested(&args.golden).unwrap_or(1e-3),
+    };
     if args.json {
         print_json(&serde_json::json!({"tolerance": tolerance, "max_abs": report.max_abs(), "report": report}))?;
     } else {

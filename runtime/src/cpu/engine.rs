@@ -5,10 +5,11 @@ use crate::artifact::Call;
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::load::{Artifact, Library, Phase};
-use crate::session::{Batch, Engine, Size};
+use crate::session::{Bandwidth, Batch, Engine, Size};
 use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The processor's side of a session.
 pub(crate) struct Cpu {
@@ -18,6 +19,7 @@ pub(crate) struct Cpu {
     size: Size,
     vocab: usize,
     wanted: usize,
+    since: Instant,
     states: Buffer<u8>,
     prepared: Buffer<u8>,
     arena: Buffer<u8>,
@@ -44,6 +46,7 @@ impl Cpu {
             size,
             vocab: manifest.vocab,
             wanted: 0,
+            since: Instant::now(),
             states: Buffer::new(bytes(size.slot_bytes, size.slots), states)?,
             prepared: Buffer::new(manifest.prepared_bytes, "prepared tables")?,
             arena: Buffer::new(bytes(manifest.arena_row_bytes, size.rows), format!("the arena of {} rows", size.rows))?,
@@ -95,6 +98,23 @@ impl Engine for Cpu {
     fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         change(&mut self.states.slice_mut()[bytes]);
         Ok(())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<Duration> {
+        Ok(self.since.elapsed())
+    }
+
+    fn bandwidth(&mut self) -> Result<Bandwidth> {
+        Ok(Bandwidth { bytes: super::read::bandwidth(self.pool.threads())?, how: "read" })
+    }
+
+    fn profile(&mut self, _: usize) -> Result<Vec<Duration>> {
+        Ok(Vec::new())
     }
 
     fn threads(&self) -> usize {

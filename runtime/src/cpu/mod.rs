@@ -2,5 +2,6 @@
 
 mod engine;
 pub mod pool;
+mod read;
 
 pub(crate) use engine::Cpu;

@@ -5,19 +5,21 @@
 //! only for logits, and for a block that is still to be copied.
 
 use super::gpu::Said;
+use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
 use super::program::Program;
 use crate::artifact::{ALIGN, Call, Segment};
 use crate::buffer::Plain;
 use crate::error::{Error, Result};
 use crate::load::{Artifact, Phase};
-use crate::session::{Batch, Engine, Size};
+use crate::session::{Bandwidth, Batch, Engine, Size};
 use crate::weights::Weights;
 use cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
 use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of the two words that blocks wait at.
 const BARRIER: usize = 8;
@@ -47,6 +49,9 @@ pub(crate) struct Cuda {
     /// Logits of the wanted rows of the last call.
     logits: Pinned<f32>,
     wanted: usize,
+    /// Of the last call.
+    phase: Phase,
+    timer: Timer,
 }
 
 // SAFETY: graphs and handles are used by whoever borrows the session mutably, one thread at a time; every use binds the context.
@@ -79,6 +84,8 @@ impl Cuda {
             taken: gpu.context.new_event(None).said("create an event")?,
             logits: Pinned::new(gpu, manifest.vocab, "logits")?,
             wanted: 0,
+            phase: Phase::Prepare,
+            timer: Timer::new(gpu)?,
             weights,
         })
     }
@@ -166,6 +173,22 @@ impl Cuda {
         Ok(graph)
     }
 
+    /// The median of some launches of one step of the last call, whose block is still on the device.
+    fn step_alone(&mut self, step: usize, flush: &Memory, repeats: usize) -> Result<Duration> {
+        let (call, barrier) = (self.block.address(), self.barrier.address());
+        let once = || {
+            flush.clear(&self.stream)?;
+            self.timer.start(&self.stream)?;
+            // SAFETY: as in `run`; the step is one of the entry's.
+            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, step..step + 1) }?;
+            self.timer.stop(&self.stream)
+        };
+        once()?;
+        let mut times = (0..repeats.max(1)).map(|_| once()).collect::<Result<Vec<_>>>()?;
+        times.sort_unstable();
+        Ok(times[times.len() / 2])
+    }
+
     /// The block may be written again when the stream is here.
     fn took(&self) -> Result<()> {
         self.taken.record(&self.stream).said("record an event")
@@ -184,6 +207,7 @@ impl Cuda {
 impl Engine for Cuda {
     fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()> {
         let phase = if phase == Phase::Step && batch.rows() > self.step_rows { Phase::Prefill } else { phase };
+        self.phase = phase;
         self.want(batch.wanted())?;
         self.stage(phase, batch)?;
         if phase == Phase::Step {
@@ -217,6 +241,24 @@ impl Engine for Cuda {
         self.read(bytes.start, &mut copy)?;
         change(&mut copy);
         self.write(bytes.start, &copy)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.timer.start(&self.stream)
+    }
+
+    fn stop(&mut self) -> Result<Duration> {
+        self.timer.stop(&self.stream)
+    }
+
+    fn bandwidth(&mut self) -> Result<Bandwidth> {
+        measure::copies(self.program.gpu(), &self.stream, &self.timer)
+    }
+
+    fn profile(&mut self, repeats: usize) -> Result<Vec<Duration>> {
+        let steps = self.program.steps(self.phase);
+        let flush = Memory::new(self.program.gpu(), measure::FLUSH, "memory to clear caches with")?;
+        steps.map(|step| self.step_alone(step, &flush, repeats)).collect()
     }
 
     fn threads(&self) -> usize {

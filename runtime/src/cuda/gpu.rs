@@ -60,6 +60,23 @@ impl Gpu {
     }
 }
 
+/// A GPU that code can be built for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// As its driver calls it.
+    pub name: String,
+    /// Compute capability, `(9, 0)`.
+    pub capability: (u32, u32),
+}
+
+/// The GPU that artifacts would run on here.
+///
+/// # Errors
+/// No driver, one too old, no device, a device that cannot launch cooperatively.
+pub fn gpu_at_hand() -> Result<Found> {
+    Gpu::open().map(|gpu| Found { name: gpu.name.clone(), capability: gpu.capability })
+}
+
 const NO_DRIVER: &str = "install the NVIDIA driver, or build for the processor: `braid build --target cpu`";
 
 fn driver_version() -> Result<i32> {

@@ -66,6 +66,21 @@ impl Memory {
         stream.synchronize().said("copy to the GPU")
     }
 
+    /// Begins to write zeros all over it.
+    pub(super) fn clear(&self, stream: &CudaStream) -> Result<()> {
+        self.gpu.bind()?;
+        // SAFETY: all of this memory, which is freed only after the work that uses it.
+        unsafe { result::memset_d8_async(self.address, 0, self.bytes, stream.cu_stream()) }.said("clear memory")
+    }
+
+    /// Begins a copy of all of `from`, which is no larger, to here.
+    pub(super) fn copy(&self, stream: &CudaStream, from: &Self) -> Result<()> {
+        let (to, from, count) = (self.at(0..from.bytes)?, from.address, from.bytes);
+        self.gpu.bind()?;
+        // SAFETY: inside both memories, which are freed only after the work that uses them.
+        unsafe { result::memcpy_dtod_async(to, from, count, stream.cu_stream()) }.said("copy on the GPU")
+    }
+
     /// Begins a copy of the first `count` bytes of `from` to here.
     ///
     /// # Safety

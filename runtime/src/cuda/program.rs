@@ -60,7 +60,7 @@ impl Program {
         let capability = gpu.capability;
         if !device.runs_on(capability) {
             let what = format!("the code is for {}, but {} is sm_{}{}", device.arch, gpu.name, capability.0, capability.1);
-            return Err(failure(what, "build it for this GPU: `--target cuda`, or for all later ones: `--target cuda:sm_80`"));
+            return Err(failure(what, "build it for this GPU, or for all later ones: `--target cuda:sm_80`"));
         }
         let module = Module::load(&gpu, ptx)?;
         let entry = |name, grid| module.entry(name, grid);
@@ -182,7 +182,7 @@ impl Module {
         if grid.shared_bytes > most {
             let what =
                 format!("`{name}` needs {} bytes of shared memory a block, but {} has {most}", grid.shared_bytes, gpu.name);
-            return Err(failure(what, "build it for this GPU: `--target cuda`"));
+            return Err(failure(what, "build it for this GPU, or for all later ones: `--target cuda:sm_80`"));
         }
         let bytes = grid.shared_bytes as i32;
         // SAFETY: the function is of a loaded module.
@@ -198,7 +198,7 @@ impl Module {
                 .max(0) as usize;
         if fit == 0 {
             let what = format!("a block of `{name}` ({} threads) does not fit on a multiprocessor of {}", grid.threads, gpu.name);
-            return Err(failure(what, "build it for this GPU: `--target cuda`"));
+            return Err(failure(what, "build it for this GPU, or for all later ones: `--target cuda:sm_80`"));
         }
         let blocks = (fit.min(grid.blocks) * gpu.multiprocessors) as u32;
         Ok(Entry { function, blocks, threads: grid.threads as u32, shared_bytes: grid.shared_bytes as u32 })

@@ -8,6 +8,7 @@ use crate::load::{Artifact, Code, Phase};
 use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How much memory a session has.
 #[derive(Clone, Copy)]
@@ -20,6 +21,15 @@ pub(crate) struct Size {
     pub(crate) capacity: usize,
     /// Bytes of the states of each.
     pub(crate) slot_bytes: usize,
+}
+
+/// What memory gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Bandwidth {
+    /// Bytes a second, read and written ones both counted.
+    pub bytes: f64,
+    /// What was done: `copy`, `read`.
+    pub how: &'static str,
 }
 
 /// Holds all numbers of a session and runs the artifact's entries on them. Offsets count bytes in the states of all slots, one behind
@@ -39,6 +49,19 @@ pub(crate) trait Engine: Send {
 
     /// Lets a function of the host change some states.
     fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()>;
+
+    /// Begins to measure time, behind all work so far.
+    fn start(&mut self) -> Result<()>;
+
+    /// Waits for all work, and says how long it took since `start`, by the clock of what computes.
+    fn stop(&mut self) -> Result<Duration>;
+
+    /// Bytes a second that memory gives, measured now.
+    fn bandwidth(&mut self) -> Result<Bandwidth>;
+
+    /// How long each step of the last call takes alone: the median of some launches, caches cold. States are not what they were then.
+    /// Empty on a processor, where calls are not made of steps.
+    fn profile(&mut self, repeats: usize) -> Result<Vec<Duration>>;
 
     /// Threads of the host that compute.
     fn threads(&self) -> usize;

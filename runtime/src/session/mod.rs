@@ -12,6 +12,7 @@ mod states;
 mod travel;
 
 pub use batch::{Feed, Wanted};
+pub use engine::Bandwidth;
 pub use history::Keep;
 pub use saved::Saved;
 pub use states::Snapshot;
@@ -27,6 +28,7 @@ use crate::weights::Weights;
 use history::History;
 use states::States;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How large a session is.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +100,26 @@ impl Session {
     /// Positions that a slot has seen.
     pub fn position(&self, slot: usize) -> Result<usize> {
         self.states.position(slot)
+    }
+
+    /// How long some work takes, by the clock of what computes: on a GPU from the first to the last thing that it does.
+    pub fn time<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Duration)> {
+        self.engine.start()?;
+        let done = work(self)?;
+        Ok((done, self.engine.stop()?))
+    }
+
+    /// What memory gives, measured now.
+    pub fn bandwidth(&mut self) -> Result<Bandwidth> {
+        self.engine.bandwidth()
+    }
+
+    /// How long each step of the last call takes alone, on a GPU: the median of some launches, caches cold; empty on a processor.
+    /// What the slots have seen is lost.
+    pub fn profile(&mut self, repeats: usize) -> Result<Vec<Duration>> {
+        let times = self.engine.profile(repeats)?;
+        (0..self.slots()).try_for_each(|slot| self.reset(slot))?;
+        Ok(times)
     }
 
     /// One call: the rows of all feeds, each at most `max_rows` long. Returns `[wanted rows][vocab]` in the order of the feeds.

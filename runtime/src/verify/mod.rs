@@ -89,6 +89,12 @@ impl Report {
         whole.chain(self.decoding.iter().map(|report| report.difference.max_abs)).fold(0.0, f64::max)
     }
 
+    /// The largest absolute value of a golden logit.
+    pub fn peak(&self) -> f64 {
+        let whole = self.whole.iter().map(|report| report.difference.peak);
+        whole.chain(self.decoding.iter().map(|report| report.difference.peak)).fold(0.0, f64::max)
+    }
+
     /// The largest gap of a token that greedy choice gets wrong. Logits that are each off by e make a gap of at most 2e.
     pub fn gap(&self) -> f64 {
         self.decoding.iter().map(|report| report.gap).fold(0.0, f64::max)

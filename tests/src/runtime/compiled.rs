@@ -86,3 +86,21 @@ fn token_ids_are_those_of_the_table() {
         assert!(matches!(beyond, Err(Error::Token { place: 1, tokens, .. }) if tokens == places as usize));
     }
 }
+
+/// A token reads one row of the table of ids, and of the experts those that it chooses.
+#[test]
+fn weights_of_one_token() {
+    for (name, experts) in [("llama", None), ("mixtral", Some((5, 2)))] {
+        let manifest = &built(&folder(name), "cpu", Dtype::F32).artifact.manifest;
+        let wanted = manifest.packed.iter().map(|packed| {
+            let param = &manifest.params[packed.param];
+            match (param.path.as_str(), experts) {
+                ("embed", _) => packed.bytes / param.shape[0],
+                (_, Some((all, chosen))) if param.shape[0] == all && param.shape.len() == 3 => packed.bytes / all * chosen,
+                _ => packed.bytes,
+            }
+        });
+        assert_eq!(manifest.token_weights_bytes, wanted.sum::<usize>(), "{name}");
+        assert!(manifest.token_weights_bytes < manifest.weights_bytes);
+    }
+}

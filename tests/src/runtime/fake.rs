@@ -38,6 +38,7 @@ pub fn manifest() -> Manifest {
             packed(2, PANELS, 192, Layout::Dense(vec![0])),
         ],
         weights_bytes: PANELS + 192,
+        token_weights_bytes: PANELS + 192,
         prepared_bytes: 64,
         arena_row_bytes: D * 4,
         scratch_bytes: 64,
@@ -54,8 +55,6 @@ pub fn manifest() -> Manifest {
 /// What fixtures/fake_device.c expects.
 pub fn device() -> Device {
     let step = |function, words: &[i64], per, times, wait| Launch {
-        follows: false,
-        ahead: [0, 0],
         function,
         words: words.into(),
         per,
@@ -64,6 +63,9 @@ pub fn device() -> Device {
         factor: 1,
         least: 0,
         wait,
+        follows: false,
+        // What waits has the time.
+        ahead: if wait { [64, 128] } else { [0, 0] },
     };
     Device {
         arch: "sm_90a".into(),

@@ -89,6 +89,7 @@ fn manifest(layout: &Layout, dtype: Dtype, stacked: bool) -> Manifest {
         params: vec![param(stacked)],
         packed: vec![Packed { param: 0, offset: 64, bytes, dtype, layout: layout.clone() }],
         weights_bytes: 64 + bytes.next_multiple_of(64),
+        token_weights_bytes: 0,
         ..super::fake::manifest()
     }
 }

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Builds an artifact for a GPU of each golden model, on a machine with the compiler. run.sh runs them where a GPU is.
+#   tests/gpu/prepare.sh [FOLDER]
+# TARGET (cuda:sm_90a) and BRAID (target/release/braid) may be set. One line for each artifact, and 1 if one could not be built.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+out=${1:-target/gpu}
+target=${TARGET:-cuda:sm_90a}
+braid=${BRAID:-target/release/braid}
+# Those with bf16 artifacts too: of each kind of mixer one whose checkpoint is in bf16.
+bf16=" qwen3 mixtral mamba gated_deltanet rwkv7 nemotron_h olmo_hybrid tiny-hybrid tiny-deltanet "
+built=0 failed=0
+spec=$(mktemp -d) || exit 2
+trap 'rm -rf "$spec"' EXIT
+
+build() { # name, spec, dtype
+  if "$braid" build "$2" --target "$target" --dtype "$3" -o "$out/$1/$3.braidart" > "$spec/log" 2>&1; then
+    built=$((built + 1))
+    rm -f "$out/$1/$3.h"
+    echo "built   $1 $3 ($(wc -c < "$out/$1/$3.braidart") bytes)"
+  else
+    failed=$((failed + 1))
+    echo "FAILED  $1 $3: $(grep -m 1 error "$spec/log")"
+  fi
+}
+
+for golden in tests/goldens/*/golden.safetensors; do
+  folder=$(dirname "$golden")
+  name=$(basename "$folder")
+  # Its golden results are filled masks, which verify does not read.
+  [ "$name" = tiny-diffusion ] && continue
+  mkdir -p "$out/$name"
+  # A demo model has its spec among the examples.
+  from=examples/$name
+  if [ -f "$folder/config.json" ]; then
+    from=$spec/$name.braid
+    "$braid" import "$folder" -o "$from" > "$spec/log" 2>&1
+  fi
+  build "$name" "$from" f32
+  case $bf16 in *" $name "*) build "$name" "$from" bf16 ;; esac
+done
+echo "$built artifacts in $out, $failed failed, $(du -sk "$out" | cut -f 1) KiB in all"
+[ "$failed" -eq 0 ]
