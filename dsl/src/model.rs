@@ -202,7 +202,7 @@ pub enum Op {
     Conv(AxisId),
     /// A recurrence; operands are its captures. Its results are read by [`Op::Result`].
     Recur(Box<Recur>),
-    /// Attention; operands `q, k, v` and then the captures of its bodies (without sequence axis).
+    /// Attention; operands `q, k, v` and then the captures of its bodies.
     Attend(Box<Attend>),
     /// The `n`-th output of a `Recur` operand.
     Result(usize),
@@ -297,7 +297,8 @@ pub struct State {
     pub init: f64,
 }
 
-/// `attend[k](q, k, v) { keep: …  score: …  sink: … }`: softmax over the keys that `keep` lets a query see.
+/// `attend[k](q, k, v) { keep: …  score: …  sink: … }`: softmax over the keys that `keep` lets a query see; with `weight: …` in the place of
+/// `score` the weights themselves.
 #[derive(Clone, Debug)]
 pub struct Attend {
     /// The sequence axis (of queries and keys alike).
@@ -314,6 +315,10 @@ pub struct Attend {
     pub score_result: ValueId,
     /// Capture index of a learned logit that joins the softmax's denominator, if any.
     pub sink: Option<usize>,
+    /// The scores are the weights, and nothing is normalised.
+    pub plain: bool,
+    /// Captures that have the value of the key's position; all others have that of the query's, or vary along no sequence.
+    pub keyed: Vec<usize>,
 }
 
 impl PartialEq for Recur {
@@ -332,6 +337,7 @@ impl PartialEq for Attend {
             && self.keep == other.keep
             && self.score == other.score
             && (self.keep_result, self.score_result, self.sink) == (other.keep_result, other.score_result, other.sink)
+            && (self.plain, &self.keyed) == (other.plain, &other.keyed)
     }
 }
 impl PartialEq for Body {

@@ -1,5 +1,7 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
+#[cfg(test)]
+mod attention;
 pub mod build;
 #[cfg(test)]
 mod cli;
@@ -33,9 +35,13 @@ pub mod reference;
 #[cfg(test)]
 mod rewriting;
 #[cfg(test)]
+mod routing;
+#[cfg(test)]
 mod runtime;
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod systems;
 #[cfg(test)]
 mod test_time;
 #[cfg(test)]

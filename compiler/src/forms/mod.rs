@@ -10,7 +10,7 @@ pub mod recur;
 mod wanted;
 
 use crate::graph::{Graph, NodeId, scope_path};
-use braid_dsl::model::{AxisId, Op};
+use braid_dsl::model::{Attend, AxisId, Op};
 use std::collections::HashMap;
 
 pub use print::print;
@@ -185,13 +185,26 @@ impl Forms {
                 // Values that do not vary over the keys' heads are still stored once for each: the kernels find them by head.
                 let heads = keys.iter().filter(|axis| !attend.contract.contains(axis) && !own.contains(axis));
                 let values: Vec<AxisId> = heads.chain(&own).copied().collect();
-                let (key, value) = (self.elements(&keys), self.elements(&values));
+                let (key, value) = (self.elements(&keys) + self.keyed(&attend, &args), self.elements(&values));
                 self.declare(node, "keys", StateKind::Keys, keys, 0.0, reach.extent(key));
                 self.declare(node, "values", StateKind::Values, values, 0.0, reach.extent(value));
                 self.declare(node, "positions", StateKind::Positions, vec![], -1.0, reach.extent(1));
             }
             _ => {}
         }
+    }
+
+    /// Elements that a position's key has beside it: what `keep` and `score` ask of the key's position, for each head that it differs in.
+    fn keyed(&self, attend: &Attend, args: &[NodeId]) -> usize {
+        let heads =
+            |n: usize| self.row_axes(args[n]).into_iter().filter(|axis| !attend.contract.contains(axis)).collect::<Vec<_>>();
+        let (groups, all) = (heads(1), heads(0));
+        let per: Vec<AxisId> = all.into_iter().filter(|axis| !groups.contains(axis)).collect();
+        let one = |n: &usize| {
+            let varies = self.row_axes(args[3 + n]).iter().any(|axis| per.contains(axis));
+            if varies { self.elements(&per) } else { 1 }
+        };
+        self.elements(&groups) * attend.keyed.iter().map(one).sum::<usize>()
     }
 
     fn declare(&mut self, node: NodeId, name: &str, kind: StateKind, axes: Vec<AxisId>, init: f64, extent: Extent) {

@@ -313,6 +313,8 @@ pub struct Attention {
     pub reach: crate::forms::Reach,
     /// Where queries look in a cache of every position.
     pub range: crate::forms::Range,
+    /// What `keep` and `score` ask of the key's position: captures, each with how many channels it has beside a key, 1 or `per`.
+    pub keyed: Vec<(usize, usize)>,
     /// The declaration, for its `keep` and `score`.
     pub attend: braid_dsl::model::Attend,
     /// What is read and written.
@@ -327,6 +329,17 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Channels of a position in the cache of keys.
+    pub fn channels(&self) -> usize {
+        self.key + self.keyed.iter().map(|(_, count)| count).sum::<usize>()
+    }
+
+    /// The first channel of a capture that the key's position has, and how many it has.
+    pub fn channel(&self, capture: usize) -> Option<(usize, usize)> {
+        let at = self.keyed.iter().position(|(n, _)| *n == capture)?;
+        Some((self.key + self.keyed[..at].iter().map(|(_, count)| count).sum::<usize>(), self.keyed[at].1))
+    }
+
     /// Heads of a group that one task does together: they share the loads of keys and values.
     pub fn heads_at_once(&self) -> usize {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)

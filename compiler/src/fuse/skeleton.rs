@@ -202,6 +202,8 @@ impl Fuser<'_> {
         for arg in &args[3..] {
             captures.push(self.flat(&mut draft, *arg, &lists(&[], true))?);
         }
+        let keyed = |n: &usize| (*n, if captures[*n].stride(BATCH) > 0 { self.count(&per) } else { 1 });
+        let keyed = attend.keyed.iter().map(keyed).collect();
         let caches = draft.operands.len();
         for state in &self.forms.carried[&node] {
             draft.operands.push(Operand::State(state.index()));
@@ -209,13 +211,16 @@ impl Fuser<'_> {
         }
         let (reach, range) = (self.forms.reach(node), self.forms.range(node));
         if self.options.blocks > 0 {
+            if attend.plain || !attend.keyed.is_empty() {
+                return Err(Error::limit("attention by weights, or by values at the key's position, on a GPU"));
+            }
             draft.operands.push(Operand::Workspace);
         }
         let (groups, per, key, value) = (self.count(&groups), self.count(&per), self.count(&key), self.count(&value));
         let tensors = draft.tensors.clone();
         let attend = attend.clone();
         let views = AttentionViews { query, keys, values, out, captures };
-        let mut code = Attention { groups, per, key, value, reach, range, attend, views, tensors, caches, splits: 1 };
+        let mut code = Attention { groups, per, key, value, reach, range, keyed, attend, views, tensors, caches, splits: 1 };
         code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
         Ok(draft.finish(Code::Attention(code), vec![node]))
     }

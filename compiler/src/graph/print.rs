@@ -27,11 +27,15 @@ impl std::fmt::Display for Graph {
                 writeln!(f, "      next {} outputs {}", ids(&recur.next), ids(&recur.outputs))?;
             }
             if let Op::Attend(attend) = self.op(node) {
+                let score = if attend.plain { "weight" } else { "score" };
                 for (name, body, result) in
-                    [("keep", &attend.keep, attend.keep_result), ("score", &attend.score, attend.score_result)]
+                    [("keep", &attend.keep, attend.keep_result), (score, &attend.score, attend.score_result)]
                 {
                     writeln!(f, "      {name} ${}", result.0)?;
                     f.write_str(&body_text(body, &self.axes, &self.params))?;
+                }
+                if !attend.keyed.is_empty() {
+                    writeln!(f, "      of the key: captures {:?}", attend.keyed)?;
                 }
             }
         }

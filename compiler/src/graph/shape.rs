@@ -310,8 +310,9 @@ fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String>
     if !all(q, &attend.contract) || !all(k, &attend.contract) || ![q, k, v].iter().all(|ty| all(ty, &[attend.seq])) {
         return Err("q, k or v lacks the sequence axis or a contracted axis".into());
     }
-    if captures.iter().any(|ty| ty.axes.iter().any(|&axis| is_seq(env.axes, axis))) {
-        return Err("a capture has a sequence axis".into());
+    let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| axis != attend.seq && is_seq(env.axes, axis));
+    if captures.iter().find(foreign).is_some() || attend.keyed.iter().any(|n| *n >= captures.len()) {
+        return Err("a capture runs along another sequence, or is not there".into());
     }
     let mut axes = union(&[attend.seq], &score_type(attend, q, k).axes);
     for (body, result) in [(&attend.keep, attend.keep_result), (&attend.score, attend.score_result)] {

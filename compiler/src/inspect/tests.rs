@@ -117,6 +117,8 @@ impl Builder {
             score: Body { values: score.model.values },
             score_result,
             sink: None,
+            plain: false,
+            keyed: vec![],
         }));
         self.value(op, &[q, k, v], &[T, HEADS, V])
     }

@@ -2,7 +2,8 @@
 
 use super::cost::{Cost, cost, elements, has_sequence};
 use super::reach::{Reach, Reaches};
-use braid_dsl::model::{Model, Op, ParamId, ScopeId, Size, Type, Value};
+use crate::graph::shape::union;
+use braid_dsl::model::{Attend, Model, Op, ParamId, ScopeId, Size, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a sequence carries from token to token.
@@ -236,6 +237,14 @@ fn kind(own: &BTreeSet<&'static str>, children: &[Part]) -> Kind {
     }
 }
 
+/// What `keep` and `score` ask of a key's position lies beside the key, for each head of the keys and of those queries that it differs in.
+fn keyed(model: &Model, value: &Value, attend: &Attend) -> u64 {
+    let axes = |n: usize| value.args.get(n).map(|a| model.values[a.0 as usize].ty.axes.clone()).unwrap_or_default();
+    let heads: Vec<_> = axes(1).into_iter().filter(|axis| !attend.contract.contains(axis)).collect();
+    let one = |n: &usize| elements(model, &union(&heads, &axes(3 + n)));
+    attend.keyed.iter().map(one).sum()
+}
+
 fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
     let operand = |n: usize| value.args.get(n).map_or(0, |a| elements(model, &model.values[a.0 as usize].ty.axes));
     let fixed = |name: &str, elements| Memory { name: name.into(), elements, reach: None };
@@ -243,8 +252,8 @@ fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
         Op::Recur(recur) => recur.states.iter().map(|s| fixed(&s.name, elements(model, &s.axes))).collect(),
         Op::Attend(attend) => {
             let reach = Some(reaches.of(attend));
-            let cache = |name: &str, n| Memory { name: name.into(), elements: operand(n), reach };
-            vec![cache("keys", 1), cache("values", 2)]
+            let cache = |name: &str, elements| Memory { name: name.into(), elements, reach };
+            vec![cache("keys", operand(1) + keyed(model, value, attend)), cache("values", operand(2))]
         }
         Op::Conv(width) => {
             vec![fixed("window", (elements(model, &[*width]).saturating_sub(1)) * elements(model, &value.ty.axes))]

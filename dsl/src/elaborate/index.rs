@@ -132,6 +132,9 @@ impl<'p> Elab<'p> {
             IndexItem::At(axis, at) => {
                 let axis = self.axis_of(frame, axis)?;
                 let value = self.value(frame, at)?;
+                if let (SEQ, V::Tensor(at)) = (axis, &value) {
+                    return self.at_position(t, *at, span, frame.scope);
+                }
                 match Self::known(&value) {
                     Some(known) => {
                         let index = self.as_count(&known, at.span)?;

@@ -7,6 +7,14 @@ use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Op, Type, ValueId};
 use crate::span::Span;
+use std::collections::BTreeMap;
+
+/// What the clauses of an attention use from outside.
+#[derive(Default)]
+struct Seen {
+    captures: Vec<T>,
+    sides: BTreeMap<usize, bool>,
+}
 
 impl<'p> Elab<'p> {
     /// `concat[…]`, `top[…]`, `convolve[…]`.
@@ -184,12 +192,20 @@ impl<'p> Elab<'p> {
             |axes: &[AxisId]| -> Vec<AxisId> { axes.iter().copied().filter(|a| *a != SEQ && !contract.contains(a)).collect() };
         let score_axes = self.union(&without(&types[0].axes), &without(&types[1].axes), span)?;
         let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
-        if let Some((name, _)) = attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "sink")) {
+        if let Some((name, _)) =
+            attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "weight" | "sink"))
+        {
             let error = Diagnostic::new(Code::UnknownArgument, name.span, format!("attention has no clause `{}`", name.name));
-            return Err(self.error(error.hint("the clauses are `keep`, `score` and `sink`")));
+            return Err(self.error(error.hint("the clauses are `keep`, `score` or `weight`, and `sink`")));
         }
-        let (keep, keep_result, captures) = self.clause_body(frame, clause("keep"), None, vec![], span)?;
-        let (score, score_result, mut captures) = self.clause_body(frame, clause("score"), Some(&score_axes), captures, span)?;
+        let plain = clause("weight").is_some();
+        if let (Some(weight), true) = (clause("weight"), clause("score").or(clause("sink")).is_some()) {
+            return self.fail(Code::Misplaced, weight.span, "with `weight` there is no softmax: neither a `score` nor a `sink`");
+        }
+        let scored = clause("weight").or(clause("score"));
+        let (keep, keep_result, seen) = self.clause_body(frame, clause("keep"), None, Seen::default(), span)?;
+        let (score, score_result, seen) = self.clause_body(frame, scored, Some(&score_axes), seen, span)?;
+        let Seen { mut captures, sides } = seen;
         let sink = match clause("sink") {
             None => None,
             Some(expr) => {
@@ -204,18 +220,18 @@ impl<'p> Elab<'p> {
                 }))
             }
         };
-        for capture in &captures {
-            if self.has_seq(*capture) {
-                let error =
-                    Diagnostic::new(Code::Misplaced, span, "`keep` and `score` can use only what does not change along `t`");
-                return Err(self.error(error));
+        for (n, capture) in captures.iter().enumerate() {
+            if self.has_seq(*capture) && !sides.contains_key(&n) {
+                let error = Diagnostic::new(Code::Misplaced, span, "`keep` and `score` use something that changes along `t`");
+                return Err(self.error(error.hint("say of which position: `x[t: query]` or `x[t: key]`")));
             }
         }
+        let keyed = sides.into_iter().filter_map(|(n, of_key)| of_key.then_some(n)).collect();
         let mut axes = vec![SEQ];
         axes.extend(score_axes);
         let values: Vec<AxisId> = types[2].axes.iter().copied().filter(|a| *a != SEQ).collect();
         let axes = self.union(&axes, &values, span)?;
-        let op = Op::Attend(Box::new(Attend { seq: SEQ, contract, keep, keep_result, score, score_result, sink }));
+        let op = Op::Attend(Box::new(Attend { seq: SEQ, contract, keep, keep_result, score, score_result, sink, plain, keyed }));
         tensors.extend(captures);
         self.apply(op, &tensors, Type { elem: Elem::Float, axes }, span, frame.scope).map(V::Tensor)
     }
@@ -226,10 +242,10 @@ impl<'p> Elab<'p> {
         frame: &mut Frame<'p>,
         expr: Option<&'p Expr>,
         score: Option<&[AxisId]>,
-        captures: Vec<T>,
+        seen: Seen,
         span: Span,
-    ) -> Done<(Body, ValueId, Vec<T>)> {
-        self.levels.push(Level::new(captures));
+    ) -> Done<(Body, ValueId, Seen)> {
+        self.levels.push(Level::new(seen.captures).with_sides(seen.sides));
         let int = Type { elem: Elem::Int, axes: vec![] };
         let query = self.push(Op::QueryPosition, vec![], int.clone(), span, frame.scope);
         let key = self.push(Op::KeyPosition, vec![], int, span, frame.scope);
@@ -245,7 +261,10 @@ impl<'p> Elab<'p> {
         frame.vars.extend(before.map(|b| ("s".to_owned(), b)));
         let level = self.levels.pop();
         match (result, level) {
-            (Ok(id), Some(level)) => Ok((Body { values: level.values }, id, level.captures)),
+            (Ok(id), Some(level)) => {
+                let Level { values, captures, sides, .. } = level;
+                Ok((Body { values }, id, Seen { captures, sides }))
+            }
             _ => Err(super::Stop),
         }
     }

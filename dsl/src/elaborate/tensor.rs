@@ -1,6 +1,6 @@
 //! Tensor operations: types, conversions, broadcasting, and the nested programs of recurrences and attention.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::recurrence::Steps;
 use super::{Done, Elab, MOST_VALUES, SEQ, Stop, T};
@@ -15,6 +15,8 @@ pub struct Level {
     pub values: Vec<Value>,
     /// Outer values that it uses, in the order of their numbers.
     pub captures: Vec<T>,
+    /// Of which position captures are, in attention: of the key's or the query's.
+    pub sides: BTreeMap<usize, bool>,
     known: HashMap<T, ValueId>,
     /// Where query and key positions are, in attention.
     pub positions: Option<(T, T)>,
@@ -30,7 +32,14 @@ impl Level {
 
     /// A body that continues a list of captures.
     pub fn new(captures: Vec<T>) -> Self {
-        Level { values: vec![], captures, known: HashMap::new(), positions: None, steps: None }
+        Level { values: vec![], captures, sides: BTreeMap::new(), known: HashMap::new(), positions: None, steps: None }
+    }
+}
+
+impl Level {
+    /// With the positions that the captures so far are of.
+    pub fn with_sides(self, sides: BTreeMap<usize, bool>) -> Self {
+        Level { sides, ..self }
     }
 }
 
@@ -94,17 +103,43 @@ impl<'p> Elab<'p> {
             // Constants and indices are leaves everywhere.
             Op::Const(_) | Op::Index(_) => self.push_at(level, op, vec![], ty, span, scope),
             _ => {
-                let captures = &mut self.levels[level].captures;
-                let n = captures.iter().position(|c| *c == outer).unwrap_or_else(|| {
-                    captures.push(outer);
-                    captures.len() - 1
-                });
+                let n = self.captured(level, outer, None);
                 let axes = ty.axes.iter().copied().filter(|a| *a != SEQ).collect();
                 self.push_at(level, Op::Capture(n), vec![], Type { axes, ..ty }, span, scope)
             }
         };
         self.levels[level].known.insert(t, made.id);
         made.id
+    }
+
+    /// The number of a capture of a program; `side`: as the key's position has it, or the query's.
+    fn captured(&mut self, level: usize, t: T, side: Option<bool>) -> usize {
+        let Level { captures, sides, .. } = &mut self.levels[level];
+        let known = (0..captures.len()).find(|n| captures[*n] == t && sides.get(n).copied() == side);
+        known.unwrap_or_else(|| {
+            captures.push(t);
+            side.map(|side| sides.insert(captures.len() - 1, side));
+            captures.len() - 1
+        })
+    }
+
+    /// `x[t: query]` and `x[t: key]` in a clause of attention.
+    pub(super) fn at_position(&mut self, t: T, at: T, span: Span, scope: ScopeId) -> Done<T> {
+        let positions = self.levels[self.depth()].positions;
+        let Some(of_key) = positions.and_then(|(query, key)| [(query, false), (key, true)].into_iter().find(|(p, _)| *p == at))
+        else {
+            let error = Diagnostic::new(Code::Misplaced, span, "a place along the sequence that is neither `query` nor `key`");
+            return Err(self.error(error.hint("in `keep`, `score` and `weight` write `x[t: query]` or `x[t: key]`")));
+        };
+        let ty = self.ty(t);
+        if t.level > 0 || !ty.axes.contains(&SEQ) {
+            let error =
+                Diagnostic::new(Code::Misplaced, span, "only what was computed before, along `t`, has a value at a position");
+            return Err(self.error(error.hint("give it a name before the attention, and write that name here")));
+        }
+        let n = self.captured(self.depth(), t, Some(of_key.1));
+        let axes = ty.axes.iter().copied().filter(|a| *a != SEQ).collect();
+        Ok(self.push(Op::Capture(n), vec![], Type { axes, ..ty }, span, scope))
     }
 
     /// Applies an op to tensors of any outer program.

@@ -99,9 +99,32 @@ impl Case {
         };
         let ((keep, keep_result), (score, score_result)) = (keep(self.reach), score());
         let sink = self.sink.then_some(1);
-        let attend = Attend { seq: AxisId(0), contract: vec![AxisId(1)], keep, keep_result, score, score_result, sink };
+        let attend = Attend {
+            seq: AxisId(0),
+            contract: vec![AxisId(1)],
+            keep,
+            keep_result,
+            score,
+            score_result,
+            sink,
+            plain: false,
+            keyed: vec![],
+        };
         let (groups, reach) = (self.groups, self.reach);
-        Attention { groups, per, key, value, reach, range: Range::default(), attend, views, tensors, caches: 6, splits: 1 }
+        Attention {
+            groups,
+            per,
+            key,
+            value,
+            reach,
+            range: Range::default(),
+            keyed: vec![],
+            attend,
+            views,
+            tensors,
+            caches: 6,
+            splits: 1,
+        }
     }
 
     /// Slots of the cache.

@@ -15,6 +15,8 @@ pub struct Case<'a> {
     pub columns: &'a str,
     /// What does not change (of `in.`).
     pub params: &'a str,
+    /// Blocks and functions.
+    pub head: &'a str,
     /// Statements.
     pub text: &'a str,
     /// Values of the statements that are compared (of `out.`; a number stands for a tensor of it).
@@ -27,6 +29,12 @@ pub struct Case<'a> {
     pub weights: Vec<(String, Vec<f64>)>,
     /// The tolerance of values that stand behind more than the golden's operator.
     pub tolerance: Option<f64>,
+    /// Positions see later ones: a sequence comes in one call.
+    pub whole: bool,
+    /// The golden has one sequence and no axis for more.
+    pub single: bool,
+    /// Tokens of a sequence; 0: 50.
+    pub times: usize,
 }
 
 /// One entry of a list.
@@ -74,6 +82,8 @@ pub struct Ready<'a> {
     pub starts: Vec<Entry>,
     /// See [`Case::tolerance`].
     pub tolerance: Option<f64>,
+    /// See [`Case::whole`].
+    pub whole: bool,
     dims: BTreeMap<String, usize>,
     params: BTreeMap<String, Vec<f64>>,
     case: &'a str,
@@ -82,7 +92,8 @@ pub struct Ready<'a> {
 impl Case<'_> {
     /// Writes the model.
     pub fn ready(&self) -> Ready<'_> {
-        let golden = Golden::open(self.golden);
+        let times = if self.times == 0 { 50 } else { self.times };
+        let golden = if self.single { Golden::single(self.golden, times) } else { Golden::sized(self.golden, times) };
         let (columns, params) = (entries(self.columns, "in."), entries(self.params, "in."));
         let (outputs, states) = (entries(self.outputs, "out."), entries(self.states, "out."));
         let mut dims = BTreeMap::new();
@@ -96,13 +107,25 @@ impl Case<'_> {
         numbers.extend(params.iter().map(|entry| (entry.name.clone(), golden.all(&entry.source).to_vec())));
         let spec = self.spec(&golden, &dims, [&columns, &params], &outputs);
         let starts = entries(self.starts, "in.");
-        Ready { golden, spec, outputs, states, starts, tolerance: self.tolerance, dims, params: numbers, case: self.golden }
+        Ready {
+            golden,
+            spec,
+            outputs,
+            states,
+            starts,
+            tolerance: self.tolerance,
+            whole: self.whole,
+            dims,
+            params: numbers,
+            case: self.golden,
+        }
     }
 
     fn spec(&self, golden: &Golden, dims: &BTreeMap<String, usize>, tables: [&[Entry]; 2], outputs: &[(Entry, usize)]) -> String {
         let places = golden.batch * golden.times;
         let total = places + outputs.iter().map(|(_, elements)| elements).sum::<usize>();
-        let mut text = format!("model tested(\n  places: dim = {places}, padding: dim = {places}, out: dim = {total},");
+        let mut text =
+            format!("{}model tested(\n  places: dim = {places}, padding: dim = {places}, out: dim = {total},", self.head);
         dims.iter().for_each(|(name, size)| text += &format!(" {name}: dim = {size},"));
         text += "\n)(tokens: [t]) -> [t, out] {\n";
         let axes = |entry: &Entry| entry.axes.iter().map(|(axis, _)| axis.clone()).collect::<Vec<_>>();
@@ -111,7 +134,8 @@ impl Case<'_> {
             text += &format!("  param {0}_: [{axes}]\n  {0} = {0}_[places: tokens]\n", entry.name);
         }
         tables[1].iter().for_each(|entry| text += &format!("  param {}: [{}]\n", entry.name, axes(entry).join(", ")));
-        text += &format!("  {}\n  generate autoregressive\n", self.text.trim());
+        let generate = if self.whole { "" } else { "  generate autoregressive\n" };
+        text += &format!("  {}\n{generate}", self.text.trim());
         let (mut parts, mut operands) = (String::new(), String::new());
         for (at, (entry, elements)) in outputs.iter().enumerate() {
             let axes = axes(entry);

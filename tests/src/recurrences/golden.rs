@@ -16,13 +16,23 @@ pub struct Golden {
 }
 
 impl Golden {
+    /// Reads the file of an operator with so many tokens. Panics if it cannot: a test's own mistake.
+    pub fn sized(name: &str, times: usize) -> Golden {
+        Golden { times, ..Golden::open(name) }
+    }
+
+    /// Reads the file of an operator of one sequence.
+    pub fn single(name: &str, times: usize) -> Golden {
+        Golden { times, batch: 1, ..Golden::open(name) }
+    }
+
     /// Reads the file. Panics if it cannot: a test's own mistake.
     pub fn open(name: &str) -> Golden {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/ops/{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a header");
         let errors = metadata.metadata().as_ref().and_then(|all| all.get("fp32_max_abs_error").cloned()).expect("errors");
-        // All operators have 50 tokens of 2 sequences.
+        // Nearly all operators have 50 tokens of 2 sequences.
         Golden { tensors: Checkpoint::open(&path), errors: serde_json::from_str(&errors).expect("JSON"), batch: 2, times: 50 }
     }
 
@@ -41,7 +51,7 @@ impl Golden {
         match source {
             beside if beside.contains('|') => vec![self.table(beside).len() / (self.batch * self.times)],
             number if number.parse::<f64>().is_ok() => vec![],
-            name => self.shape(name)[2..].to_vec(),
+            name => self.shape(name)[if self.batch > 1 { 2 } else { 1 }..].to_vec(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Recurrences as their papers write them, against golden results of each operator.
 
 mod blocks;
-mod case;
+pub mod case;
 mod delta;
-mod golden;
+pub mod golden;
 mod linear_attention;
 mod linear_rnn;
 mod mixing;

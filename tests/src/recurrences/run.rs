@@ -58,7 +58,9 @@ impl Ready<'_> {
     fn evaluated(&self, graph: &Graph, chunks: Chunks) {
         let forms = forms::derive(graph, chunks);
         for sequence in 0..self.golden.batch {
-            for cut in [CUTS[0], CUTS[2]] {
+            let whole = [self.golden.times];
+            let cuts = if self.whole { vec![&whole[..]] } else { vec![CUTS[0], CUTS[2]] };
+            for cut in cuts {
                 let mut reference = Reference::in_chunks(&forms, |path| self.numbers(path));
                 for start in &self.starts {
                     let axes = reference.state(&start.name).0;
@@ -81,7 +83,9 @@ impl Ready<'_> {
         let compiled = Compiled::with(&self.spec, chunks, |path, _| self.numbers(path).iter().map(|x| *x as f32).collect());
         let mut session = compiled.session(1, 1);
         for sequence in 0..self.golden.batch {
-            for cut in CUTS {
+            let whole = [self.golden.times];
+            let cuts = if self.whole { vec![&whole[..]] } else { CUTS.to_vec() };
+            for cut in cuts {
                 self.start(&mut session, 0, sequence);
                 let (tokens, mut rows, mut at) = (self.tokens(sequence), vec![], 0);
                 for length in parts(tokens.len(), cut) {
@@ -90,6 +94,9 @@ impl Ready<'_> {
                 }
                 self.judge_native(&format!("{chunks:?} in parts of {cut:?}"), &session, 0, sequence, &rows);
             }
+        }
+        if self.whole || self.golden.batch < 2 {
+            return;
         }
         let mut session = compiled.session(2, self.golden.batch);
         for cuts in [[CUTS[0], CUTS[0]], [CUTS[1], CUTS[1]], [CUTS[2], CUTS[3]]] {

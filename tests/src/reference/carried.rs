@@ -107,7 +107,7 @@ pub fn recur(
     (outputs.into_iter().flatten().collect(), states)
 }
 
-/// Softmax attention; keys and values of all positions are carried.
+/// Attention; keys, values and what is asked of keys' positions are carried for all positions.
 pub fn attend(
     axes: &[Axis],
     attend: &Attend,
@@ -117,14 +117,19 @@ pub fn attend(
 ) -> (Tensor, Vec<Tensor>) {
     let [q, k, v, captures @ ..] = args else { panic!("attention without q, k, v") };
     let rows = q.size(attend.seq).unwrap_or(0);
-    let (keys, values) = match before.as_deref() {
-        Some([keys, values]) => (keys.joined(k, attend.seq), values.joined(v, attend.seq)),
-        _ => ((*k).clone(), (*v).clone()),
+    let now: Vec<&Tensor> = [*k, *v].into_iter().chain(attend.keyed.iter().map(|n| captures[*n])).collect();
+    let all: Vec<Tensor> = match before {
+        Some(before) => before.iter().zip(&now).map(|(before, now)| before.joined(now, attend.seq)).collect(),
+        None => now.into_iter().cloned().collect(),
     };
+    let [keys, values, of_keys @ ..] = &all[..] else { panic!("attention without keys and values") };
     let seen = keys.size(attend.seq).unwrap_or(0);
     let raw = contract(&(*q).clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.seq, KEY), &attend.contract);
     let leaf = |op: &Op| match op {
-        Op::Capture(n) => captures[*n].clone(),
+        Op::Capture(n) => match attend.keyed.iter().position(|keyed| keyed == n) {
+            Some(at) => of_keys[at].clone().renamed(attend.seq, KEY),
+            None => captures[*n].clone().renamed(attend.seq, QUERY),
+        },
         Op::Score => raw.clone(),
         Op::QueryPosition => Tensor::count(QUERY, rows, position),
         Op::KeyPosition => Tensor::count(KEY, seen, 0),
@@ -132,9 +137,15 @@ pub fn attend(
     };
     let keep = &body(axes, &attend.keep, leaf)[attend.keep_result.0 as usize];
     let score = &body(axes, &attend.score, leaf)[attend.score_result.0 as usize];
-    let sink = attend.sink.map(|n| captures[n]);
-    let out = softmax(&select(keep, score, &Tensor::scalar(f64::NEG_INFINITY)), sink, &values, attend.seq);
-    (out, vec![keys, values])
+    let out = if attend.plain {
+        let ones = Tensor::filled(&[(KEY, seen)], 1.0);
+        let weight = select(keep, &map2(score, &ones, |w, _| w), &Tensor::scalar(0.0));
+        contract(&weight, &values.clone().renamed(attend.seq, KEY), &[KEY]).renamed(QUERY, attend.seq)
+    } else {
+        let sink = attend.sink.map(|n| captures[n]);
+        softmax(&select(keep, score, &Tensor::scalar(f64::NEG_INFINITY)), sink, values, attend.seq)
+    };
+    (out, all)
 }
 
 fn softmax(score: &Tensor, sink: Option<&Tensor>, values: &Tensor, seq: AxisId) -> Tensor {

@@ -131,6 +131,8 @@ fn attention_over_a_window_with_a_sink() {
         score: body(vec![value(Op::Score, &[], Elem::Float, &[])]),
         score_result: v(0),
         sink: Some(0),
+        plain: false,
+        keyed: vec![],
     };
     m.add(Op::Attend(Box::new(attend)), &[input, input, input, sink], &[T, D]);
     let out = both_ways(&m.0, |_| vec![0.25], 3);

@@ -3,8 +3,7 @@
 use super::expr::{binary, constant, to_float, unary};
 use super::site::Site;
 use super::{Cmp, Elem, Ty, Val};
-use crate::fuse::expr::View;
-use crate::fuse::kernel::{Attention, Store};
+use crate::fuse::kernel::{Attention, BATCH, Store};
 use braid_dsl::model::{self, Body, Op, ValueId};
 
 /// A query and some keys, one a lane.
@@ -14,18 +13,33 @@ pub struct Pair<'c> {
     pub query: Val<'c>,
     /// The keys' positions.
     pub key: Val<'c>,
+    /// Where the channels of the block of keys are, which is as long as there are lanes: what is asked of the keys' positions lies among them.
+    pub channels: Option<Val<'c>>,
     /// Their dot products.
     pub score: Option<Val<'c>>,
 }
 
 /// A captured value at the site's indices.
 pub fn capture<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize) -> Val<'c> {
-    let view: &View = &code.views.captures[number];
-    let elem = match site.store_of(view) {
+    site.e.load(site.address(&code.views.captures[number]), Ty::scalar(stored(site, code, number)))
+}
+
+fn stored(site: &Site, code: &Attention, number: usize) -> Elem {
+    match site.store_of(&code.views.captures[number]) {
         Store::I32 => Elem::I32,
         _ => Elem::F32,
+    }
+}
+
+/// A captured value of the query, or of each key, for the site's head.
+fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair<'c>) -> Val<'c> {
+    let (Some((first, count)), Some(channels)) = (code.channel(number), pair.channels) else {
+        return capture(site, code, number);
     };
-    site.e.load(site.address(view), Ty::scalar(elem))
+    let (e, lanes) = (site.e, pair.key.lanes());
+    let head = site.index.get(&BATCH).copied().filter(|_| count > 1).unwrap_or(e.i64(0));
+    let channel = e.mul(e.add(head, e.i64(first)), e.i64(4 * lanes));
+    e.load(e.offset(channels, channel), Ty::vector(stored(site, code, number), lanes))
 }
 
 /// The value of a body for the site's head.
@@ -39,10 +53,10 @@ pub fn body<'c>(site: &Site<'_, 'c>, code: &Attention, body: &Body, result: Valu
             Op::Score => pair.score.unwrap_or_else(|| e.f32(0.0)),
             Op::QueryPosition => pair.query,
             Op::KeyPosition => pair.key,
-            Op::Capture(n) => match value.ty.elem {
-                model::Elem::Bool => e.cmp(Cmp::Ne, capture(site, code, *n), e.i32(0)),
-                _ => capture(site, code, *n),
-            },
+            Op::Capture(n) => {
+                let x = captured(site, code, *n, pair);
+                if value.ty.elem == model::Elem::Bool { e.cmp(Cmp::Ne, x, e.splat(e.i32(0), x.lanes())) } else { x }
+            }
             Op::Unary(op) => unary(e, *op, arg(0)),
             Op::Binary(op) => binary(e, *op, body.values[value.args[0].0 as usize].ty.elem, arg(0), arg(1)),
             Op::Select => e.select(arg(0), arg(1), arg(2)),

@@ -1,10 +1,11 @@
 //! Attention over a cache: a kernel that stores the call's keys and values, and one that reads them with a running softmax.
 //!
 //! Keys lie in blocks of 16 positions, `[groups][blocks][key][16]`, so that a vector's lanes are positions: scores need no
-//! horizontal sums. Values lie as `[groups][slots][value]`. A table holds the position of every slot, -1 where there is none;
-//! what a query may see is decided by the declaration's `keep` over that table, whatever the order of the slots.
+//! horizontal sums. What `keep` and `score` ask of the key's position lies behind a key as more of its channels. Values lie as
+//! `[groups][slots][value]`. A table holds the position of every slot, -1 where there is none; what a query may see is decided by the
+//! declaration's `keep` over that table, whatever the order of the slots.
 
-use crate::forms::BLOCK;
+use crate::forms::{BLOCK, Reach};
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
 use crate::mlir::common::pair::{Pair, body, capture};
@@ -62,10 +63,21 @@ impl<'c> Work<'_, 'c> {
         let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
         let (key, value) = (self.code.key, self.code.value);
         let blocks = e.div(caches.slots, e.i64(BLOCK));
+        let channels = self.code.channels();
         for_each(e, e.i64(0), e.i64(self.code.groups), e.i64(1), |group| {
             self.site.index.insert(INNER, group);
             self.site.index.insert(BATCH, e.i64(0));
-            let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK));
+            let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(channels * BLOCK));
+            for (number, count) in &self.code.keyed {
+                let first = self.code.channel(*number).map_or(0, |(first, _)| first);
+                for_each(e, e.i64(0), e.i64(*count), e.i64(1), |head| {
+                    self.site.index.insert(BATCH, head);
+                    let x = capture(&self.site, self.code, *number);
+                    let at = e.add(e.add(base, e.mul(e.add(head, e.i64(first)), e.i64(BLOCK))), lane);
+                    e.store(e.element(caches.keys, at, 4), x);
+                });
+            }
+            self.site.index.insert(BATCH, e.i64(0));
             for_each(e, e.i64(0), e.i64(key), e.i64(1), |k| {
                 self.site.index.insert(COLUMN, k);
                 let x = e.load(self.site.address(&self.code.views.keys), Ty::F32);
@@ -108,12 +120,20 @@ impl<'c> Work<'_, 'c> {
             e.store(e.element(sums, at, 4), zero);
         });
         let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
-        let (first, seen) = caches.seen(e, self.code, position, last);
+        // Blocks of a ring are counted as if it were unrolled.
+        let (ring, (first, seen)) = match self.code.reach {
+            Reach::Window { rows, window } => {
+                (Some(e.i64(rows / BLOCK)), (e.max(e.sub(position, e.i64(window - 1)), e.i64(0)), position))
+            }
+            _ => (None, caches.seen(e, self.code, position, last)),
+        };
         let (first, end) = (e.div(first, e.i64(BLOCK)), e.add(e.div(seen, e.i64(BLOCK)), e.i64(1)));
         // Of each head the running maximum and the running sum of weights.
         let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
-        let ends =
-            e.for_loop(first, end, e.i64(1), &start, |block, state| self.block(caches, group, block, position, &heads, state));
+        let ends = e.for_loop(first, end, e.i64(1), &start, |block, state| {
+            let block = ring.map_or(block, |blocks| e.rem(block, blocks));
+            self.block(caches, group, block, position, &heads, state)
+        });
         for (at, head) in heads.iter().enumerate() {
             self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
         }
@@ -132,10 +152,11 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let first = e.mul(block, e.i64(BLOCK));
         let positions = e.load(e.element(caches.positions, first, 4), Ty::i32(BLOCK));
-        let pair = Pair { query: e.to_i32(query), key: positions, score: None };
+        let keys = self.keys_of(caches, group, block);
+        let pair = Pair { query: e.to_i32(query), key: positions, channels: Some(keys), score: None };
         let visible = self.visible(heads, pair);
         let some = visible.iter().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
-        let seen = || self.seen_block(caches, group, (block, first), heads, (pair, &visible), state);
+        let seen = || self.seen_block((caches, group, first), keys, heads, (pair, &visible), state);
         e.if_else(some, seen, || state.to_vec())
     }
 
@@ -156,15 +177,14 @@ impl<'c> Work<'_, 'c> {
 
     fn seen_block(
         &mut self,
-        caches: Caches<'c>,
-        group: Val<'c>,
-        (block, first): (Val<'c>, Val<'c>),
+        (caches, group, first): (Caches<'c>, Val<'c>, Val<'c>),
+        keys: Val<'c>,
         heads: &[Head<'c>],
         (pair, visible): (Pair<'c>, &[Val<'c>]),
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
         let e = self.e;
-        let dots = self.dots(caches, group, block, heads);
+        let dots = self.dots(keys, heads);
         let mut next = Vec::new();
         let mut scales = Vec::new();
         for (at, head) in heads.iter().enumerate() {
@@ -172,6 +192,13 @@ impl<'c> Work<'_, 'c> {
             self.site.index.insert(BATCH, head.number);
             let pair = Pair { score: Some(dots[at]), ..pair };
             let score = body(&self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
+            if self.code.attend.plain {
+                let weights = e.select(visible[at], e.splat(score, BLOCK), e.float(Ty::f32(BLOCK), 0.0));
+                e.store(self.weights_of(at), weights);
+                next.extend([most, sum]);
+                scales.push(e.f32(1.0));
+                continue;
+            }
             let hidden = e.float(Ty::f32(BLOCK), f64::NEG_INFINITY);
             let score = e.select(visible[at], e.splat(score, BLOCK), hidden);
             let most_now = e.max(most, e.reduce_max(score));
@@ -189,13 +216,18 @@ impl<'c> Work<'_, 'c> {
         next
     }
 
+    /// Where a block of a group's keys is.
+    fn keys_of(&self, caches: Caches<'c>, group: Val<'c>, block: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let blocks = e.div(caches.slots, e.i64(BLOCK));
+        let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(self.code.channels() * BLOCK * 4));
+        e.offset(caches.keys, base)
+    }
+
     /// Dot products of all heads with a block of keys; lanes are positions.
-    fn dots(&self, caches: Caches<'c>, group: Val<'c>, block: Val<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+    fn dots(&self, keys: Val<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
         let key = self.code.key;
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK * 4));
-        let keys = e.offset(caches.keys, base);
         let stride = self.code.views.query.stride(COLUMN) * 4;
         // Few heads walk several elements at once, so that enough sums are under way.
         let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
@@ -270,6 +302,7 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         self.site.index.insert(BATCH, head.number);
         let (scale, sum) = match self.code.attend.sink {
+            None if self.code.attend.plain => (e.f32(1.0), e.f32(1.0)),
             None => (e.f32(1.0), sum),
             Some(number) => {
                 let sink = capture(&self.site, self.code, number);

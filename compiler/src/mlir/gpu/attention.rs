@@ -187,7 +187,7 @@ impl<'c> Work<'_, 'c> {
         for (head, dot) in dots.into_iter().enumerate() {
             let own = &state[head * (2 + sums)..][..2 + sums];
             self.site.index.insert(BATCH, e.add(first, e.i64(head)));
-            let pair = Pair { query: e.to_i32(query), key: place, score: Some(dot) };
+            let pair = Pair { query: e.to_i32(query), key: place, channels: None, score: Some(dot) };
             let attend = &self.code.attend;
             let keep = body(&self.site, self.code, &attend.keep, attend.keep_result, pair);
             let score = body(&self.site, self.code, &attend.score, attend.score_result, pair);

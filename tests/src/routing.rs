@@ -1,0 +1,113 @@
+//! Mixtures of experts against golden results of each way to route.
+
+use crate::recurrences::case::Case;
+use crate::recurrences::golden::Golden;
+
+/// What an expert of the golden files does: the block's parameters are those of the case.
+const HEAD: &str = "block gated(d: dim, inner: dim)(x: [t, d]) -> [t, d] {
+  param wg, wu: [inner, d]   param wd: [d, inner]
+  return sum[inner] silu(sum[d] x * wg) * (sum[d] x * wu) * wd
+}
+";
+
+fn weights(golden: &str, path: &str, experts: usize) -> Vec<(String, Vec<f64>)> {
+    let golden = Golden::single(golden, 40);
+    let first = |source: &str| golden.all(source)[..experts * 20 * 24].to_vec();
+    [("wg", "in.Wgate"), ("wu", "in.Wup"), ("wd", "in.Wdown")]
+        .map(|(name, source)| (format!("{path}.{name}"), first(source)))
+        .to_vec()
+}
+
+/// `y` by those statements, in which `expert` is an expert and `p` the probabilities.
+fn routed(golden: &str, text: &str, outputs: &str, whole: bool) {
+    let text = format!("expert = gated(inner: 20)\n  p = softmax[experts](sum[d] x * Wr + br)\n  {text}");
+    let params = "Wr[experts, d] br[experts]";
+    let weights = weights(golden, "expert", 6);
+    Case {
+        golden,
+        columns: "x[d]",
+        params,
+        head: HEAD,
+        text: &text,
+        outputs,
+        weights,
+        whole,
+        times: 40,
+        single: true,
+        ..Case::default()
+    }
+    .check();
+}
+
+#[test]
+fn tokens_choose_experts() {
+    let text = "dim slot = 2
+  ids = top[experts as slot](p, slot)
+  w = p[experts: ids]
+  found = route[experts](ids) { expert(x) }
+  y = sum[slot] w * found
+  shared = sum[slot] w / (sum[slot] w) * found";
+    routed("moe_token_choice", text, "y[d] shared=y_normalised[d] p=P[experts]", false);
+}
+
+/// The token's place in the queue of its expert is counted along the sequence.
+#[test]
+fn full_experts_drop_tokens() {
+    let text = "dim one = 1
+  ids = top[experts as one](p, one)
+  chosen = float(index[experts] == ids[one: 0])
+  recur taken: [experts] over t {
+    before = taken
+    taken = taken + chosen
+  }
+  kept = float(sum[experts] chosen * before < 5.0)
+  y = kept * (sum[one] p[experts: ids] * route[experts](ids) { expert(x) })";
+    routed("moe_capacity", text, "y[d]", false);
+}
+
+/// An expert takes a token if fewer than thirteen have a larger probability there: later ones too, so not in a model that looks back only.
+#[test]
+fn experts_choose_tokens() {
+    let text = "dim slot = experts
+  dim one = 1
+  q = p + 0.0 * index[one]
+  better = attend[one](q, q, 0.0 * q + 1.0) { keep: p[t: key] > p[t: query]   weight: 1.0 + 0.0 * s }[one: 0]
+  w = p * float(better < 13.0)
+  all = top[experts as slot](p, slot)
+  y = sum[slot] w[experts: all] * route[experts](all) { expert(x) }";
+    routed("moe_expert_choice", text, "y[d]", true);
+}
+
+/// As many experts as it takes to reach a probability.
+#[test]
+fn as_many_experts_as_needed() {
+    let text = "dim slot = experts
+  dim earlier = slot
+  ids = top[experts as slot](p, slot)
+  w = p[experts: ids]
+  before = sum[earlier] w[slot as earlier] * float(index[earlier] < index[slot])
+  kept = w * float(before < 0.6)
+  y = sum[slot] kept * route[experts](ids) { expert(x) }";
+    routed("moe_top_p", text, "y[d]", false);
+}
+
+/// Groups of experts by their best two, a bias on the choice only, an expert that every token visits.
+#[test]
+fn groups_by_sigmoids_with_a_bias() {
+    let golden = Golden::single("moe_sigmoid_groups", 40);
+    let mut all = weights("moe_sigmoid_groups", "mix.routed.expert", 6);
+    let last = |source: &str| golden.all(source)[6 * 20 * 24..].to_vec();
+    all.extend(
+        [("wg", "in.Wgate"), ("wu", "in.Wup"), ("wd", "in.Wdown")].map(|(name, s)| (format!("mix.shared.{name}"), last(s))),
+    );
+    all.push(("mix.routed.wr".into(), golden.all("in.Wr").to_vec()));
+    all.push(("mix.routed.br".into(), golden.all("in.bias").to_vec()));
+    let text = "mix = shared_moe(
+    routed: moe(experts: 6, active: 2, expert: gated(inner: 20), router: \"sigmoid\", correction: true, groups: 3, kept: 2, best: 2, scale: 1.8),
+    shared: gated(inner: 20),
+  )
+  y = mix(x)";
+    let golden = "moe_sigmoid_groups";
+    Case { golden, columns: "x[d]", head: HEAD, text, outputs: "y[d]", weights: all, times: 40, single: true, ..Case::default() }
+        .check();
+}
