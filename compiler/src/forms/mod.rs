@@ -14,7 +14,7 @@ use braid_dsl::model::{Attend, AxisId, Op};
 use std::collections::HashMap;
 
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, keeps_all};
 pub use recur::chunk::Chunk;
 
 /// Names one piece of carried memory.

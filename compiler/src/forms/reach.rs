@@ -158,6 +158,11 @@ pub fn of(attend: &Attend) -> (Reach, Together, Range) {
     (reach, together, Range { before, after })
 }
 
+/// Whether the cache of an attention keeps every position.
+pub fn keeps_all(attend: &Attend) -> bool {
+    of(attend).0 == Reach::Full
+}
+
 fn implied(body: &Body, id: ValueId) -> Implied {
     let value = &body.values[id.0 as usize];
     match &value.op {

@@ -2,6 +2,7 @@
 
 use super::cost::{Cost, cost, elements, has_sequence};
 use super::reach::{Reach, Reaches};
+use crate::forms::keeps_all;
 use crate::graph::shape::union;
 use braid_dsl::model::{Attend, Model, Op, ParamId, ScopeId, Size, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,7 +252,8 @@ fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
     match &value.op {
         Op::Recur(recur) => recur.states.iter().map(|s| fixed(&s.name, elements(model, &s.axes))).collect(),
         Op::Attend(attend) => {
-            let reach = Some(reaches.of(attend));
+            // What no query sees any more is kept all the same, unless it lies behind a window.
+            let reach = Some(if keeps_all(attend) { Reach::Share(1.0) } else { reaches.of(attend) });
             let cache = |name: &str, elements| Memory { name: name.into(), elements, reach };
             vec![cache("keys", operand(1) + keyed(model, value, attend)), cache("values", operand(2))]
         }
