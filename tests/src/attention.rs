@@ -337,3 +337,43 @@ fn blocks_of_noised_and_clean_tokens() {
     }
     .check();
 }
+
+/// Longformer, made of `longformer_attention`, with the global positions of its golden file.
+#[test]
+fn longformer_has_the_golden_logits() {
+    use braid_runtime::artifact::Dtype;
+    use braid_runtime::progress::Hidden;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/longformer");
+    let (spec, map) = crate::build::imported(&folder.join("config.json"));
+    let spec = spec.replacen("= longformer(", "= longformer(globals: [0, 17],", 1);
+    let built = crate::build::build(&spec, &map, "cpu", Dtype::F32);
+    let weights =
+        braid_runtime::Weights::open(&built.artifact.manifest, folder.to_str().expect("UTF-8"), 2, &Hidden).expect("weights");
+    let golden = folder.join("golden.safetensors");
+    let report = braid_runtime::verify::compare(built.artifact.into(), weights.into(), &golden, 2).expect("a comparison");
+    assert!(report.max_abs() <= 1.51e-4, "logits are {:e} off", report.max_abs());
+}
+
+/// Token by token, far past windows and once around their rings: what a masked evaluation of the whole text gives, in memory that does not grow.
+#[test]
+fn caches_far_past_their_windows() {
+    use crate::properties::compiled::{Compiled, agree};
+    use braid_runtime::session::Settings;
+    let mixers = [
+        ("attention(heads: 4, groups: 2, k: 4, window: 8)", false),
+        ("attention(heads: 4, groups: 2, k: 4, window: 8, sinks: 3)", false),
+        ("latent_attention(heads: 2, latent: 6, nope: 4, k: 4, v: 4)", true),
+    ];
+    for (mixer, grows) in mixers {
+        let compiled = Compiled::new(&format!(
+            "model m(d: dim = 12, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n  mixer = \
+             {mixer}\n  generate autoregressive\n  return sum[d] (x + mixer(x)) * embed\n}}\n"
+        ));
+        let text: Vec<i32> = (0..300).map(|at| (at * at + at / 7) % 20).collect();
+        let mut session = compiled.sized(Settings { threads: 1, capacity: 304, slots: 1 });
+        assert_eq!(session.manifest().state_position_bytes > 0, grows, "{mixer}");
+        let mut found = Vec::new();
+        text.iter().for_each(|token| found.extend_from_slice(session.step(&[(0, *token)]).expect("room")));
+        agree(mixer, &found, &compiled.evaluated(&text), 1e-5).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
