@@ -226,8 +226,13 @@ fn two_softmaxes_subtracted() {
 
 #[test]
 fn a_pattern_for_each_head() {
-    let keep = "keep: causal() && (h < 2.0 || (h < 4.0 && within(6)) || (h >= 4.0 && strided(5)))";
-    one("mixed_patterns", "h = float(index[heads])", &format!("{keep}   score: s * c ^ -0.5"));
+    let keep = "keep: causal() && (h < 2 || (h < 4 && within(6)) || (h >= 4 && strided(5)))";
+    one("mixed_patterns", "h = index[heads]", &format!("{keep}   score: s * c ^ -0.5"));
+    one(
+        "mixed_patterns",
+        "",
+        &format!("{}   score: s * c ^ -0.5", keep.replace("h <", "index[heads] <").replace("h >", "index[heads] >")),
+    );
 }
 
 #[test]

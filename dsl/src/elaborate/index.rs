@@ -70,7 +70,10 @@ impl<'p> Elab<'p> {
         if axis == SEQ {
             return self.fail(Code::Misplaced, span, "the sequence has no fixed index: write `position[t]`");
         }
-        Ok(V::Tensor(self.push(Op::Index(axis), vec![], Type { elem: Elem::Int, axes: vec![axis] }, span, frame.scope)))
+        let ty = Type { elem: Elem::Int, axes: vec![axis] };
+        // Attention reads it as it reads any other tensor; elsewhere it is a leaf.
+        let level = if self.levels[self.depth()].positions.is_some() { 0 } else { self.depth() };
+        Ok(V::Tensor(self.push_at(level, Op::Index(axis), vec![], ty, span, frame.scope)))
     }
 
     fn position_of(&mut self, frame: &Frame<'p>, axis: &'p Expr, span: Span) -> Done<V<'p>> {

@@ -98,6 +98,7 @@ impl<'p> Elab<'p> {
             return *known;
         }
         let outer = T { level: level - 1, id: self.here_at(level - 1, t) };
+        let outer = if self.levels[level].positions.is_some() { self.stored(outer) } else { outer };
         let Value { op, ty, span, scope, .. } = self.at(outer).clone();
         let made = match op {
             // Constants and indices are leaves everywhere.
@@ -110,6 +111,18 @@ impl<'p> Elab<'p> {
         };
         self.levels[level].known.insert(t, made.id);
         made.id
+    }
+
+    /// An index as a tensor in memory: heads of attention are told apart by what they read.
+    fn stored(&mut self, t: T) -> T {
+        let Value { op, ty, span, scope, .. } = self.at(t).clone();
+        match op {
+            Op::Index(_) => {
+                let zero = self.push_at(t.level, Op::Const(0.0), vec![], Type { elem: Elem::Int, axes: vec![] }, span, scope);
+                self.push_at(t.level, Op::Binary(Binary::Max), vec![t.id, zero.id], ty, span, scope)
+            }
+            _ => t,
+        }
     }
 
     /// The number of a capture of a program; `side`: as the key's position has it, or the query's.
