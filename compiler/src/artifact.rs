@@ -22,14 +22,17 @@ pub struct Compiled {
 /// What fusion has to know about a target.
 pub fn options(target: &Target, dtype: Dtype) -> Options {
     // Half of the registers are for sums, the others for operands on their way.
-    Options { lanes: target.lanes(), width: target.panel(), sums: target.vector_registers / 2, dtype, blocks: target.blocks() }
+    let pairs = target.has("avx512bf16");
+    let (lanes, width, sums) = (target.lanes(), target.panel(), target.vector_registers / 2);
+    Options { lanes, width, sums, dtype, blocks: target.blocks(), pairs }
 }
 
 /// What the emission of kernels has to know about a target.
 pub fn setting(plan: &Plan, target: &Target) -> Setting {
     // A tile keeps two registers of sums a row, and some for the panel and the broadcast.
     let tile_rows = if target.vector_registers >= 32 { 12 } else { 6 };
-    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows, shared: false };
+    let vnni = target.has("avx512vnni");
+    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows, shared: false, vnni };
     Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
 }
 

@@ -5,7 +5,7 @@ use crate::error::Error;
 /// What the emitter and LLVM must know about a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// As given, resolved: `cpu:x86-64-v4`.
+    /// As given, resolved: `cpu:x86-64-v4+vnni`.
     pub name: String,
     /// LLVM's triple.
     pub triple: String,
@@ -42,15 +42,21 @@ const V4: Level = Level {
     vector_registers: 32,
 };
 
+/// Instructions beyond a level: products of pairs of integers, and of bfloat16 numbers.
+const EXTRAS: [(&str, &str); 2] = [("+vnni", "avx512vnni"), ("+bf16", "avx512bf16")];
+
 impl Level {
-    fn target(&self, cpu: &str) -> Target {
+    /// `extras`: those of [`EXTRAS`], by feature.
+    fn target(&self, extras: &[&str]) -> Target {
+        let suffixes = EXTRAS.iter().filter(|(_, feature)| extras.contains(feature)).map(|(suffix, _)| *suffix);
+        let more: String = extras.iter().map(|feature| format!(",+{feature}")).collect();
         Target {
-            name: format!("cpu:{}", self.name),
+            name: format!("cpu:{}{}", self.name, suffixes.collect::<String>()),
             triple: "x86_64-unknown-linux-gnu".to_owned(),
-            cpu: cpu.to_owned(),
+            cpu: self.name.to_owned(),
             // Some processors with the wide registers ask for the narrow ones; the emitter has chosen already.
-            llvm_features: "-prefer-256-bit".to_owned(),
-            features: self.features.iter().map(|f| (*f).to_owned()).collect(),
+            llvm_features: format!("-prefer-256-bit{more}"),
+            features: self.features.iter().chain(extras).map(|f| (*f).to_owned()).collect(),
             vector_bytes: self.vector_bytes,
             vector_registers: self.vector_registers,
             gpu: None,
@@ -59,19 +65,29 @@ impl Level {
 }
 
 impl Target {
-    /// `cpu` (the machine at hand), `cpu:x86-64-v3`, `cpu:x86-64-v4`, `cuda:sm_90a` or `cuda:sm_80`.
+    /// `cpu` (the machine at hand), `cpu:x86-64-v3`, `cpu:x86-64-v4` (also with `+vnni`, `+bf16` or both behind it), `cuda:sm_90a` or
+    /// `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
+        let unknown = || {
+            let list = "targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4` (also with `+vnni`, `+bf16` or both), `cuda:sm_90a`, `cuda:sm_80`";
+            Error::user(format!("there is no target `{text}`; {list}"))
+        };
         if let Some((arch, ptx)) = GPUS.into_iter().find(|(arch, _)| text.strip_prefix("cuda:") == Some(*arch)) {
             return Ok(Target::gpu(arch, ptx));
         }
         match text {
-            "cpu" => Target::host(),
-            "cpu:x86-64-v3" => Ok(V3.target(V3.name)),
-            "cpu:x86-64-v4" => Ok(V4.target(V4.name)),
-            _ => Err(Error::user(format!(
-                "there is no target `{text}`; targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4`, `cuda:sm_90a`, `cuda:sm_80`"
-            ))),
+            "cpu" => return Target::host(),
+            "cpu:x86-64-v3" => return Ok(V3.target(&[])),
+            _ => {}
         }
+        let mut rest = text.strip_prefix("cpu:x86-64-v4").ok_or_else(unknown)?;
+        let mut extras = vec![];
+        for (suffix, feature) in EXTRAS {
+            if let Some(behind) = rest.strip_prefix(suffix) {
+                (rest, extras) = (behind, [&extras[..], &[feature]].concat());
+            }
+        }
+        if rest.is_empty() { Ok(V4.target(&extras)) } else { Err(unknown()) }
     }
 
     fn gpu(arch: &'static str, ptx: &str) -> Target {
@@ -88,8 +104,13 @@ impl Target {
         }
     }
 
+    /// Whether the code may use a feature.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|f| f == feature)
+    }
+
     /// The best level that this machine has. The instructions are those of the level, so that the artifact runs wherever the
-    /// manifest's features are.
+    /// manifest's features are. Products of bfloat16 numbers round what they are given, so they have to be asked for.
     #[cfg(target_arch = "x86_64")]
     fn host() -> Result<Target, Error> {
         let has_v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
@@ -99,8 +120,9 @@ impl Target {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match (has_v4, has_v3) {
-            (true, _) => Ok(V4.target(V4.name)),
-            (false, true) => Ok(V3.target(V3.name)),
+            (true, _) if is_x86_feature_detected!("avx512vnni") => Ok(V4.target(&["avx512vnni"])),
+            (true, _) => Ok(V4.target(&[])),
+            (false, true) => Ok(V3.target(&[])),
             _ => Err(Error::user("this machine has no AVX2 and FMA, which every target needs")),
         }
     }

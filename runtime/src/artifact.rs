@@ -7,12 +7,14 @@
 
 mod check;
 mod device;
+mod dtype;
 mod features;
 mod file;
 mod header;
 mod state;
 
 pub use device::{Device, Grid, Launch, STEP_WORDS};
+pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};
 pub use file::{ArtifactError, decode, encode, write};
 #[cfg(feature = "run")]
@@ -28,26 +30,6 @@ pub const MAGIC: &[u8; 8] = b"BRAIDART";
 pub const VERSION: u32 = 3;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
-
-/// How the numbers of a packed tensor are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
-        }
-    }
-}
 
 /// Everything that is known about an artifact but its code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -58,7 +58,7 @@ fn session(built: Built, slots: usize) -> (Session, usize, usize) {
     let weights = Weights::open(&manifest, "random:1", THREADS, &braid_runtime::progress::Hidden).expect("random weights");
     // Weights of matrix products are read whole in a step; of a table of tokens, one row.
     let panels = manifest.packed.iter().filter(|p| matches!(p.layout, Layout::Panels { .. }));
-    let (bytes, elements) = panels.fold((0, 0), |(b, n), p| (b + p.bytes, n + p.bytes / p.dtype.bytes()));
+    let (bytes, elements) = panels.fold((0, 0), |(b, n), p| (b + p.bytes, n + manifest.params[p.param].count()));
     let settings = Settings { threads: THREADS, capacity: 1024, slots };
     (Session::new(Arc::new(built.artifact), Arc::new(weights), settings).expect("a session"), bytes, elements)
 }

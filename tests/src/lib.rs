@@ -24,11 +24,15 @@ mod language;
 #[cfg(test)]
 mod library;
 #[cfg(test)]
+mod likelihood;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod quantised;
 #[cfg(test)]
 mod recurrences;
 pub mod reference;

@@ -118,7 +118,7 @@ pub struct Settings {
 /// What to compile for.
 #[derive(Group, Clone)]
 pub struct CodeArgs {
-    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4`
+    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4`, the last with `+vnni`, `+bf16` or both behind it
     #[arg(long, default_value = "cpu")]
     pub target: String,
     /// How the large weights are stored
@@ -150,6 +150,12 @@ impl std::str::FromStr for ChunkArg {
 pub enum DtypeArg {
     F32,
     Bf16,
+    /// Integers of 8 bits, 32 of which share a scale
+    Int8,
+    /// Integers of 4 bits, 32 of which share a scale
+    Int4,
+    /// As int4, with an offset beside the scale
+    Int4z,
 }
 
 #[derive(Group)]

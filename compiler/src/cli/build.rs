@@ -57,6 +57,9 @@ pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, Sour
     let dtype = match code.dtype {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
+        DtypeArg::Int8 => Dtype::Int8,
+        DtypeArg::Int4 => Dtype::Int4,
+        DtypeArg::Int4z => Dtype::Int4z,
     };
     let params = bound(&spec)?;
     let line = Line::new(STAGES.len());

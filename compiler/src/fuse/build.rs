@@ -14,7 +14,7 @@ use braid_runtime::artifact::{Dtype, Layout};
 use std::collections::HashMap;
 
 /// Parameters of at least so many elements are stored in the artifact's weight type; smaller ones in f32.
-const LARGE: usize = 16 * 1024;
+pub(super) const LARGE: usize = 16 * 1024;
 
 /// Builds the kernels of one model.
 pub struct Fuser<'a> {
@@ -235,12 +235,11 @@ impl<'a> Fuser<'a> {
         let own = &graph.params[id.0 as usize].axes;
         let layout = Layout::Dense(order.iter().filter_map(|a| own.iter().position(|o| o == a)).collect());
         let elements: usize = own.iter().map(|a| self.anchors.layouts.sizes[a.0 as usize]).product();
-        let dtype = if elements >= LARGE && own.len() > 1 { self.options.dtype } else { Dtype::F32 };
+        // Of a table that is looked up in, a call reads some rows: there is little to gain from integers.
+        let large = if self.options.dtype == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 };
+        let dtype = if elements >= LARGE && own.len() > 1 { large } else { Dtype::F32 };
         let operand = draft.operand(Operand::Packed(self.packed(PackedParam { param: id, layout, dtype })));
-        let store = match dtype {
-            Dtype::F32 => Store::F32,
-            Dtype::Bf16 => Store::Bf16,
-        };
+        let store = if dtype == Dtype::F32 { Store::F32 } else { Store::Bf16 };
         Tensor { base: Base::Weights, operand, row: 0, store, through_wanted: false }
     }
 

@@ -3,6 +3,7 @@
 
 use super::expr::{Expr, KAxis, TensorId, View};
 use braid_dsl::model::{Op, Reduce};
+use braid_runtime::artifact::Dtype;
 
 /// Which rows a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +51,8 @@ pub enum Store {
     F32,
     /// A Float of the weights blob.
     Bf16,
+    /// Panels of a matrix product, which know more of themselves than a size of elements.
+    Panels(Dtype),
     /// An Int, or a Bool as 0 or 1.
     I32,
 }
@@ -60,6 +63,8 @@ impl Store {
         match self {
             Store::F32 | Store::I32 => 4,
             Store::Bf16 => 2,
+            // Offsets inside of panels are in bytes.
+            Store::Panels(_) => 1,
         }
     }
 }
@@ -241,6 +246,16 @@ pub struct Matmul {
     /// Each inner row multiplies a batch element of its own, chosen at run time: the ids' view (along [`INNER`]) and how many
     /// batch elements there are. `sizes[BATCH]` is 1 then.
     pub chosen: Option<(View, usize)>,
+}
+
+impl Matmul {
+    /// What rows of the left operand are prepared for, if the weights meet them as pairs of 16-bit numbers.
+    pub fn prepared(&self) -> Option<Dtype> {
+        match self.tensors[self.weights.0].store {
+            Store::Panels(dtype) => Some(dtype),
+            _ => None,
+        }
+    }
 }
 
 /// Causal depthwise convolution or shift along the sequence.

@@ -39,6 +39,8 @@ pub struct Options {
     pub dtype: Dtype,
     /// Blocks of a GPU that are to have work in a step of decoding; 0 for a CPU.
     pub blocks: usize,
+    /// Whether products of bfloat16 numbers go by pairs, left operands rounded.
+    pub pairs: bool,
 }
 
 /// A value in memory.

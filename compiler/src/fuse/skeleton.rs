@@ -1,7 +1,7 @@
 //! Kernels with a skeleton of their own: matrix products, convolutions and shifts, searches, attention, recurrences.
 
 use super::anchor::{Product, attention_axes};
-use super::build::{Draft, Fuser};
+use super::build::{Draft, Fuser, LARGE};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Owner, flat_stride};
 use super::kernel::*;
@@ -10,7 +10,7 @@ use super::{Kernel, Operand, PackedParam};
 use crate::error::Error;
 use crate::graph::NodeId;
 use braid_dsl::model::{Attend, AxisId, Elem, Op};
-use braid_runtime::artifact::{Dtype, Layout};
+use braid_runtime::artifact::{Dtype, GROUP, Layout};
 
 /// Most parts that the positions of attention are cut into.
 const MOST_SPLITS: usize = 32;
@@ -45,10 +45,14 @@ impl Fuser<'_> {
             n: product.param_columns.clone(),
             width: self.options.width,
         };
-        let dtype = self.options.dtype;
+        let dtype = self.matrix_dtype(product);
         let packed = self.packed(PackedParam { param: product.param, layout, dtype });
         let operand = draft.operand(Operand::Packed(packed));
-        let store = if dtype == Dtype::Bf16 { Store::Bf16 } else { Store::F32 };
+        let store = match dtype {
+            Dtype::F32 => Store::F32,
+            Dtype::Bf16 => Store::Bf16,
+            _ => Store::Panels(dtype),
+        };
         let weights = draft.tensor(Tensor { base: Base::Weights, operand, row: 0, store, through_wanted: false });
         let chosen = match product.ids {
             Some(ids) => {
@@ -67,6 +71,22 @@ impl Fuser<'_> {
         let width = self.options.width;
         let code = Matmul { rows: owner.rows, sizes, width, tensors, left, weights, out, epilogue, chosen };
         Ok(draft.finish(Code::Matmul(code), members.to_vec()))
+    }
+
+    /// How a product's weights are stored. Narrow matrices (gates, routers, factors of low rank) are not quantised: they are
+    /// sensitive, and few bytes.
+    fn matrix_dtype(&self, product: &Product) -> Dtype {
+        let shape = self.forms.graph.params[product.param.0 as usize].axes.clone();
+        let count = |list: &[usize]| list.iter().map(|at| self.count(&[shape[*at]])).product::<usize>();
+        let depth = count(&product.param_depth);
+        let columns = count(&product.param_batch) * count(&product.param_columns);
+        let wide = depth >= 2 * GROUP && columns >= 4 * GROUP && depth * columns >= LARGE;
+        match self.options.dtype {
+            quantised if quantised.quantised() && wide => quantised,
+            Dtype::F32 => Dtype::F32,
+            _ if self.options.pairs => Dtype::Bf16Pairs,
+            _ => Dtype::Bf16,
+        }
     }
 
     /// The value of the epilogue's last node over the skeleton's own axes.

@@ -5,7 +5,7 @@ use crate::forms::{BLOCK, Extent, Reach, StateDecl, StateKind};
 use crate::fuse::kernel::{Code, Rows};
 use crate::fuse::{Fused, Operand};
 use braid_dsl::model::Size;
-use braid_runtime::artifact::{ALIGN, Layout, Packed, State, Truncate};
+use braid_runtime::artifact::{ALIGN, Packed, State, Truncate};
 
 /// Offsets of everything that kernels touch.
 #[derive(Clone, Debug, Default)]
@@ -102,15 +102,9 @@ impl Memory {
         let graph = &fused.forms.graph;
         for packed in &fused.packed {
             let axes = &graph.params[packed.param.0 as usize].axes;
-            let size = |at: &usize| graph.size(axes[*at]).unwrap_or(1);
-            let elements = match &packed.layout {
-                Layout::Dense(order) => order.iter().map(size).product::<usize>(),
-                Layout::Panels { batch, k, n, width } => {
-                    let count = |list: &[usize]| list.iter().map(size).product::<usize>();
-                    count(batch) * count(k) * count(n).next_multiple_of(*width)
-                }
-            };
-            let bytes = (elements * packed.dtype.bytes()).next_multiple_of(ALIGN);
+            let shape: Vec<usize> = axes.iter().map(|axis| graph.size(*axis).unwrap_or(1)).collect();
+            // A model whose weights have no size has failed long before.
+            let bytes = packed.layout.bytes(&shape, packed.dtype).unwrap_or(0).next_multiple_of(ALIGN);
             let param = packed.param.0 as usize;
             let offset = self.weights_bytes;
             self.packed.push(Packed { param, offset, bytes, dtype: packed.dtype, layout: packed.layout.clone() });

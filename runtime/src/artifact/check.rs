@@ -135,7 +135,7 @@ impl Packed {
         let mut axes = self.layout.axes();
         axes.sort_unstable();
         ensure(axes.iter().copied().eq(0..param.shape.len()), || "the layout must list each axis once".into())?;
-        let needed = self.layout.elements(&param.shape).and_then(|count| count.checked_mul(self.dtype.bytes()));
+        let needed = self.layout.bytes(&param.shape, self.dtype);
         ensure(needed.is_some_and(|needed| needed <= self.bytes), || format!("{} bytes are too few", self.bytes))
     }
 }
@@ -146,18 +146,6 @@ impl Layout {
         match self {
             Self::Dense(order) => order.clone(),
             Self::Panels { batch, k, n, .. } => [&batch[..], n, k].concat(),
-        }
-    }
-
-    /// Numbers that a parameter of this shape takes, padding included; `None` if that is not a size.
-    pub fn elements(&self, shape: &[usize]) -> Option<usize> {
-        let size = |axes: &[usize]| axes.iter().try_fold(1usize, |product, axis| product.checked_mul(*shape.get(*axis)?));
-        match self {
-            Self::Dense(order) => size(order),
-            Self::Panels { batch, k, n, width } => {
-                let panels = size(n)?.checked_next_multiple_of(*width)?;
-                panels.checked_mul(size(k)?)?.checked_mul(size(batch)?)
-            }
         }
     }
 }

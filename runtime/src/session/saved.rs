@@ -99,7 +99,7 @@ fn identity(manifest: &Manifest, weights: &Weights) -> BTreeMap<String, String> 
         ("version", VERSION.to_string()),
         ("model", manifest.model.clone()),
         ("layout", format!("{:016x}", key(manifest))),
-        ("weights", format!("{:016x}", weights.fingerprint(manifest))),
+        ("weights", format!("{:016x}", weights.fingerprint())),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }

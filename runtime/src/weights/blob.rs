@@ -1,6 +1,7 @@
 //! The packed weights in memory, and as a file that maps without further work.
 //!
-//! A packed file is the blob itself (so that a C program maps it and is done), then `manifest's key (u64 LE) · "BRAIDPCK"`.
+//! A packed file is the blob itself (so that a C program maps it and is done), then
+//! `fingerprint (u64 LE) · manifest's key (u64 LE) · "BRAIDPCK"`.
 
 use super::{Origin, pack};
 use crate::artifact::{ALIGN, Manifest};
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
 
 /// The last bytes of a packed file.
 const MAGIC: &[u8; 8] = b"BRAIDPCK";
-const TRAILER: usize = 16;
+const TRAILER: usize = 24;
 
 /// Where the blob lives.
 pub(super) enum Blob {
@@ -29,6 +30,7 @@ pub(super) enum Blob {
 pub struct Weights {
     blob: Blob,
     key: u64,
+    fingerprint: u64,
     length: usize,
     /// The copy on the GPU, once there is one.
     placed: OnceLock<Memory>,
@@ -50,8 +52,8 @@ impl Weights {
 
     /// Packs into memory.
     pub fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Self> {
-        let blob = pack::pack(manifest, origin, threads, progress)?;
-        Ok(Self { blob, key: key(manifest), length: manifest.weights_bytes, placed: OnceLock::new() })
+        let (blob, fingerprint) = pack::pack(manifest, origin, threads, progress)?;
+        Ok(Self { blob, key: key(manifest), fingerprint, length: manifest.weights_bytes, placed: OnceLock::new() })
     }
 
     /// Maps a packed file.
@@ -60,18 +62,26 @@ impl Weights {
         // SAFETY: the map is only read; as for checkpoints, nobody may shorten the file meanwhile.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
         let length = map.len().saturating_sub(TRAILER);
-        let same = map[length..].first_chunk() == Some(&key(manifest).to_le_bytes());
-        if !same || length != padded(manifest) {
+        let (words, _) = map[length..].as_chunks();
+        let [fingerprint, found, _] = words else { return Err(Error::OtherPack { path: path.into() }) };
+        if u64::from_le_bytes(*found) != key(manifest) || length != padded(manifest) {
             return Err(Error::OtherPack { path: path.into() });
         }
-        Ok(Self { blob: Blob::File(map), key: key(manifest), length: manifest.weights_bytes, placed: OnceLock::new() })
+        let fingerprint = u64::from_le_bytes(*fingerprint);
+        Ok(Self {
+            blob: Blob::File(map),
+            key: key(manifest),
+            fingerprint,
+            length: manifest.weights_bytes,
+            placed: OnceLock::new(),
+        })
     }
 
     /// Writes a packed file.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = std::fs::File::create(path).map_err(Error::file("write", path))?;
         let padding = vec![0; self.length.next_multiple_of(ALIGN) - self.length];
-        let parts = [self.bytes(), &padding, &self.key.to_le_bytes(), MAGIC];
+        let parts = [self.bytes(), &padding, &self.fingerprint.to_le_bytes(), &self.key.to_le_bytes(), MAGIC];
         parts.iter().try_for_each(|part| file.write_all(part)).map_err(Error::file("write", path))
     }
 
@@ -99,6 +109,11 @@ impl Weights {
     /// The copy on the GPU.
     pub(crate) fn placed(&self) -> Result<&Memory> {
         self.placed.get().ok_or_else(|| Error::Bug { what: "the weights are not on the GPU".into() })
+    }
+
+    /// A number that tells checkpoints apart, whatever the target and precision that they were packed for.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// Whether they were packed for this artifact.

@@ -3,9 +3,10 @@
 //! Every packed tensor is a list of equal *units* (a panel, or a row of the last axis), so the blob splits into disjoint tasks of
 //! some hundred kilobytes each, which threads take in turn.
 
+use super::fingerprint::fingerprint;
 use super::source::{Load, Reader, Source, sources};
-use super::{Origin, blob::Blob};
-use crate::artifact::{Dtype, Layout, Manifest, Packed};
+use super::{Origin, blob::Blob, quant};
+use crate::artifact::{Dtype, GROUP, Layout, Manifest, Packed};
 use crate::buffer::Buffer;
 use crate::checkpoint::blocks;
 use crate::error::Result;
@@ -19,8 +20,8 @@ const TASK: usize = 512 << 10;
 /// Rows of a panel that are filled while the source's cache lines are warm: whole blocks of every kind of checkpoint.
 const BLOCK: usize = blocks::LARGEST;
 
-/// Makes the whole blob.
-pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<Blob> {
+/// Makes the whole blob; with the fingerprint of where it came from.
+pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progress: &dyn Progress) -> Result<(Blob, u64)> {
     let sources = sources(manifest, origin)?;
     let mut blob = Buffer::new(manifest.weights_bytes, "the packed weights")?;
     progress.begin("packing weights", manifest.weights_bytes as u64);
@@ -38,7 +39,7 @@ pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progres
         work();
     });
     progress.end();
-    Ok(Blob::Memory(blob))
+    Ok((Blob::Memory(blob), fingerprint(manifest, &sources)))
 }
 
 /// Some units of one packed tensor, and where they go.
@@ -99,7 +100,10 @@ impl<'a> Plan<'a> {
     }
 
     fn unit_bytes(&self) -> usize {
-        self.rows.count() * self.width * self.dtype.bytes()
+        match self.dtype.panels_only() {
+            true => self.width * self.dtype.bytes(self.rows.count()),
+            false => self.rows.count() * self.width * self.dtype.bytes(1),
+        }
     }
 }
 
@@ -109,6 +113,17 @@ impl Task<'_> {
             Dtype::F32 => self.store(f32::to_le_bytes),
             // Rounds to nearest, ties to even; NaN stays NaN.
             Dtype::Bf16 => self.store(|number| bf16::from_f32(number).to_le_bytes()),
+            Dtype::Bf16Pairs | Dtype::Int8 | Dtype::Int4 | Dtype::Int4z => self.encode(),
+        }
+    }
+
+    fn encode(self) {
+        match &self.plan.source.reader {
+            Reader::F32(elements) => self.plan.encode(elements, self.first, self.out),
+            Reader::F16(elements) => self.plan.encode(elements, self.first, self.out),
+            Reader::Bf16(elements) => self.plan.encode(elements, self.first, self.out),
+            Reader::Blocks(blocks) => self.plan.encode(blocks, self.first, self.out),
+            Reader::Random(random) => self.plan.encode(random, self.first, self.out),
         }
     }
 
@@ -125,14 +140,45 @@ impl Task<'_> {
 }
 
 impl Plan<'_> {
+    /// Where a unit begins, and its columns.
+    fn unit(&self, unit: usize) -> (Place, Vec<Place>) {
+        let base = self.batch.place(unit / self.panels).add(Place { tensor: 0, index: self.source.offset });
+        let start = unit % self.panels * self.width;
+        (base, self.columns.places(start..(start + self.width).min(self.columns.count())))
+    }
+
+    /// Panels of groups: the numbers of a column and a group are stored together.
+    fn encode<L: Load>(&self, source: &L, first: usize, out: &mut [u8]) {
+        let rows = self.rows.places(0..self.rows.count());
+        let mut cursor = L::Cursor::default();
+        for (unit, out) in (first..).zip(out.chunks_exact_mut(self.unit_bytes())) {
+            let (base, columns) = self.unit(unit);
+            let bytes = |rows: usize| self.width * self.dtype.bytes(rows);
+            for (block, out) in rows.chunks(BLOCK).zip(out.chunks_mut(bytes(BLOCK))) {
+                for (column, place) in columns.iter().enumerate() {
+                    let place = base.add(*place);
+                    for (group, out) in block.chunks(GROUP).zip(out.chunks_mut(bytes(GROUP))) {
+                        let mut numbers = [0.0; GROUP];
+                        for (row, number) in group.iter().zip(&mut numbers) {
+                            let at = place.add(*row);
+                            *number = source.load(&mut cursor, at.tensor, at.index);
+                        }
+                        // What is multiplied by zeros must not widen the range of the others.
+                        let first = numbers[0];
+                        numbers[group.len()..].fill(first);
+                        quant::encode(self.dtype, &numbers, out, column, self.width);
+                    }
+                }
+            }
+        }
+    }
+
     fn fill<L: Load, T>(&self, source: &L, first: usize, out: &mut [T], convert: impl Fn(f32) -> T + Copy) {
         let rows = self.rows.places(0..self.rows.count());
         let mut cursor = L::Cursor::default();
         let units = out.chunks_exact_mut(self.rows.count() * self.width);
         for (unit, out) in (first..).zip(units) {
-            let base = self.batch.place(unit / self.panels).add(Place { tensor: 0, index: self.source.offset });
-            let start = unit % self.panels * self.width;
-            let columns = self.columns.places(start..(start + self.width).min(self.columns.count()));
+            let (base, columns) = self.unit(unit);
             for (block, out) in rows.chunks(BLOCK).zip(out.chunks_mut(BLOCK * self.width)) {
                 for (column, place) in columns.iter().enumerate() {
                     let place = base.add(*place);
@@ -148,23 +194,23 @@ impl Plan<'_> {
 
 /// An element of a source; places of several groups of axes add up.
 #[derive(Clone, Copy)]
-struct Place {
-    tensor: usize,
-    index: usize,
+pub(super) struct Place {
+    pub(super) tensor: usize,
+    pub(super) index: usize,
 }
 
 impl Place {
     #[inline(always)]
-    fn add(self, other: Self) -> Self {
+    pub(super) fn add(self, other: Self) -> Self {
         Self { tensor: self.tensor + other.tensor, index: self.index + other.index }
     }
 }
 
 /// Some axes of a parameter, slowest first: `(size, step)`.
-struct Axes(Vec<(usize, Place)>);
+pub(super) struct Axes(Vec<(usize, Place)>);
 
 impl Axes {
-    fn new(axes: &[usize], source: &Source) -> Self {
+    pub(super) fn new(axes: &[usize], source: &Source) -> Self {
         let place = |axis, index| Place { tensor: usize::from(source.stacked == Some(axis)), index };
         let steps = |axis: &usize| {
             let axis = *axis;
@@ -177,7 +223,7 @@ impl Axes {
         self.0.iter().map(|(size, _)| size).product()
     }
 
-    fn place(&self, mut number: usize) -> Place {
+    pub(super) fn place(&self, mut number: usize) -> Place {
         let mut place = Place { tensor: 0, index: 0 };
         for (size, step) in self.0.iter().rev() {
             let at = number % size;

@@ -90,6 +90,22 @@ pub(super) enum Reader<'a> {
     Random(Random),
 }
 
+impl Reader<'_> {
+    /// One element, on its own.
+    pub(super) fn sample(&self, tensor: usize, index: usize) -> f32 {
+        fn one<L: Load>(source: &L, tensor: usize, index: usize) -> f32 {
+            source.load(&mut L::Cursor::default(), tensor, index)
+        }
+        match self {
+            Reader::F32(elements) => one(elements, tensor, index),
+            Reader::F16(elements) => one(elements, tensor, index),
+            Reader::Bf16(elements) => one(elements, tensor, index),
+            Reader::Blocks(blocks) => one(blocks, tensor, index),
+            Reader::Random(random) => one(random, tensor, index),
+        }
+    }
+}
+
 /// Numbers from a counter: element `n` is the same whichever thread asks for it.
 pub(super) struct Random {
     key: u64,

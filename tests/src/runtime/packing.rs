@@ -84,7 +84,7 @@ fn packed(numbers: &[f32], layout: &Layout) -> Vec<f32> {
 }
 
 fn manifest(layout: &Layout, dtype: Dtype, stacked: bool) -> Manifest {
-    let bytes = layout.elements(&SHAPE).unwrap() * dtype.bytes();
+    let bytes = layout.bytes(&SHAPE, dtype).unwrap();
     Manifest {
         params: vec![param(stacked)],
         packed: vec![Packed { param: 0, offset: 64, bytes, dtype, layout: layout.clone() }],

@@ -197,6 +197,14 @@ impl<'c> Emitter<'c> {
         parsed
     }
 
+    /// An attribute from a text that is not fixed.
+    pub(super) fn attribute_of(&self, text: String) -> Attribute<'c> {
+        Attribute::parse(self.cx(), &text).unwrap_or_else(|| {
+            self.fault(format!("attribute `{text}` does not parse"));
+            Attribute::unit(self.cx())
+        })
+    }
+
     pub(super) fn i32_attribute(&self, value: i64) -> Attribute<'c> {
         IntegerAttribute::new(Ty::I32.to_mlir(self.cx()), value).into()
     }

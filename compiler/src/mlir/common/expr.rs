@@ -120,6 +120,8 @@ fn elem_of(store: Store) -> Elem {
     match store {
         Store::F32 | Store::Bf16 => Elem::F32,
         Store::I32 => Elem::I32,
+        // Only matrix products read panels.
+        Store::Panels(_) => Elem::I8,
     }
 }
 

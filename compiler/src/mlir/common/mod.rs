@@ -9,6 +9,7 @@ mod arith;
 pub mod cache;
 mod control;
 pub mod device;
+mod dot;
 mod emitter;
 pub mod expr;
 mod global;

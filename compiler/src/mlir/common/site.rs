@@ -16,6 +16,8 @@ pub struct Setting {
     pub tile_rows: usize,
     /// Scratch lies in a block's shared memory.
     pub shared: bool,
+    /// Whether one instruction multiplies pairs of 16-bit integers and adds both to a sum.
+    pub vnni: bool,
 }
 
 /// The place of the computation: which row, which index along each axis, which lanes.

@@ -15,6 +15,7 @@ pub enum Elem {
     I32,
     I64,
     Bf16,
+    F16,
     F32,
     F64,
     Ptr,
@@ -25,7 +26,7 @@ impl Elem {
     pub fn bytes(self) -> usize {
         match self {
             Elem::I1 | Elem::I8 => 1,
-            Elem::I16 | Elem::Bf16 => 2,
+            Elem::I16 | Elem::Bf16 | Elem::F16 => 2,
             Elem::I32 | Elem::F32 => 4,
             Elem::I64 | Elem::F64 | Elem::Ptr => 8,
         }
@@ -33,7 +34,7 @@ impl Elem {
 
     /// Whether arithmetic on it is that of real numbers.
     pub fn is_float(self) -> bool {
-        matches!(self, Elem::Bf16 | Elem::F32 | Elem::F64)
+        matches!(self, Elem::Bf16 | Elem::F16 | Elem::F32 | Elem::F64)
     }
 
     /// Whether arithmetic on it is that of (signed) integers.
@@ -49,6 +50,7 @@ impl Elem {
             Elem::I32 => IntegerType::new(context, 32).into(),
             Elem::I64 => IntegerType::new(context, 64).into(),
             Elem::Bf16 => Type::bfloat16(context),
+            Elem::F16 => Type::float16(context),
             Elem::F32 => Type::float32(context),
             Elem::F64 => Type::float64(context),
             Elem::Ptr => llvm::r#type::pointer(context, 0),

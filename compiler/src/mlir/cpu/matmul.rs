@@ -3,12 +3,14 @@
 //! The tile's functions are shared by all products of an artifact ([`Tiles`]). They take row pointers, so that plain rows, several
 //! inner rows of a row, and rows that chose the same expert are one case.
 
+use super::dot;
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows, Store};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
 use crate::plan::ROWS_A_TASK;
+use braid_runtime::artifact::Dtype;
 
 /// The functions that multiply one tile.
 #[derive(Clone, Debug)]
@@ -17,9 +19,16 @@ pub struct Tiles {
     rows: Vec<usize>,
 }
 
-/// Scratch bytes that products need: a tile, its row pointers, and a list of chosen rows.
-pub fn scratch_bytes(width: usize, setting: Setting) -> usize {
-    setting.tile_rows * (width * 4 + 16) + 64
+/// Scratch bytes that a product needs: a tile, its row pointers, a list of chosen rows, and prepared rows.
+pub fn scratch_bytes(product: &Matmul, setting: Setting) -> usize {
+    let rows = if product.chosen.is_some() { setting.tile_rows } else { ROWS_A_TASK };
+    let prepared = product.prepared().map_or(0, |dtype| rows * dot::row_bytes(product.sizes[2], dtype));
+    prepared_at(product.width, setting) + prepared
+}
+
+/// Where prepared rows begin in the scratch.
+fn prepared_at(width: usize, setting: Setting) -> usize {
+    (setting.tile_rows * (width * 4 + 16)).next_multiple_of(64)
 }
 
 impl Tiles {
@@ -30,9 +39,17 @@ impl Tiles {
     }
 
     /// Emits the functions for one storage of weights and one panel width.
-    pub fn emit(&self, e: &Emitter, weights: Store, width: usize) {
+    pub fn emit(&self, e: &Emitter, weights: Store, width: usize, setting: Setting) {
+        if let Store::Panels(dtype) = weights {
+            dot::prepare_function(e, dtype, setting.lanes);
+        }
         for rows in &self.rows {
-            tile_function(e, *rows, weights, width);
+            match weights {
+                Store::Panels(dtype) => {
+                    dot::tile_function(e, &tile_name(*rows, weights, width), *rows, dtype, width, setting);
+                }
+                _ => tile_function(e, *rows, weights, width),
+            }
         }
     }
 
@@ -51,7 +68,12 @@ impl Tiles {
 }
 
 fn tile_name(rows: usize, weights: Store, width: usize) -> String {
-    format!("tile_{rows}x{width}_{}", if weights == Store::Bf16 { "bf16" } else { "f32" })
+    let kind = match weights {
+        Store::Panels(dtype) => format!("{dtype:?}").to_lowercase(),
+        Store::Bf16 => "bf16".to_string(),
+        _ => "f32".to_string(),
+    };
+    format!("tile_{rows}x{width}_{kind}")
 }
 
 /// `tile[i][w] = Σ_k row_i[k] · panel[k][w]`. Few rows walk several `k` at once, so that enough sums are under way.
@@ -111,10 +133,17 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, tiles: &Tiles, setting: Sett
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut product = Product { code, tiles, site, setting };
-        for_each(e, args.begin, args.end, e.i64(1), |task| match &code.chosen {
-            None => product.plain(e, task, args),
-            Some((ids, experts)) => product.chosen(e, task, args, ids, *experts),
-        });
+        match &code.chosen {
+            // The rows that are prepared are carried from task to task.
+            None => {
+                e.for_loop(args.begin, args.end, e.i64(1), &[e.i64(-1)], |task, last| {
+                    vec![product.plain(e, task, args, last[0])]
+                });
+            }
+            Some((ids, experts)) => {
+                for_each(e, args.begin, args.end, e.i64(1), |task| product.chosen(e, task, args, ids, *experts));
+            }
+        }
     });
 }
 
@@ -131,7 +160,10 @@ impl<'c> Product<'_, 'c> {
     }
 
     fn panel_bytes(&self) -> usize {
-        self.code.sizes[2] * self.code.width * self.site_store().bytes()
+        match self.site_store() {
+            Store::Panels(dtype) => self.code.width * dtype.bytes(self.code.sizes[2]),
+            store => self.code.sizes[2] * self.code.width * store.bytes(),
+        }
     }
 
     fn site_store(&self) -> Store {
@@ -153,8 +185,22 @@ impl<'c> Product<'_, 'c> {
         e.offset(self.site.address(&view), e.mul(number, e.i64(self.panel_bytes())))
     }
 
-    /// A task is a chunk of rows, a batch element and a panel.
-    fn plain(&mut self, e: &Emitter<'c>, task: Val<'c>, args: KernelArgs<'c>) {
+    /// Where row `at` of the prepared ones is.
+    fn prepared(&self, e: &Emitter<'c>, args: KernelArgs<'c>, dtype: Dtype, at: Val<'c>) -> Val<'c> {
+        let first = scratch(e, args, self.setting, prepared_at(self.code.width, self.setting));
+        e.element(first, at, dot::row_bytes(self.code.sizes[2], dtype))
+    }
+
+    /// Prepares row number `row` as the one of place `at`.
+    fn prepare(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, dtype: Dtype, (row, at): (Val<'c>, Val<'c>)) {
+        self.at(e, row);
+        self.site.index.insert(DEPTH, e.i64(0));
+        let (left, place) = (self.site.address(&self.code.left), self.prepared(e, args, dtype, at));
+        e.call(&dot::prepare_name(dtype), &[left, e.i64(self.code.sizes[2]), place], None);
+    }
+
+    /// A task is a chunk of rows, a batch element and a panel; rows and element are what is prepared. Gives their number.
+    fn plain(&mut self, e: &Emitter<'c>, task: Val<'c>, args: KernelArgs<'c>, last: Val<'c>) -> Val<'c> {
         let (batch, panels) = (self.code.sizes[1], self.panels());
         let number = e.rem(task, e.i64(batch * panels));
         let first = e.mul(e.div(task, e.i64(batch * panels)), e.i64(ROWS_A_TASK));
@@ -162,13 +208,20 @@ impl<'c> Product<'_, 'c> {
         let count = e.min(e.sub(self.count(e, args), first), e.i64(ROWS_A_TASK));
         self.site.index.insert(BATCH, element);
         self.site.index.insert(COLUMN, e.mul(panel, e.i64(self.code.width)));
+        let rows_and_element = e.div(task, e.i64(panels));
+        if let Some(dtype) = self.code.prepared() {
+            e.if_then(e.cmp(Cmp::Ne, rows_and_element, last), || {
+                for_each(e, e.i64(0), count, e.i64(1), |at| self.prepare(e, args, dtype, (e.add(first, at), at)));
+            });
+        }
         let weights = self.panel(e, number);
         let tiles = self.tiles;
         tiles.cover(e, count, &mut |e, rows, at| {
             let from = e.add(first, at);
             let numbers: Vec<Val> = (0..rows).map(|i| e.add(from, e.i64(i))).collect();
-            self.tile(e, args, weights, &numbers);
+            self.tile(e, args, weights, (&numbers, Some(at)));
         });
+        rows_and_element
     }
 
     /// A task is a panel, of all experts: with few rows each row fetches its own, with many each expert collects its rows.
@@ -182,7 +235,7 @@ impl<'c> Product<'_, 'c> {
             for_each(e, e.i64(0), count, e.i64(1), |m| {
                 let id = this.id(e, ids, m);
                 let weights = this.panel(e, e.add(e.mul(id, e.i64(panels)), panel));
-                this.tile(e, args, weights, &[m]);
+                this.tile(e, args, weights, (&[m], None));
             });
         };
         e.if_then(few, || one(self, e));
@@ -207,14 +260,14 @@ impl<'c> Product<'_, 'c> {
             let full = e.cmp(Cmp::Eq, held, e.i64(most));
             e.if_then(full, || {
                 let numbers: Vec<Val> = (0..most).map(|i| number(e, e.i64(i))).collect();
-                self.tile(e, args, weights, &numbers);
+                self.tile(e, args, weights, (&numbers, None));
             });
             vec![e.select(full, e.i64(0), held)]
         });
         let tiles = self.tiles;
         tiles.cover(e, held[0], &mut |e, rows, at| {
             let numbers: Vec<Val> = (0..rows).map(|i| number(e, e.add(at, e.i64(i)))).collect();
-            self.tile(e, args, weights, &numbers);
+            self.tile(e, args, weights, (&numbers, None));
         });
     }
 
@@ -234,15 +287,31 @@ impl<'c> Product<'_, 'c> {
         e.convert(e.load(self.site.address(ids), Ty::I32), Elem::I64)
     }
 
-    /// Multiplies the rows of those numbers with a panel and stores the epilogue's values.
-    fn tile(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, weights: Val<'c>, numbers: &[Val<'c>]) {
+    /// Multiplies the rows of those numbers with a panel and stores the epilogue's values. `prepared`: the place of the first of them,
+    /// if they are prepared already.
+    fn tile(
+        &mut self,
+        e: &Emitter<'c>,
+        args: KernelArgs<'c>,
+        weights: Val<'c>,
+        (numbers, prepared): (&[Val<'c>], Option<Val<'c>>),
+    ) {
         let width = self.code.width;
         let tile = scratch(e, args, self.setting, 0);
         let pointers = scratch(e, args, self.setting, self.setting.tile_rows * width * 4);
         self.site.index.insert(DEPTH, e.i64(0));
         for (i, number) in numbers.iter().enumerate() {
-            self.at(e, *number);
-            e.store(e.offset_by(pointers, 8 * i), self.site.address(&self.code.left));
+            let place = e.offset_by(pointers, 8 * i);
+            let Some(dtype) = self.code.prepared() else {
+                self.at(e, *number);
+                e.store(place, self.site.address(&self.code.left));
+                continue;
+            };
+            let at = e.add(prepared.unwrap_or(e.i64(0)), e.i64(i));
+            if prepared.is_none() {
+                self.prepare(e, args, dtype, (*number, at));
+            }
+            e.store(place, self.prepared(e, args, dtype, at));
         }
         let depth = e.i64(self.code.sizes[2]);
         e.call(&tile_name(numbers.len(), self.site_store(), width), &[pointers, weights, depth, tile], None);

@@ -2,6 +2,7 @@
 
 mod along;
 mod attention;
+mod dot;
 mod driver;
 mod matmul;
 mod nest;
@@ -11,7 +12,7 @@ mod top;
 use crate::fuse::kernel::{Code, Store};
 use crate::mlir::common::Emitter;
 use crate::plan::{Function, Plan};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 pub use crate::mlir::common::site::Setting;
 
@@ -19,7 +20,7 @@ pub use crate::mlir::common::site::Setting;
 pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
     let own = |function: &Function| match &function.code {
         Code::Nests(nests) => nests.scratch,
-        Code::Matmul(product) => matmul::scratch_bytes(product.width, setting),
+        Code::Matmul(product) => matmul::scratch_bytes(product, setting),
         Code::Attention(attention) => attention::scratch_bytes(attention),
         Code::Along(_) | Code::Top(_) => 0,
     };
@@ -29,12 +30,12 @@ pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
 /// Emits all functions of a plan.
 pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
     let tiles = matmul::Tiles::new(setting);
-    let mut made: BTreeSet<(bool, usize)> = BTreeSet::new();
+    let mut made: HashSet<(Store, usize)> = HashSet::new();
     for function in &plan.functions {
         if let Code::Matmul(product) = &function.code {
             let store = product.tensors[product.weights.0].store;
-            if made.insert((store == Store::Bf16, product.width)) {
-                tiles.emit(e, store, product.width);
+            if made.insert((store, product.width)) {
+                tiles.emit(e, store, product.width, setting);
             }
         }
         emit_function(e, function, &tiles, setting);
@@ -46,7 +47,7 @@ pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
 pub fn emit_alone(e: &Emitter, function: &Function, setting: Setting) {
     let tiles = matmul::Tiles::new(setting);
     if let Code::Matmul(product) = &function.code {
-        tiles.emit(e, product.tensors[product.weights.0].store, product.width);
+        tiles.emit(e, product.tensors[product.weights.0].store, product.width, setting);
     }
     emit_function(e, function, &tiles, setting);
 }

@@ -63,7 +63,7 @@ pub fn emit(e: &Emitter, plan: &Plan, fetches: bool) -> Result<(), Error> {
 }
 
 fn emit_function(e: &Emitter, function: &Function, scratch: usize) -> Result<(), Error> {
-    let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: true };
+    let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: true, vnni: false };
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests), ..setting }),

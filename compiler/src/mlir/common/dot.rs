@@ -1,0 +1,62 @@
+//! Products of neighbouring pairs of 16-bit numbers, added to sums of 32 bits: what processors have instructions for.
+
+use melior::ir::attribute::StringAttribute;
+
+use super::emitter::{Emitter, Val};
+use super::ty::{Elem, Ty};
+
+/// 1.5 · 2^23: a number of at most 22 bits that is added to it ends up, rounded, in the lowest bits.
+const SHIFTER: f32 = 12_582_912.0;
+
+impl<'c> Emitter<'c> {
+    /// An intrinsic of the target.
+    fn target_intrinsic(&self, name: &str, operands: &[Val<'c>], result: Ty) -> Val<'c> {
+        let attributes = [
+            ("intrin", StringAttribute::new(self.cx(), name).into()),
+            ("operandSegmentSizes", self.attribute_of(format!("array<i32: {}, 0>", operands.len()))),
+            ("op_bundle_sizes", self.attribute("array<i32>")),
+        ];
+        self.op("llvm.call_intrinsic", operands, &attributes, result)
+    }
+
+    /// The same bits as lanes of another size.
+    pub fn recast(&self, a: Val<'c>, ty: Ty) -> Val<'c> {
+        if a.ty() == ty { a } else { self.op("llvm.bitcast", &[a], &[], ty) }
+    }
+
+    /// The 32 bits at `ptr`, a pair of 16-bit numbers, over and over.
+    pub fn load_pair(&self, ptr: Val<'c>, elem: Elem, pairs: usize) -> Val<'c> {
+        self.recast(self.splat(self.load(ptr, Ty::I32), pairs), Ty::vector(elem, 2 * pairs))
+    }
+
+    /// `sums + a₀ · b₀ + a₁ · b₁` in each lane of 32 bits, of 16-bit integers whose products' sum fits. `vnni`: the target has one
+    /// instruction for it.
+    pub fn dot_i16(&self, sums: Val<'c>, a: Val<'c>, b: Val<'c>, vnni: bool) -> Val<'c> {
+        let ty = sums.ty();
+        match (ty.lanes, vnni) {
+            (16, true) => self.target_intrinsic("llvm.x86.avx512.vpdpwssd.512", &[sums, a, b], ty),
+            (16, false) => self.add(sums, self.target_intrinsic("llvm.x86.avx512.pmaddw.d.512", &[a, b], ty)),
+            (8, _) => self.add(sums, self.target_intrinsic("llvm.x86.avx2.pmadd.wd", &[a, b], ty)),
+            (lanes, _) => {
+                self.fault(format!("no products of pairs in {lanes} lanes"));
+                sums
+            }
+        }
+    }
+
+    /// `sums + a₀ · b₀ + a₁ · b₁` in each of 16 lanes, of bfloat16 numbers.
+    pub fn dot_bf16(&self, sums: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.target_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", &[sums, a, b], sums.ty())
+    }
+
+    /// The nearest integer of numbers below 2^22; any integer for what is none.
+    pub fn round_i32(&self, x: Val<'c>) -> Val<'c> {
+        let shifted = self.bitcast(self.add(x, self.like(x, f64::from(SHIFTER))), Elem::I32);
+        self.sub(shifted, self.int(shifted.ty(), i64::from(SHIFTER.to_bits())))
+    }
+
+    /// Half-precision numbers at `ptr` as single precision.
+    pub fn load_f16(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
+        self.to_f32(self.load(ptr, Ty::vector(Elem::F16, lanes)))
+    }
+}

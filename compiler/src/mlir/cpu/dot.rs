@@ -1,0 +1,299 @@
+//! Tiles of products whose operands meet as pairs of 16-bit numbers: quantised weights with rows of 16-bit integers, or bfloat16
+//! with rows rounded to it. Rows are *prepared* once for many panels.
+//!
+//! A prepared row of integers is, for each group of the depth, 32 integers of which the largest is ±32767, then the scales of all
+//! groups, then what the weights' offset makes of each group. That loses less than single precision does over a long sum, and sums
+//! of a group are exact, so that results do not depend on how many rows a tile has.
+
+use crate::mlir::common::site::{Setting, for_each};
+use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
+use braid_runtime::artifact::{Dtype, GROUP};
+
+/// The largest integer of a prepared group.
+const LARGEST: f64 = 32767.0;
+/// Bytes of a prepared group's integers.
+const GROUP_BYTES: usize = 2 * GROUP;
+/// Steps of a group; each has four pairs.
+const STEPS: usize = 4;
+/// Sums of one tile that are under way at once, at least; tiles of more sums keep those over groups in memory.
+const UNDER_WAY: usize = 8;
+
+/// Bytes of a prepared row.
+pub fn row_bytes(depth: usize, dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::Bf16Pairs => dtype.bytes(depth).next_multiple_of(64),
+        _ => (depth.div_ceil(GROUP) * (GROUP_BYTES + 8)).next_multiple_of(64),
+    }
+}
+
+/// The name of the function that prepares a row: `(row, depth, prepared)`.
+pub fn prepare_name(dtype: Dtype) -> String {
+    format!("prepare_{dtype:?}").to_lowercase()
+}
+
+/// Emits the function that prepares a row.
+pub fn prepare_function(e: &Emitter, dtype: Dtype, lanes: usize) {
+    e.function(&prepare_name(dtype), Linkage::Private, &[Ty::PTR, Ty::I64, Ty::PTR], None, |values| {
+        let [row, depth, prepared] = *values else { return None };
+        if dtype == Dtype::Bf16Pairs {
+            prepare_bf16(e, [row, depth, prepared], lanes);
+        } else {
+            let groups = groups(e, depth);
+            for_each(e, e.i64(0), groups, e.i64(1), |group| {
+                prepare_group(e, dtype, lanes, [row, depth, prepared, groups, group])
+            });
+        }
+        None
+    });
+}
+
+fn groups<'c>(e: &Emitter<'c>, depth: Val<'c>) -> Val<'c> {
+    e.div(e.add(depth, e.i64(GROUP - 1)), e.i64(GROUP))
+}
+
+fn prepare_bf16<'c>(e: &Emitter<'c>, [row, depth, prepared]: [Val<'c>; 3], lanes: usize) {
+    let padded = e.mul(e.div(e.add(depth, e.i64(1)), e.i64(2)), e.i64(2));
+    for_each(e, e.i64(0), padded, e.i64(lanes), |at| {
+        let here = e.mask(lanes, e.sub(depth, at));
+        let x = e.load_masked(e.element(row, at, 4), here, Ty::f32(lanes));
+        let there = e.mask(lanes, e.sub(padded, at));
+        e.store_masked(e.element(prepared, at, 2), there, e.convert(x, Elem::Bf16));
+    });
+}
+
+fn prepare_group<'c>(e: &Emitter<'c>, dtype: Dtype, lanes: usize, [row, depth, prepared, groups, group]: [Val<'c>; 5]) {
+    let first = e.mul(group, e.i64(GROUP));
+    let load = |at: usize| {
+        let at = e.add(first, e.i64(at));
+        e.load_masked(e.element(row, at, 4), e.mask(lanes, e.sub(depth, at)), Ty::f32(lanes))
+    };
+    let numbers: Vec<Val> = (0..GROUP).step_by(lanes).map(load).collect();
+    // Sizes are compared as integers, so that what is no number is the largest of all, and stays in the scale.
+    let size = |x: &Val<'c>| e.and(e.bitcast(*x, Elem::I32), e.int(Ty::i32(lanes), i64::from(i32::MAX)));
+    let sizes = numbers[1..].iter().fold(size(&numbers[0]), |most, x| e.max(most, size(x)));
+    let largest = e.bitcast(e.reduce_max(sizes), Elem::F32);
+    let scale = e.div(largest, e.like(largest, LARGEST));
+    let some = e.cmp(Cmp::Gt, largest, e.f32(0.0));
+    let inverse = e.select(some, e.div(e.like(largest, LARGEST), largest), e.f32(0.0));
+    let mut sum = e.int(Ty::i32(lanes), 0);
+    let place = e.element(prepared, group, GROUP_BYTES);
+    for (at, x) in numbers.iter().enumerate() {
+        let integers = e.round_i32(e.mul(*x, inverse));
+        e.store(e.offset_by(place, 2 * lanes * at), e.convert(integers, Elem::I16));
+        sum = e.add(sum, integers);
+    }
+    let scales = e.element(prepared, groups, GROUP_BYTES);
+    e.store(e.element(scales, group, 4), scale);
+    let offsets = e.element(scales, groups, 4);
+    match dtype {
+        Dtype::Int4 => e.store(e.element(offsets, group, 4), e.mul(e.reduce_add(sum), e.i32(-8))),
+        Dtype::Int4z => e.store(e.element(offsets, group, 4), e.mul(e.to_f32(e.reduce_add(sum)), scale)),
+        _ => {}
+    }
+}
+
+/// Emits the function of one tile, `(pointers to prepared rows, panel, depth, tile)`.
+pub fn tile_function(e: &Emitter, name: &str, rows: usize, dtype: Dtype, width: usize, setting: Setting) {
+    e.function(name, Linkage::Private, &[Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR], None, |values| {
+        let [pointers, panel, depth, tile] = *values else { return None };
+        let lefts: Vec<Val> = (0..rows).map(|i| e.load(e.offset_by(pointers, 8 * i), Ty::PTR)).collect();
+        let groups = groups(e, depth);
+        let own = Tile { e, dtype, width, setting, lefts, panel, depth, groups };
+        match dtype {
+            Dtype::Bf16Pairs => own.pairs(tile),
+            _ => own.integers(tile),
+        }
+        None
+    });
+}
+
+struct Tile<'k, 'c> {
+    e: &'k Emitter<'c>,
+    dtype: Dtype,
+    width: usize,
+    setting: Setting,
+    lefts: Vec<Val<'c>>,
+    panel: Val<'c>,
+    depth: Val<'c>,
+    groups: Val<'c>,
+}
+
+impl<'c> Tile<'_, 'c> {
+    fn vectors(&self) -> usize {
+        self.width / self.setting.lanes
+    }
+
+    /// Sums of a tile: rows times vectors.
+    fn sums(&self) -> usize {
+        self.lefts.len() * self.vectors()
+    }
+
+    /// How many partial sums stand for each sum.
+    fn parts(&self) -> usize {
+        (UNDER_WAY / self.sums()).clamp(1, STEPS)
+    }
+
+    fn store(&self, tile: Val<'c>, sums: &[Val<'c>]) {
+        for (at, sum) in sums.iter().enumerate() {
+            self.e.store(self.e.offset_by(tile, 4 * self.setting.lanes * at), *sum);
+        }
+    }
+
+    /// Adds parts up: sum `i` has parts `i`, `i + sums`, …
+    fn joined(&self, parts: &[Val<'c>]) -> Vec<Val<'c>> {
+        let (first, others) = parts.split_at(self.sums());
+        let mut sums = first.to_vec();
+        for (at, part) in others.iter().enumerate() {
+            sums[at % self.sums()] = self.e.add(sums[at % self.sums()], *part);
+        }
+        sums
+    }
+
+    /// bfloat16: sums of single precision over the whole depth.
+    fn pairs(&self, tile: Val<'c>) {
+        let (e, lanes, parts) = (self.e, self.setting.lanes, self.parts());
+        let pairs = e.div(e.add(self.depth, e.i64(1)), e.i64(2));
+        let one = |pair: Val<'c>, sums: &mut [Val<'c>]| {
+            let row = e.element(self.panel, pair, 4 * self.width);
+            let weights: Vec<Val> =
+                (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::Bf16, 2 * lanes))).collect();
+            for (i, left) in self.lefts.iter().enumerate() {
+                let left = e.load_pair(e.element(*left, pair, 4), Elem::Bf16, lanes);
+                for (v, weights) in weights.iter().enumerate() {
+                    let sum = &mut sums[i * self.vectors() + v];
+                    *sum = e.dot_bf16(*sum, *weights, left);
+                }
+            }
+        };
+        let zeros = vec![e.float(Ty::f32(lanes), 0.0); self.sums() * parts];
+        let whole = e.mul(e.div(pairs, e.i64(parts)), e.i64(parts));
+        let sums = e.for_loop(e.i64(0), whole, e.i64(parts), &zeros, |pair, sums| {
+            let mut sums = sums.to_vec();
+            for part in 0..parts {
+                one(e.add(pair, e.i64(part)), &mut sums[part * self.sums()..][..self.sums()]);
+            }
+            sums
+        });
+        let sums = e.for_loop(whole, pairs, e.i64(1), &self.joined(&sums), |pair, sums| {
+            let mut sums = sums.to_vec();
+            one(pair, &mut sums);
+            sums
+        });
+        self.store(tile, &sums);
+    }
+
+    /// Quantised: exact sums of each group, times both scales, added up in single precision.
+    fn integers(&self, tile: Val<'c>) {
+        let (e, lanes) = (self.e, self.setting.lanes);
+        let zeros = vec![e.float(Ty::f32(lanes), 0.0); self.sums()];
+        if self.sums() <= UNDER_WAY {
+            let sums = e.for_loop(e.i64(0), self.groups, e.i64(1), &zeros, |group, sums| {
+                let found = self.group(group);
+                self.scaled(group, &found, sums)
+            });
+            return self.store(tile, &sums);
+        }
+        // The sums of a group take the registers, so those over groups wait in memory.
+        self.store(tile, &zeros);
+        for_each(e, e.i64(0), self.groups, e.i64(1), |group| {
+            let found = self.group(group);
+            let places = (0..self.sums()).map(|at| e.load(e.offset_by(tile, 4 * lanes * at), Ty::f32(lanes)));
+            let sums = self.scaled(group, &found, &places.collect::<Vec<_>>());
+            self.store(tile, &sums);
+        });
+    }
+
+    /// Where a group of the panel begins.
+    fn place(&self, group: Val<'c>) -> Val<'c> {
+        self.e.element(self.panel, group, self.width * self.dtype.bytes(GROUP))
+    }
+
+    /// `Σ q · left` of a group, in integers.
+    fn group(&self, group: Val<'c>) -> Vec<Val<'c>> {
+        let (e, parts) = (self.e, self.parts());
+        let mut sums = vec![e.int(Ty::i32(self.setting.lanes), 0); self.sums() * parts];
+        if self.dtype == Dtype::Int4 {
+            for (at, sum) in sums.iter_mut().take(self.sums()).enumerate() {
+                let offset = e.load(self.beside(at / self.vectors(), group, 1), Ty::I32);
+                *sum = e.splat(offset, self.setting.lanes);
+            }
+        }
+        if self.sums() <= UNDER_WAY {
+            for step in 0..STEPS {
+                sums = self.step(group, e.i64(step), &sums);
+            }
+        } else {
+            sums = e.for_loop(e.i64(0), e.i64(STEPS), e.i64(1), &sums, |step, sums| self.step(group, step, sums));
+        }
+        self.joined(&sums)
+    }
+
+    /// A number that stands behind the integers of a prepared row: 0 its scale, 1 what the offset makes of it.
+    fn beside(&self, row: usize, group: Val<'c>, which: usize) -> Val<'c> {
+        let e = self.e;
+        let numbers = e.element(self.lefts[row], self.groups, GROUP_BYTES + 4 * which);
+        e.element(numbers, group, 4)
+    }
+
+    /// Four pairs of all columns and rows.
+    fn step(&self, group: Val<'c>, step: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let (e, lanes, parts) = (self.e, self.setting.lanes, self.parts());
+        let mut sums = sums.to_vec();
+        let heads = if self.dtype == Dtype::Int4z { 2 } else { 1 };
+        let row = e.element(e.offset_by(self.place(group), 2 * self.width * heads), step, self.step_bytes());
+        let words: Vec<Val> = match self.dtype {
+            Dtype::Int8 => vec![],
+            _ => (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::I16, 2 * lanes))).collect(),
+        };
+        let left_at = e.add(e.mul(group, e.i64(GROUP_BYTES)), e.mul(step, e.i64(GROUP_BYTES / STEPS)));
+        for pair in 0..4 {
+            let weights = |v: usize| match self.dtype {
+                Dtype::Int8 => {
+                    let place = e.offset_by(row, 2 * (self.width * pair + lanes * v));
+                    e.convert(e.load(place, Ty::vector(Elem::I8, 2 * lanes)), Elem::I16)
+                }
+                _ => e.and(e.shift_right(words[v], 4 * pair as i64), e.int(words[v].ty(), 15)),
+            };
+            let weights: Vec<Val> = (0..self.vectors()).map(weights).collect();
+            for (i, left) in self.lefts.iter().enumerate() {
+                let left = e.load_pair(e.offset_by(e.offset(*left, left_at), 4 * pair), Elem::I16, lanes);
+                for (v, weights) in weights.iter().enumerate() {
+                    let sum = &mut sums[pair % parts * self.sums() + i * self.vectors() + v];
+                    *sum = e.dot_i16(*sum, *weights, left, self.setting.vnni);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Bytes of four pairs of a panel's columns.
+    fn step_bytes(&self) -> usize {
+        if self.dtype == Dtype::Int8 { 8 * self.width } else { 4 * self.width }
+    }
+
+    /// The sums over groups with one more.
+    fn scaled(&self, group: Val<'c>, found: &[Val<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let (e, lanes) = (self.e, self.setting.lanes);
+        let place = self.place(group);
+        let head = |which: usize, v: usize| e.load_f16(e.offset_by(place, 2 * (self.width * which + lanes * v)), lanes);
+        let scales: Vec<Val> = (0..self.vectors()).map(|v| head(0, v)).collect();
+        let offsets: Vec<Val> = match self.dtype {
+            Dtype::Int4z => (0..self.vectors()).map(|v| head(1, v)).collect(),
+            _ => vec![],
+        };
+        let mut totals = vec![];
+        for row in 0..self.lefts.len() {
+            let scale = e.splat(e.load(self.beside(row, group, 0), Ty::F32), lanes);
+            for (v, of_weights) in scales.iter().enumerate() {
+                let at = row * self.vectors() + v;
+                let mut total = e.fma(e.to_f32(found[at]), e.mul(*of_weights, scale), sums[at]);
+                if let Some(offset) = offsets.get(v) {
+                    let whole = e.splat(e.load(self.beside(row, group, 1), Ty::F32), lanes);
+                    total = e.fma(*offset, whole, total);
+                }
+                totals.push(total);
+            }
+        }
+        totals
+    }
+}

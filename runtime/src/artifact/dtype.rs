@@ -1,0 +1,71 @@
+//! How numbers are stored, and how many bytes that takes.
+//!
+//! Quantised numbers stand in *groups* of [`GROUP`] along the contracted axis of a matrix. A group of a panel is
+//! `scales (f16)[width] · offsets (f16)[width] (int4z) · integers`: int8 as `[16][width][2]`, two neighbours of a column side by
+//! side; int4 as `[4][width][2]` words of 16 bits, whose nibble `p` (from the lowest) of word `(r, column, j)` is number
+//! `8 r + 2 p + j`. Scales and integers follow the rules of GGUF's Q8_0, Q4_0 and Q4_1, so that numbers that were stored as those
+//! are stored again without loss.
+
+use super::Layout;
+use serde::{Deserialize, Serialize};
+
+/// Numbers of a column that share a scale.
+pub const GROUP: usize = 32;
+
+/// How the numbers of a packed tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// bfloat16 in panels `[⌈K/2⌉][width][2]`: two neighbours of a column side by side, as instructions for pairs want them.
+    Bf16Pairs,
+    /// `scale · q`, q from -127 to 127, in groups.
+    Int8,
+    /// `scale · (q - 8)`, q from 0 to 15, in groups.
+    Int4,
+    /// `scale · q + offset`, q from 0 to 15, in groups.
+    Int4z,
+}
+
+impl Dtype {
+    /// Whether numbers share scales.
+    pub fn quantised(self) -> bool {
+        matches!(self, Dtype::Int8 | Dtype::Int4 | Dtype::Int4z)
+    }
+
+    /// Whether only panels can be stored so.
+    pub fn panels_only(self) -> bool {
+        self.quantised() || self == Dtype::Bf16Pairs
+    }
+
+    /// Bytes of `count` numbers of one column, scales and padding included; of a `count` of 1 what a number takes alone.
+    pub fn bytes(self, count: usize) -> usize {
+        match self {
+            Dtype::F32 => 4 * count,
+            Dtype::Bf16 => 2 * count,
+            Dtype::Bf16Pairs => 4 * count.div_ceil(2),
+            Dtype::Int8 => (2 + GROUP) * count.div_ceil(GROUP),
+            Dtype::Int4 => (2 + GROUP / 2) * count.div_ceil(GROUP),
+            Dtype::Int4z => (4 + GROUP / 2) * count.div_ceil(GROUP),
+        }
+    }
+}
+
+impl Layout {
+    /// Bytes that a parameter of this shape takes, padding included; `None` if that is not a size or cannot be stored so.
+    pub fn bytes(&self, shape: &[usize], dtype: Dtype) -> Option<usize> {
+        let size = |axes: &[usize]| axes.iter().try_fold(1usize, |product, axis| product.checked_mul(*shape.get(*axis)?));
+        match self {
+            Self::Dense(_) if dtype.panels_only() => None,
+            Self::Dense(order) => size(order)?.checked_mul(dtype.bytes(1)),
+            Self::Panels { batch, k, n, width } => {
+                let columns = size(n)?.checked_next_multiple_of(*width)?.checked_mul(size(batch)?)?;
+                let depth = size(k).filter(|depth| *depth <= usize::MAX / 64)?;
+                columns.checked_mul(dtype.bytes(depth))
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Numbers to integers with scales, a group at a time.
+//!
+//! The first candidate of each kind is what GGUF's Q8_0, Q4_0 and Q4_1 do; the others are taken only where their squared error is
+//! less. What was stored by such a rule has no error under it, and so is found again exactly; Q4_K's grids too, but for the rounding
+//! of their scales to f16.
+
+use crate::artifact::{Dtype, GROUP};
+use half::{bf16, f16};
+
+/// The numbers of one column and one group.
+type Numbers = [f32; GROUP];
+
+/// Integers, and what makes numbers of them: `scale · q + offset`.
+#[derive(Clone, Copy)]
+struct Fit {
+    scale: f16,
+    offset: f32,
+    q: [u8; GROUP],
+    error: f32,
+}
+
+/// Writes the numbers of one column of a panel's group. `out`: the whole group, of `width` columns.
+pub(super) fn encode(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
+    let fit = match dtype {
+        Dtype::Int8 => return encode_int8(numbers, out, column, width),
+        Dtype::Int4 => int4(numbers),
+        Dtype::Int4z => int4z(numbers),
+        // Pairs of a part of a group, if it is the last.
+        _ => return encode_pairs(numbers, out, column, width),
+    };
+    bits_at(out, column, fit.scale.to_bits());
+    let mut integers = width;
+    if dtype == Dtype::Int4z {
+        bits_at(out, width + column, f16::from_f32(fit.offset).to_bits());
+        integers += width;
+    }
+    for row in 0..4 {
+        for j in 0..2 {
+            let nibbles = (0..4).map(|p| u16::from(fit.q[8 * row + 2 * p + j]) << (4 * p));
+            let word = nibbles.fold(0, |word, nibble| word | nibble);
+            bits_at(out, integers + 2 * (row * width + column) + j, word);
+        }
+    }
+}
+
+fn bits_at(out: &mut [u8], index: usize, bits: u16) {
+    out[2 * index..2 * index + 2].copy_from_slice(&bits.to_le_bytes());
+}
+
+fn encode_int8(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
+    let (scale, q) = int8(numbers);
+    bits_at(out, column, scale.to_bits());
+    let integers = &mut out[2 * width..];
+    for (at, q) in q.iter().enumerate() {
+        integers[2 * (at / 2 * width + column) + at % 2] = q.to_le_bytes()[0];
+    }
+}
+
+fn encode_pairs(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
+    for (row, pairs) in out.chunks_exact_mut(4 * width).enumerate() {
+        for j in 0..2 {
+            bits_at(pairs, 2 * column + j, bf16::from_f32(numbers[2 * row + j]).to_bits());
+        }
+    }
+}
+
+/// What a scale is divided by; a scale of zero makes zeros.
+fn inverse(scale: f16) -> f32 {
+    if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() }
+}
+
+/// The number of the largest size; NaN if there is one.
+fn extreme(numbers: &Numbers) -> f32 {
+    numbers.iter().fold(0f32, |most, x| if x.abs() <= most.abs() || most.is_nan() { most } else { *x })
+}
+
+fn int8(numbers: &Numbers) -> (f16, [i8; GROUP]) {
+    let scale = f16::from_f32(extreme(numbers).abs() / 127.0);
+    let inverse = inverse(scale);
+    (scale, numbers.map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8))
+}
+
+impl Fit {
+    fn new(numbers: &Numbers, scale: f16, offset: f32) -> Fit {
+        let (inverse, step) = (inverse(scale), scale.to_f32());
+        let q = numbers.map(|x| ((x - offset) * inverse).round_ties_even().clamp(0.0, 15.0) as u8);
+        let miss = |x: f32, q: u8| x - (step * f32::from(q) + offset);
+        let error = numbers.iter().zip(q).map(|(x, q)| miss(*x, q).powi(2)).sum();
+        Fit { scale, offset, q, error }
+    }
+
+    /// Both in f16.
+    fn rounded(numbers: &Numbers, scale: f32, offset: f32) -> Fit {
+        Fit::new(numbers, f16::from_f32(scale), f16::from_f32(offset).to_f32())
+    }
+
+    /// The better one; `self` if they are equal, or if no error is a number.
+    fn or(self, other: Fit) -> Fit {
+        if other.error < self.error { other } else { self }
+    }
+}
+
+/// `scale · (q - 8)`: the number of the largest size is `-8 · scale`, so that scales may be negative.
+fn int4(numbers: &Numbers) -> Fit {
+    let extreme = extreme(numbers);
+    let at = |divisor: f32| {
+        let scale = f16::from_f32(extreme / divisor);
+        Fit::new(numbers, scale, -8.0 * scale.to_f32())
+    };
+    let mut best = at(-8.0);
+    for divisor in [-7.75, -7.5, -7.25, -7.0, -8.25, -8.5, -8.75, -9.0, 7.0, 7.25, 7.5] {
+        if best.error == 0.0 {
+            break;
+        }
+        best = best.or(at(divisor));
+    }
+    best
+}
+
+/// `scale · q + offset`. A range of more than 15 steps is clipped at both ends; one of less is what a grid has that did not use its
+/// ends.
+fn int4z(numbers: &Numbers) -> Fit {
+    let low = numbers.iter().fold(f32::INFINITY, |a, b| a.min(*b));
+    let high = numbers.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    if numbers.iter().any(|x| !x.is_finite()) {
+        return Fit { scale: f16::NAN, offset: f32::NAN, q: [0; GROUP], error: 0.0 };
+    }
+    let mut best = Fit::rounded(numbers, (high - low) / 15.0, low);
+    for steps in [15.5, 16.0, 16.5, 17.0, 17.5, 14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0] {
+        // An exact grid misses by no more than the rounding of its scale.
+        if best.error <= (high - low).powi(2) * 1e-6 {
+            break;
+        }
+        let step = (high - low) / steps;
+        let clipped = (steps - 15.0_f32).max(0.0) / 2.0 * step;
+        best = best.or(Fit::rounded(numbers, step, low + clipped));
+    }
+    best.or(refined(numbers, &best))
+}
+
+/// The scale and offset of the least squared error for these integers.
+fn refined(numbers: &Numbers, fit: &Fit) -> Fit {
+    let count = GROUP as f32;
+    let q = fit.q.map(f32::from);
+    let (sum_q, sum_x): (f32, f32) = (q.iter().sum(), numbers.iter().sum());
+    let square: f32 = q.iter().map(|q| q * q).sum();
+    let product: f32 = q.iter().zip(numbers).map(|(q, x)| q * x).sum();
+    let determinant = count * square - sum_q * sum_q;
+    if determinant <= 0.0 {
+        return *fit;
+    }
+    let scale = (count * product - sum_q * sum_x) / determinant;
+    Fit::rounded(numbers, scale, (sum_x - scale * sum_q) / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{STEP, mix};
+
+    fn noise(seed: u64) -> Numbers {
+        std::array::from_fn(|at| (mix(seed.wrapping_add(at as u64 * STEP)) >> 40) as f32 / (1 << 23) as f32 - 1.0)
+    }
+
+    fn norm(numbers: &[f32]) -> f32 {
+        numbers.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    /// Numbers as the rules of GGUF's quantiser store them.
+    fn stored(kind: Dtype, x: &Numbers) -> Numbers {
+        let extreme = x.iter().fold(0f32, |most, x| if x.abs() > most.abs() { *x } else { most });
+        let (low, high) = (x.iter().copied().fold(f32::MAX, f32::min), x.iter().copied().fold(f32::MIN, f32::max));
+        let (scale, offset, top) = match kind {
+            Dtype::Int8 => (extreme.abs() / 127.0, 0.0, 127.0),
+            Dtype::Int4 => (extreme / -8.0, 0.0, 7.0),
+            _ => ((high - low) / 15.0, low, 15.0),
+        };
+        let q = x.map(|x| ((x - offset) / scale).round().min(top));
+        let (scale, offset) = (f16::from_f32(scale).to_f32(), f16::from_f32(offset).to_f32());
+        q.map(|q| scale * q + offset)
+    }
+
+    #[test]
+    fn what_gguf_stored_is_found_again() {
+        for seed in 0..2000 {
+            let size = 10f32.powi((seed % 7) as i32 - 4);
+            let x = noise(mix(seed)).map(|x| x * size);
+            let wanted = stored(Dtype::Int8, &x);
+            let (scale, q) = int8(&wanted);
+            assert_eq!(q.map(|q| scale.to_f32() * f32::from(q)), wanted);
+            let wanted = stored(Dtype::Int4, &x);
+            let fit = int4(&wanted);
+            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * (f32::from(q) - 8.0)), wanted);
+            let wanted = stored(Dtype::Int4z, &x);
+            let fit = int4z(&wanted);
+            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * f32::from(q) + fit.offset), wanted);
+        }
+    }
+
+    /// Grids with scales of more digits than f16 has, which do not use all 16 values.
+    #[test]
+    fn other_grids_are_found_but_for_rounding() {
+        for seed in 0..500 {
+            let (step, low, top) = (0.012_345 + seed as f32 * 1e-5, -0.087_654, 7.0 + (seed % 9) as f32);
+            let mut x = noise(mix(seed)).map(|x| ((x + 1.0) / 2.0 * top).round() * step + low);
+            (x[0], x[1]) = (low, top * step + low);
+            let fit = int4z(&x);
+            let off: Vec<f32> = x.iter().zip(fit.q).map(|(x, q)| x - fit.scale.to_f32() * f32::from(q) - fit.offset).collect();
+            assert!(norm(&off) < 2e-3 * norm(&x), "{seed}: {}", norm(&off) / norm(&x));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = noise(1);
+            x[5] = bad;
+            let (scale, fit, other) = (int8(&x).0, int4(&x), int4z(&x));
+            assert!([scale, fit.scale, other.scale].iter().all(|scale| !scale.is_finite()));
+        }
+    }
+
+    #[test]
+    fn zeros_are_zeros() {
+        let x = [0.0; GROUP];
+        assert_eq!((int8(&x).0, int4(&x).scale, int4z(&x).scale), (f16::ZERO, f16::ZERO, f16::ZERO));
+        assert_eq!(int4z(&x).offset, 0.0);
+    }
+}

@@ -1,0 +1,119 @@
+//! Quantised weights: products on every level against single precision, with numbers that the storage holds without loss; and what
+//! rounding costs a trained model.
+
+use crate::build::{self, Built};
+use crate::properties::compiled::{Compiled, feed, made_up};
+use braid_compiler::forms::Chunks;
+use braid_compiler::target::Target;
+use braid_runtime::artifact::{Dtype, missing_feature};
+use half::{bf16, f16};
+
+/// Products of every kind: a plain one of odd sizes, one with a batch axis, a mixture of experts, and results that are wanted.
+const SPEC: &str = "
+model m(d: dim = 200, heads: dim = 4, k: dim = 96, vocab: dim = 150)(tokens: [t]) -> [t, vocab] {
+  dim j = k
+  param embed: [vocab, d]   param up: [heads, k, d]   param mixed: [heads, j, k]   param down: [d, heads, j]
+  param head: [vocab, d]
+  x = embed[vocab: tokens]
+  x = x + sum[heads, j] (sum[k] (sum[d] x * up) * mixed) * down
+  ffn = moe(experts: 4, active: 2, expert: swiglu(hidden: 96))
+  x = x + ffn(rmsnorm(x))
+  return sum[d] rmsnorm(x) * head
+}
+";
+
+/// The levels that this machine has.
+fn targets() -> impl Iterator<Item = &'static str> {
+    let all = ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:x86-64-v4+vnni"];
+    all.into_iter().filter(|name| missing_feature(&Target::parse(name).expect("a target").features).is_none())
+}
+
+/// Made-up numbers that `dtype` holds without loss: groups of 32 along the last axis of what is large.
+fn on_grid(dtype: Dtype) -> impl Fn(&str, &[usize]) -> Vec<f32> {
+    move |path, shape| {
+        let mut numbers = made_up(path, shape);
+        if path.ends_with("embed") || shape.iter().product::<usize>() < 16384 || !dtype.quantised() {
+            numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+            return numbers;
+        }
+        let row = shape.last().copied().unwrap_or(1);
+        numbers.chunks_mut(row).flat_map(|row| row.chunks_mut(32)).for_each(|group| {
+            let extreme = group.iter().fold(0f32, |most, x| if x.abs() > most.abs() { *x } else { most });
+            let (low, high) = (group.iter().copied().fold(0.0, f32::min), group.iter().copied().fold(0.0, f32::max));
+            let (scale, offset, range) = match dtype {
+                Dtype::Int8 => (extreme / 127.0, 0.0, -127.0..=127.0),
+                Dtype::Int4 => (extreme / -8.0, 0.0, -8.0..=7.0),
+                _ => ((high - low) / 15.0, low, 0.0..=15.0),
+            };
+            let (scale, offset) = (f16::from_f32(scale).to_f32(), f16::from_f32(offset).to_f32());
+            let round = |x: f32| ((x - offset) / scale).round().clamp(*range.start(), *range.end());
+            group.iter_mut().for_each(|x| *x = scale * round(*x) + offset);
+        });
+        numbers
+    }
+}
+
+fn tokens(count: usize) -> Vec<i32> {
+    (0..count).map(|at| (at * at * 7 + at * 3) as i32 % 150).collect()
+}
+
+/// The norm of the difference as a part of the norm.
+fn relative(found: &[f32], wanted: &[f64]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(wanted).map(|(a, b)| f64::from(*a) - b)) / norm(&mut wanted.iter().copied())
+}
+
+#[test]
+fn products_are_those_of_the_stored_numbers() {
+    for dtype in [Dtype::Int8, Dtype::Int4, Dtype::Int4z] {
+        for target in targets() {
+            let compiled = Compiled::stored(SPEC, Chunks::Auto, (target, dtype), on_grid(dtype));
+            let ids = tokens(113);
+            let off = relative(&compiled.whole(&ids), &compiled.evaluated(&ids));
+            println!("{dtype:?} {target}: {off:.2e}");
+            assert!(off < 1e-4, "{dtype:?} for {target}: {off:e} of the norm off");
+        }
+    }
+}
+
+/// Sums of a group are exact, so rows do not depend on how many others there are, nor on threads.
+#[test]
+fn rows_are_the_same_in_any_company() {
+    let compiled = Compiled::stored(SPEC, Chunks::Auto, ("cpu", Dtype::Int4z), on_grid(Dtype::F32));
+    let ids = tokens(40);
+    let whole = compiled.whole(&ids);
+    let mut session = compiled.session(3, 1);
+    let steps: Vec<f32> = ids.iter().flat_map(|id| feed(&mut session, 0, &[*id])).collect();
+    assert!(whole == steps, "steps differ from the whole");
+}
+
+#[test]
+fn bfloat16_products_round_their_left_operands_only() {
+    let name = "cpu:x86-64-v4+vnni+bf16";
+    if missing_feature(&Target::parse(name).expect("a target").features).is_some() {
+        return;
+    }
+    let compiled = Compiled::stored(SPEC, Chunks::Auto, (name, Dtype::Bf16), on_grid(Dtype::Bf16));
+    let ids = tokens(113);
+    let off = relative(&compiled.whole(&ids), &compiled.evaluated(&ids));
+    println!("{off:.2e}");
+    assert!(off < 1e-2, "{off:e} of the norm off");
+    assert!(off > 1e-4, "nothing was rounded: is the instruction used?");
+}
+
+/// Matrices are quantised; tables, routers and vectors are not.
+#[test]
+fn what_is_small_keeps_its_precision() {
+    let Built { artifact, .. } = build::build(SPEC, "", "cpu", Dtype::Int4);
+    let manifest = &artifact.manifest;
+    for packed in &manifest.packed {
+        let path = &manifest.params[packed.param].path;
+        let wanted = match path.rsplit('.').next() {
+            Some("embed" | "wr") => Dtype::Bf16,
+            Some("up" | "mixed" | "down" | "head" | "wg" | "wu" | "wd") => Dtype::Int4,
+            _ => Dtype::F32,
+        };
+        assert_eq!(packed.dtype, wanted, "{path}");
+    }
+}
