@@ -91,6 +91,33 @@ fn every_command_explains_itself_with_examples() {
     }
 }
 
+/// Files of the cache with an extension.
+fn kept(desk: &Desk, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(desk.path("cache/braid")).expect("a cache").flatten().map(|e| e.path());
+    entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+/// The second run builds nothing and packs nothing; another precision is another file.
+#[test]
+fn what_was_packed_is_mapped_the_next_time() {
+    let desk = Desk::new();
+    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tiny-hybrid");
+    let run =
+        |more: &[&str]| desk.check(0, &[&["run", spec, "--prompt", "Once", "-n", "3", "--temperature", "0"], more].concat());
+    let first = run(&[]);
+    let files = [kept(&desk, "braidart"), kept(&desk, "weights")].concat();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let changed = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).expect("a time");
+    let times: Vec<_> = files.iter().map(changed).collect();
+    let text = |printed: &str| printed.lines().next().unwrap_or_default().to_owned();
+    assert_eq!(text(&run(&[])), text(&first));
+    assert_eq!(files.iter().map(changed).collect::<Vec<_>>(), times, "something was made again");
+    // A file that was cut short is made anew.
+    std::fs::write(&files[1], b"BRAIDPCK").expect("a file");
+    assert_eq!(text(&run(&[])), text(&first));
+    assert!(files[1].metadata().expect("a file").len() > 1 << 20);
+}
+
 #[test]
 fn wrong_usage_is_two() {
     let desk = Desk::new();

@@ -2,6 +2,7 @@
 
 use super::args::CodeArgs;
 use super::spec::Spec;
+use braid_runtime::weights::cache::folder;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -22,15 +23,6 @@ pub fn path(spec: &Spec, code: &CodeArgs, target: &str) -> Option<PathBuf> {
         hash.add(map.as_bytes());
     }
     Some(folder()?.join(format!("{}-{}.braidart", spec.model.name, hash.text())))
-}
-
-/// `$XDG_CACHE_HOME/braid` or `~/.cache/braid`.
-fn folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    let folder = base.join("braid");
-    std::fs::create_dir_all(&folder).ok()?;
-    Some(folder)
 }
 
 /// This very program: another build of the compiler makes other code.

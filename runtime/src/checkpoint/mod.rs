@@ -146,6 +146,14 @@ impl Checkpoint {
         &self.path
     }
 
+    /// Gives back the memory that reading took so far; what is read again comes from the file again.
+    pub(crate) fn release(&self) {
+        for file in &self.files {
+            // SAFETY: the maps are of files and are never written to, so that pages which go come back as they were. It is advice.
+            let _ = unsafe { file.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -89,7 +89,7 @@ impl ModelOptions {
     /// Loads an artifact and its weights, with a progress bar.
     pub fn load(&self, artifact: &Path) -> Result<(Arc<Artifact>, Arc<Weights>)> {
         let artifact = Artifact::open(artifact)?;
-        let weights = Weights::open(&artifact.manifest, &self.weights, self.threads(), &Bar::default())?;
+        let weights = Weights::open_cached(&artifact.manifest, &self.weights, self.threads(), &Bar::default())?;
         weights.place(&artifact, &Bar::default())?;
         Ok((Arc::new(artifact), Arc::new(weights)))
     }

@@ -57,7 +57,7 @@ impl Weights {
     }
 
     /// Maps a packed file.
-    fn map(manifest: &Manifest, path: &Path) -> Result<Self> {
+    pub(super) fn map(manifest: &Manifest, path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).map_err(Error::file("open", path))?;
         // SAFETY: the map is only read; as for checkpoints, nobody may shorten the file meanwhile.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
@@ -83,6 +83,11 @@ impl Weights {
         let padding = vec![0; self.length.next_multiple_of(ALIGN) - self.length];
         let parts = [self.bytes(), &padding, &self.fingerprint.to_le_bytes(), &self.key.to_le_bytes(), MAGIC];
         parts.iter().try_for_each(|part| file.write_all(part)).map_err(Error::file("write", path))
+    }
+
+    /// Whether they lie in a file that is mapped.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.blob, Blob::File(_))
     }
 
     /// The blob.
@@ -131,7 +136,7 @@ fn padded(manifest: &Manifest) -> usize {
 }
 
 /// Changes whenever the blob's contents or order would.
-fn key(manifest: &Manifest) -> u64 {
+pub(super) fn key(manifest: &Manifest) -> u64 {
     let json = serde_json::to_vec(&(&manifest.params, &manifest.packed, manifest.weights_bytes)).unwrap_or_default();
     crate::artifact::fnv1a(&json)
 }

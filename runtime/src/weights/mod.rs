@@ -4,6 +4,7 @@
 //! the manifest's `packed` list (`quant` where integers share scales), and `blob` keeps the result in memory or in a file; `fingerprint` tells two checkpoints apart.
 
 mod blob;
+pub mod cache;
 mod fingerprint;
 mod pack;
 mod quant;

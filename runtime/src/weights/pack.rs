@@ -13,10 +13,13 @@ use crate::error::Result;
 use crate::progress::Progress;
 use half::bf16;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes that a thread packs at a time.
 const TASK: usize = 512 << 10;
+/// Bytes packed after which the checkpoint's pages are given back, so that they do not stand in memory beside what was made of them.
+const RELEASE: usize = 16 << 20;
 /// Rows of a panel that are filled while the source's cache lines are warm: whole blocks of every kind of checkpoint.
 const BLOCK: usize = blocks::LARGEST;
 
@@ -27,11 +30,18 @@ pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progres
     progress.begin("packing weights", manifest.weights_bytes as u64);
     let plans: Vec<_> = manifest.packed.iter().map(|packed| Plan::new(packed, &sources[packed.param])).collect();
     let tasks = Mutex::new(tasks(&plans, blob.slice_mut()));
+    let done = AtomicUsize::new(0);
     let work = || {
         while let Some(task) = next(&tasks) {
             let bytes = task.out.len();
             task.run();
             progress.advance(bytes as u64);
+            let before = done.fetch_add(bytes, Ordering::Relaxed);
+            if let Origin::Checkpoint(checkpoint) = origin
+                && before / RELEASE != (before + bytes) / RELEASE
+            {
+                checkpoint.release();
+            }
         }
     };
     std::thread::scope(|scope| {
