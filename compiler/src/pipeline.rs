@@ -170,6 +170,10 @@ fn derive(work: &mut Work) -> Result<(), Error> {
 }
 
 fn fused(work: &mut Work) -> Result<(), Error> {
+    let given = &work.options;
+    if given.target.gpu.is_some() && given.dtype.quantised() {
+        return Err(Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name)));
+    }
     let options = artifact::options(&work.options.target, work.options.dtype);
     work.fused = Some(fuse::fuse(work.forms()?, options)?);
     Ok(())

@@ -49,7 +49,9 @@ impl Level {
     /// `extras`: those of [`EXTRAS`], by feature.
     fn target(&self, extras: &[&str]) -> Target {
         let suffixes = EXTRAS.iter().filter(|(_, feature)| extras.contains(feature)).map(|(suffix, _)| *suffix);
-        let more: String = extras.iter().map(|feature| format!(",+{feature}")).collect();
+        // Without the last, products of pairs are taken apart where one waits for another, though many are under way.
+        let tuning = extras.iter().filter(|feature| **feature == "avx512vnni").map(|_| &"fast-dpwssd");
+        let more: String = extras.iter().chain(tuning).map(|feature| format!(",+{feature}")).collect();
         Target {
             name: format!("cpu:{}{}", self.name, suffixes.collect::<String>()),
             triple: "x86_64-unknown-linux-gnu".to_owned(),

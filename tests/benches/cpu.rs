@@ -1,4 +1,4 @@
-//! `cargo bench -p braid-tests --bench cpu`: compile time against depth, decoding against the memory bandwidth, prefill against the peak
+//! `cargo bench -p braid-tests --bench cpu -- [THREADS]`: compile time against depth, decoding against the memory bandwidth, prefill against the peak
 //! of fused multiply-adds. Every figure is a ratio to something measured in the same run, alternating with it.
 
 use braid_runtime::artifact::{Dtype, Layout};
@@ -11,15 +11,24 @@ use std::time::Instant;
 
 mod peak;
 
-const THREADS: usize = 2;
+/// Threads of both sides: the first argument, or 2.
+fn threads() -> usize {
+    std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(2)
+}
+
 const RUNS: usize = 7;
 
 fn main() {
     println!("| what | figure | against | ratio |\n| --- | --- | --- | --- |");
     compile_time();
     for (name, spec) in [("llama-shaped 124M", transformer()), ("hybrid 149M (Mamba-2 and attention)", hybrid(24, 768))] {
-        decode(name, &spec);
-        prefill(name, &spec);
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Int4, Dtype::Int4z] {
+            decode(name, &spec, dtype);
+        }
+        batch(name, &spec);
+        for dtype in [Dtype::F32, Dtype::Int8] {
+            prefill(name, &spec, dtype);
+        }
     }
 }
 
@@ -55,16 +64,38 @@ fn compile_time() {
 
 fn session(built: Built, slots: usize) -> (Session, usize, usize) {
     let manifest = built.artifact.manifest.clone();
-    let weights = Weights::open(&manifest, "random:1", THREADS, &braid_runtime::progress::Hidden).expect("random weights");
+    let weights = Weights::open(&manifest, "random:1", threads(), &braid_runtime::progress::Hidden).expect("random weights");
     // Weights of matrix products are read whole in a step; of a table of tokens, one row.
     let panels = manifest.packed.iter().filter(|p| matches!(p.layout, Layout::Panels { .. }));
     let (bytes, elements) = panels.fold((0, 0), |(b, n), p| (b + p.bytes, n + manifest.params[p.param].count()));
-    let settings = Settings { threads: THREADS, capacity: 1024, slots };
+    let settings = Settings { threads: threads(), capacity: 1024, slots };
     (Session::new(Arc::new(built.artifact), Arc::new(weights), settings).expect("a session"), bytes, elements)
 }
 
-fn decode(name: &str, spec: &str) {
-    let (mut session, bytes, _) = session(build(spec, "", "cpu", Dtype::Bf16), 1);
+/// A name as `--dtype` takes it.
+fn called(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// Tokens a second of eight sequences in one call, against those of one.
+fn batch(name: &str, spec: &str) {
+    let (mut session, _, _) = session(build(spec, "", "cpu", Dtype::Bf16), 8);
+    let mut time = |slots: usize| {
+        let feeds: Vec<(usize, i32)> = (0..slots).map(|slot| (slot, 5)).collect();
+        let start = Instant::now();
+        for _ in 0..16 {
+            black_box(session.step(&feeds).expect("a step"));
+        }
+        start.elapsed().as_secs_f64() / 16.0
+    };
+    let pairs: Vec<(f64, f64)> = (0..RUNS).map(|_| (time(1), time(8))).collect();
+    let one = 1.0 / median(pairs.iter().map(|pair| pair.0).collect());
+    let eight = 8.0 / median(pairs.iter().map(|pair| pair.1).collect());
+    println!("| decode bf16, batch 8, {name} | {eight:.1} tokens/s | batch 1: {one:.1} tokens/s | {:.2} |", eight / one);
+}
+
+fn decode(name: &str, spec: &str, dtype: Dtype) {
+    let (mut session, bytes, _) = session(build(spec, "", "cpu", dtype), 1);
     let array = vec![1u64; 32 << 20];
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     session.prefill(0, &[1, 2, 3, 4], Wanted::Last, |_, _| ()).expect("a prompt");
@@ -79,7 +110,8 @@ fn decode(name: &str, spec: &str) {
     let bandwidth = (array.len() * 8) as f64 / fastest(&ceiling);
     let rate = bytes as f64 / median(ours.clone());
     println!(
-        "| decode bf16, {name} | {:.1} tokens/s, {:.1} GB/s | read bandwidth {:.1} GB/s | {:.2} |",
+        "| decode {}, {name} | {:.1} tokens/s, {:.1} GB/s | read bandwidth {:.1} GB/s | {:.2} |",
+        called(dtype),
         1.0 / median(ours),
         rate / 1e9,
         bandwidth / 1e9,
@@ -87,8 +119,8 @@ fn decode(name: &str, spec: &str) {
     );
 }
 
-fn prefill(name: &str, spec: &str) {
-    let (mut session, _, elements) = session(build(spec, "", "cpu", Dtype::F32), 1);
+fn prefill(name: &str, spec: &str, dtype: Dtype) {
+    let (mut session, _, elements) = session(build(spec, "", "cpu", dtype), 1);
     let tokens: Vec<i32> = (0..256).map(|i| i % 1000).collect();
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
@@ -96,14 +128,15 @@ fn prefill(name: &str, spec: &str) {
         let start = Instant::now();
         black_box(session.forward(&[Feed::new(0, &tokens, Wanted::All)]).expect("a prompt"));
         ours.push(start.elapsed().as_secs_f64());
-        ceiling.push(peak::flops(THREADS));
+        ceiling.push(peak::flops(threads()));
     }
     let peak = ceiling.iter().copied().fold(0.0, f64::max);
     let seconds = median(ours);
     // Matrix products only; attention and recurrences come on top.
     let rate = 2.0 * elements as f64 * tokens.len() as f64 / seconds;
     println!(
-        "| prefill f32 of 256, {name} | {:.0} tokens/s, {:.0} GFLOP/s in matrix products | FMA peak {:.0} GFLOP/s | {:.2} |",
+        "| prefill {} of 256, {name} | {:.0} tokens/s, {:.0} GFLOP/s in matrix products | FMA peak {:.0} GFLOP/s | {:.2} |",
+        called(dtype),
         tokens.len() as f64 / seconds,
         rate / 1e9,
         peak / 1e9,
@@ -124,7 +157,7 @@ fn fastest(values: &[f64]) -> f64 {
 fn read_seconds(array: &[u64]) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for part in array.chunks(array.len() / THREADS) {
+        for part in array.chunks(array.len() / threads()) {
             scope.spawn(move || {
                 if is_x86_feature_detected!("avx512f") {
                     // SAFETY: the processor has the feature that the function is compiled for.

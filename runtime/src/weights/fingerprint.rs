@@ -1,15 +1,18 @@
 //! A number that tells checkpoints apart, whatever the target and precision that they are packed for.
 
 use super::pack::{Axes, Place};
-use super::source::Source;
+use super::source::{Origin, Source};
 use crate::artifact::{Manifest, fnv1a};
 use half::bf16;
 
 /// Numbers that are looked at in each parameter: enough to tell checkpoints apart, few enough to take no time.
 const SAMPLES: usize = 64;
 
+/// Samples after which the checkpoint's pages are given back: the system may map many pages for each.
+const RELEASE: usize = 8;
+
 /// Hashes names, shapes and some numbers, rounded to bfloat16, of every parameter that is packed.
-pub(super) fn fingerprint(manifest: &Manifest, sources: &[Source]) -> u64 {
+pub(super) fn fingerprint(manifest: &Manifest, sources: &[Source], origin: &Origin) -> u64 {
     let mut seen = Vec::new();
     for (at, (param, source)) in manifest.params.iter().zip(sources).enumerate() {
         if manifest.packed.iter().all(|packed| packed.param != at) {
@@ -23,6 +26,9 @@ pub(super) fn fingerprint(manifest: &Manifest, sources: &[Source]) -> u64 {
         for sample in 0..SAMPLES.min(count) {
             let place = start.add(axes.place(sample * count / SAMPLES.min(count)));
             seen.extend_from_slice(&bf16::from_f32(source.reader.sample(place.tensor, place.index)).to_le_bytes());
+            if sample % RELEASE == 0 {
+                origin.release();
+            }
         }
     }
     fnv1a(&seen)

@@ -37,10 +37,8 @@ pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progres
             task.run();
             progress.advance(bytes as u64);
             let before = done.fetch_add(bytes, Ordering::Relaxed);
-            if let Origin::Checkpoint(checkpoint) = origin
-                && before / RELEASE != (before + bytes) / RELEASE
-            {
-                checkpoint.release();
+            if before / RELEASE != (before + bytes) / RELEASE {
+                origin.release();
             }
         }
     };
@@ -49,7 +47,7 @@ pub(super) fn pack(manifest: &Manifest, origin: &Origin, threads: usize, progres
         work();
     });
     progress.end();
-    Ok((Blob::Memory(blob), fingerprint(manifest, &sources)))
+    Ok((Blob::Memory(blob), fingerprint(manifest, &sources, origin)))
 }
 
 /// Some units of one packed tensor, and where they go.

@@ -14,6 +14,15 @@ pub enum Origin {
     Random(u64),
 }
 
+impl Origin {
+    /// Gives back the memory that reading took so far.
+    pub(super) fn release(&self) {
+        if let Origin::Checkpoint(checkpoint) = self {
+            checkpoint.release();
+        }
+    }
+}
+
 /// Reads element `index` of tensor `tensor` as f32. Indices were checked against the tensor's shape before.
 pub(super) trait Load: Sync {
     /// What a reader keeps between neighbouring elements.

@@ -121,6 +121,12 @@ impl<'c> Emitter<'c> {
         self.widened(self.gather(base, byte_offsets, mask, Ty::vector(Elem::I16, lanes)))
     }
 
+    /// Asks for the cache line at `ptr`, which need not be memory of ours.
+    pub fn prefetch_line(&self, ptr: Val<'c>) {
+        let attributes = [("rw", 0), ("hint", 3), ("cache", 1)].map(|(name, value)| (name, self.i32_attribute(value)));
+        self.op_none("llvm.intr.prefetch", &[ptr], &attributes);
+    }
+
     /// Memory of the current function's frame, aligned for any vector.
     pub fn alloca(&self, bytes: usize) -> Val<'c> {
         let make = || {

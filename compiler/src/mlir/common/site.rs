@@ -159,6 +159,20 @@ pub fn scratch<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, setting: Setting, at: 
     e.offset_by(e.device_memory(e.offset(e.call_field(args.call, Field::Scratch), own)), at)
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// How far ahead of its use a stream of weights is asked for: a page, as what the processor foresees ends with each.
+const AHEAD: usize = 4096;
+/// Rows of a tile up to which the weights, not the arithmetic, are what it waits for.
+const STREAMED_ROWS: usize = 4;
+
+/// Asks for `bytes` of a stream that are used a page later, if a tile of so many rows will wait for them.
+pub fn stream<'c>(e: &Emitter<'c>, place: Val<'c>, bytes: usize, rows: usize) {
+    if rows <= STREAMED_ROWS {
+        (0..bytes).step_by(LINE).for_each(|line| e.prefetch_line(e.offset_by(place, AHEAD + line)));
+    }
+}
+
 /// `for i in (lo..hi).step_by(step)`.
 pub fn for_each<'c>(e: &Emitter<'c>, lo: Val<'c>, hi: Val<'c>, step: Val<'c>, body: impl FnOnce(Val<'c>)) {
     e.for_loop(lo, hi, step, &[], |at, _| {

@@ -5,7 +5,7 @@
 //! groups, then what the weights' offset makes of each group. That loses less than single precision does over a long sum, and sums
 //! of a group are exact, so that results do not depend on how many rows a tile has.
 
-use crate::mlir::common::site::{Setting, for_each};
+use crate::mlir::common::site::{Setting, for_each, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use braid_runtime::artifact::{Dtype, GROUP};
 
@@ -155,6 +155,7 @@ impl<'c> Tile<'_, 'c> {
         let pairs = e.div(e.add(self.depth, e.i64(1)), e.i64(2));
         let one = |pair: Val<'c>, sums: &mut [Val<'c>]| {
             let row = e.element(self.panel, pair, 4 * self.width);
+            stream(e, row, 4 * self.width, self.lefts.len());
             let weights: Vec<Val> =
                 (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::Bf16, 2 * lanes))).collect();
             for (i, left) in self.lefts.iter().enumerate() {
@@ -188,6 +189,7 @@ impl<'c> Tile<'_, 'c> {
         let zeros = vec![e.float(Ty::f32(lanes), 0.0); self.sums()];
         if self.sums() <= UNDER_WAY {
             let sums = e.for_loop(e.i64(0), self.groups, e.i64(1), &zeros, |group, sums| {
+                stream(e, self.place(group), self.width * self.dtype.bytes(GROUP), self.lefts.len());
                 let found = self.group(group);
                 self.scaled(group, &found, sums)
             });

@@ -7,7 +7,7 @@ use super::dot;
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows, Store};
 use crate::mlir::common::expr::{store, value};
-use crate::mlir::common::site::{Setting, Site, for_each, scratch};
+use crate::mlir::common::site::{Setting, Site, for_each, scratch, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
 use crate::plan::ROWS_A_TASK;
 use braid_runtime::artifact::Dtype;
@@ -91,6 +91,7 @@ fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize) {
             let mut sums = sums.to_vec();
             for part in 0..together {
                 let k = e.add(k, e.i64(part));
+                stream(e, e.element(panel, k, panel_row), panel_row, rows);
                 let weight = panel_at(e, panel, k, panel_row, weights, width);
                 for (i, start) in starts.iter().enumerate() {
                     let left = e.load(e.offset(*start, e.mul(k, e.i64(4))), Ty::F32);
