@@ -373,3 +373,30 @@ fn states_that_do_not_fit_are_refused() {
     has(&run("small.braidart -w random:1 --load-state cut.state"), &["cut.state: truncated"]);
     desk.check(2, &["run", "small.braidart", "-w", "random:1"]);
 }
+
+/// The scripts for machines with a GPU, with artifacts for the processor: both run by the same commands.
+#[test]
+fn the_gpu_scripts_build_compare_and_count() {
+    let desk = Desk::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu");
+    let script = |name: &str, more: &[&str]| {
+        let mut command = Command::new("sh");
+        command.arg(folder.join(name)).arg(desk.path("gpu")).args(more);
+        command.env("BRAID", program()).env("BRAID_RUN", program().with_file_name("braid-run")).env("TARGET", "cpu");
+        let output = command.output().expect("a shell");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, out) = script("prepare.sh", &["mamba", "smollm2"]);
+    assert!(code == Some(0) && out.contains("built   mamba bf16") && out.contains("2 artifacts in "), "{out}");
+    assert!(out.contains("without smollm2: its weights are not part of the project"), "{out}");
+    let (code, out) = script("run.sh", &[]);
+    assert!(
+        code == Some(0) && out.contains("ok      mamba f32  largest difference ") && out.contains("2 passed, 0 failed"),
+        "{out}"
+    );
+    // Another model's artifact.
+    std::fs::create_dir(desk.path("gpu/llama")).expect("a folder");
+    std::fs::copy(desk.path("gpu/mamba/f32.braidart"), desk.path("gpu/llama/f32.braidart")).expect("a copy");
+    let (code, out) = script("run.sh", &[]);
+    assert!(code == Some(1) && out.contains("FAILED  llama f32 (1): error: ") && out.contains("2 passed, 1 failed"), "{out}");
+}

@@ -95,6 +95,12 @@ impl Engine for Cpu {
         Ok(())
     }
 
+    fn fill(&mut self, bytes: Range<usize>, element: &[u8]) -> Result<()> {
+        let cells = self.states.slice_mut()[bytes].chunks_exact_mut(element.len());
+        cells.for_each(|cell| cell.copy_from_slice(element));
+        Ok(())
+    }
+
     fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         change(&mut self.states.slice_mut()[bytes]);
         Ok(())

@@ -236,6 +236,10 @@ impl Engine for Cuda {
         self.states.write(&self.stream, to, from)
     }
 
+    fn fill(&mut self, bytes: Range<usize>, element: &[u8]) -> Result<()> {
+        self.states.fill(&self.stream, bytes, element)
+    }
+
     fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         let mut copy = vec![0; bytes.len()];
         self.read(bytes.start, &mut copy)?;

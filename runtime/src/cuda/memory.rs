@@ -3,7 +3,7 @@
 use super::gpu::{Gpu, Said};
 use crate::buffer::Plain;
 use crate::error::{Error, Result};
-use cudarc::driver::{CudaStream, result};
+use cudarc::driver::{CudaStream, result, sys};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -71,6 +71,26 @@ impl Memory {
         self.gpu.bind()?;
         // SAFETY: all of this memory, which is freed only after the work that uses it.
         unsafe { result::memset_d8_async(self.address, 0, self.bytes, stream.cu_stream()) }.said("clear memory")
+    }
+
+    /// Begins to write an element of 1, 2 or 4 bytes again and again.
+    pub(super) fn fill(&self, stream: &CudaStream, bytes: Range<usize>, element: &[u8]) -> Result<()> {
+        let (count, address) = (bytes.len() / element.len().max(1), self.at(bytes)?);
+        self.gpu.bind()?;
+        if count == 0 {
+            return Ok(());
+        }
+        let stream = stream.cu_stream();
+        // SAFETY: as many elements of that size are inside this memory, which is freed only after the work that uses it.
+        let filled = unsafe {
+            match *element {
+                [a] => sys::cuMemsetD8Async(address, a, count, stream),
+                [a, b] => sys::cuMemsetD16Async(address, u16::from_le_bytes([a, b]), count, stream),
+                [a, b, c, d] => sys::cuMemsetD32Async(address, u32::from_le_bytes([a, b, c, d]), count, stream),
+                _ => return Err(Error::Bug { what: format!("elements of {} bytes", element.len()) }),
+            }
+        };
+        filled.result().said("fill memory")
     }
 
     /// Begins a copy of all of `from`, which is no larger, to here.

@@ -47,6 +47,9 @@ pub(crate) trait Engine: Send {
     /// Copies states to here.
     fn write(&mut self, to: usize, from: &[u8]) -> Result<()>;
 
+    /// Writes an element of 1, 2 or 4 bytes again and again.
+    fn fill(&mut self, bytes: Range<usize>, element: &[u8]) -> Result<()>;
+
     /// Lets a function of the host change some states.
     fn change(&mut self, bytes: Range<usize>, change: &mut dyn FnMut(&mut [u8])) -> Result<()>;
 

@@ -77,7 +77,7 @@ impl States {
         // It is zero already; touching it would only make the system commit it.
         let states = manifest.states.iter().filter(|state| state.init_bits != 0);
         let mut places = states.flat_map(|state| (0..self.slots()).map(move |slot| (state, slot)));
-        places.try_for_each(|(state, slot)| engine.change(self.place(state, slot), &mut |bytes| fill(state, bytes)))
+        places.try_for_each(|(state, slot)| engine.fill(self.place(state, slot), &state.first_value()))
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -120,7 +120,7 @@ impl States {
         if position > 0 {
             self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, 0..position)?;
             for state in manifest.states.iter().filter(|state| !state.grows()) {
-                engine.change(self.place(state, slot), &mut |bytes| fill(state, bytes))?;
+                engine.fill(self.place(state, slot), &state.first_value())?;
             }
             self.positions[slot] = 0;
         }
@@ -198,7 +198,8 @@ impl States {
         Ok(())
     }
 
-    /// Gives the rows of some positions their first values, in states that have rows for positions.
+    /// Gives the rows of some positions their first values, in states that have rows for positions. A state that grows has them already
+    /// behind these positions.
     fn clear_rows<'a>(
         &self,
         states: impl Iterator<Item = &'a State>,
@@ -206,34 +207,57 @@ impl States {
         slot: usize,
         positions: Range<usize>,
     ) -> Result<()> {
-        for state in states.filter(|_| !positions.is_empty()) {
-            let all = if state.grows() { self.capacity } else { state.rows };
-            let first = state.first_value();
-            for part in 0..state.parts {
-                // Blocks of rows lie one behind the other; in a ring the positions may be anywhere.
-                let rows = if state.grows() { blocks(state, &positions) } else { 0..all };
-                let start = state.element(all, part, rows.start, 0);
-                let elements = start..start + rows.len() * state.row();
-                let bytes = elements.start * state.element_bytes..elements.end * state.element_bytes;
-                engine.change(shifted(bytes, self.place(state, slot).start), &mut |bytes| {
-                    // A ring has gone round after so many.
-                    for position in positions.start.max(positions.end.saturating_sub(all))..positions.end {
-                        let row = state.row_of(position);
-                        for element in 0..state.row() {
-                            let at = (state.element(all, part, row, element) - start) * state.element_bytes;
-                            bytes[at..at + first.len()].copy_from_slice(&first);
-                        }
-                    }
-                })?;
+        let states = states.filter(|_| !positions.is_empty());
+        for (state, part) in states.flat_map(|state| (0..state.parts).map(move |part| (state, part))) {
+            if !state.grows() {
+                self.clear_each(state, part, engine, slot, (0..state.rows, positions.clone()))?;
+                continue;
             }
+            // Rows of a block are interleaved, so a block that is kept in part is cleared cell by cell, and all behind it as a whole.
+            let whole = positions.start.next_multiple_of(state.block).min(positions.end);
+            if positions.start < whole {
+                let block = positions.start / state.block * state.block;
+                self.clear_each(state, part, engine, slot, (block..block + state.block, positions.start..whole))?;
+            }
+            let rows = whole..positions.end.next_multiple_of(state.block).max(whole);
+            engine.fill(self.rows(state, part, slot, rows), &state.first_value())?;
         }
         Ok(())
     }
-}
 
-/// The rows of a state that grows, in whole blocks, in which some positions are.
-fn blocks(state: &State, positions: &Range<usize>) -> Range<usize> {
-    positions.start / state.block * state.block..positions.end.next_multiple_of(state.block)
+    /// Gives those of `rows` their first values in which some positions are.
+    fn clear_each(
+        &self,
+        state: &State,
+        part: usize,
+        engine: &mut dyn Engine,
+        slot: usize,
+        (rows, positions): (Range<usize>, Range<usize>),
+    ) -> Result<()> {
+        let (all, first) = (self.rows_of(state), state.first_value());
+        let start = state.element(all, part, rows.start, 0);
+        engine.change(self.rows(state, part, slot, rows), &mut |bytes| {
+            // A ring has gone round after so many.
+            for position in positions.start.max(positions.end.saturating_sub(all))..positions.end {
+                let row = state.row_of(position);
+                for element in 0..state.row() {
+                    let at = (state.element(all, part, row, element) - start) * state.element_bytes;
+                    bytes[at..at + first.len()].copy_from_slice(&first);
+                }
+            }
+        })
+    }
+
+    fn rows_of(&self, state: &State) -> usize {
+        if state.grows() { self.capacity } else { state.rows }
+    }
+
+    /// The bytes of some rows of a part, in whole blocks, among those of all slots.
+    fn rows(&self, state: &State, part: usize, slot: usize, rows: Range<usize>) -> Range<usize> {
+        let first = part * self.rows_of(state);
+        let row = state.row() * state.element_bytes;
+        shifted((first + rows.start) * row..(first + rows.end) * row, self.place(state, slot).start)
+    }
 }
 
 fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
