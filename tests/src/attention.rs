@@ -426,3 +426,42 @@ fn heads_beside_a_state_space_behind_learned_tokens() {
         agree("in parts", &behind(&parts), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
     }
 }
+
+/// Documents, forgetting by gates that add up, sigmoids, squared rectifiers, and one more in the denominator: whole, step by step and cut, as the
+/// evaluator has it.
+#[test]
+fn what_both_positions_hold_and_other_weights() {
+    use crate::properties::compiled::{Compiled, agree, feed};
+    let compiled = Compiled::new(
+        "model m(d: dim = 16, heads: dim = 2, k: dim = 4, vocab: dim = 24)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param wq, wk, wv: [heads, k, d]   param wf: [heads, d]   param wt: [d]   param wo: [d, heads, k]
+  x = embed[vocab: tokens]
+  q = sum[d] x * wq
+  kk = sum[d] x * wk
+  vv = sum[d] x * wv
+  kind = floor(3.0 * sigmoid(4.0 * (sum[d] x * wt)))
+  recur sum_f: [heads] over t {
+    sum_f = sum_f + log(sigmoid(sum[d] x * wf))
+    forgotten = sum_f
+  }
+  one = 0.0 * index[heads]
+  same = attend[k](q, kk, vv) { keep: causal() && kind[t: query] == kind[t: key]   score: s }
+  words = attend[k](q, kk, vv) { keep: causal() && (tokens[t: query] != tokens[t: key] || key == query)   score: s }
+  fades = attend[k](q, kk, vv) { score: s + forgotten[t: query] - forgotten[t: key] }
+  gated = attend[k](q, kk, vv) { keep: causal() && within(9)   weight: sigmoid(s - 1.0) }
+  square = attend[k](q, kk, vv) { weight: relu2(s) * (1.0 + index[heads]) }
+  more = attend[k](q, kk, vv) { score: s   sink: one }
+  generate autoregressive
+  return sum[d] (x + (sum[heads, k] (same + words + fades + 0.2 * gated + 0.1 * square + more) * wo)) * embed
+}
+",
+    );
+    let text: Vec<i32> = (0..61).map(|at| (at * at + at / 5) % 24).collect();
+    let wanted = compiled.evaluated(&text);
+    agree("whole", &compiled.whole(&text), &wanted, 2e-5).unwrap_or_else(|error| panic!("{error}"));
+    for cut in [1, 7, 16] {
+        let mut session = compiled.session(2, 1);
+        let found: Vec<f32> = text.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+        agree("in parts", &found, &wanted, 2e-5).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
