@@ -29,10 +29,8 @@ pub fn options(target: &Target, dtype: Dtype) -> Options {
 
 /// What the emission of kernels has to know about a target.
 pub fn setting(plan: &Plan, target: &Target) -> Setting {
-    // A tile keeps two registers of sums a row, and some for the panel and the broadcast.
-    let tile_rows = if target.vector_registers >= 32 { 12 } else { 6 };
     let vnni = target.has("avx512vnni");
-    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows, shared: false, vnni };
+    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows: target.tile_rows, shared: false, vnni };
     Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
 }
 
@@ -163,6 +161,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         states: memory.states.clone(),
         state_fixed_bytes: memory.state_fixed_bytes,
         state_position_bytes: memory.state_position_bytes,
+        work: if target.gpu.is_none() { plan.work() } else { vec![] },
         device: target.gpu.map(|arch| device(plan, arch)),
     }
 }

@@ -194,7 +194,10 @@ fn compile(work: &mut Work) -> Result<(), Error> {
 fn link(work: &mut Work) -> Result<(), Error> {
     let options = &work.options;
     let code = &work.compiled()?.code;
-    let library = if options.target.gpu.is_some() { code.assembly.clone().into_bytes() } else { llvm::link(&code.object)? };
+    let library = match options.target.gpu {
+        Some(_) => code.assembly.clone().into_bytes(),
+        None => llvm::link(&code.object, &options.target)?,
+    };
     let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone());
     work.library = Some((library, manifest));
     Ok(())

@@ -1,11 +1,13 @@
 //! Which machine the code is for.
 
 use crate::error::Error;
+use braid_runtime::artifact::missing_feature;
+use serde::Deserialize;
 
 /// What the emitter and LLVM must know about a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// As given, resolved: `cpu:x86-64-v4+vnni`.
+    /// As given, resolved: `cpu:x86-64-v4`.
     pub name: String,
     /// LLVM's triple.
     pub triple: String,
@@ -19,6 +21,8 @@ pub struct Target {
     pub vector_bytes: usize,
     /// Registers that hold vectors.
     pub vector_registers: usize,
+    /// Rows of a matrix product's tile, for a CPU.
+    pub tile_rows: usize,
     /// The architecture of a GPU, in the words of PTX; none for a CPU.
     pub gpu: Option<&'static str>,
 }
@@ -26,70 +30,88 @@ pub struct Target {
 /// Targets that are GPUs, with the version of PTX that their instructions need. `a`: code for that chip alone.
 const GPUS: [(&str, &str); 2] = [("sm_90a", "+ptx83"), ("sm_80", "+ptx83")];
 
-/// One level of the x86-64 instruction set.
+/// A level of some processor, as `targets/NAME.yaml` of the library describes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Level {
-    name: &'static str,
-    features: &'static [&'static str],
+    triple: String,
+    cpu: String,
+    features: Vec<String>,
+    llvm_features: String,
     vector_bytes: usize,
     vector_registers: usize,
+    tile_rows: usize,
+    #[serde(default)]
+    extras: Vec<Extra>,
 }
 
-const V3: Level = Level { name: "x86-64-v3", features: &["avx2", "fma", "bmi2", "f16c"], vector_bytes: 32, vector_registers: 16 };
-const V4: Level = Level {
-    name: "x86-64-v4",
-    features: &["avx2", "fma", "bmi2", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
-    vector_bytes: 64,
-    vector_registers: 32,
-};
+/// Instructions beyond a level, asked for by `+name` behind it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Extra {
+    name: String,
+    feature: String,
+    llvm: String,
+    /// Whether `cpu` takes it where the machine has it.
+    native: bool,
+}
 
-/// Instructions beyond a level: products of pairs of integers, and of bfloat16 numbers.
-const EXTRAS: [(&str, &str); 2] = [("+vnni", "avx512vnni"), ("+bf16", "avx512bf16")];
+/// Names and texts of the library's descriptions.
+fn levels() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let files = braid_stdlib::files().iter();
+    files.filter_map(|(path, text)| Some((path.strip_prefix("targets/")?.strip_suffix(".yaml")?, *text)))
+}
+
+/// Reads a description.
+fn read(name: &str, text: &str) -> Result<Level, Error> {
+    serde_yaml::from_str(text).map_err(|error| Error::bug("target", format!("targets/{name}.yaml: {error}")))
+}
 
 impl Level {
-    /// `extras`: those of [`EXTRAS`], by feature.
-    fn target(&self, extras: &[&str]) -> Target {
-        let suffixes = EXTRAS.iter().filter(|(_, feature)| extras.contains(feature)).map(|(suffix, _)| *suffix);
-        // Without the last, products of pairs are taken apart where one waits for another, though many are under way.
-        let tuning = extras.iter().filter(|feature| **feature == "avx512vnni").map(|_| &"fast-dpwssd");
-        let more: String = extras.iter().chain(tuning).map(|feature| format!(",+{feature}")).collect();
-        Target {
-            name: format!("cpu:{}{}", self.name, suffixes.collect::<String>()),
-            triple: "x86_64-unknown-linux-gnu".to_owned(),
-            cpu: self.name.to_owned(),
-            // Some processors with the wide registers ask for the narrow ones; the emitter has chosen already.
-            llvm_features: format!("-prefer-256-bit{more}"),
-            features: self.features.iter().chain(extras).map(|f| (*f).to_owned()).collect(),
-            vector_bytes: self.vector_bytes,
-            vector_registers: self.vector_registers,
-            gpu: None,
+    /// The level with some of its extras, of which each is told whether it is wanted.
+    fn target(self, name: &str, wanted: impl Fn(&Extra) -> bool) -> Target {
+        let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, tile_rows, extras } = self;
+        let name = format!("cpu:{name}");
+        let mut target =
+            Target { name, triple, cpu, llvm_features, features, vector_bytes, vector_registers, tile_rows, gpu: None };
+        for extra in extras.into_iter().filter(|extra| wanted(extra)) {
+            target.name += &format!("+{}", extra.name);
+            target.llvm_features += &format!(",{}", extra.llvm);
+            target.features.push(extra.feature);
         }
+        target
     }
 }
 
+/// All targets but `cpu`, as one types them.
+fn known() -> Result<Vec<String>, Error> {
+    let mut known = Vec::new();
+    for (name, text) in levels() {
+        let extras: String = read(name, text)?.extras.iter().map(|extra| format!("[+{}]", extra.name)).collect();
+        known.push(format!("`cpu:{name}{extras}`"));
+    }
+    known.extend(GPUS.iter().map(|(arch, _)| format!("`cuda:{arch}`")));
+    Ok(known)
+}
+
 impl Target {
-    /// `cpu` (the machine at hand), `cpu:x86-64-v3`, `cpu:x86-64-v4` (also with `+vnni`, `+bf16` or both behind it), `cuda:sm_90a` or
-    /// `cuda:sm_80`.
+    /// `cpu` (the machine at hand), `cpu:` and the name of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras
+    /// behind it (`cpu:x86-64-v4+vnni+bf16`), `cuda:sm_90a` or `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
-        let unknown = || {
-            let list = "targets are `cpu`, `cpu:x86-64-v3`, `cpu:x86-64-v4` (also with `+vnni`, `+bf16` or both), `cuda:sm_90a`, `cuda:sm_80`";
-            Error::user(format!("there is no target `{text}`; {list}"))
-        };
         if let Some((arch, ptx)) = GPUS.into_iter().find(|(arch, _)| text.strip_prefix("cuda:") == Some(*arch)) {
             return Ok(Target::gpu(arch, ptx));
         }
-        match text {
-            "cpu" => return Target::host(),
-            "cpu:x86-64-v3" => return Ok(V3.target(&[])),
-            _ => {}
+        if text == "cpu" {
+            return Target::host();
         }
-        let mut rest = text.strip_prefix("cpu:x86-64-v4").ok_or_else(unknown)?;
-        let mut extras = vec![];
-        for (suffix, feature) in EXTRAS {
-            if let Some(behind) = rest.strip_prefix(suffix) {
-                (rest, extras) = (behind, [&extras[..], &[feature]].concat());
-            }
+        let mut parts = text.strip_prefix("cpu:").unwrap_or_default().split('+');
+        let (name, extras) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
+        let found = levels().find(|(known, _)| *known == name).map(|(name, text)| read(name, text)).transpose()?;
+        let has = |level: &Level| extras.iter().all(|extra| level.extras.iter().any(|known| known.name == **extra));
+        match found.filter(has) {
+            Some(level) => Ok(level.target(name, |extra| extras.contains(&extra.name.as_str()))),
+            None => Err(Error::user(format!("there is no target `{text}`; targets are `cpu`, {}", known()?.join(", ")))),
         }
-        if rest.is_empty() { Ok(V4.target(&extras)) } else { Err(unknown()) }
     }
 
     fn gpu(arch: &'static str, ptx: &str) -> Target {
@@ -102,8 +124,24 @@ impl Target {
             // A warp's accesses of single precision; recurrences are cut into blocks of so many values.
             vector_bytes: 32,
             vector_registers: 0,
+            tile_rows: 6,
             gpu: Some(arch),
         }
+    }
+
+    /// The level with the widest vectors that this machine has. The instructions are those of the level, so that the artifact runs
+    /// wherever the manifest's features are. Products of bfloat16 numbers round what they are given, so they have to be asked for.
+    fn host() -> Result<Target, Error> {
+        let mut best: Option<Target> = None;
+        for (name, text) in levels() {
+            let here = |extra: &Extra| extra.native && missing_feature(std::slice::from_ref(&extra.feature)).is_none();
+            let target = read(name, text)?.target(name, here);
+            let fits = target.is_native() && missing_feature(&target.features).is_none();
+            if fits && best.as_ref().is_none_or(|best| best.vector_bytes < target.vector_bytes) {
+                best = Some(target);
+            }
+        }
+        best.ok_or_else(|| Error::user("no target is for this machine: AVX2 and FMA, or NEON, are needed"))
     }
 
     /// Whether the code may use a feature.
@@ -111,28 +149,13 @@ impl Target {
         self.features.iter().any(|f| f == feature)
     }
 
-    /// The best level that this machine has. The instructions are those of the level, so that the artifact runs wherever the
-    /// manifest's features are. Products of bfloat16 numbers round what they are given, so they have to be asked for.
-    #[cfg(target_arch = "x86_64")]
-    fn host() -> Result<Target, Error> {
-        let has_v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
-        let has_v4 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512cd")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        match (has_v4, has_v3) {
-            (true, _) if is_x86_feature_detected!("avx512vnni") => Ok(V4.target(&["avx512vnni"])),
-            (true, _) => Ok(V4.target(&[])),
-            (false, true) => Ok(V3.target(&[])),
-            _ => Err(Error::user("this machine has no AVX2 and FMA, which every target needs")),
+    /// Whether this machine's processor is of the kind.
+    pub fn is_native(&self) -> bool {
+        match self.triple.split('-').next() {
+            Some("x86_64") => cfg!(target_arch = "x86_64"),
+            Some("aarch64") => cfg!(target_arch = "aarch64"),
+            _ => false,
         }
-    }
-
-    /// No level of this machine is known.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn host() -> Result<Target, Error> {
-        Err(Error::user("only x86-64 machines are supported; name a target, as in `cpu:x86-64-v3`"))
     }
 
     /// Single-precision lanes of a vector register.

@@ -12,6 +12,7 @@ mod features;
 mod file;
 mod header;
 mod state;
+mod work;
 
 pub use device::{Device, Grid, Launch, STEP_WORDS};
 pub use dtype::{Dtype, GROUP};
@@ -21,6 +22,7 @@ pub use file::{ArtifactError, decode, encode, write};
 pub(crate) use file::{fnv1a, fnv1a_on, replace};
 pub use header::header;
 pub use state::{POSITIONS, State, Truncate};
+pub use work::{Amount, Work};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +83,9 @@ pub struct Manifest {
     pub state_fixed_bytes: usize,
     /// Bytes of one sequence's states for each position of capacity.
     pub state_position_bytes: usize,
+    /// What each kernel of `braid_prefill` and `braid_step` does, in order; `braid_part` runs some of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub work: Vec<Work>,
     /// How the code is launched, if it is for a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
@@ -262,3 +267,6 @@ pub struct Call {
 
 /// An entry point of an artifact.
 pub type Entry = unsafe extern "C" fn(call: *const Call) -> i32;
+
+/// `braid_part`: runs `count` kernels of a call, from the one of number `first` on.
+pub type PartEntry = unsafe extern "C" fn(call: *const Call, first: i64, count: i64) -> i32;

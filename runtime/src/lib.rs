@@ -28,6 +28,8 @@ pub mod generate;
 #[cfg(feature = "run")]
 pub mod load;
 #[cfg(feature = "run")]
+pub mod profile;
+#[cfg(feature = "run")]
 pub mod progress;
 #[cfg(feature = "run")]
 mod random;
@@ -51,6 +53,6 @@ pub use error::{Error, Result};
 #[cfg(feature = "run")]
 pub use load::Artifact;
 #[cfg(feature = "run")]
-pub use session::{Feed, Keep, Saved, Session, Settings, Snapshot, Wanted};
+pub use session::{Feed, Keep, Saved, Session, Settings, Snapshot, Span, Wanted};
 #[cfg(feature = "run")]
 pub use weights::Weights;

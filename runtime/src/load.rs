@@ -1,6 +1,6 @@
 //! An artifact in memory: verified, its code loaded, by the system or by the driver of a GPU.
 
-use crate::artifact::{self, Call, Entry, Manifest};
+use crate::artifact::{self, Call, Entry, Manifest, PartEntry};
 use crate::cuda::Program;
 use crate::error::{Error, Result};
 use std::error::Error as _;
@@ -26,7 +26,9 @@ pub(crate) enum Code {
 /// A loaded library's entries.
 pub(crate) struct Library {
     entries: [Entry; 3],
-    /// Keeps the code of `entries` mapped.
+    /// Kernel by kernel, if the code can be run so.
+    part: Option<PartEntry>,
+    /// Keeps the code of the entries mapped.
     _library: libloading::Library,
 }
 
@@ -85,7 +87,9 @@ impl Library {
         // SAFETY: a checked artifact of this format version exports the entries with exactly this type.
         let entry = |name: &str| unsafe { library.get::<Entry>(name.as_bytes()).map(|symbol| *symbol) }.map_err(failed);
         let entries = [entry(SYMBOLS[0])?, entry(SYMBOLS[1])?, entry(SYMBOLS[2])?];
-        Ok(Self { entries, _library: library })
+        // SAFETY: what has this name was made with exactly this type.
+        let part = unsafe { library.get::<PartEntry>(b"braid_part") }.map(|symbol| *symbol).ok();
+        Ok(Self { entries, part, _library: library })
     }
 
     /// Runs an entry point.
@@ -98,6 +102,19 @@ impl Library {
         match unsafe { self.entries[phase as usize](call) } {
             0 => Ok(()),
             code => Err(Error::Bug { what: format!("`{}` returned {code}", SYMBOLS[phase as usize]) }),
+        }
+    }
+
+    /// Runs one kernel of a call.
+    ///
+    /// # Safety
+    /// As for [`Library::call`]; `kernel` is one of those that the manifest's `work` lists, and those before it have run.
+    pub(crate) unsafe fn part(&self, call: &Call, kernel: usize) -> Result<()> {
+        let part = self.part.ok_or_else(|| Error::input("the artifact cannot be run kernel by kernel", "build it again"))?;
+        // SAFETY: handed on to the caller.
+        match unsafe { part(call, kernel as i64, 1) } {
+            0 => Ok(()),
+            code => Err(Error::Bug { what: format!("`braid_part` returned {code}") }),
         }
     }
 }

@@ -7,7 +7,7 @@ use braid_compiler::pipeline::{self, Options};
 use braid_compiler::target::Target;
 use braid_dsl::model::Model;
 use braid_dsl::source::Sources;
-use braid_runtime::artifact::Dtype;
+use braid_runtime::artifact::{Dtype, Manifest};
 use braid_runtime::load::Artifact;
 use std::path::Path;
 
@@ -63,6 +63,14 @@ pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
 
 /// As [`build`], with recurrences walked as `chunks` says.
 pub fn build_in_chunks(spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Built {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.braidart");
+    write(&path, spec, map, target, dtype, chunks);
+    Built { artifact: Artifact::open(&path).unwrap_or_else(|error| panic!("{error}")), folder }
+}
+
+/// Compiles a spec to a file, for whatever processor; what its manifest says.
+pub fn write(path: &Path, spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Manifest {
     let model = model(spec);
     let params = match map.is_empty() {
         true => bind::unbound(&model.axes, &model.params),
@@ -75,8 +83,6 @@ pub fn build_in_chunks(spec: &str, map: &str, target: &str, dtype: Dtype, chunks
     let work =
         pipeline::run(model, Options { target, dtype, chunks, params }, last, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
     let (library, manifest) = work.artifact().unwrap_or_else(|error| panic!("{error}"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("model.braidart");
-    braid_runtime::artifact::write(&path, library, manifest).expect("a file");
-    Built { artifact: Artifact::open(&path).unwrap_or_else(|error| panic!("{error}")), folder }
+    braid_runtime::artifact::write(path, library, manifest).expect("a file");
+    manifest.clone()
 }

@@ -86,7 +86,7 @@ fn has(text: &str, parts: &[&str]) {
 fn every_command_explains_itself_with_examples() {
     let desk = Desk::new();
     has(&desk.check(0, &["--help"]), &["Examples:", "Exit codes: 0 done, 1"]);
-    for command in ["check", "fmt", "inspect", "explain", "emit", "build", "import", "run", "logits", "verify"] {
+    for command in ["check", "fmt", "inspect", "explain", "emit", "build", "import", "run", "logits", "verify", "profile"] {
         has(&desk.check(0, &[command, "--help"]), &["Usage: braid ", "Examples:\n  braid "]);
     }
 }
@@ -371,7 +371,27 @@ fn states_that_do_not_fit_are_refused() {
     let state = std::fs::read(desk.path("a.state")).expect("a state");
     std::fs::write(desk.path("cut.state"), &state[..state.len() - 9]).expect("a file");
     has(&run("small.braidart -w random:1 --load-state cut.state"), &["cut.state: truncated"]);
-    desk.check(2, &["run", "small.braidart", "-w", "random:1"]);
+    has(&run("small.braidart -w random:1"), &["there is no text to continue"]);
+}
+
+#[test]
+fn profile_measures_every_kernel_beside_the_ceilings() {
+    let desk = Desk::new();
+    let line =
+        ["profile", "small.braid", "--weights", "random:1", "--prompt", "8", "--steps", "3", "--runs", "2", "--threads", "1"];
+    let text = desk.check(0, &[&line[..], &["--html", "profile.html"]].concat());
+    has(&text, &["ceilings measured", "GB/s read", "prefill, 8 tokens at once", "decode, one token after about", "of ceiling"]);
+    let page = std::fs::read_to_string(desk.path("profile.html")).expect("a page");
+    has(&page, &["<!doctype html>", "roofline", "timeline", "</html>"]);
+    assert!(!page.contains("http"), "the page needs nothing else");
+    let json: serde_json::Value = serde_json::from_str(&desk.check(0, &[&line[..], &["--json"]].concat())).expect("JSON");
+    let phases = json["phases"].as_array().expect("phases");
+    for phase in phases {
+        let kernels = phase["kernels"].as_array().expect("kernels");
+        assert!(!kernels.is_empty() && kernels.iter().all(|kernel| kernel["seconds"].as_f64().is_some_and(|s| s >= 0.0)));
+        assert!(kernels.iter().any(|kernel| kernel["bytes"].as_f64() > Some(0.0)), "{phase}");
+    }
+    assert!(json["ceilings"]["bandwidth"].as_f64() > Some(0.0) && json["ceilings"]["flops"].as_f64() > Some(0.0));
 }
 
 /// The scripts for machines with a GPU, with artifacts for the processor: both run by the same commands.

@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use braid_compiler::forms::{Chunks, MAX_ROWS};
-use braid_runtime::cli::{BenchArgs, InfoArgs, LogitsArgs, PackArgs, RunOptions, VerifyArgs};
+use braid_runtime::cli::{BenchArgs, InfoArgs, LogitsArgs, PackArgs, ProfileOptions, RunOptions, VerifyArgs};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -79,6 +79,12 @@ pub enum Command {
     Pack(PackArgs),
     /// Measure prefill and decoding, beside what memory gives
     Bench(BenchArgs),
+    /// Measure every kernel of a spec or an artifact, beside what the machine can do at most
+    #[command(
+        after_help = "Examples:\n  braid profile examples/tiny-hybrid --html profile.html\n  braid profile model.braid --weights random:1 --dtype bf16 --threads 1",
+        mut_arg("weights", |arg| arg.required(false).default_value(BESIDE).hide_default_value(true).help(WEIGHTS))
+    )]
+    Profile(ProfileCommand),
     /// Describe an artifact
     Info(InfoArgs),
 }
@@ -118,7 +124,7 @@ pub struct Settings {
 /// What to compile for.
 #[derive(Group, Clone)]
 pub struct CodeArgs {
-    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4`, the last with `+vnni`, `+bf16` or both behind it
+    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4` (with `+vnni`, `+bf16` or both behind it), `cpu:aarch64`
     #[arg(long, default_value = "cpu")]
     pub target: String,
     /// How the large weights are stored
@@ -235,6 +241,19 @@ pub struct RunArgs {
     pub code: CodeArgs,
     #[command(flatten)]
     pub options: RunOptions,
+}
+
+#[derive(Group)]
+pub struct ProfileCommand {
+    /// A .braid file, a folder with one, a model of the library, or an artifact
+    #[arg(value_name = "SPEC_OR_ARTIFACT")]
+    pub spec: String,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub code: CodeArgs,
+    #[command(flatten)]
+    pub options: ProfileOptions,
 }
 
 #[derive(Group)]

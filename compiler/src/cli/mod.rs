@@ -45,6 +45,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => run::verify(args),
         Command::Pack(args) => Ok(braid_runtime::cli::pack(&args)?),
         Command::Bench(args) => Ok(braid_runtime::cli::bench(&args)?),
+        Command::Profile(args) => run::profile(args),
         Command::Info(args) => Ok(braid_runtime::cli::info(&args)?),
     }
 }

@@ -1,6 +1,6 @@
 //! `braid run`, `logits` and `verify`: what `braid-run` does, with a spec in the place of an artifact if one likes.
 
-use super::args::{BESIDE, CodeArgs, LogitsCommand, RunArgs, Settings, SpecArgs, VerifyCommand};
+use super::args::{BESIDE, CodeArgs, LogitsCommand, ProfileCommand, RunArgs, Settings, SpecArgs, VerifyCommand};
 use super::failure::Failure;
 use super::{build, spec};
 use braid_runtime::artifact::MAGIC;
@@ -10,17 +10,30 @@ use std::path::{Path, PathBuf};
 
 /// Continues a text.
 pub fn run(mut args: RunArgs) -> Result<(), Failure> {
-    if args.options.model.weights == BESIDE {
-        args.options.model.weights = weights(&args.spec).or_else(|none| {
+    found(&mut args.options.model.weights, &args.spec, &args.settings)?;
+    let artifact = artifact(&args.spec, &args.settings, &args.code)?;
+    Ok(cli::run(&artifact, &args.options)?)
+}
+
+/// Measures kernels.
+pub fn profile(mut args: ProfileCommand) -> Result<(), Failure> {
+    found(&mut args.options.model.weights, &args.spec, &args.settings)?;
+    let artifact = artifact(&args.spec, &args.settings, &args.code)?;
+    Ok(cli::run_profile(&artifact, &args.options)?)
+}
+
+/// Puts the weights beside the spec in the place of none.
+fn found(named: &mut String, name: &str, settings: &Settings) -> Result<(), Failure> {
+    if *named == BESIDE {
+        *named = weights(name).or_else(|none| {
             // What is no spec either has no place where weights could lie.
-            if !Path::new(&args.spec).exists() {
-                spec::load(&SpecArgs { spec: args.spec.clone(), settings: args.settings.clone() })?;
+            if !Path::new(name).exists() {
+                spec::load(&SpecArgs { spec: name.into(), settings: settings.clone() })?;
             }
             Err(none)
         })?;
     }
-    let artifact = artifact(&args.spec, &args.settings, &args.code)?;
-    Ok(cli::run(&artifact, &args.options)?)
+    Ok(())
 }
 
 /// Writes logits.

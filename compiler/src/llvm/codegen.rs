@@ -59,6 +59,7 @@ fn machine(target: &Target) -> Result<TargetMachine, Error> {
     static INITIALIZED: Once = Once::new();
     INITIALIZED.call_once(|| {
         LlvmTarget::initialize_x86(&InitializationConfig::default());
+        LlvmTarget::initialize_aarch64(&InitializationConfig::default());
         LlvmTarget::initialize_nvptx(&InitializationConfig::default());
     });
     let triple = TargetTriple::create(&target.triple);

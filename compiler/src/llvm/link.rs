@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
+use crate::target::Target;
 
 /// A folder that goes when dropped.
 struct Folder(PathBuf);
@@ -26,27 +27,45 @@ impl Drop for Folder {
     }
 }
 
-fn failed(log: impl Into<String>, repro: impl Into<String>) -> Error {
-    Error::Tool { name: "cc", log: log.into(), command: repro.into() }
+fn failed(name: &'static str, log: impl Into<String>, repro: impl Into<String>) -> Error {
+    Error::Tool { name, log: log.into(), command: repro.into() }
 }
 
 /// Links `object` to a shared library that needs no other and returns its bytes.
-pub fn link(object: &[u8]) -> Result<Vec<u8>, Error> {
-    let io = |e: std::io::Error| failed(format!("a temporary file cannot be used: {e}"), "");
+///
+/// # Errors
+/// A linker that fails, or none for another kind of processor than this machine's.
+pub fn link(object: &[u8], target: &Target) -> Result<Vec<u8>, Error> {
+    let io = |e: std::io::Error| failed("cc", format!("a temporary file cannot be used: {e}"), "");
     let folder = Folder::new().map_err(io)?;
     let (from, to) = (folder.0.join("model.o"), folder.0.join("model.so"));
     std::fs::write(&from, object).map_err(io)?;
-    run_linker(&from, &to)?;
+    match target.is_native() {
+        true => run("cc", &["-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"], &from, &to)?,
+        false => cross(&from, &to)?,
+    }
     std::fs::read(&to).map_err(io)
 }
 
-fn run_linker(from: &Path, to: &Path) -> Result<(), Error> {
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none", "-o"]).arg(to).arg(from);
+/// Links for another processor, with the first linker there is that knows all of them.
+fn cross(from: &Path, to: &Path) -> Result<(), Error> {
+    let runs = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    let missing =
+        || Error::user("code for another kind of processor is linked by LLVM's linker, which is not here: apt-get install lld");
+    let linker = LINKERS.into_iter().find(runs).ok_or_else(missing)?;
+    run(linker, &["-z", "defs", "-z", "noexecstack", "--build-id=none"], from, to)
+}
+
+/// Names of LLVM's linker.
+const LINKERS: [&str; 2] = ["ld.lld", "ld.lld-22"];
+
+fn run(name: &'static str, options: &[&str], from: &Path, to: &Path) -> Result<(), Error> {
+    let mut command = Command::new(name);
+    command.arg("-shared").args(options).arg("-o").arg(to).arg(from);
     let repro = format!("{command:?}");
-    let output = command.output().map_err(|e| failed(e.to_string(), &repro))?;
+    let output = command.output().map_err(|e| failed(name, e.to_string(), &repro))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(failed(String::from_utf8_lossy(&output.stderr), repro)),
+        false => Err(failed(name, String::from_utf8_lossy(&output.stderr), repro)),
     }
 }

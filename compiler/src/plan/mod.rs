@@ -1,7 +1,7 @@
 //! Kernels to a program: each function once, each call with its offsets, every byte of memory placed.
 //!
 //! memory.rs places buffers in one arena whose offsets are in bytes *per row of capacity*, states in a slot, weights in a blob;
-//! verify.rs checks that nothing alive overlaps; print.rs shows it.
+//! work.rs counts what each call does; verify.rs checks that nothing alive overlaps; print.rs shows it.
 
 mod ahead;
 mod memory;
@@ -9,6 +9,7 @@ mod order;
 mod print;
 mod tasks;
 mod verify;
+mod work;
 
 use crate::fuse::Fused;
 use crate::fuse::kernel::{Code, Part, Rows, Walk};

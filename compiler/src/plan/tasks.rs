@@ -66,7 +66,7 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
     }
 }
 
-fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
+pub(super) fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
     nest.stmts.iter().map(|s| (s.expr.cost() + 1) * s.space.iter().map(|a| sizes[a.0]).product::<usize>()).sum()
 }
 

@@ -6,6 +6,7 @@ mod fill;
 mod info;
 mod logits;
 mod pack;
+mod profile;
 mod progress;
 mod run;
 mod verify;
@@ -14,6 +15,7 @@ pub use bench::{BenchArgs, bench};
 pub use info::{InfoArgs, info};
 pub use logits::{LogitsArgs, logits};
 pub use pack::{PackArgs, pack};
+pub use profile::{ProfileArgs, ProfileOptions, run_profile};
 pub use progress::Bar;
 pub use run::{RunArgs, RunOptions, run};
 pub use verify::{VerifyArgs, verify};
@@ -47,6 +49,7 @@ const EXAMPLES: &str = "Examples:
   braid-run verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
   braid-run pack model.braidart --weights checkpoint/ -o weights.bin
   braid-run bench model.braidart --weights random:1 --prompt 512 --tokens 64
+  braid-run profile model.braidart --weights checkpoint/ --html profile.html
   braid-run info model.braidart
 
 Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid, 4 a bug in Braid.";
@@ -65,6 +68,8 @@ pub enum Command {
     Pack(PackArgs),
     /// Measure prefill and decoding, beside what memory gives.
     Bench(BenchArgs),
+    /// Measure every kernel, beside what the machine can do at most.
+    Profile(ProfileArgs),
     /// Describe an artifact.
     Info(InfoArgs),
 }
@@ -103,6 +108,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Verify(args) => verify(&args),
         Command::Pack(args) => pack(&args),
         Command::Bench(args) => bench(&args),
+        Command::Profile(args) => run_profile(&args.artifact, &args.options),
         Command::Info(args) => info(&args),
     }
 }

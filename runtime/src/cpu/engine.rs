@@ -5,7 +5,7 @@ use crate::artifact::Call;
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::load::{Artifact, Library, Phase};
-use crate::session::{Bandwidth, Batch, Engine, Size};
+use crate::session::{Bandwidth, Batch, Engine, Size, Span};
 use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
@@ -57,9 +57,11 @@ impl Cpu {
     }
 }
 
-impl Engine for Cpu {
-    fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()> {
-        let call = Call {
+impl Cpu {
+    /// What the artifact's entries get to see of a batch.
+    fn described(&mut self, phase: Phase, batch: &Batch) -> Call {
+        self.wanted = batch.wanted();
+        Call {
             tokens: batch.tokens.pointer(),
             positions: batch.positions.pointer(),
             row_segments: batch.row_segments.pointer(),
@@ -74,11 +76,29 @@ impl Engine for Cpu {
             parallel: Some(pool::parallel),
             pool: pool::handle(&self.pool),
             ..batch.call(phase, &self.size)
-        };
-        self.wanted = batch.wanted();
+        }
+    }
+}
+
+impl Engine for Cpu {
+    fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()> {
+        let call = self.described(phase, batch);
         // SAFETY: the buffers were made in `new` with the sizes that the manifest asks for; `Batch::fill` checked token ids, slots,
         // positions and row counts; this is borrowed mutably, so nobody else touches any of it.
         unsafe { self.library.call(phase, &call) }
+    }
+
+    fn timed(&mut self, batch: &Batch, kernels: usize) -> Result<Vec<Span>> {
+        let call = self.described(Phase::Prefill, batch);
+        let start = Instant::now();
+        let mut begin = 0.0;
+        let one = |kernel| {
+            // SAFETY: as in `call`; all kernels run, in order.
+            unsafe { self.library.part(&call, kernel) }?;
+            let end = start.elapsed().as_secs_f64();
+            Ok(Span { begin: std::mem::replace(&mut begin, end), end })
+        };
+        (0..kernels).map(one).collect()
     }
 
     fn output(&self) -> &[f32] {

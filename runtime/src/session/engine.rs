@@ -1,9 +1,9 @@
 //! What a session needs of the machine that computes: the processor's threads ([`crate::cpu`]) or a GPU ([`crate::cuda`]).
 
-use super::Batch;
+use super::{Batch, Span};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load::{Artifact, Code, Phase};
 use crate::weights::Weights;
 use std::ops::Range;
@@ -37,6 +37,11 @@ pub struct Bandwidth {
 pub(crate) trait Engine: Send {
     /// Runs an entry on the rows of a checked batch.
     fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()>;
+
+    /// Runs the kernels of a call one by one, and says when each ran.
+    fn timed(&mut self, _batch: &Batch, _kernels: usize) -> Result<Vec<Span>> {
+        Err(Error::Limit { what: "a profile of code for a GPU".into() })
+    }
 
     /// `[wanted][vocab]` of the last call.
     fn output(&self) -> &[f32];

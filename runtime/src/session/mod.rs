@@ -9,6 +9,7 @@ mod engine;
 mod history;
 mod saved;
 mod states;
+mod timed;
 mod travel;
 
 pub use batch::{Feed, Wanted};
@@ -16,6 +17,7 @@ pub use engine::Bandwidth;
 pub use history::Keep;
 pub use saved::Saved;
 pub use states::Snapshot;
+pub use timed::Span;
 
 pub(crate) use batch::Batch;
 pub(crate) use engine::{Engine, Size};
@@ -127,11 +129,17 @@ impl Session {
         self.batch.fill(feeds, &self.states, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
         self.engine.call(if one_each { Phase::Step } else { Phase::Prefill }, &self.batch)?;
+        self.fed(feeds)?;
+        Ok(self.logits())
+    }
+
+    /// What follows a call: positions go on, histories are kept.
+    fn fed(&mut self, feeds: &[Feed]) -> Result<()> {
         for feed in feeds {
             self.states.advance(feed.slot, feed.tokens.len());
             self.note(feed)?;
         }
-        Ok(self.logits())
+        Ok(())
     }
 
     /// What the last call returned.

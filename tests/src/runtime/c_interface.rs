@@ -4,17 +4,23 @@ use super::fake::Fake;
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Settings, Wanted, Weights};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Builds an example against a header.
+pub fn built(compiler: &str, example: &str, folder: &Path, header: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c").join(example);
+    let program = folder.join(example.trim_end_matches(".c"));
+    let mut command = Command::new(compiler);
+    command.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror"]).arg(format!("-DBRAID_MODEL_H=\"{header}\""));
+    let built = command.arg("-I").arg(folder).arg(source).arg("-o").arg(&program).arg("-ldl").status();
+    assert!(built.unwrap_or_else(|error| panic!("{compiler} is needed ({error}): .ci/setup installs it")).success());
+    program
+}
 
 /// Builds an example against a header and runs it; what it prints.
 pub fn run(example: &str, folder: &Path, header: &str, words: &[&OsStr]) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c").join(example);
-    let program = folder.join(example.trim_end_matches(".c"));
-    let mut compiler = Command::new("cc");
-    compiler.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror"]).arg(format!("-DBRAID_MODEL_H=\"{header}\""));
-    let built = compiler.arg("-I").arg(folder).arg(source).arg("-o").arg(&program).arg("-ldl").status();
-    assert!(built.expect("a C compiler is needed").success());
+    let program = built("cc", example, folder, header);
     let output = Command::new(program).args(words).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

@@ -48,6 +48,7 @@ pub fn manifest() -> Manifest {
         ],
         state_fixed_bytes: 128,
         state_position_bytes: 4,
+        work: vec![],
         device: None,
     }
 }

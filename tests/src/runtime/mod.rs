@@ -1,6 +1,6 @@
 //! The runtime, on a hand-made artifact (compiled.rs apart, no compiler is asked).
 
-mod c_interface;
+pub mod c_interface;
 mod compiled;
 pub mod fake;
 mod loading;

@@ -10,7 +10,7 @@ const ROW: usize = 8;
 /// Calls with less work than this many additions stay on the calling thread.
 const WORTH_THREADS: usize = 24 * 1024;
 
-/// Emits the tables and `braid_prepare`, `braid_prefill`, `braid_step`.
+/// Emits the tables and `braid_prepare`, `braid_prefill`, `braid_step`, `braid_part`.
 pub fn emit(e: &Emitter, plan: &Plan) {
     let names: Vec<&str> = plan.functions.iter().map(|f| f.name.as_str()).collect();
     if !names.is_empty() {
@@ -23,6 +23,17 @@ pub fn emit(e: &Emitter, plan: &Plan) {
     // Every segment says how many rows it has, so both forms run the same calls.
     entry(e, "braid_prefill", "run", &plan.steps);
     entry(e, "braid_step", "run", &plan.steps);
+    part(e);
+}
+
+/// `braid_part(call, first, count)`: some of a call's kernels, for those who measure them.
+fn part(e: &Emitter) {
+    e.function("braid_part", Linkage::Public, &[Ty::PTR, Ty::I64, Ty::I64], Some(Ty::I32), |values| {
+        let [call, first, count] = *values else { return None };
+        let rows = e.offset(e.address_of("run_calls"), e.mul(first, e.i64(8 * ROW)));
+        e.call("walk", &[call, rows, e.address_of("run_words"), count], None);
+        Some(e.i32(0))
+    });
 }
 
 fn table(e: &Emitter, name: &str, steps: &[Step]) {
