@@ -1,6 +1,7 @@
-//! The standard library: blocks, functions and models in the language itself, with the weight maps and import rules of the models.
+//! The standard library: blocks, functions and models in the language itself, with the weight maps, sizes and import rules of the models,
+//! and descriptions of targets.
 //!
-//! Folders but `models/`, `weights/`, `import/` and `targets/` are the prelude: their items are known in every file.
+//! Folders but `models/`, `weights/`, `import/`, `presets/` and `targets/` are the prelude: their items are known in every file.
 
 /// Embeds the named files.
 macro_rules! embed {
@@ -111,6 +112,10 @@ const FILES: &[(&str, &str)] = embed![
     "models/xlstm.braid",
     "models/zamba.braid",
     "norms/norms.braid",
+    "presets/mamba.yaml",
+    "presets/mamba2.yaml",
+    "presets/rwkv.yaml",
+    "presets/transformer.yaml",
     "targets/aarch64.yaml",
     "targets/x86-64-v3.yaml",
     "targets/x86-64-v4.yaml",
@@ -169,7 +174,7 @@ mod tests {
     fn every_file_of_the_folders_is_embedded() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut found = Vec::new();
-        for folder in ["ffn", "functions", "heads", "import", "mixers", "models", "norms", "targets", "weights"] {
+        for folder in ["ffn", "functions", "heads", "import", "mixers", "models", "norms", "presets", "targets", "weights"] {
             let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
             found.extend(entries.flatten().map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
         }

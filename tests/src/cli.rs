@@ -420,3 +420,26 @@ fn the_gpu_scripts_build_compare_and_count() {
     let (code, out) = script("run.sh", &[]);
     assert!(code == Some(1) && out.contains("FAILED  llama f32 (1): error: ") && out.contains("2 passed, 1 failed"), "{out}");
 }
+
+/// Every size of a published model has about as many parameters as its name says.
+#[test]
+fn presets_are_sizes_of_models() {
+    let desk = Desk::new();
+    for (path, text) in braid_stdlib::files().iter().filter(|(path, _)| path.starts_with("presets/")) {
+        let model = format!("models.{}", path.trim_start_matches("presets/").trim_end_matches(".yaml"));
+        for name in text.lines().filter_map(|line| Some(line.split_once(": {")?.0)) {
+            let json = desk.check(0, &["inspect", &model, "--preset", name, "--json"]);
+            let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+            let found = json["parameters"].as_f64().expect("parameters");
+            let size = name.rsplit('-').next().expect("a size");
+            let unit = if size.ends_with('m') { 1e6 } else { 1e9 };
+            let wanted = size[..size.len() - 1].parse::<f64>().expect(name) * unit;
+            assert!((found / wanted - 1.0).abs() < 0.26, "{name}: {found:e} parameters");
+        }
+    }
+    let line = ["inspect", "models.transformer", "--preset", "llama-1b", "--set", "layers=2", "--json"];
+    let two: serde_json::Value = serde_json::from_str(&desk.check(0, &line)).expect("JSON");
+    assert!(two["parameters"].as_f64().expect("parameters") < 5e8, "`--set` comes after the preset");
+    has(&desk.check(1, &["inspect", "models.transformer", "--preset", "giant"]), &["no preset `giant`", "llama-1b"]);
+    has(&desk.check(1, &["inspect", "small.braid", "--preset", "giant"]), &["a model of the library"]);
+}

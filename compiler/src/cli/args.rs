@@ -116,6 +116,9 @@ pub struct SpecArgs {
 /// Values for the model's parameters.
 #[derive(Group, Clone, Default)]
 pub struct Settings {
+    /// Sizes of a published model, for a model of the library: `models.NAME --preset SIZE`
+    #[arg(long, value_name = "SIZE")]
+    pub preset: Option<String>,
     /// Give a parameter of the model a value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,

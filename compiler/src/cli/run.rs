@@ -53,7 +53,7 @@ fn artifact(name: &str, settings: &Settings, code: &CodeArgs) -> Result<PathBuf,
     let path = Path::new(name);
     let is_spec = path.extension().is_some_and(|x| x == "braid");
     if path.is_file() && !is_spec {
-        if !settings.set.is_empty() {
+        if !settings.set.is_empty() || settings.preset.is_some() {
             return Err(Failure::hinted("an artifact is built: `--set` comes too late", "name the spec instead"));
         }
         return match is_artifact(path) {

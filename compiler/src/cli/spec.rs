@@ -6,6 +6,7 @@ use super::files;
 use braid_dsl::diagnostic::did_you_mean;
 use braid_dsl::model::{Constant, Model};
 use braid_dsl::source::{SourceMap, Sources};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A model with the texts that it comes from.
@@ -34,7 +35,12 @@ pub fn load(args: &SpecArgs) -> Result<Spec, Failure> {
         Place::File(path) => (Disk { root: Some(path.clone()) }, Disk::name(path)),
         Place::Library(name) => (Disk { root: None }, name.clone()),
     };
-    let settings = args.settings.set.iter().map(|text| setting(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut settings = args.settings.preset.as_deref().map_or_else(|| Ok(Vec::new()), |name| preset(&place, name))?;
+    for text in &args.settings.set {
+        let (key, value) = setting(text)?;
+        settings.retain(|(known, _)| *known != key);
+        settings.push((key, value));
+    }
     let (checked, sources) = braid_dsl::check(&disk, &root, &settings);
     let model = match checked {
         Ok(model) => model,
@@ -88,6 +94,27 @@ fn only_spec(folder: &Path) -> Result<PathBuf, Failure> {
 /// Names of the library's models.
 fn models() -> impl Iterator<Item = String> {
     braid_stdlib::files().iter().filter_map(|(path, _)| Some(path.strip_prefix("models/")?.strip_suffix(".braid")?.to_string()))
+}
+
+/// The sizes that `presets/NAME.yaml` of the library gives to `models/NAME.braid`.
+fn preset(place: &Place, wanted: &str) -> Result<Vec<(String, Constant)>, Failure> {
+    let Place::Library(path) = place else {
+        return Err(Failure::hinted(
+            "`--preset` gives sizes to a model of the library",
+            "as in `braid inspect models.NAME --preset SIZE`",
+        ));
+    };
+    let file = path.replace("models/", "presets/").replace(".braid", ".yaml");
+    let text = braid_stdlib::file(&file).unwrap_or("{}");
+    let mut known: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+        serde_yaml::from_str(text).map_err(|error| Failure::user(format!("{file}: {error}")))?;
+    let Some(values) = known.remove(wanted) else {
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        let hint = if names.is_empty() { "it has no presets".into() } else { format!("known are {}", names.join(", ")) };
+        return Err(Failure::hinted(format!("there is no preset `{wanted}` of {path}"), hint));
+    };
+    // Written as after `--set`.
+    Ok(values.into_iter().map(|(key, value)| (key, constant(value.to_string().trim_matches('"')))).collect())
 }
 
 /// `layers=12`: a parameter and its value.
