@@ -21,6 +21,13 @@ const NAMES: &[(&str, &str)] = &[
     ("model.layers.{i}.self_attn.k_proj.weight", "blk.{i}.attn_k.weight"),
     ("model.layers.{i}.self_attn.v_proj.weight", "blk.{i}.attn_v.weight"),
     ("model.layers.{i}.self_attn.o_proj.weight", "blk.{i}.attn_output.weight"),
+    ("model.layers.{i}.self_attn.q_proj.bias", "blk.{i}.attn_q.bias"),
+    ("model.layers.{i}.self_attn.k_proj.bias", "blk.{i}.attn_k.bias"),
+    ("model.layers.{i}.self_attn.v_proj.bias", "blk.{i}.attn_v.bias"),
+    ("model.layers.{i}.self_attn.o_proj.bias", "blk.{i}.attn_output.bias"),
+    ("model.layers.{i}.mlp.gate_proj.bias", "blk.{i}.ffn_gate.bias"),
+    ("model.layers.{i}.mlp.up_proj.bias", "blk.{i}.ffn_up.bias"),
+    ("model.layers.{i}.mlp.down_proj.bias", "blk.{i}.ffn_down.bias"),
     ("model.layers.{i}.self_attn.q_norm.weight", "blk.{i}.attn_q_norm.weight"),
     ("model.layers.{i}.self_attn.k_norm.weight", "blk.{i}.attn_k_norm.weight"),
     ("model.layers.{i}.mlp.gate_proj.weight", "blk.{i}.ffn_gate.weight"),
@@ -94,8 +101,26 @@ fn converted(name: &str, architecture: &str) -> Writer {
         writer.int("mamba.ssm.inner_size", config["intermediate_size"].as_u64().unwrap() as u32);
         writer.truth("mamba.ssm.dt_b_c_rms", config["model_type"] == "falcon_mamba");
     }
+    if ropes["rope_type"] == "llama3" {
+        let slowed = slowed(&config);
+        writer.numbers("rope_freqs.weight", &[slowed.len()], &slowed);
+    }
     tensors(&mut writer, name, architecture, &config);
     writer
+}
+
+/// What the converter computes of a configuration: frequencies of long waves are divided by a factor, those of short ones are kept.
+fn slowed(config: &Value) -> Vec<f64> {
+    let (ropes, k) = (&config["rope_parameters"], config["head_dim"].as_f64().unwrap());
+    let of = |key: &str| ropes[key].as_f64().unwrap();
+    let (factor, low, high, context) =
+        (of("factor"), of("low_freq_factor"), of("high_freq_factor"), of("original_max_position_embeddings"));
+    let one = |pair: usize| {
+        let wave = 2.0 * std::f64::consts::PI * of("rope_theta").powf(2.0 * pair as f64 / k);
+        let kept = ((context / wave - low) / (high - low)).clamp(0.0, 1.0);
+        1.0 / ((1.0 - kept) / factor + kept)
+    };
+    (0..k as usize / 2).map(one).collect()
 }
 
 fn tensors(writer: &mut Writer, name: &str, architecture: &str, config: &Value) {
@@ -152,7 +177,7 @@ fn changed(architecture: &str, name: &str, shape: &[usize], numbers: &[f64], con
 
 /// Rows `i` and `i + n / 2` of each head become neighbours.
 fn interleaved(shape: &[usize], numbers: &[f64], heads: usize) -> Vec<f64> {
-    let (rows, width) = (shape[0] / heads, shape[1]);
+    let (rows, width) = (shape[0] / heads, shape.get(1).copied().unwrap_or(1));
     let row = |row: usize| &numbers[row * width..][..width];
     (0..shape[0]).flat_map(|at| row(at / rows * rows + at % rows / 2 + at % 2 * (rows / 2)).to_vec()).collect()
 }
@@ -180,6 +205,15 @@ fn check(name: &str, architecture: &str, edit: impl Fn(String) -> String) {
 fn rotary_rows_in_pairs() {
     check("llama", "llama", |spec| spec);
     check("mistral_sliding", "llama", |spec| spec);
+}
+
+/// Newer files hold by how much each pair of channels is slowed.
+#[test]
+fn rotary_frequencies_in_a_tensor() {
+    check("llama3_scaled_rope", "llama", |spec| {
+        assert!(spec.contains("scaling: \"given\""), "{spec}");
+        spec
+    });
 }
 
 #[test]
@@ -230,7 +264,11 @@ fn what_a_rule_does_not_know_is_refused() {
     assert!(
         imported(&|file| file.text("llama.rope.scaling.type", "longrope")).unwrap_err().contains("rotary scaling `longrope`")
     );
-    assert!(imported(&|file| file.numbers("rope_freqs.weight", &[8], &[1.0; 8])).unwrap_err().contains("a tensor of their own"));
+    let both = imported(&|file| {
+        file.numbers("rope_freqs.weight", &[7], &[1.0; 7]);
+        file.text("llama.rope.scaling.type", "linear");
+    });
+    assert!(both.unwrap_err().contains("beside frequencies that are a tensor"));
     assert!(
         imported(&|file| file.pairs[0].2 = super::text("unheard"))
             .unwrap_err()
