@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes that a thread packs at a time.
 const TASK: usize = 512 << 10;
 /// Bytes packed after which the checkpoint's pages are given back, so that they do not stand in memory beside what was made of them.
-const RELEASE: usize = 16 << 20;
+const RELEASE: usize = 4 << 20;
 /// Rows of a panel that are filled while the source's cache lines are warm: whole blocks of every kind of checkpoint.
 const BLOCK: usize = blocks::LARGEST;
 

@@ -15,7 +15,7 @@ type Numbers = [f32; GROUP];
 struct Fit {
     scale: f16,
     offset: f32,
-    q: [u8; GROUP],
+    q: Numbers,
     error: f32,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn encode(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: us
     }
     for row in 0..4 {
         for j in 0..2 {
-            let nibbles = (0..4).map(|p| u16::from(fit.q[8 * row + 2 * p + j]) << (4 * p));
+            let nibbles = (0..4).map(|p| (fit.q[8 * row + 2 * p + j] as u16) << (4 * p));
             let word = nibbles.fold(0, |word, nibble| word | nibble);
             bits_at(out, integers + 2 * (row * width + column) + j, word);
         }
@@ -74,18 +74,31 @@ fn extreme(numbers: &Numbers) -> f32 {
     numbers.iter().fold(0f32, |most, x| if x.abs() <= most.abs() || most.is_nan() { most } else { *x })
 }
 
+/// The nearest integer of a number below 2^22, ties to even. Processors of the oldest kind have no instruction for it, and calling
+/// a function for each number would be most of the work.
+fn nearest(x: f32) -> f32 {
+    const SHIFTER: f32 = 12_582_912.0;
+    (x + SHIFTER) - SHIFTER
+}
+
 fn int8(numbers: &Numbers) -> (f16, [i8; GROUP]) {
     let scale = f16::from_f32(extreme(numbers).abs() / 127.0);
     let inverse = inverse(scale);
-    (scale, numbers.map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8))
+    (scale, numbers.map(|x| nearest((x * inverse).clamp(-127.0, 127.0)) as i8))
 }
 
 impl Fit {
     fn new(numbers: &Numbers, scale: f16, offset: f32) -> Fit {
         let (inverse, step) = (inverse(scale), scale.to_f32());
-        let q = numbers.map(|x| ((x - offset) * inverse).round_ties_even().clamp(0.0, 15.0) as u8);
-        let miss = |x: f32, q: u8| x - (step * f32::from(q) + offset);
-        let error = numbers.iter().zip(q).map(|(x, q)| miss(*x, q).powi(2)).sum();
+        let q = numbers.map(|x| nearest(((x - offset) * inverse).clamp(0.0, 15.0)));
+        // Eight sums, so that they are not one long chain.
+        let mut sums = [0.0; 8];
+        for (x, q) in numbers.chunks_exact(8).zip(q.chunks_exact(8)) {
+            for (sum, (x, q)) in sums.iter_mut().zip(x.iter().zip(q)) {
+                *sum += (x - (step * q + offset)).powi(2);
+            }
+        }
+        let error = sums.iter().sum();
         Fit { scale, offset, q, error }
     }
 
@@ -123,7 +136,7 @@ fn int4z(numbers: &Numbers) -> Fit {
     let low = numbers.iter().fold(f32::INFINITY, |a, b| a.min(*b));
     let high = numbers.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
     if numbers.iter().any(|x| !x.is_finite()) {
-        return Fit { scale: f16::NAN, offset: f32::NAN, q: [0; GROUP], error: 0.0 };
+        return Fit { scale: f16::NAN, offset: f32::NAN, q: [0.0; GROUP], error: 0.0 };
     }
     let mut best = Fit::rounded(numbers, (high - low) / 15.0, low);
     for steps in [15.5, 16.0, 16.5, 17.0, 17.5, 14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0] {
@@ -141,7 +154,7 @@ fn int4z(numbers: &Numbers) -> Fit {
 /// The scale and offset of the least squared error for these integers.
 fn refined(numbers: &Numbers, fit: &Fit) -> Fit {
     let count = GROUP as f32;
-    let q = fit.q.map(f32::from);
+    let q = &fit.q;
     let (sum_q, sum_x): (f32, f32) = (q.iter().sum(), numbers.iter().sum());
     let square: f32 = q.iter().map(|q| q * q).sum();
     let product: f32 = q.iter().zip(numbers).map(|(q, x)| q * x).sum();
@@ -159,7 +172,7 @@ mod tests {
     use crate::random::{STEP, mix};
 
     fn noise(seed: u64) -> Numbers {
-        std::array::from_fn(|at| (mix(seed.wrapping_add(at as u64 * STEP)) >> 40) as f32 / (1 << 23) as f32 - 1.0)
+        std::array::from_fn(|at| (mix(seed.wrapping_add((at as u64).wrapping_mul(STEP))) >> 40) as f32 / (1 << 23) as f32 - 1.0)
     }
 
     fn norm(numbers: &[f32]) -> f32 {
@@ -190,10 +203,10 @@ mod tests {
             assert_eq!(q.map(|q| scale.to_f32() * f32::from(q)), wanted);
             let wanted = stored(Dtype::Int4, &x);
             let fit = int4(&wanted);
-            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * (f32::from(q) - 8.0)), wanted);
+            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * (q - 8.0)), wanted);
             let wanted = stored(Dtype::Int4z, &x);
             let fit = int4z(&wanted);
-            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * f32::from(q) + fit.offset), wanted);
+            assert_eq!(fit.q.map(|q| fit.scale.to_f32() * q + fit.offset), wanted);
         }
     }
 
@@ -205,7 +218,7 @@ mod tests {
             let mut x = noise(mix(seed)).map(|x| ((x + 1.0) / 2.0 * top).round() * step + low);
             (x[0], x[1]) = (low, top * step + low);
             let fit = int4z(&x);
-            let off: Vec<f32> = x.iter().zip(fit.q).map(|(x, q)| x - fit.scale.to_f32() * f32::from(q) - fit.offset).collect();
+            let off: Vec<f32> = x.iter().zip(fit.q).map(|(x, q)| x - fit.scale.to_f32() * q - fit.offset).collect();
             assert!(norm(&off) < 2e-3 * norm(&x), "{seed}: {}", norm(&off) / norm(&x));
         }
     }
