@@ -171,7 +171,9 @@ fn derive(work: &mut Work) -> Result<(), Error> {
 
 fn fused(work: &mut Work) -> Result<(), Error> {
     let given = &work.options;
-    if given.target.gpu.is_some() && given.dtype.quantised() {
+    // Products of pairs of integers are there for the vectors of x86-64.
+    let pairs = given.target.gpu.is_none() && matches!(given.target.lanes(), 8 | 16);
+    if given.dtype.quantised() && !pairs {
         return Err(Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name)));
     }
     let options = artifact::options(&work.options.target, work.options.dtype);
