@@ -8,7 +8,7 @@ use crate::llvm;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::{Context, Emitter, Module};
 use crate::mlir::{cpu, gpu};
-use crate::plan::{Order, Plan, Step};
+use crate::plan::{BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{Generate, Op, Remask};
 use braid_runtime::artifact::{Device, Dtype, Grid, Launch, Manifest, Packed, Param, Unmask};
@@ -24,7 +24,8 @@ pub fn options(target: &Target, dtype: Dtype) -> Options {
     // Half of the registers are for sums, the others for operands on their way.
     let pairs = target.has("avx512bf16");
     let (lanes, width, sums) = (target.lanes(), target.panel(), target.vector_registers / 2);
-    Options { lanes, width, sums, dtype, blocks: target.blocks(), pairs }
+    let blocks = if target.gpu.is_some() { BLOCKS } else { 0 };
+    Options { lanes, width, sums, dtype, blocks, pairs }
 }
 
 /// What the emission of kernels has to know about a target.

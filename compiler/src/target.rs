@@ -163,11 +163,6 @@ impl Target {
         self.vector_bytes / 4
     }
 
-    /// Blocks that are to have work in a step of decoding; 0 for a CPU. What the larger chips of the last years hold.
-    pub fn blocks(&self) -> usize {
-        if self.gpu.is_some() { 256 } else { 0 }
-    }
-
     /// Whether it is a GPU with an instruction that fetches a piece of memory into the cache of the device.
     pub fn fetches(&self) -> bool {
         self.gpu == Some("sm_90a")

@@ -215,6 +215,27 @@ pub struct Nests {
     pub scratch: usize,
 }
 
+impl Nests {
+    /// Into how many pieces of about `elements` elements a row can be cut whose pieces need nothing of each other; 1 if it cannot.
+    pub fn pieces(&self, elements: usize) -> usize {
+        let place = |view: &View| {
+            let tensor = self.tensors[view.tensor.0];
+            (tensor.base, tensor.operand)
+        };
+        let stmts: Vec<&Stmt> = self.nests.iter().flat_map(|nest| &nest.stmts).collect();
+        let alone = stmts.iter().all(|s| s.reduce.is_none() && s.ordered.is_none() && s.system.is_none());
+        let reads_made = self.nests.iter().enumerate().any(|(at, nest)| {
+            let made = self.nests[..at].iter().flat_map(|nest| &nest.stmts).map(|s| place(&s.target)).collect::<Vec<_>>();
+            nest.stmts.iter().flat_map(|s| s.expr.views()).any(|view| made.contains(&place(view)))
+        });
+        if !alone || reads_made || self.scratch > 0 || self.walk == Walk::Rows(Rows::Once) {
+            return 1;
+        }
+        let size = |s: &&Stmt| s.space.iter().map(|axis| self.sizes[axis.0]).product::<usize>();
+        stmts.iter().map(size).max().unwrap_or(1).div_ceil(elements).max(1)
+    }
+}
+
 /// Inner rows of a matrix product (several rows of the left operand for each row of the call).
 pub const INNER: KAxis = KAxis(0);
 /// Batch elements of a matrix product.

@@ -148,6 +148,7 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
     for node in graph.order() {
         match &graph.node(node).op {
             Op::Recur(recur) => wishes.extend(recurrence_wishes(recur, sizes)),
+            Op::Contract(over) => wishes.extend(choice_wishes(graph, node, over)),
             Op::Attend(attend) => {
                 let query = graph.node(graph.args(node)[0]).ty.axes.clone();
                 let others = query.iter().filter(|a| !attend.contract.contains(a) && **a != attend.seq);
@@ -172,6 +173,20 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
         }
     }
     ranks
+}
+
+/// A product with weights that each row chooses reads the summed axes side by side, for one choice after the other.
+fn choice_wishes(graph: &Graph, node: NodeId, over: &[AxisId]) -> Vec<(AxisId, AxisId)> {
+    let chosen = |arg: NodeId| match graph.op(arg) {
+        Op::Gather(_) => {
+            let args = graph.args(arg);
+            renamed_param(graph, args[0])?;
+            graph.has_seq(&graph.node(args[1]).ty).then(|| graph.node(args[1]).ty.axes.clone())
+        }
+        _ => None,
+    };
+    let slots = graph.args(node).into_iter().filter_map(chosen).flatten().filter(|a| graph.size(*a).is_some());
+    slots.flat_map(|slot| over.iter().map(move |axis| (slot, *axis))).collect()
 }
 
 /// Whether `to` already has to stand before `from`.

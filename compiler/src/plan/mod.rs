@@ -17,7 +17,7 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use print::print;
-pub use tasks::{COLUMNS_A_TASK, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK};
+pub use tasks::{BLOCKS, COLUMNS_AT_ONCE, PIECE, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.

@@ -11,10 +11,16 @@ pub const ROWS_A_TASK: usize = 96;
 pub const VECTORS_A_TASK: usize = 4;
 /// Threads of a block of a GPU, which does a task.
 pub const THREADS: usize = 256;
+/// Blocks of a GPU that are to have work in a step of decoding: what the larger chips of the last years hold.
+pub const BLOCKS: usize = 256;
 /// Most rows of a call that counts as a step of decoding on a GPU.
 pub const STEP_ROWS: usize = 16;
-/// Columns of a matrix product that one task does on a GPU.
-pub const COLUMNS_A_TASK: usize = 8;
+/// Elements of a row that one task does on a GPU, where each can be done alone.
+pub const PIECE: usize = 4 * THREADS;
+/// Columns of a matrix product that the warps of a block do at once.
+pub const COLUMNS_AT_ONCE: usize = 8;
+/// Most columns that one task does on a GPU.
+const MOST_COLUMNS: usize = 128;
 
 fn per(rows: Rows) -> Per {
     match rows {
@@ -31,6 +37,7 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
         Code::Nests(nests) => {
             let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
             match &nests.walk {
+                Walk::Rows(_) if target.gpu.is_some() => Tasks { factor: nests.pieces(PIECE), cost, ..rows },
                 Walk::Rows(_) => Tasks { cost, ..rows },
                 Walk::Segments { grid, blocked, part } => {
                     let blocks = |axis| match blocked {
@@ -57,7 +64,10 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             Tasks { per: Per::Segment, factor: along.channels.div_ceil(block), cost: block * along.taps, ..rows }
         }
         Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
-        Code::Attention(attention) if stores_keys => Tasks { cost: attention.groups * attention.key * 4, ..rows },
+        Code::Attention(attention) if stores_keys => {
+            let factor = if target.gpu.is_some() { attention.groups } else { 1 };
+            Tasks { factor, cost: attention.groups * attention.key * 4, ..rows }
+        }
         Code::Attention(attention) => {
             let heads = heads(attention, target);
             let cost = heads * (attention.key + attention.value) * 64;
@@ -78,9 +88,16 @@ fn heads(attention: &Attention, target: &Target) -> usize {
 /// A task has some columns and all rows, or one row where each chooses its weights.
 fn device_product(product: &Matmul, rows: Tasks) -> Tasks {
     let [inner, batch, _, columns] = product.sizes;
-    let blocks = columns.div_ceil(COLUMNS_A_TASK);
+    let blocks = columns.div_ceil(columns_of_a_task(product));
     match product.chosen {
         Some(_) => Tasks { times: inner, factor: blocks, ..rows },
         None => Tasks { per: Per::Once, factor: batch * blocks, ..rows },
     }
+}
+
+/// Columns of a product that one task does on a GPU: so many that every block has a task in a step of decoding.
+pub fn columns_of_a_task(product: &Matmul) -> usize {
+    let [inner, batch, _, columns] = product.sizes;
+    let lists = if product.chosen.is_some() { inner } else { batch };
+    (columns * lists / BLOCKS).next_multiple_of(COLUMNS_AT_ONCE).clamp(COLUMNS_AT_ONCE, MOST_COLUMNS)
 }

@@ -6,7 +6,7 @@ use braid_runtime::artifact::{Call, Segment};
 
 use super::control::Linkage;
 use super::emitter::{Emitter, Val};
-use super::ty::Ty;
+use super::ty::{Elem, Ty};
 
 /// The fields of a [`Call`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,10 @@ pub struct KernelArgs<'c> {
 impl<'c> Emitter<'c> {
     /// Defines a private function of the kernel ABI.
     pub fn kernel(&self, name: &str, fill: impl FnOnce(KernelArgs<'c>)) {
-        let params = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::I64];
+        let address = if self.is_device() { Ty::scalar(Elem::Global) } else { Ty::PTR };
+        let params = [address, address, Ty::I64, Ty::I64, Ty::I64];
         self.function(name, Linkage::Private, &params, None, |v| {
-            let (call, operands) = (self.device_memory(v[0]), self.device_memory(v[1]));
-            fill(KernelArgs { call, operands, begin: v[2], end: v[3], thread: v[4] });
+            fill(KernelArgs { call: v[0], operands: v[1], begin: v[2], end: v[3], thread: v[4] });
             None
         });
     }

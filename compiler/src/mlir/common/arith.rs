@@ -122,7 +122,7 @@ impl<'c> Emitter<'c> {
             Cmp::Gt => 4,
             Cmp::Ge => 5,
         };
-        let name = if a.elem() == Elem::Ptr { "llvm.icmp" } else { "arith.cmpi" };
+        let name = if a.elem().is_address() { "llvm.icmp" } else { "arith.cmpi" };
         self.op(name, &[a, b], &[("predicate", self.i64_attribute(code))], result)
     }
 

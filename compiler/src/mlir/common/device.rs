@@ -1,12 +1,10 @@
 //! What only GPUs have: threads of a block, its shared memory and barriers, exchange inside a warp, waiting for other blocks.
 //!
-//! Memory stays `!llvm.ptr` without an address space; [`Emitter::device_memory`] and [`Emitter::shared_memory`] tell LLVM where an
-//! address came from, and it finds the space of every access behind them.
+//! Addresses know their memory ([`Elem::Global`], [`Elem::Shared`]): accesses through them are cheaper than through plain ones.
 
 use melior::dialect::llvm;
 use melior::ir::attribute::{DenseI32ArrayAttribute, FlatSymbolRefAttribute, StringAttribute, TypeAttribute};
-use melior::ir::operation::OperationBuilder;
-use melior::ir::{Attribute, Identifier, Region, Type};
+use melior::ir::{Attribute, Region};
 
 use super::arith::Cmp;
 use super::emitter::{Emitter, Val};
@@ -75,7 +73,10 @@ impl<'c> Emitter<'c> {
 
     /// The same address, known to lie in the device's memory; on a CPU there is no other.
     pub fn device_memory(&self, address: Val<'c>) -> Val<'c> {
-        if self.is_device() { self.through_space(address, 1) } else { address }
+        if !self.is_device() || address.elem() == Elem::Global {
+            return address;
+        }
+        self.op("llvm.addrspacecast", &[address], &[], Ty::scalar(Elem::Global))
     }
 
     /// Where the block's dynamic shared memory begins.
@@ -83,15 +84,8 @@ impl<'c> Emitter<'c> {
         if self.first_time(SHARED) {
             self.define_shared();
         }
-        let space = llvm::r#type::pointer(self.cx(), 3);
         let name = FlatSymbolRefAttribute::new(self.cx(), SHARED).into();
-        let raw = self.raw_op("llvm.mlir.addressof", &[], &[("global_name", name)], space);
-        self.cast_space(raw)
-    }
-
-    /// The same address, known to lie in shared memory.
-    pub fn shared_address(&self, address: Val<'c>) -> Val<'c> {
-        self.through_space(address, 3)
+        self.op("llvm.mlir.addressof", &[], &[("global_name", name)], Ty::scalar(Elem::Shared))
     }
 
     fn define_shared(&self) {
@@ -106,44 +100,8 @@ impl<'c> Emitter<'c> {
         self.at_module("llvm.mlir.global", &attributes, Region::new());
     }
 
-    /// There and back: LLVM remembers.
-    fn through_space(&self, address: Val<'c>, space: u32) -> Val<'c> {
-        let there = llvm::r#type::pointer(self.cx(), space);
-        let raw = self.raw_op("llvm.addrspacecast", &[address.raw], &[], there);
-        self.cast_space(raw)
-    }
-
-    fn cast_space(&self, raw: Option<melior::ir::Value<'c, 'c>>) -> Val<'c> {
-        let back = raw.and_then(|raw| self.raw_op("llvm.addrspacecast", &[raw], &[], Ty::PTR.to_mlir(self.cx())));
-        back.map_or_else(|| self.null(), |raw| Val::new(raw, Ty::PTR))
-    }
-
-    /// An operation on types that [`Ty`] does not have.
-    fn raw_op(
-        &self,
-        name: &str,
-        operands: &[melior::ir::Value<'c, 'c>],
-        attributes: &[(&str, Attribute<'c>)],
-        result: Type<'c>,
-    ) -> Option<melior::ir::Value<'c, 'c>> {
-        let attributes: Vec<_> = attributes.iter().map(|(name, a)| (Identifier::new(self.cx(), name), *a)).collect();
-        let built = OperationBuilder::new(name, self.location())
-            .add_operands(operands)
-            .add_attributes(&attributes)
-            .add_results(&[result])
-            .build();
-        let operation = built.ok().and_then(|operation| self.append(operation));
-        if operation.is_none() {
-            self.fault(format!("`{name}` could not be built"));
-        }
-        operation
-    }
-
     /// Fetches so many bytes (an `i64`, a multiple of 16) of device memory into the cache that all multiprocessors share.
     pub fn prefetch(&self, address: Val<'c>, bytes: Val<'c>) {
-        let there = llvm::r#type::pointer(self.cx(), 1);
-        let Some(raw) = self.raw_op("llvm.addrspacecast", &[address.raw], &[], there) else { return };
-        let address = Val::new(raw, Ty::PTR);
         self.op_none("nvvm.cp.async.bulk.prefetch", &[address, self.to_i32(bytes)], &[]);
     }
 

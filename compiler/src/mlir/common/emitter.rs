@@ -157,14 +157,6 @@ impl<'c> Emitter<'c> {
         operation.results().zip(results).map(|(value, ty)| Val::new(value.into(), *ty)).collect()
     }
 
-    /// Appends a finished operation and gives its first result.
-    pub(super) fn append(&self, operation: melior::ir::Operation<'c>) -> Option<Value<'c, 'c>> {
-        let block = *self.state.borrow().blocks.last()?;
-        let operation = block.append_operation(operation);
-        let value: Value<'c, '_> = operation.result(0).ok()?.into();
-        Some(Val::new(value, Ty::PTR).raw)
-    }
-
     /// Appends an operation with one result.
     pub(super) fn op(&self, name: &str, operands: &[Val<'c>], attributes: &[(&str, Attribute<'c>)], result: Ty) -> Val<'c> {
         let values = self.op_many(OpParts { name, operands, attributes, regions: Vec::new() }, &[result]);

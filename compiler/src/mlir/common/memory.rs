@@ -8,7 +8,7 @@ impl<'c> Emitter<'c> {
     pub fn offset(&self, base: Val<'c>, bytes: Val<'c>) -> Val<'c> {
         let lanes = base.lanes().max(bytes.lanes());
         let attributes = [("rawConstantIndices", self.attribute("array<i32: -2147483648>")), ("elem_type", self.attribute("i8"))];
-        self.op("llvm.getelementptr", &[base, bytes], &attributes, Ty::vector(Elem::Ptr, lanes))
+        self.op("llvm.getelementptr", &[base, bytes], &attributes, Ty::vector(base.elem(), lanes))
     }
 
     /// A fixed number of bytes past `base`.

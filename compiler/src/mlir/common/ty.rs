@@ -19,6 +19,10 @@ pub enum Elem {
     F32,
     F64,
     Ptr,
+    /// An address in a GPU's memory.
+    Global,
+    /// An address in the shared memory of a block of threads.
+    Shared,
 }
 
 impl Elem {
@@ -28,13 +32,18 @@ impl Elem {
             Elem::I1 | Elem::I8 => 1,
             Elem::I16 | Elem::Bf16 | Elem::F16 => 2,
             Elem::I32 | Elem::F32 => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr => 8,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Global | Elem::Shared => 8,
         }
     }
 
     /// Whether arithmetic on it is that of real numbers.
     pub fn is_float(self) -> bool {
         matches!(self, Elem::Bf16 | Elem::F16 | Elem::F32 | Elem::F64)
+    }
+
+    /// Whether it is an address.
+    pub fn is_address(self) -> bool {
+        matches!(self, Elem::Ptr | Elem::Global | Elem::Shared)
     }
 
     /// Whether arithmetic on it is that of (signed) integers.
@@ -54,6 +63,8 @@ impl Elem {
             Elem::F32 => Type::float32(context),
             Elem::F64 => Type::float64(context),
             Elem::Ptr => llvm::r#type::pointer(context, 0),
+            Elem::Global => llvm::r#type::pointer(context, 1),
+            Elem::Shared => llvm::r#type::pointer(context, 3),
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use braid_dsl::model::Reduce;
 
 const WARPS: usize = THREADS / WARP;
+/// Positions whose values are loaded at once.
+const AHEAD: usize = 4;
 /// Words of the operands that say where the caches are.
 const CACHE_WORDS: usize = 6;
 
@@ -46,31 +48,31 @@ struct Work<'k, 'c> {
 }
 
 impl<'c> Work<'_, 'c> {
-    /// Stores the keys and values of a row, an element a thread.
-    fn store_row(&mut self, row: Val<'c>) {
+    /// Stores the keys and values of a row and a group, an element a thread.
+    fn store_row(&mut self, task: Val<'c>) {
         let e = self.e;
+        let groups = e.i64(self.code.groups);
+        let (row, group) = (e.div(task, groups), e.rem(task, groups));
         self.site.set_row(row, false);
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
         let caches = Caches::of(e, self.args, self.code, segment.slot);
         let slot = slot_of(e, self.code, position);
         let thread = e.to_i64(e.thread());
-        e.if_then(e.cmp(Cmp::Eq, thread, e.i64(0)), || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
+        let first = e.and(e.cmp(Cmp::Eq, thread, e.i64(0)), e.cmp(Cmp::Eq, group, e.i64(0)));
+        e.if_then(first, || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
         self.site.index.insert(BATCH, e.i64(0));
+        self.site.index.insert(INNER, group);
         let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
         let (key, value) = (self.code.key, self.code.value);
         let blocks = e.div(caches.slots, e.i64(BLOCK));
-        for_each(e, thread, e.i64(self.code.groups * key), e.i64(THREADS), |at| {
-            let (group, k) = (e.div(at, e.i64(key)), e.rem(at, e.i64(key)));
-            self.site.index.insert(INNER, group);
+        for_each(e, thread, e.i64(key), e.i64(THREADS), |k| {
             self.site.index.insert(COLUMN, k);
             let x = e.load(self.site.address(&self.code.views.keys), Ty::F32);
             let row = e.add(e.mul(e.add(e.mul(group, blocks), block), e.i64(key)), k);
             e.store(e.element(caches.keys, e.add(e.mul(row, e.i64(BLOCK)), lane), 4), x);
         });
-        for_each(e, thread, e.i64(self.code.groups * value), e.i64(THREADS), |at| {
-            let (group, v) = (e.div(at, e.i64(value)), e.rem(at, e.i64(value)));
-            self.site.index.insert(INNER, group);
+        for_each(e, thread, e.i64(value), e.i64(THREADS), |v| {
             self.site.index.insert(COLUMN, v);
             let x = e.load(self.site.address(&self.code.views.values), Ty::F32);
             let row = e.add(e.mul(group, caches.slots), slot);
@@ -215,7 +217,7 @@ impl<'c> Work<'_, 'c> {
         let row = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK));
         let keys = e.element(caches.keys, e.add(row, within), 4);
         let queries = e.shared_memory();
-        let together = [8, 4, 2].into_iter().find(|n| key.is_multiple_of(*n)).unwrap_or(1);
+        let together = [32, 16, 8, 4, 2].into_iter().find(|n| key.is_multiple_of(*n)).unwrap_or(1);
         let start = vec![e.f32(0.0); self.heads];
         e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
             let mut sums = sums.to_vec();
@@ -245,21 +247,24 @@ impl<'c> Work<'_, 'c> {
         let value = self.code.value;
         let sums = value.div_ceil(WARP);
         let last = e.sub(caches.slots, e.i64(1));
-        e.for_loop(e.i64(0), e.i64(WARP), e.i64(1), &state, |at, state| {
-            let mut state = state.to_vec();
+        let load = |at: Val<'c>| -> Vec<Val<'c>> {
             let slot = e.min(e.add(base, at), last);
             let row = e.element(caches.values, e.mul(e.add(e.mul(group, caches.slots), slot), e.i64(value)), 4);
-            let parts: Vec<Val> = (0..sums)
-                .map(|part| {
-                    let column = e.add(lane, e.i64(part * WARP));
-                    e.load(e.element(row, e.min(column, e.i64(value - 1)), 4), Ty::F32)
-                })
-                .collect();
-            for (head, weight) in weights.iter().enumerate() {
-                let weight = e.of_lane(*weight, e.to_i32(at));
-                for (part, x) in parts.iter().enumerate() {
-                    let sum = &mut state[head * (2 + sums) + 2 + part];
-                    *sum = e.fma(weight, *x, *sum);
+            let column = |part: usize| e.min(e.add(lane, e.i64(part * WARP)), e.i64(value - 1));
+            (0..sums).map(|part| e.load(e.element(row, column(part), 4), Ty::F32)).collect()
+        };
+        e.for_loop(e.i64(0), e.i64(WARP), e.i64(AHEAD), &state, |first, state| {
+            let mut state = state.to_vec();
+            let positions: Vec<Val> = (0..AHEAD).map(|at| e.add(first, e.i64(at))).collect();
+            // All loads first: they are under way together.
+            let loaded: Vec<Vec<Val>> = positions.iter().map(|at| load(*at)).collect();
+            for (at, parts) in positions.iter().zip(loaded) {
+                for (head, weight) in weights.iter().enumerate() {
+                    let weight = e.of_lane(*weight, e.to_i32(*at));
+                    for (part, x) in parts.iter().enumerate() {
+                        let sum = &mut state[head * (2 + sums) + 2 + part];
+                        *sum = e.fma(weight, *x, *sum);
+                    }
                 }
             }
             state

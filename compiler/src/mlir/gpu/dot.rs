@@ -5,11 +5,11 @@ use super::team::across_lanes;
 use crate::fuse::kernel::{DEPTH, Matmul, Store};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
-use crate::plan::COLUMNS_A_TASK;
+use crate::plan::COLUMNS_AT_ONCE;
 use braid_dsl::model::Reduce;
 
-/// Numbers of rows that there are functions for, falling.
-pub const ROWS: [usize; 4] = [8, 4, 2, 1];
+/// Numbers of rows that there are functions for, falling; one row is stream.rs's.
+pub const ROWS: [usize; 3] = [8, 4, 2];
 /// The first of them.
 pub const MOST_ROWS: usize = ROWS[0];
 /// Warps of a block.
@@ -32,25 +32,25 @@ impl Share {
     /// For so many rows: more rows share their loads among more columns.
     pub fn of(rows: usize) -> Share {
         let (columns, ahead) = match rows {
-            1 => (1, 8),
             2 => (2, 4),
             4 => (4, 2),
             _ => (4, 1),
         };
-        Share { columns, splits: WARPS * columns / COLUMNS_A_TASK, ahead }
+        Share { columns, splits: WARPS * columns / COLUMNS_AT_ONCE, ahead }
     }
 }
 
 /// One function: `sums[warp][row][column] = Σ_k rows[row][k] · weights[column][k]`, over the warp's columns and part of `k`.
 #[derive(Clone, Copy)]
 pub struct Dot {
-    rows: usize,
+    /// How many rows.
+    pub rows: usize,
     /// How weights are stored.
     pub weights: Store,
     /// Numbers that a lane loads at once: 16 bytes of weights, or one.
-    vector: usize,
+    pub vector: usize,
     /// Rows begin at multiples of 16 bytes.
-    aligned: bool,
+    pub aligned: bool,
 }
 
 impl Dot {
@@ -79,10 +79,11 @@ impl Dot {
         if !e.first_time(&name) {
             return;
         }
-        let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::PTR];
+        let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
+        let parameters = [shared, global, Ty::I64, Ty::I64, shared];
         e.function(&name, Linkage::Private, &parameters, None, |values| {
             let [rows, weights, columns, depth, sums] = *values else { return None };
-            self.body(e, [e.shared_address(rows), e.device_memory(weights), columns, depth, e.shared_address(sums)]);
+            self.body(e, [rows, weights, columns, depth, sums]);
             None
         });
     }
@@ -94,7 +95,7 @@ impl Dot {
         let splits = e.i32(share.splits as i32);
         let (group, split) = (e.div(warp, splits), e.rem(warp, splits));
         let first = e.to_i64(e.mul(group, e.i32(share.columns as i32)));
-        let row = |i: usize| e.device_memory(e.load(e.offset_by(rows, 8 * i), Ty::PTR));
+        let row = |i: usize| e.load(e.offset_by(rows, 8 * i), Ty::scalar(Elem::Global));
         let lefts: Vec<Val> = (0..self.rows).map(row).collect();
         let stride = e.mul(depth, e.i64(self.weights.bytes()));
         // Past the last column the last one is read again.
@@ -140,7 +141,7 @@ impl Dot {
     }
 
     /// A lane's weights of one column at `k`, as they are stored.
-    fn fetch<'c>(&self, e: &Emitter<'c>, column: Val<'c>, k: Val<'c>) -> Val<'c> {
+    pub fn fetch<'c>(&self, e: &Emitter<'c>, column: Val<'c>, k: Val<'c>) -> Val<'c> {
         let place = e.offset(column, e.mul(k, e.i64(self.weights.bytes())));
         match (self.weights, self.vector) {
             (Store::Bf16, 1) => e.load_bf16(place, 1),
@@ -174,7 +175,7 @@ impl Dot {
 }
 
 /// Loaded weights in single precision.
-fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
+pub fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
     let lanes = 0..loaded.lanes();
     if loaded.elem() == Elem::F32 {
         return lanes.map(|at| e.extract(loaded, at)).collect();

@@ -8,6 +8,7 @@ mod attention;
 mod dot;
 mod matmul;
 mod nest;
+mod stream;
 mod team;
 mod top;
 mod walk;

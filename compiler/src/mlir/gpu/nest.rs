@@ -6,8 +6,9 @@ use crate::fuse::expr::KAxis;
 use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Emitter, KernelArgs, SegmentFields, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
 use crate::mlir::cpu::solve;
+use crate::plan::PIECE;
 use braid_dsl::model::{self, Reduce};
 
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
@@ -52,20 +53,23 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
         let mut site = Site::new(e, args, &code.tensors, setting);
         for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
             Walk::Rows(rows) => {
+                let pieces = code.pieces(PIECE);
+                let (row, piece) = (e.div(task, e.i64(pieces)), e.rem(task, e.i64(pieces)));
                 if *rows != Rows::Once {
-                    site.set_row(task, *rows == Rows::Wanted);
+                    site.set_row(row, *rows == Rows::Wanted);
                 }
                 e.sync();
-                all(&mut site, code);
+                all(&mut site, code, (piece, pieces));
             }
             Walk::Segments { .. } => segment(&mut site, code, task, args),
         });
     });
 }
 
-fn all(site: &mut Site, code: &Nests) {
+/// `piece`: which of how many pieces of the row.
+fn all<'c>(site: &mut Site<'_, 'c>, code: &Nests, piece: (Val<'c>, usize)) {
     for nest in &code.nests {
-        Loops { code, nest, first: None }.run(site);
+        Loops { code, nest, first: None, piece: Some(piece) }.run(site);
         site.e.sync();
     }
 }
@@ -92,7 +96,7 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: Kerne
             if let (Some((axis, _)), Some(first)) = (cut, first) {
                 site.index.insert(*axis, first);
             }
-            Loops { code, nest, first }.run(site);
+            Loops { code, nest, first, piece: None }.run(site);
             e.sync();
         }
     });
@@ -114,7 +118,14 @@ struct Loops<'n, 'c> {
     nest: &'n Nest,
     /// Where the block of the grid's last axis begins.
     first: Option<Val<'c>>,
+    /// Which of how many pieces of the row is done.
+    piece: Option<(Val<'c>, usize)>,
 }
+
+/// Elements of a thread that are loaded together.
+const AHEAD: usize = 4;
+/// Parts of a sum that are loaded together.
+const PARTS_AHEAD: usize = 8;
 
 impl<'c> Loops<'_, 'c> {
     fn run(&self, site: &mut Site<'_, 'c>) {
@@ -139,7 +150,7 @@ impl<'c> Loops<'_, 'c> {
         let count = axes.iter().map(|(_, size)| size).product::<usize>();
         let e = site.e;
         for_each(e, e.to_i64(e.thread()), e.i64(count), e.i64(THREADS), |number| {
-            self.place(site, &axes, number);
+            self.place(site, &axes, (number, count, true));
             solve::emit(site, &[], &self.code.sizes, (&self.nest.stmts[0], system, 1));
         });
     }
@@ -149,14 +160,26 @@ impl<'c> Loops<'_, 'c> {
         let results = axes.iter().map(|(_, size)| size).product::<usize>();
         match teams(self.code, self.nest) {
             Some(teams) => self.sums(site, &axes, results, teams),
-            None => {
-                let e = site.e;
-                for_each(e, e.to_i64(e.thread()), e.i64(results), e.i64(THREADS), |number| {
-                    let alive = self.place(site, &axes, number);
-                    guarded(e, alive, || drop(self.statements(site, vec![])));
-                });
-            }
+            None => self.singly(site, &axes, results),
         }
+    }
+
+    /// Each thread does elements of its own, a few at once.
+    fn singly(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize) {
+        let e = site.e;
+        let ahead = results.div_ceil(THREADS).clamp(1, AHEAD);
+        let (piece, pieces) = self.piece.unwrap_or((e.i64(0), 1));
+        let step = ahead * THREADS;
+        let thread = e.to_i64(e.thread());
+        for_each(e, e.mul(piece, e.i64(step)), e.i64(results), e.i64(step * pieces), |base| {
+            let mut made = Vec::new();
+            for part in 0..ahead {
+                let number = e.add(base, e.add(thread, e.i64(part * THREADS)));
+                let alive = self.place(site, axes, (number, results, results.is_multiple_of(step)));
+                made.push((alive, self.statements(site, &mut vec![])));
+            }
+            made.into_iter().for_each(|(alive, stores)| guarded(e, alive, || stores.into_iter().for_each(|put| put.done(e))));
+        });
     }
 
     /// Sums: each team of threads walks the parts of one result.
@@ -166,13 +189,12 @@ impl<'c> Loops<'_, 'c> {
         let (team, member) = teams.place(e);
         let memory = e.offset_by(e.shared_memory(), sums_at(self.code));
         for_each(e, e.i64(0), e.i64(results), e.i64(teams.count()), |base| {
-            let number = e.add(base, team);
-            let inside = (!results.is_multiple_of(teams.count())).then(|| e.cmp(Cmp::Lt, number, e.i64(results)));
-            let alive = both(e, inside, self.place(site, axes, number));
+            let whole = results.is_multiple_of(teams.count());
+            let alive = self.place(site, axes, (e.add(base, team), results, whole));
             let starts: Vec<Val> = totals.iter().map(|(stmt, reduction)| identity(e, stmt, reduction.how)).collect();
             let own = match alive {
-                None => self.parts(site, &starts, member, teams),
-                Some(alive) => e.if_else(alive, || self.parts(site, &starts, member, teams), || starts.clone()),
+                None => self.parts(site, &totals, &starts, member, teams),
+                Some(alive) => e.if_else(alive, || self.parts(site, &totals, &starts, member, teams), || starts.clone()),
             };
             let first = e.cmp(Cmp::Eq, member, e.i64(0));
             let mut made = Vec::new();
@@ -192,22 +214,52 @@ impl<'c> Loops<'_, 'c> {
         });
     }
 
-    /// One thread's share of the parts.
-    fn parts(&self, site: &mut Site<'_, 'c>, starts: &[Val<'c>], member: Val<'c>, teams: Teams) -> Vec<Val<'c>> {
+    /// One thread's share of the parts, a few at once.
+    fn parts(
+        &self,
+        site: &mut Site<'_, 'c>,
+        sums: &[(&Stmt, &Reduction)],
+        starts: &[Val<'c>],
+        member: Val<'c>,
+        teams: Teams,
+    ) -> Vec<Val<'c>> {
         let e = site.e;
         let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
         let parts = axes.iter().map(|(_, size)| size).product::<usize>();
-        e.for_loop(member, e.i64(parts), e.i64(teams.size), starts, |number, totals| match self.place(site, &axes, number) {
-            None => self.statements(site, totals.to_vec()),
-            Some(alive) => e.if_else(alive, || self.statements(site, totals.to_vec()), || totals.to_vec()),
+        let ahead = parts.div_ceil(teams.size).clamp(1, PARTS_AHEAD);
+        let step = ahead * teams.size;
+        e.for_loop(e.i64(0), e.i64(parts), e.i64(step), starts, |base, totals| {
+            let mut made = Vec::new();
+            for part in 0..ahead {
+                let number = e.add(base, e.add(member, e.i64(part * teams.size)));
+                let alive = self.place(site, &axes, (number, parts, parts.is_multiple_of(step)));
+                let mut values = vec![];
+                let stores = self.statements(site, &mut values);
+                made.push((alive, values, stores));
+            }
+            let mut totals = totals.to_vec();
+            for (alive, values, stores) in made {
+                for ((total, (stmt, reduction)), value) in totals.iter_mut().zip(sums).zip(values) {
+                    let value = alive.map_or(value, |alive| e.select(alive, value, identity(e, stmt, reduction.how)));
+                    *total = combine(e, reduction.how, *total, value);
+                }
+                guarded(e, alive, || stores.into_iter().for_each(|put| put.done(e)));
+            }
+            totals
         })
     }
 
-    /// Sets the indices along `axes` to element `number`; gives whether there is such an element, if that is a question.
-    fn place(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], number: Val<'c>) -> Option<Val<'c>> {
+    /// Sets the indices along `axes` to element `number` of `count`, or to one that exists; gives whether there is such an element,
+    /// if that is a question. `whole`: the number is always below the count.
+    fn place(
+        &self,
+        site: &mut Site<'_, 'c>,
+        axes: &[(KAxis, usize)],
+        (number, count, whole): (Val<'c>, usize, bool),
+    ) -> Option<Val<'c>> {
         let e = site.e;
-        let mut rest = e.to_i32(number);
-        let mut alive = None;
+        let mut alive = (!whole).then(|| e.cmp(Cmp::Lt, number, e.i64(count)));
+        let mut rest = e.to_i32(if whole { number } else { e.min(number, e.i64(count.saturating_sub(1))) });
         for (at, (axis, size)) in axes.iter().enumerate().rev() {
             let own = match at {
                 0 => rest,
@@ -217,9 +269,11 @@ impl<'c> Loops<'_, 'c> {
             let mut index = e.to_i64(own);
             if let (Some(first), true) = (self.first, blocked(self.code, self.nest).is_some_and(|(cut, _)| cut == *axis)) {
                 index = e.add(first, index);
-                let whole = self.code.sizes[axis.0];
-                let inside = (!whole.is_multiple_of(*size)).then(|| e.cmp(Cmp::Lt, index, e.i64(whole)));
-                alive = both(e, alive, inside);
+                let size_of_all = self.code.sizes[axis.0];
+                if !size_of_all.is_multiple_of(*size) {
+                    alive = both(e, alive, Some(e.cmp(Cmp::Lt, index, e.i64(size_of_all))));
+                    index = e.min(index, e.i64(size_of_all - 1));
+                }
             }
             site.index.insert(*axis, index);
         }
@@ -232,27 +286,35 @@ impl<'c> Loops<'_, 'c> {
         alive
     }
 
-    /// The statements at the site's indices; gives the totals after them.
-    fn statements(&self, site: &mut Site<'_, 'c>, mut totals: Vec<Val<'c>>) -> Vec<Val<'c>> {
-        let e = site.e;
+    /// The statements at the site's indices: what is to be stored, and in `sums` the values that are summed.
+    fn statements(&self, site: &mut Site<'_, 'c>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
         site.fresh.clear();
-        let mut at = 0;
+        let mut stores = Vec::new();
         for stmt in &self.nest.stmts {
             let made = value(site, &stmt.expr);
-            match &stmt.reduce {
-                None => {
-                    store(site, &stmt.target, made);
-                    site.fresh.retain(|(view, _)| view.tensor != stmt.target.tensor);
-                    site.fresh.push((stmt.target.clone(), made));
-                }
-                Some(reduction) => {
-                    totals[at] = combine(e, reduction.how, totals[at], made);
-                    at += 1;
-                }
+            if stmt.reduce.is_some() {
+                sums.push(made);
+                continue;
             }
+            stores.push(Put { place: site.address(&stmt.target), value: made });
+            site.fresh.retain(|(view, _)| view.tensor != stmt.target.tensor);
+            site.fresh.push((stmt.target.clone(), made));
         }
         site.fresh.clear();
-        totals
+        stores
+    }
+}
+
+/// A value and where it goes.
+struct Put<'c> {
+    place: Val<'c>,
+    value: Val<'c>,
+}
+
+impl<'c> Put<'c> {
+    fn done(self, e: &Emitter<'c>) {
+        let bits = if self.value.elem() == Elem::I1 { e.select(self.value, e.i32(1), e.i32(0)) } else { self.value };
+        e.store(self.place, bits);
     }
 }
 
