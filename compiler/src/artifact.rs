@@ -57,7 +57,7 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
 fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Module<'c>, Error> {
     if target.gpu.is_some() {
         let emitter = Emitter::for_device(context);
-        gpu::emit(&emitter, plan, target.fetches())?;
+        gpu::emit(&emitter, plan)?;
         return emitter.finish();
     }
     let emitter = Emitter::new(context);
@@ -77,7 +77,6 @@ fn device(plan: &Plan, arch: &str) -> Device {
         least: step.tasks.least,
         wait: step.order == Order::Wait,
         follows: step.order == Order::Follow,
-        ahead: step.ahead,
     };
     let grid = Grid { threads: gpu::THREADS, shared_bytes: gpu::shared_bytes(plan), blocks: gpu::BLOCKS };
     Device {

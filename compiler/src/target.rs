@@ -95,14 +95,16 @@ fn known() -> Result<Vec<String>, Error> {
 }
 
 impl Target {
-    /// `cpu` (the machine at hand), `cpu:` and the name of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras
+    /// `cpu` or `cuda` (the processor or the GPU at hand), `cpu:` and the name of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras
     /// behind it (`cpu:x86-64-v4+vnni+bf16`), `cuda:sm_90a` or `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
         if let Some((arch, ptx)) = GPUS.into_iter().find(|(arch, _)| text.strip_prefix("cuda:") == Some(*arch)) {
             return Ok(Target::gpu(arch, ptx));
         }
-        if text == "cpu" {
-            return Target::host();
+        match text {
+            "cpu" => return Target::host(),
+            "cuda" => return Target::gpu_at_hand(),
+            _ => {}
         }
         let mut parts = text.strip_prefix("cpu:").unwrap_or_default().split('+');
         let (name, extras) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
@@ -110,7 +112,20 @@ impl Target {
         let has = |level: &Level| extras.iter().all(|extra| level.extras.iter().any(|known| known.name == **extra));
         match found.filter(has) {
             Some(level) => Ok(level.target(name, |extra| extras.contains(&extra.name.as_str()))),
-            None => Err(Error::user(format!("there is no target `{text}`; targets are `cpu`, {}", known()?.join(", ")))),
+            None => Err(Error::user(format!("there is no target `{text}`; targets are `cpu`, `cuda`, {}", known()?.join(", ")))),
+        }
+    }
+
+    /// What fits the GPU of this machine best.
+    fn gpu_at_hand() -> Result<Target, Error> {
+        let found = braid_runtime::gpu_at_hand().map_err(|error| Error::user(error.to_string()))?;
+        let fits = |arch: &str| match arch {
+            "sm_90a" => found.capability == (9, 0),
+            _ => found.capability >= (8, 0),
+        };
+        match GPUS.into_iter().find(|(arch, _)| fits(arch)) {
+            Some((arch, ptx)) => Ok(Target::gpu(arch, ptx)),
+            None => Err(Error::user(format!("{} is older than every target for GPUs: 8.0 is needed", found.name))),
         }
     }
 
@@ -161,11 +176,6 @@ impl Target {
     /// Single-precision lanes of a vector register.
     pub fn lanes(&self) -> usize {
         self.vector_bytes / 4
-    }
-
-    /// Whether it is a GPU with an instruction that fetches a piece of memory into the cache of the device.
-    pub fn fetches(&self) -> bool {
-        self.gpu == Some("sm_90a")
     }
 
     /// Columns of a weight panel: two vectors. On a GPU one, so that the contracted axis lies side by side.

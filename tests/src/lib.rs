@@ -18,6 +18,8 @@ mod fuzz;
 #[cfg(test)]
 mod gguf;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
 mod inspecting;
 #[cfg(test)]
 mod kernels;

@@ -3,7 +3,6 @@
 //! memory.rs places buffers in one arena whose offsets are in bytes *per row of capacity*, states in a slot, weights in a blob;
 //! work.rs counts what each call does; verify.rs checks that nothing alive overlaps; print.rs shows it.
 
-mod ahead;
 mod memory;
 mod order;
 mod print;
@@ -75,8 +74,6 @@ pub struct Step {
     pub tasks: Tasks,
     /// What it needs of the steps before; blocks of a GPU do steps side by side.
     pub order: Order,
-    /// First byte and number of bytes of the weights that a GPU fetches while it waits for this step.
-    pub ahead: [usize; 2],
 }
 
 /// What a step needs of those before.
@@ -115,7 +112,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         for stores_keys in parts {
             let function = plan.function(&kernel.code, *stores_keys);
             let tasks = tasks::tasks(kernel, *stores_keys, target);
-            let step = Step { function, kernel: at, words: words.clone(), tasks, order: Order::Free, ahead: [0, 0] };
+            let step = Step { function, kernel: at, words: words.clone(), tasks, order: Order::Free };
             match kernel.rows {
                 Rows::Once => plan.prepare.push(step),
                 _ => plan.steps.push(step),
@@ -123,7 +120,6 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         }
     }
     order::mark(&mut plan);
-    ahead::mark(&mut plan);
     plan
 }
 

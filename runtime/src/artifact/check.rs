@@ -34,9 +34,7 @@ impl Manifest {
         sizes.iter().try_for_each(|(name, size)| ensure(*size <= LIMIT, || format!("`{name}` is out of range")))?;
         self.params.iter().try_for_each(|param| param.check().map_err(|what| format!("parameter `{}`: {what}", param.path)))?;
         self.check_packed()?;
-        self.device
-            .as_ref()
-            .map_or(Ok(()), |device| device.check(self.weights_bytes).map_err(|what| format!("device: {what}")))?;
+        self.device.as_ref().map_or(Ok(()), |device| device.check().map_err(|what| format!("device: {what}")))?;
         self.states.iter().try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))
     }
 

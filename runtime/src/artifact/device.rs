@@ -11,9 +11,8 @@ use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
 /// Words of one step as the entries read it: function, first operand word, what is counted, times, by, factor, least rows, whether
-/// it waits for all steps before (1) or its tasks are dealt as those of the step before (2), and which weights are fetched
-/// meanwhile: first byte, how many.
-pub const STEP_WORDS: usize = 10;
+/// it waits for all steps before (1) or its tasks are dealt as those of the step before (2).
+pub const STEP_WORDS: usize = 8;
 
 /// Everything that a runtime must know to launch the code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,8 +66,6 @@ pub struct Launch {
     /// Whether each of its tasks needs what the same task of the step before wrote: both have the same number of tasks, and a block
     /// that did one does the other.
     pub follows: bool,
-    /// First byte and number of bytes of the weights that blocks fetch into the cache of the device while they wait.
-    pub ahead: [usize; 2],
 }
 
 impl Launch {
@@ -95,7 +92,7 @@ impl Device {
         for step in steps {
             let order = if step.follows { 2 } else { usize::from(step.wait) };
             let tasks = [step.per, step.times, step.by, step.factor, step.least];
-            let row = [&[step.function, words.len()], &tasks[..], &[order], &step.ahead].concat();
+            let row = [&[step.function, words.len()], &tasks[..], &[order]].concat();
             rows.extend(row.iter().map(|number| *number as i64));
             words.extend(&step.words);
         }
@@ -111,8 +108,7 @@ impl Device {
         }
     }
 
-    /// `weights_bytes`: of the blob that [`Launch::ahead`] speaks of.
-    pub(super) fn check(&self, weights_bytes: usize) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         ensure(arch(&self.arch).is_some(), || format!("`{}` is no architecture", self.arch))?;
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
         for grid in [self.prefill, self.step] {
@@ -123,9 +119,6 @@ impl Device {
         self.prepare.iter().chain(&self.steps).try_for_each(|step| {
             ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
             let small = [step.times, step.by, step.factor, step.least].iter().all(|number| *number <= 1 << 31);
-            let [first, bytes] = step.ahead;
-            let inside = first.checked_add(bytes).is_some_and(|end| end <= weights_bytes);
-            ensure(inside && first.is_multiple_of(16), || "a step fetches what is no weight".into())?;
             ensure(!(step.wait && step.follows), || "a step both waits and follows".into())?;
             ensure(step.per <= 3 && step.by > 0 && small, || "a step's tasks are out of range".into())
         })

@@ -100,8 +100,7 @@ fn launches(device: &Device) -> Vec<String> {
         } else {
             ""
         };
-        let ahead = if step.ahead[1] > 0 { format!(", fetches {}", size(step.ahead[1])) } else { String::new() };
-        format!("{number:>4}  {}  {}{order}{ahead}\n", device.functions[step.function], step.tasks())
+        format!("{number:>4}  {}  {}{order}\n", device.functions[step.function], step.tasks())
     };
     device.steps.iter().enumerate().map(step).collect()
 }

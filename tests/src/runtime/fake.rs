@@ -66,7 +66,6 @@ pub fn device() -> Device {
         wait,
         follows: false,
         // What waits has the time.
-        ahead: if wait { [64, 128] } else { [0, 0] },
     };
     Device {
         arch: "sm_90a".into(),

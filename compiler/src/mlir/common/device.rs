@@ -100,11 +100,6 @@ impl<'c> Emitter<'c> {
         self.at_module("llvm.mlir.global", &attributes, Region::new());
     }
 
-    /// Fetches so many bytes (an `i64`, a multiple of 16) of device memory into the cache that all multiprocessors share.
-    pub fn prefetch(&self, address: Val<'c>, bytes: Val<'c>) {
-        self.op_none("nvvm.cp.async.bulk.prefetch", &[address, self.to_i32(bytes)], &[]);
-    }
-
     // ---- between blocks -----------------------------------------------------------------------------------------
 
     /// Adds to a counter in device memory, after everything that the block wrote before is seen by all; gives its old value.

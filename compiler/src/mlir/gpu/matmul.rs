@@ -59,8 +59,9 @@ impl<'c> Product<'_, 'c> {
         let e = self.e;
         let width = columns_of_a_task(self.code);
         let blocks = e.i64(self.code.sizes[3].div_ceil(width));
-        let first = e.mul(e.rem(task, blocks), e.i64(width));
-        let other = e.div(task, blocks);
+        let single = self.code.chosen.is_none() && self.code.sizes[1] == 1;
+        let first = e.mul(if single { task } else { e.rem(task, blocks) }, e.i64(width));
+        let other = if single { e.i64(0) } else { e.div(task, blocks) };
         if let Some((ids, _)) = &self.code.chosen {
             // `other` is a row.
             self.at(other);
@@ -70,6 +71,14 @@ impl<'c> Product<'_, 'c> {
         }
         self.site.index.insert(BATCH, other);
         let count = self.count();
+        let alone = e.cmp(Cmp::Eq, count, e.i64(1));
+        e.if_then(alone, || self.stream(other, first, e.i64(0)));
+        e.if_then(e.not(alone), || self.rows(other, first, count, width));
+    }
+
+    /// Several rows times the task's columns, as many rows at once as are left.
+    fn rows(&mut self, other: Val<'c>, first: Val<'c>, count: Val<'c>, width: usize) {
+        let e = self.e;
         let end = e.min(e.add(first, e.i64(width)), e.i64(self.code.sizes[3]));
         let mut done = e.i64(0);
         for (at, rows) in dot::ROWS.into_iter().enumerate() {

@@ -50,16 +50,16 @@ fn is_shared(nests: &Nests) -> bool {
     nests.scratch <= SHARED_SCRATCH
 }
 
-/// Emits all functions of a plan and the entries. `fetches`: see [`crate::target::Target::fetches`].
+/// Emits all functions of a plan and the entries.
 ///
 /// # Errors
 /// A kernel that has no form for GPUs yet.
-pub fn emit(e: &Emitter, plan: &Plan, fetches: bool) -> Result<(), Error> {
+pub fn emit(e: &Emitter, plan: &Plan) -> Result<(), Error> {
     let scratch = scratch_bytes(plan);
     for function in &plan.functions {
         emit_function(e, function, scratch)?;
     }
-    walk::emit(e, plan, fetches);
+    walk::emit(e, plan);
     Ok(())
 }
 

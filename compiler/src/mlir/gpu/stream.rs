@@ -57,9 +57,7 @@ impl Stream {
         let parameters = [global, global, Ty::I64, Ty::I64, shared, shared];
         e.function(&self.name(), Linkage::Private, &parameters, None, |values| {
             let [row, weights, columns, depth, sums, copy] = *values else { return None };
-            self.copy(e, row, depth, copy);
-            e.sync();
-            self.walk(e, weights, (columns, depth), sums, copy);
+            self.walk(e, (row, weights), (columns, depth), sums, copy);
             None
         });
     }
@@ -97,7 +95,14 @@ impl Stream {
     }
 
     /// All parts of the warp's columns, one after the other.
-    fn walk<'c>(&self, e: &Emitter<'c>, weights: Val<'c>, (columns, depth): (Val<'c>, Val<'c>), sums: Val<'c>, copy: Val<'c>) {
+    fn walk<'c>(
+        &self,
+        e: &Emitter<'c>,
+        (row, weights): (Val<'c>, Val<'c>),
+        (columns, depth): (Val<'c>, Val<'c>),
+        sums: Val<'c>,
+        copy: Val<'c>,
+    ) {
         let thread = e.thread();
         let warp = e.to_i64(e.shift_right(thread, i64::from(WARP.ilog2())));
         let lane = e.to_i64(e.and(thread, e.i32(WARP as i32 - 1)));
@@ -120,7 +125,10 @@ impl Stream {
         };
         let zero = e.i64(0);
         let numbers = vec![e.f32(0.0); CHAINS];
+        // The first loads of weights are under way while the row is copied.
         let start: Vec<Val> = [warp, zero].into_iter().chain(numbers).chain(fetch(warp, zero)).collect();
+        self.copy(e, row, depth, copy);
+        e.sync();
         e.for_loop(zero, turns, e.i64(1), &start, |_, state| {
             let (column, at) = (state[0], state[1]);
             let last = e.cmp(Cmp::Eq, at, e.sub(parts, e.i64(1)));

@@ -2,28 +2,27 @@
 //! wrote. A deeper model has a longer table, not more code.
 
 use super::{BLOCKS, THREADS};
-use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
 use crate::plan::Plan;
 use braid_runtime::artifact::STEP_WORDS;
 
-/// Emits `braid_prepare`, `braid_prefill` and `braid_step`. `fetches`: the chip can fetch large pieces of memory into its cache.
-pub fn emit(e: &Emitter, plan: &Plan, fetches: bool) {
+/// Emits `braid_prepare`, `braid_prefill` and `braid_step`.
+pub fn emit(e: &Emitter, plan: &Plan) {
     let used = |steps: &[crate::plan::Step]| -> Vec<usize> {
         (0..plan.functions.len()).filter(|at| steps.iter().any(|step| step.function == *at)).collect()
     };
     let (prepare, steps) = (used(&plan.prepare), used(&plan.steps));
-    entry(e, "braid_prepare", (plan, fetches), &prepare);
-    entry(e, "braid_prefill", (plan, fetches), &steps);
-    entry(e, "braid_step", (plan, fetches), &steps);
+    entry(e, "braid_prepare", plan, &prepare);
+    entry(e, "braid_prefill", plan, &steps);
+    entry(e, "braid_step", plan, &steps);
 }
 
-fn entry(e: &Emitter, name: &str, (plan, fetches): (&Plan, bool), functions: &[usize]) {
+fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize]) {
     e.device_entry(name, (THREADS, BLOCKS), &[Ty::PTR, Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR], |values| {
         let [call, steps, words, count, barrier] = *values else { return };
         let (call, steps, words, barrier) =
             (e.device_memory(call), e.device_memory(steps), e.device_memory(words), e.device_memory(barrier));
-        let walk = Walk { e, plan, fetches, functions, call, words, barrier, block: e.block_number(), blocks: e.blocks() };
+        let walk = Walk { e, plan, functions, call, words, barrier, block: e.block_number(), blocks: e.blocks() };
         // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it.
         e.for_loop(e.i64(0), count, e.i64(1), &[e.i64(0), e.i64(0), e.i64(0)], |at, state| {
             let row = e.offset(steps, e.mul(at, e.i64(8 * STEP_WORDS)));
@@ -36,7 +35,6 @@ fn entry(e: &Emitter, name: &str, (plan, fetches): (&Plan, bool), functions: &[u
 struct Walk<'k, 'c> {
     e: &'k Emitter<'c>,
     plan: &'k Plan,
-    fetches: bool,
     functions: &'k [usize],
     call: Val<'c>,
     words: Val<'c>,
@@ -50,14 +48,15 @@ impl<'c> Walk<'_, 'c> {
     fn step(&self, row: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> Vec<Val<'c>> {
         let e = self.e;
         let word = |n: usize| e.load_constant(e.offset_by(row, 8 * n), Ty::I64);
-        let [function, first, per, times, by, factor, least, order, ahead, bytes] = std::array::from_fn(word);
+        let [function, first, per, times, _, factor, least, order] = std::array::from_fn(word);
         let (waiting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
-        let tasks = self.tasks([per, times, by, factor, least]);
+        let tasks = self.tasks([per, times, factor, least]);
         let waits = e.add(waits, e.select(waiting, e.i64(1), e.i64(0)));
-        e.if_then(waiting, || self.wait(waits, ahead, bytes));
+        e.if_then(waiting, || self.wait(waits));
         // Blocks that had nothing to do in the steps before begin with this one's tasks.
         let from = e.select(following, before, e.select(waiting, e.i64(0), dealt));
-        let begin = e.to_i64(e.rem(e.to_i32(e.add(self.block, e.sub(self.blocks, from))), e.to_i32(self.blocks)));
+        let turn = e.sub(self.block, from);
+        let begin = e.add(turn, e.select(e.cmp(Cmp::Lt, turn, e.i64(0)), self.blocks, e.i64(0)));
         let operands = e.offset(self.words, e.mul(first, e.i64(8)));
         let arguments = [self.call, operands, begin, tasks, self.block];
         e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
@@ -65,16 +64,15 @@ impl<'c> Walk<'_, 'c> {
         vec![waits, from, e.to_i64(dealt)]
     }
 
-    fn tasks(&self, [per, times, by, factor, least]: [Val<'c>; 5]) -> Val<'c> {
+    fn tasks(&self, [per, times, factor, least]: [Val<'c>; 4]) -> Val<'c> {
         let e = self.e;
         let is = |n: i64| e.cmp(Cmp::Eq, per, e.i64(n));
         let segments = e.select(is(3), e.call_field(self.call, Field::Segments), e.i64(1));
         let wanted = e.select(is(2), e.call_field(self.call, Field::Wanted), segments);
         let rows = e.call_field(self.call, Field::Rows);
         let counted = e.select(is(1), rows, wanted);
-        // 32 bits are enough, and their division is quick.
-        let scaled = e.to_i32(e.sub(e.add(e.mul(counted, times), by), e.i64(1)));
-        let tasks = e.mul(factor, e.to_i64(e.div(scaled, e.to_i32(by))));
+        // On a GPU no task has several of what is counted: `by` is 1.
+        let tasks = e.mul(factor, e.mul(counted, times));
         e.select(e.cmp(Cmp::Ge, rows, least), tasks, e.i64(0))
     }
 
@@ -99,29 +97,16 @@ impl<'c> Walk<'_, 'c> {
         e.if_else(chosen, own, rest);
     }
 
-    /// All blocks come here for the `waits`-th time before any goes on; meanwhile they fetch some weights.
-    fn wait(&self, waits: Val<'c>, ahead: Val<'c>, bytes: Val<'c>) {
+    /// All blocks come here for the `waits`-th time before any goes on.
+    fn wait(&self, waits: Val<'c>) {
         let e = self.e;
         e.sync();
-        if self.fetches {
-            e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(WARP as i32)), || self.fetch(ahead, bytes));
-        }
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.count_up(self.barrier, e.i32(1));
             let all = e.to_i32(e.mul(waits, self.blocks));
             e.until(|| e.cmp(Cmp::Ge, e.watch(self.barrier), all));
         });
         e.sync();
-    }
-
-    /// The block's share of some weights, into the device's cache.
-    fn fetch(&self, ahead: Val<'c>, bytes: Val<'c>) {
-        let e = self.e;
-        let share = e.div(e.to_i32(bytes), e.to_i32(self.blocks));
-        let share = e.to_i64(e.and(share, e.i32(-16)));
-        let weights = e.device_memory(e.call_field(self.call, Field::Weights));
-        let place = e.offset(weights, e.add(ahead, e.mul(self.block, share)));
-        e.if_then(e.cmp(Cmp::Gt, share, e.i64(0)), || e.prefetch(place, share));
     }
 
     /// The last block to leave makes the barrier ready for the next launch.
