@@ -118,7 +118,10 @@ impl Target {
 
     /// What fits the GPU of this machine best.
     fn gpu_at_hand() -> Result<Target, Error> {
-        let found = braid_runtime::gpu_at_hand().map_err(|error| Error::user(error.to_string()))?;
+        let found = braid_runtime::gpu_at_hand().map_err(|error| match error.hint() {
+            Some(hint) => Error::hinted(error.to_string(), hint),
+            None => Error::user(error.to_string()),
+        })?;
         let fits = |arch: &str| match arch {
             "sm_90a" => found.capability == (9, 0),
             _ => found.capability >= (8, 0),
