@@ -3,6 +3,11 @@
 
 use crate::build::{imported, write};
 use braid_compiler::forms::Chunks;
+use braid_compiler::fuse::kernel::Rows;
+use braid_compiler::import::bind;
+use braid_compiler::pipeline::{self, Options};
+use braid_compiler::plan::{Order, Plan};
+use braid_compiler::target::Target;
 use braid_runtime::artifact::{self, Dtype, Manifest};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +79,61 @@ fn later_steps_wait() {
     // Of three layers: norm (but the first), queries with keys and values, rotation, cache, attention, projection, norm, gate (and up,
     // which follows it), down; then the last norm and the head.
     assert_eq!((device.steps.len(), waits, follows), (38, 3 * 9 - 1 + 2, 3));
+}
+
+/// `y` is laid where `a` was, which other blocks may still read when one of them is through with the first product.
+const REUSE: &str = "model m(d: dim = 64, e: dim = 64, vocab: dim = 80)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w1, w2: [d, e]   param w3: [e, vocab]   param s: [d]
+  x = embed[vocab: tokens]
+  a = x * s
+  b = x / (1.0 + sum[d] x * x)
+  g = sigmoid(sum[d] a * w1)
+  y = (sum[d] b * w2) * g
+  z = shift(y, 1)
+  return sum[e] (y + z) * w3
+}";
+
+/// Steps between two waits leave alone what the others of them touch; only what follows reads what was just written.
+#[test]
+fn steps_side_by_side_touch_other_memory() {
+    let mut texts = vec![("reuse".to_owned(), REUSE.to_owned())];
+    for name in ["llama", "jamba", "mixtral", "gated_deltanet", "gemma2", "rwkv7", "zamba"] {
+        texts.push((name.to_owned(), imported(&folder(name).join("config.json")).0));
+    }
+    for (name, text) in texts {
+        let plan = planned(&text);
+        let range = |at: &usize| {
+            let buffer = &plan.fused.buffers[*at];
+            let first = plan.memory.buffers[*at];
+            (buffer.output, first, first + buffer.elements * buffer.store.bytes())
+        };
+        let in_arena = |at: &&usize| plan.fused.buffers[**at].rows != Rows::Once;
+        let meet = |a: &[usize], b: &[usize]| {
+            let overlap = |x: (bool, usize, usize), y: (bool, usize, usize)| x.0 == y.0 && x.1 < y.2 && y.1 < x.2;
+            a.iter().filter(in_arena).any(|a| b.iter().filter(in_arena).any(|b| overlap(range(a), range(b))))
+        };
+        for (at, step) in plan.steps.iter().enumerate() {
+            let later = &plan.fused.kernels[step.kernel];
+            let begin = (0..=at).rev().find(|n| plan.steps[*n].order == Order::Wait).unwrap_or(0);
+            for before in begin..at {
+                let earlier = &plan.fused.kernels[plan.steps[before].kernel];
+                assert!(!meet(&later.writes, &earlier.reads), "{name}: step {at} overwrites what step {before} reads");
+                assert!(!meet(&later.writes, &earlier.writes), "{name}: step {at} overwrites what step {before} writes");
+                let follows = step.order == Order::Follow && before + 1 == at;
+                assert!(follows || !meet(&later.reads, &earlier.writes), "{name}: step {at} reads what step {before} writes");
+            }
+        }
+    }
+}
+
+/// The plan of a spec for a GPU.
+fn planned(spec: &str) -> Plan {
+    let model = crate::build::model(spec);
+    let params = bind::unbound(&model.axes, &model.params);
+    let options =
+        Options { target: Target::parse("cuda:sm_90a").expect("a target"), dtype: Dtype::F32, chunks: Chunks::Auto, params };
+    let work = pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ());
+    work.unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
 }
 
 /// With `BRAID_PTXAS` the path of NVIDIA's assembler: every golden model assembles for both architectures.

@@ -7,7 +7,6 @@ use crate::fuse::{Kernel, Operand};
 use std::ops::Range;
 
 /// What a kernel touches.
-#[derive(Default)]
 struct Touched {
     reads: Vec<Place>,
     writes: Vec<Place>,
@@ -62,9 +61,17 @@ impl Touched {
     }
 
     fn clashes(&self, later: &Touched) -> bool {
-        let meet = |a: &[Place], b: &[Place]| a.iter().any(|a| b.iter().any(|b| a.overlaps(b)));
-        meet(&self.writes, &later.reads) || meet(&self.writes, &later.writes) || meet(&self.reads, &later.writes)
+        meet(&self.writes, &later.reads) || self.is_overwritten(later)
     }
+
+    /// Whether the later one writes what this one reads or writes.
+    fn is_overwritten(&self, later: &Touched) -> bool {
+        meet(&self.writes, &later.writes) || meet(&self.reads, &later.writes)
+    }
+}
+
+fn meet(a: &[Place], b: &[Place]) -> bool {
+    a.iter().any(|a| b.iter().any(|b| a.overlaps(b)))
 }
 
 /// Marks what each step needs of those before.
@@ -84,10 +91,11 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
         let kernel = &plan.fused.kernels[step.kernel];
         let own = Touched::of(plan, kernel);
         let clashing = open.iter().filter(|earlier| earlier.clashes(&own)).count();
-        let last = open.last().is_some_and(|earlier| earlier.clashes(&own));
+        // Other blocks may still be at the step before: what follows it must leave its operands alone, wherever they lie.
+        let reads_last = open.last().is_some_and(|earlier| earlier.clashes(&own) && !earlier.is_overwritten(&own));
         let order = match clashing {
             0 => Order::Free,
-            1 if last && follows(&plan.fused.kernels[steps[at - 1].kernel], kernel) => Order::Follow,
+            1 if reads_last && follows(&plan.fused.kernels[steps[at - 1].kernel], kernel) => Order::Follow,
             _ => Order::Wait,
         };
         if order == Order::Wait {
@@ -116,8 +124,5 @@ fn follows(earlier: &Kernel, later: &Kernel) -> bool {
     let same_memory = |view: &View| source(later, view, second).0 == made.0 && second.tensors[view.tensor.0].base == made.1;
     let in_place =
         second.epilogue.views().into_iter().filter(|view| same_memory(view)).all(|view| source(later, view, second) == made);
-    in_place
-        && !same_memory(&second.left)
-        && !same_memory(&second.out)
-        && later.writes.iter().all(|at| !earlier.reads.contains(at))
+    in_place && !same_memory(&second.left)
 }

@@ -18,6 +18,7 @@ pub mod math;
 mod memory;
 pub mod pair;
 mod pow;
+pub mod segment;
 pub mod site;
 mod trig;
 mod ty;

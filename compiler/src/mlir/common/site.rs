@@ -2,7 +2,7 @@
 
 use super::{Elem, Emitter, Field, KernelArgs, Ty, Val};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Base, Store, Tensor};
+use crate::fuse::kernel::{Base, INNER, Matmul, Rows, Store, Tensor};
 use std::collections::HashMap;
 
 /// What every kernel of an artifact is told.
@@ -102,6 +102,17 @@ impl<'k, 'c> Site<'k, 'c> {
                 elements => e.offset(start, e.mul(number, e.i64(elements * tensor.store.bytes()))),
             });
         }
+    }
+
+    /// Tells which row of a product is at hand, inner rows counted: sets the row, and the index along [`INNER`].
+    pub fn set_product_row(&mut self, code: &Matmul, m: Val<'c>) {
+        let (e, inner) = (self.e, code.sizes[0]);
+        let (row, within) = match inner {
+            1 => (m, e.i64(0)),
+            _ => (e.div(m, e.i64(inner)), e.rem(m, e.i64(inner))),
+        };
+        self.set_row(row, code.rows == Rows::Wanted);
+        self.index.insert(INNER, within);
     }
 
     /// How a view's elements are stored.

@@ -5,7 +5,7 @@
 
 use super::dot;
 use crate::fuse::expr::View;
-use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows, Store};
+use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows, Store};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
@@ -194,7 +194,7 @@ impl<'c> Product<'_, 'c> {
 
     /// Prepares row number `row` as the one of place `at`.
     fn prepare(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, dtype: Dtype, (row, at): (Val<'c>, Val<'c>)) {
-        self.at(e, row);
+        self.site.set_product_row(self.code, row);
         self.site.index.insert(DEPTH, e.i64(0));
         let (left, place) = (self.site.address(&self.code.left), self.prepared(e, args, dtype, at));
         e.call(&dot::prepare_name(dtype), &[left, e.i64(self.code.sizes[2]), place], None);
@@ -272,19 +272,8 @@ impl<'c> Product<'_, 'c> {
         });
     }
 
-    /// Sets the site to row `m`; returns nothing.
-    fn at(&mut self, e: &Emitter<'c>, m: Val<'c>) {
-        let inner = self.code.sizes[0];
-        let (row, within) = match inner {
-            1 => (m, e.i64(0)),
-            _ => (e.div(m, e.i64(inner)), e.rem(m, e.i64(inner))),
-        };
-        self.site.set_row(row, self.code.rows == Rows::Wanted);
-        self.site.index.insert(INNER, within);
-    }
-
     fn id(&mut self, e: &Emitter<'c>, ids: &View, m: Val<'c>) -> Val<'c> {
-        self.at(e, m);
+        self.site.set_product_row(self.code, m);
         e.convert(e.load(self.site.address(ids), Ty::I32), Elem::I64)
     }
 
@@ -304,7 +293,7 @@ impl<'c> Product<'_, 'c> {
         for (i, number) in numbers.iter().enumerate() {
             let place = e.offset_by(pointers, 8 * i);
             let Some(dtype) = self.code.prepared() else {
-                self.at(e, *number);
+                self.site.set_product_row(self.code, *number);
                 e.store(place, self.site.address(&self.code.left));
                 continue;
             };
@@ -323,7 +312,7 @@ impl<'c> Product<'_, 'c> {
         self.site.mask = (!columns.is_multiple_of(width)).then(|| e.mask(width, e.sub(e.i64(columns), column)));
         let back = e.sub(e.i64(0), e.mul(column, e.i64(4)));
         for (i, number) in numbers.iter().enumerate() {
-            self.at(e, *number);
+            self.site.set_product_row(self.code, *number);
             self.site.set_base(0, e.offset(e.offset_by(tile, i * width * 4), back));
             let made = value(&self.site, &self.code.epilogue);
             store(&self.site, &self.code.out, made);

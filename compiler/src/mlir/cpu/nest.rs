@@ -2,10 +2,11 @@
 
 use super::solve;
 use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::{Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::fuse::kernel::{Nest, Nests, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::segment::{place_in_grid, rows};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
+use crate::mlir::common::{Elem, Emitter, KernelArgs, Ty, Val};
 use braid_dsl::model::Reduce;
 
 /// Emits the kernel.
@@ -36,14 +37,7 @@ fn all(site: &mut Site, code: &Nests) {
 fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
     let Walk::Segments { grid, blocked, part } = &code.walk else { return };
     let e = site.e;
-    let mut rest = task;
-    for axis in grid.iter().rev() {
-        let width = blocked.filter(|(cut, _)| cut == axis).map_or(1, |(_, width)| width);
-        let count = e.i64(code.sizes[axis.0].div_ceil(width));
-        let place = e.rem(rest, count);
-        rest = e.div(rest, count);
-        site.index.insert(*axis, e.mul(place, e.i64(width)));
-    }
+    let rest = place_in_grid(site, grid, *blocked, (&code.sizes, task));
     let block_mask = blocked.and_then(|(axis, width)| {
         let size = code.sizes[axis.0];
         let left = e.sub(e.i64(size), site.index[&axis]);
@@ -60,17 +54,6 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: Kerne
             Loops { code, nest }.run(site);
         }
     });
-}
-
-/// First row, past the last, and rows at a time.
-fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>, usize) {
-    let end = e.add(own.row, own.rows);
-    let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
-    match part {
-        Part::All => (own.row, end, 1),
-        Part::Chunks(rows) => (own.row, whole(rows), rows),
-        Part::Rest(rows) => (whole(rows), end, 1),
-    }
 }
 
 struct Loops<'n> {

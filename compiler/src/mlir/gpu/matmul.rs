@@ -8,7 +8,7 @@ use super::THREADS;
 use super::dot::{self, Dot, Share};
 use super::stream::Stream;
 use crate::fuse::expr::{TensorId, View};
-use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, INNER, Matmul, Rows};
+use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
@@ -64,7 +64,7 @@ impl<'c> Product<'_, 'c> {
         let other = if single { e.i64(0) } else { e.div(task, blocks) };
         if let Some((ids, _)) = &self.code.chosen {
             // `other` is a row.
-            self.at(other);
+            self.site.set_product_row(self.code, other);
             self.site.index.insert(BATCH, e.i64(0));
             let id = e.to_i64(e.load(self.site.address(ids), Ty::I32));
             return self.stream(id, first, other);
@@ -104,7 +104,7 @@ impl<'c> Product<'_, 'c> {
         let stream = Stream::of(Dot::of(self.code, 1), depth);
         let memory = e.shared_memory();
         self.site.index.insert(DEPTH, e.i64(0));
-        self.at(row);
+        self.site.set_product_row(self.code, row);
         let left = self.site.address(&self.code.left);
         let here = e.min(e.sub(e.i64(columns), first), e.i64(columns_of_a_task(self.code)));
         let arguments = [left, self.weights(element, first), here, e.i64(depth), memory, e.offset_by(memory, ROWS_AT)];
@@ -114,7 +114,7 @@ impl<'c> Product<'_, 'c> {
         let thread = e.to_i64(e.thread());
         e.if_then(e.cmp(Cmp::Lt, thread, here), || {
             let sum = e.load(e.element(memory, thread, 4), Ty::F32);
-            self.at(row);
+            self.site.set_product_row(self.code, row);
             self.end(e.add(first, thread), sum);
         });
     }
@@ -128,18 +128,6 @@ impl<'c> Product<'_, 'c> {
         e.element(base, e.add(e.mul(element, e.i64(columns)), column), bytes)
     }
 
-    /// Sets the site to row `m`.
-    fn at(&mut self, m: Val<'c>) {
-        let e = self.e;
-        let inner = self.code.sizes[0];
-        let (row, within) = match inner {
-            1 => (m, e.i64(0)),
-            _ => (e.div(m, e.i64(inner)), e.rem(m, e.i64(inner))),
-        };
-        self.site.set_row(row, self.code.rows == Rows::Wanted);
-        self.site.index.insert(INNER, within);
-    }
-
     /// `rows` rows from `row` on times the columns from `first` on that are done at once.
     fn tile(&mut self, element: Val<'c>, first: Val<'c>, row: Val<'c>, rows: usize) {
         let e = self.e;
@@ -150,7 +138,7 @@ impl<'c> Product<'_, 'c> {
         self.site.index.insert(DEPTH, e.i64(0));
         e.sync();
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(rows)), || {
-            self.at(e.add(row, thread));
+            self.site.set_product_row(self.code, e.add(row, thread));
             e.store(e.element(memory, thread, 8), self.site.address(&self.code.left));
         });
         e.sync();
@@ -175,7 +163,7 @@ impl<'c> Product<'_, 'c> {
                 e.load(e.element(sums, e.add(e.mul(row, e.i64(share.columns)), within), 4), Ty::F32)
             };
             let sum = (1..share.splits).fold(part(0), |sum, split| e.add(sum, part(split)));
-            self.at(e.add(row, i));
+            self.site.set_product_row(self.code, e.add(row, i));
             self.end(column, sum);
         });
     }

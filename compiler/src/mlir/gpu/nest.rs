@@ -3,10 +3,11 @@
 use super::team::{Teams, combine};
 use super::{THREADS, is_shared};
 use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::fuse::kernel::{Below, Nest, Nests, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::segment::{place_in_grid, rows};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Elem, Emitter, KernelArgs, SegmentFields, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, KernelArgs, Ty, Val};
 use crate::mlir::cpu::solve;
 use crate::plan::PIECE;
 use braid_dsl::model::{self, Reduce};
@@ -78,13 +79,7 @@ fn all<'c>(site: &mut Site<'_, 'c>, code: &Nests, piece: (Val<'c>, usize)) {
 fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
     let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
     let e = site.e;
-    let mut rest = task;
-    for axis in grid.iter().rev() {
-        let width = cut.filter(|(of, _)| of == axis).map_or(1, |(_, width)| width);
-        let count = e.i64(code.sizes[axis.0].div_ceil(width));
-        site.index.insert(*axis, e.mul(e.rem(rest, count), e.i64(width)));
-        rest = e.div(rest, count);
-    }
+    let rest = place_in_grid(site, grid, *cut, (&code.sizes, task));
     let first = cut.map(|(axis, _)| site.index[&axis]);
     let own = e.segment(args.call, rest);
     site.set_slot(own.slot);
@@ -100,17 +95,6 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: Kerne
             e.sync();
         }
     });
-}
-
-/// First row, past the last, and rows at a time.
-fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>, usize) {
-    let end = e.add(own.row, own.rows);
-    let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
-    match part {
-        Part::All => (own.row, end, 1),
-        Part::Chunks(rows) => (own.row, whole(rows), rows),
-        Part::Rest(rows) => (whole(rows), end, 1),
-    }
 }
 
 struct Loops<'n, 'c> {

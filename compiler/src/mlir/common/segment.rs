@@ -1,0 +1,37 @@
+//! Walks along a sequence: which place of the grid a task has, and which rows it walks.
+
+use super::site::Site;
+use super::{Emitter, SegmentFields, Val};
+use crate::fuse::expr::KAxis;
+use crate::fuse::kernel::Part;
+
+/// Sets the site's indices to a task's place of the grid, at the beginning of its block where an axis is cut into `blocked` ones;
+/// gives the number of the task's sequence.
+pub fn place_in_grid<'c>(
+    site: &mut Site<'_, 'c>,
+    grid: &[KAxis],
+    blocked: Option<(KAxis, usize)>,
+    (sizes, task): (&[usize], Val<'c>),
+) -> Val<'c> {
+    let e = site.e;
+    let mut rest = task;
+    for axis in grid.iter().rev() {
+        let width = blocked.filter(|(cut, _)| cut == axis).map_or(1, |(_, width)| width);
+        let count = e.i64(sizes[axis.0].div_ceil(width));
+        let place = e.rem(rest, count);
+        rest = e.div(rest, count);
+        site.index.insert(*axis, e.mul(place, e.i64(width)));
+    }
+    rest
+}
+
+/// First row, past the last, and rows at a time.
+pub fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>, usize) {
+    let end = e.add(own.row, own.rows);
+    let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
+    match part {
+        Part::All => (own.row, end, 1),
+        Part::Chunks(rows) => (own.row, whole(rows), rows),
+        Part::Rest(rows) => (whole(rows), end, 1),
+    }
+}
