@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::forms::WHOLE;
-use crate::fuse::Options;
+use crate::fuse::{Buffer, Options};
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
 use crate::mlir::common::site::Setting;
@@ -10,8 +10,8 @@ use crate::mlir::common::{Context, Emitter, Module};
 use crate::mlir::{cpu, gpu};
 use crate::plan::{BLOCKS, Order, Plan, Step};
 use crate::target::Target;
-use braid_dsl::model::{Generate, Op, Remask};
-use braid_runtime::artifact::{Device, Dtype, Grid, Launch, Manifest, Packed, Param, Unmask};
+use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask};
+use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -90,17 +90,35 @@ fn device(plan: &Plan, arch: &str) -> Device {
     }
 }
 
-/// The rows of the smallest table that token ids are looked up in; without a table every id will do.
+/// The rows of the smallest table that token ids are looked up in; without a table every id will do, and without ids none.
 fn tokens(graph: &Graph) -> usize {
+    let Some(input) = graph.token_input() else { return 0 };
+    let is_input = |op: &Op| *op == Op::Input(input);
     let is_tokens = |id: NodeId| match graph.op(id) {
-        Op::Wanted => matches!(graph.op(graph.args(id)[0]), Op::Input(0)),
-        op => matches!(op, Op::Input(0)),
+        Op::Wanted => is_input(graph.op(graph.args(id)[0])),
+        op => is_input(op),
     };
     let rows = |node: &NodeId| match graph.op(*node) {
         Op::Gather(axis) if is_tokens(graph.args(*node)[1]) => graph.size(*axis),
         _ => None,
     };
     graph.order().iter().filter_map(rows).min().unwrap_or(i32::MAX as usize)
+}
+
+/// What the caller writes into the arena; of inputs that nothing reads there is nothing.
+fn inputs(plan: &Plan, sources: &[(String, Source)]) -> Vec<Input> {
+    let graph = &plan.fused.forms.graph;
+    let input = |(buffer, place): (&Buffer, &usize)| {
+        let Op::Input(n) = graph.op(buffer.node) else { return None };
+        let (name, ty) = &graph.inputs[*n];
+        let axis = |axis: &AxisId| Some((graph.axis(*axis).name.clone(), graph.size(*axis)?));
+        let axes = ty.axes.iter().filter_map(axis).collect();
+        let source = sources.iter().find(|(input, _)| input == name).map(|(_, source)| source.clone());
+        Some((*n, Input { name: name.clone(), float: ty.elem == Elem::Float, axes, arena_row_offset: *place, source }))
+    };
+    let mut found: Vec<_> = plan.fused.buffers.iter().zip(&plan.memory.buffers).filter_map(input).collect();
+    found.sort_by_key(|(n, _)| *n);
+    found.into_iter().map(|(_, input)| input).collect()
 }
 
 /// The declaration of masked diffusion, as the runtime reads it.
@@ -134,8 +152,9 @@ fn token_weights(graph: &Graph, packed: &[Packed]) -> usize {
     read.iter().enumerate().map(bytes).sum()
 }
 
-/// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings.
-pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) -> Manifest {
+/// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings; `sources`: how
+/// others store inputs.
+pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, sources: &[(String, Source)]) -> Manifest {
     let graph = &plan.fused.forms.graph;
     let memory = &plan.memory;
     let output = graph.output();
@@ -146,6 +165,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>) 
         dtype,
         vocab: graph.row_elements(graph.ty(output)),
         tokens: tokens(graph),
+        inputs: inputs(plan, sources),
         autoregressive: graph.generate == Generate::Autoregressive,
         unmask: unmask(&graph.generate),
         max_rows: plan.fused.forms.together.max_rows(),

@@ -10,7 +10,7 @@ use crate::plan::{self, Plan};
 use crate::rewrite;
 use crate::target::Target;
 use braid_dsl::model::Model;
-use braid_runtime::artifact::{Dtype, Manifest, Param};
+use braid_runtime::artifact::{Dtype, Manifest, Param, Source};
 
 /// What a compilation is told beside the model.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Options {
     pub chunks: Chunks,
     /// All parameters with what they are bound to.
     pub params: Vec<Param>,
+    /// How others store inputs, by the names of these.
+    pub sources: Vec<(String, Source)>,
 }
 
 /// Everything that the stages have made so far.
@@ -200,7 +202,7 @@ fn link(work: &mut Work) -> Result<(), Error> {
         Some(_) => code.assembly.clone().into_bytes(),
         None => llvm::link(&code.object, &options.target)?,
     };
-    let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone());
+    let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone(), &options.sources);
     work.library = Some((library, manifest));
     Ok(())
 }

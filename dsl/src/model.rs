@@ -127,7 +127,7 @@ pub enum Reduce {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     // ---- leaves -------------------------------------------------------------------------------------------------
-    /// The `n`-th input of the model (token ids: Int `[t]`).
+    /// The `n`-th input of the model (token ids: Int `[t]`); a row for each position.
     Input(usize),
     /// A parameter (no sequence axis).
     Param(ParamId),

@@ -57,7 +57,7 @@ struct BraidCall {
   const int32_t *wanted_rows;        /* [wanted] row numbers, rising */
   const uint8_t *weights;            /* BRAID_WEIGHTS_BYTES */
   uint8_t *prepared;                 /* BRAID_PREPARED_BYTES, filled by braid_prepare */
-  uint8_t *arena;                    /* BRAID_ARENA_ROW_BYTES * rows_capacity; contents are lost between calls */
+  uint8_t *arena;                    /* BRAID_ARENA_ROW_BYTES * rows_capacity; contents are lost between calls, inputs are written before */
   uint8_t *states;                   /* slot_bytes for each slot */
   int64_t slot_bytes;                /* BRAID_STATE_FIXED_BYTES + BRAID_STATE_POSITION_BYTES * capacity */
   uint8_t *scratch;                  /* BRAID_SCRATCH_BYTES for each thread */
@@ -72,6 +72,15 @@ typedef int32_t (*BraidEntry)(const BraidCall *call);
 int32_t braid_prepare(const BraidCall *call);
 int32_t braid_prefill(const BraidCall *call);
 int32_t braid_step(const BraidCall *call);
+
+/* What each row of a call is given beside its token id: element e of row r is number r * elements + e, a float or an int32_t, behind
+ * byte arena_row_offset * rows_capacity of the arena. Write it before each braid_prefill and braid_step. */
+typedef struct BraidInput {
+  const char *name;
+  int32_t is_float;
+  int64_t elements;
+  int64_t arena_row_offset;
+} BraidInput;
 
 /* How a state is taken back to an earlier position. */
 enum {

@@ -11,6 +11,7 @@ mod dtype;
 mod features;
 mod file;
 mod header;
+mod input;
 mod state;
 mod work;
 
@@ -21,6 +22,7 @@ pub use file::{ArtifactError, decode, encode, write};
 #[cfg(feature = "run")]
 pub(crate) use file::{fnv1a, fnv1a_on, replace};
 pub use header::header;
+pub use input::{Input, Source};
 pub use state::{POSITIONS, State, Truncate};
 pub use work::{Amount, Work};
 
@@ -29,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 
@@ -46,8 +48,12 @@ pub struct Manifest {
     pub dtype: Dtype,
     /// Size of the last axis of the output (the vocabulary of a language model).
     pub vocab: usize,
-    /// Token ids are below this: the rows of the smallest table that they are looked up in.
+    /// Token ids are below this: the rows of the smallest table that they are looked up in. 0: the model takes none, and a call's ids
+    /// only count its rows.
     pub tokens: usize,
+    /// What else the model is given for each row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
     /// Whether the model declares `generate autoregressive`.
     pub autoregressive: bool,
     /// How the model fills masked positions, if it declares `generate masked_diffusion`.
@@ -249,7 +255,7 @@ pub struct Call {
     pub weights: *const u8,
     /// `prepared_bytes`, filled by `braid_prepare`.
     pub prepared: *mut u8,
-    /// `arena_row_bytes · rows_capacity`; contents are lost between calls.
+    /// `arena_row_bytes · rows_capacity`; contents are lost between calls. [`Manifest::inputs`] are written here before each.
     pub arena: *mut u8,
     /// States of all slots.
     pub states: *mut u8,

@@ -54,6 +54,13 @@ impl<T: Plain> Buffer<T> {
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.length) }
     }
 
+    /// The first `count` elements as bytes.
+    pub(crate) fn bytes(&self, count: usize) -> &[u8] {
+        let first = &self.slice()[..count];
+        // SAFETY: `T: Plain` has no padding that matters; the bytes are those of the slice.
+        unsafe { std::slice::from_raw_parts(first.as_ptr().cast(), size_of_val(first)) }
+    }
+
     pub(crate) fn pointer(&self) -> *const T {
         self.map.as_ptr().cast()
     }

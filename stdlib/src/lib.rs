@@ -65,6 +65,7 @@ const FILES: &[(&str, &str)] = embed![
     "import/rwkv4.yaml",
     "import/rwkv7.yaml",
     "import/state_space.yaml",
+    "import/vit.yaml",
     "import/xlstm.yaml",
     "import/zamba.yaml",
     "mixers/attention.braid",
@@ -109,6 +110,7 @@ const FILES: &[(&str, &str)] = embed![
     "models/recurrent.braid",
     "models/rwkv.braid",
     "models/transformer.braid",
+    "models/vit.braid",
     "models/xlstm.braid",
     "models/zamba.braid",
     "norms/norms.braid",
@@ -151,6 +153,7 @@ const FILES: &[(&str, &str)] = embed![
     "weights/rwkv4.yaml",
     "weights/rwkv7.yaml",
     "weights/transformer.yaml",
+    "weights/vit.yaml",
     "weights/xlstm.yaml",
     "weights/zamba.yaml",
 ];

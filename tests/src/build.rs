@@ -72,16 +72,18 @@ pub fn build_in_chunks(spec: &str, map: &str, target: &str, dtype: Dtype, chunks
 /// Compiles a spec to a file, for whatever processor; what its manifest says.
 pub fn write(path: &Path, spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Manifest {
     let model = model(spec);
-    let params = match map.is_empty() {
-        true => bind::unbound(&model.axes, &model.params),
-        false => WeightMap::parse(map)
-            .and_then(|map| map.bind(&model.axes, &model.params, &model.constants).map_err(|mut e| e.remove(0)))
-            .unwrap_or_else(|error| panic!("{error}")),
+    let bound = |map: WeightMap| {
+        let params = map.bind(&model.axes, &model.params, &model.constants).map_err(|mut e| e.remove(0))?;
+        Ok((params, map.sources(&model)?))
+    };
+    let (params, sources) = match map.is_empty() {
+        true => (bind::unbound(&model.axes, &model.params), vec![]),
+        false => WeightMap::parse(map).and_then(bound).unwrap_or_else(|error| panic!("{error}")),
     };
     let target = Target::parse(target).expect("a target");
     let last = pipeline::stage("artifact").expect("a stage");
-    let work =
-        pipeline::run(model, Options { target, dtype, chunks, params }, last, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+    let work = pipeline::run(model, Options { target, dtype, chunks, params, sources }, last, &|_| ())
+        .unwrap_or_else(|error| panic!("{error}"));
     let (library, manifest) = work.artifact().unwrap_or_else(|error| panic!("{error}"));
     braid_runtime::artifact::write(path, library, manifest).expect("a file");
     manifest.clone()

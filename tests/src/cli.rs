@@ -443,3 +443,57 @@ fn presets_are_sizes_of_models() {
     has(&desk.check(1, &["inspect", "models.transformer", "--preset", "giant"]), &["no preset `giant`", "llama-1b"]);
     has(&desk.check(1, &["inspect", "small.braid", "--preset", "giant"]), &["a model of the library"]);
 }
+
+/// A safetensors file of f32 tensors.
+fn tensors(path: &Path, list: &[(&str, &[usize])]) {
+    let count = |shape: &[usize]| shape.iter().product::<usize>();
+    let numbers: Vec<Vec<f32>> =
+        list.iter().map(|(_, shape)| (0..count(shape)).map(|n| (n % 7) as f32 / 7.0).collect()).collect();
+    let named = list.iter().zip(&numbers).map(|((name, shape), numbers)| (*name, *shape, &numbers[..]));
+    let mut file = std::fs::File::create(path).expect("a file");
+    braid_runtime::checkpoint::write(&mut file, &named.collect::<Vec<_>>()).expect("written");
+}
+
+#[test]
+fn inputs_beside_token_ids() {
+    let desk = Desk::new();
+    std::fs::write(
+        desk.path("heard.braid"),
+        "model heard(d: dim = 6, vocab: dim = 9)(tokens: [t], sound: [t, d]) -> [t, vocab] {\n  param embed: [vocab, d]\n  generate \
+         autoregressive\n  return sum[d] (embed[vocab: tokens] + sound) * embed\n}\n",
+    )
+    .expect("a spec");
+    std::fs::write(
+        desk.path("seen.braid"),
+        "model seen(d: dim = 6, classes: dim = 3)(patches: [t, d]) -> [t, classes] {\n  param w: [classes, d]\n  return sum[d] patches * \
+         w\n}\n",
+    )
+    .expect("a spec");
+    tensors(&desk.path("sound.safetensors"), &[("sound", &[1, 4, 6])]);
+    tensors(&desk.path("two.safetensors"), &[("sound", &[2, 3, 6]), ("patches", &[2, 3, 6])]);
+    tensors(&desk.path("narrow.safetensors"), &[("sound", &[4, 5])]);
+    let heard = ["heard.braid", "--weights", "random:1"];
+    let with = |command: &'static str, more: &[&'static str]| [&[command], &heard[..], more].concat();
+    let sound = ["--input", "sound=sound.safetensors"];
+    desk.check(0, &with("run", &[&["--ids", "1,2", "-n", "5"], &sound[..]].concat()));
+    desk.check(0, &with("logits", &[&["--ids", "1,2,3,4,5", "-o", "out.safetensors"], &sound[..]].concat()));
+    let seen = ["logits", "seen.braid", "--weights", "random:1", "--input", "patches=two.safetensors", "-o", "seen.safetensors"];
+    desk.check(0, &seen);
+    let out = braid_runtime::checkpoint::Checkpoint::open(&desk.path("seen.safetensors")).expect("logits");
+    assert_eq!(out.names().collect::<Vec<_>>(), ["logits"]);
+    assert_eq!(out.get("logits").expect("logits").shape, [2, 3, 3]);
+    let wrong = |line: &[&str], parts: &[&str]| has(&desk.check(1, line), parts);
+    wrong(&with("run", &["--ids", "1,2"]), &["input `sound [t, d=6]` is not given", "--input NAME=FILE"]);
+    wrong(&with("run", &["--ids", "1,2", "--input", "sounds=sound.safetensors"]), &["reads no input `sounds`", "sound [t, d=6]"]);
+    wrong(&with("run", &["--ids", "1,2", "--input", "sound=narrow.safetensors"]), &["shape [4, 5]", "sound [t, d=6]"]);
+    wrong(&with("run", &["--ids", "1,2", "--input", "sound=two.safetensors"]), &["inputs of 2 sequences"]);
+    wrong(&with("logits", &[&["--ids", "1,2", "-o", "o.safetensors"], &sound[..]].concat()), &["4 positions beside 2 token ids"]);
+    wrong(&[&seen[..], &["--ids", "1"]].concat(), &["takes no token ids"]);
+    wrong(
+        &["run", "small.braid", "--weights", "random:1", "--ids", "1", "--input", "x=sound.safetensors"],
+        &["none beside token ids"],
+    );
+    has(&desk.check(2, &with("run", &["--ids", "1", "--input", "sound"])), &["NAME=FILE"]);
+    desk.check(0, &["build", "seen.braid", "-o", "seen.braidart"]);
+    has(&desk.check(0, &["info", "seen.braidart"]), &["takes         patches [t, d=6]"]);
+}

@@ -130,8 +130,13 @@ fn steps_side_by_side_touch_other_memory() {
 fn planned(spec: &str) -> Plan {
     let model = crate::build::model(spec);
     let params = bind::unbound(&model.axes, &model.params);
-    let options =
-        Options { target: Target::parse("cuda:sm_90a").expect("a target"), dtype: Dtype::F32, chunks: Chunks::Auto, params };
+    let options = Options {
+        target: Target::parse("cuda:sm_90a").expect("a target"),
+        dtype: Dtype::F32,
+        chunks: Chunks::Auto,
+        params,
+        sources: vec![],
+    };
     let work = pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ());
     work.unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
 }

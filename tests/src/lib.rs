@@ -20,6 +20,8 @@ mod gguf;
 #[cfg(test)]
 mod gpu;
 #[cfg(test)]
+mod inputs;
+#[cfg(test)]
 mod inspecting;
 #[cfg(test)]
 mod kernels;

@@ -16,7 +16,7 @@ fn folder(name: &str) -> PathBuf {
 fn compared(folder: &Path, weights: &Path, dtype: Dtype, threads: usize, chunks: Chunks) -> Report {
     let (spec, map) = imported(&weights.join("config.json"));
     let Built { artifact, .. } = build_in_chunks(&spec, &map, "cpu", dtype, chunks);
-    let golden = Golden::open(&folder.join("golden.safetensors"), artifact.manifest.vocab).expect("a golden file");
+    let golden = Golden::open(&folder.join("golden.safetensors"), &artifact.manifest).expect("a golden file");
     let (slots, capacity) = golden.size();
     let packed = braid_runtime::weights::Weights::open(
         &artifact.manifest,
@@ -49,6 +49,7 @@ goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
     granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid gla gla_hybrid retnet delta_net gated_deltanet hgrn2
     rwkv7 xlstm rwkv4 llada modernbert bitnet diffllama deepseek_v2 deepseek_v3
+    vit
 }
 
 /// The trained models of the examples: prompts' logits, and 64 greedy tokens with caches. `tolerance` is that of the logits.

@@ -40,8 +40,13 @@ pub fn run(spec: &str, until: &str) -> Work {
 
 /// As [`run`], with recurrences walked as `chunks` says.
 fn run_in(spec: &str, until: &str, chunks: Chunks) -> Work {
-    let options =
-        Options { target: Target::parse("cpu:x86-64-v3").expect("a target"), dtype: Dtype::F32, chunks, params: vec![] };
+    let options = Options {
+        target: Target::parse("cpu:x86-64-v3").expect("a target"),
+        dtype: Dtype::F32,
+        chunks,
+        params: vec![],
+        sources: vec![],
+    };
     let until = pipeline::stage(until).expect("a stage");
     pipeline::run(crate::build::model(spec), options, until, &|_| ()).unwrap_or_else(|error| panic!("{spec}\n{error}"))
 }

@@ -9,7 +9,7 @@ use braid_compiler::import::bind::{WeightMap, unbound};
 use braid_compiler::pipeline::{self, Options, STAGES, Stage, Work};
 use braid_compiler::target::Target;
 use braid_dsl::source::SourceMap;
-use braid_runtime::artifact::{self, Dtype, Manifest, Param};
+use braid_runtime::artifact::{self, Dtype, Manifest, Param, Source};
 use std::path::{Path, PathBuf};
 
 /// Compiles a spec to an artifact and the header beside it.
@@ -61,20 +61,30 @@ pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, Sour
         DtypeArg::Int4 => Dtype::Int4,
         DtypeArg::Int4z => Dtype::Int4z,
     };
-    let params = bound(&spec)?;
+    let (params, sources) = (bound(&spec)?, sources(&spec)?);
     let line = Line::new(STAGES.len());
-    let options = Options { target, dtype, chunks: code.chunk.0, params };
+    let options = Options { target, dtype, chunks: code.chunk.0, params, sources };
     match pipeline::run(spec.model, options, until, &|stage| line.step(stage)) {
         Ok(work) => Ok((work, spec.sources)),
         Err(error) => Err(Failure::Compiler(error, spec.sources)),
     }
 }
 
+fn parsed(path: &str, text: &str) -> Result<WeightMap, Failure> {
+    WeightMap::parse(text).map_err(|e| Failure::user(format!("{path}: {e}")))
+}
+
+/// How others store the inputs of a model, if its weight map says so.
+fn sources(spec: &Spec) -> Result<Vec<(String, Source)>, Failure> {
+    let Some((path, text)) = &spec.weights else { return Ok(vec![]) };
+    parsed(path, text)?.sources(&spec.model).map_err(|e| Failure::user(format!("{path}: {e}")))
+}
+
 /// The parameters of a model, bound by the weight map if there is one.
 pub fn bound(spec: &Spec) -> Result<Vec<Param>, Failure> {
     let model = &spec.model;
     let Some((path, text)) = &spec.weights else { return Ok(unbound(&model.axes, &model.params)) };
-    let map = WeightMap::parse(text).map_err(|e| Failure::user(format!("{path}: {e}")))?;
+    let map = parsed(path, text)?;
     map.bind(&model.axes, &model.params, &model.constants).map_err(|errors| {
         let shown: Vec<String> = errors.iter().take(12).map(|e| format!("\n  {e}")).collect();
         let more = errors.len().checked_sub(13).map_or(String::new(), |n| format!("\n  … and {} more", n + 1));

@@ -56,6 +56,8 @@ impl Anchors {
                     anchors.products.insert(node, found);
                     Some(order)
                 }
+                // The caller writes an input as it is declared.
+                None if matches!(graph.op(node), Op::Input(_)) => Some(fixed_axes(graph, node)),
                 None => asked.get(&node).cloned(),
             };
             anchors.layouts.place_node(graph, node, own);
@@ -67,6 +69,10 @@ impl Anchors {
     pub fn is_rowwise(&self, graph: &Graph, node: NodeId) -> bool {
         is_rowwise(&graph.node(node).op) && !self.products.contains_key(&node)
     }
+}
+
+fn fixed_axes(graph: &Graph, node: NodeId) -> Vec<AxisId> {
+    graph.ty(node).axes.iter().copied().filter(|axis| graph.size(*axis).is_some()).collect()
 }
 
 fn rows_of(graph: &Graph, node: NodeId, known: &HashMap<NodeId, Rows>) -> Rows {

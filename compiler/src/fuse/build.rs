@@ -208,13 +208,14 @@ impl<'a> Fuser<'a> {
         let root = graph.node(place.root);
         let tensor = match &root.op {
             Op::Const(value) => return Ok(Expr::Const(value.to_bits(), elem)),
-            Op::Input(0) => Tensor { base: Base::Tokens, operand: 0, row: 1, store: Store::I32, through_wanted },
-            Op::Input(_) => return Err(Error::limit("more than one input")),
+            Op::Input(n) if graph.token_input() == Some(*n) => {
+                Tensor { base: Base::Tokens, operand: 0, row: 1, store: Store::I32, through_wanted }
+            }
             Op::Param(id) => {
                 let order = self.anchors.layouts.order(place.root).to_vec();
                 self.dense_param(draft, *id, &order)
             }
-            op if is_leaf(op) => return Err(Error::limit("a view of an index")),
+            op if is_leaf(op) && !matches!(op, Op::Input(_)) => return Err(Error::limit("a view of an index")),
             _ => self.read(draft, place.root, through_wanted),
         };
         let tensor = draft.tensor(tensor);

@@ -20,7 +20,7 @@ mod solve;
 
 use crate::forms::Forms;
 use crate::graph::NodeId;
-use braid_dsl::model::ParamId;
+use braid_dsl::model::{Op, ParamId};
 use braid_runtime::artifact::{Dtype, Layout};
 use kernel::{Code, Rows, Store};
 
@@ -114,6 +114,13 @@ pub struct Fused {
     pub packed: Vec<PackedParam>,
     /// Nodes that did not join, and why.
     pub notes: Vec<(NodeId, String)>,
+}
+
+impl Fused {
+    /// Whether the caller writes a buffer.
+    pub fn is_input(&self, buffer: &Buffer) -> bool {
+        matches!(self.forms.graph.op(buffer.node), Op::Input(_))
+    }
 }
 
 /// Fuses a model's forms into kernels.

@@ -13,7 +13,7 @@ mod verify;
 pub use print::{axes_text, body_text, number_text, op_text, scope_path, type_text};
 pub use verify::{Check, Fault, Verified};
 
-use braid_dsl::model::{Axis, AxisId, Constant, Generate, Op, Param, Scope, ScopeId, Size, Type};
+use braid_dsl::model::{Axis, AxisId, Constant, Elem, Generate, Op, Param, Scope, ScopeId, Size, Type};
 use braid_dsl::span::Span;
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -75,6 +75,12 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// The input that is token ids: the first one of an Int for each position.
+    pub fn token_input(&self) -> Option<usize> {
+        let has_one = |ty: &Type| ty.elem == Elem::Int && ty.axes.len() == 1;
+        self.inputs.iter().position(|(_, ty)| has_one(ty))
+    }
+
     /// The node of that id.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.net[NodeIndex::new(id.index())]

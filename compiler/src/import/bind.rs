@@ -5,10 +5,11 @@
 //! the parameter's axes.
 
 use super::eval::Scope;
+use super::given;
 use super::layout::{self, Item};
 use super::value::Value;
-use braid_dsl::model::{Axis, Constant, Param, Size};
-use braid_runtime::artifact::{Binding, Param as Bound, Split};
+use braid_dsl::model::{Axis, Constant, Model, Param, Size};
+use braid_runtime::artifact::{Binding, Param as Bound, Source, Split};
 use serde::Deserialize;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 pub struct WeightMap {
     lets: Vec<(String, String)>,
     entries: Vec<(String, Entry)>,
+    inputs: Vec<(String, given::Entry)>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -40,6 +42,8 @@ struct File {
     #[serde(default, rename = "let")]
     lets: serde_yaml::Mapping,
     params: serde_yaml::Mapping,
+    #[serde(default)]
+    inputs: serde_yaml::Mapping,
 }
 
 /// What is wrong with a weight map.
@@ -53,6 +57,14 @@ pub enum BindError {
     Unmapped {
         /// The parameter.
         path: String,
+    },
+    /// An entry of `inputs` does not fit its input.
+    #[error("input `{name}` of the weight map: {what}")]
+    Input {
+        /// The input.
+        name: String,
+        /// What is wrong.
+        what: String,
     },
     /// An entry does not fit its parameter.
     #[error("parameter `{path}`, weight map entry `{entry}`: {what}")]
@@ -76,12 +88,16 @@ impl WeightMap {
         let file: File = serde_yaml::from_str(text).map_err(unread)?;
         let named = |key: serde_yaml::Value| serde_yaml::from_value::<String>(key).map_err(unread);
         let lets = file.lets.into_iter().map(|(key, value)| Ok((named(key)?, expression(value)?)));
-        let entries = file.params.into_iter().map(|(key, value)| {
-            let key = named(key)?;
-            let entry = serde_yaml::from_value(value).map_err(|error| BindError::Yaml(format!("`{key}`: {error}")))?;
-            Ok((key, entry))
-        });
-        Ok(WeightMap { lets: lets.collect::<Result<_, _>>()?, entries: entries.collect::<Result<_, _>>()? })
+        let lets = lets.collect::<Result<_, _>>()?;
+        Ok(WeightMap { lets, entries: entries(file.params)?, inputs: entries(file.inputs)? })
+    }
+
+    /// Where the inputs of a model are in tensors that are not made of rows.
+    ///
+    /// # Errors
+    /// The first entry that does not fit the model.
+    pub fn sources(&self, model: &Model) -> Result<Vec<(String, Source)>, BindError> {
+        given::sources(&self.inputs, model)
     }
 
     /// Binds every parameter; `constants` are the model's compile-time parameters.
@@ -123,6 +139,16 @@ impl WeightMap {
         let misfit = |what| BindError::Misfit { path: param.path.clone(), entry: pattern.clone(), what };
         entry.resolve(param, &names).map_err(misfit)
     }
+}
+
+/// Entries by name.
+fn entries<E: serde::de::DeserializeOwned>(mapping: serde_yaml::Mapping) -> Result<Vec<(String, E)>, BindError> {
+    let one = |(key, value)| {
+        let key: String = serde_yaml::from_value(key).map_err(|error| BindError::Yaml(error.to_string()))?;
+        let entry = serde_yaml::from_value(value).map_err(|error| BindError::Yaml(format!("`{key}`: {error}")))?;
+        Ok((key, entry))
+    };
+    mapping.into_iter().map(one).collect()
 }
 
 fn expression(value: serde_yaml::Value) -> Result<String, BindError> {

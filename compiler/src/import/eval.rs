@@ -149,6 +149,10 @@ impl<'a> Scope<'a> {
             return Ok(Value::Block(name.to_string(), members.collect::<Result<_, String>>()?));
         }
         let values = args.iter().map(|arg| self.value(&arg.value)).collect::<Result<Vec<_>, _>>()?;
+        // A configuration lists what it counts as members too: names of classes.
+        if let ("len", [Value::Object(members)]) = (name, &values[..]) {
+            return Ok(Value::Of(Constant::Int(members.len() as i64)));
+        }
         apply(&values, |args| function(name, args))
     }
 }

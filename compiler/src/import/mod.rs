@@ -4,6 +4,7 @@
 pub mod bind;
 mod eval;
 mod gguf;
+mod given;
 mod layout;
 mod rule;
 mod value;

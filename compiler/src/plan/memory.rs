@@ -203,5 +203,8 @@ fn lifetimes(fused: &Fused) -> Vec<(usize, usize)> {
             lives[*buffer] = (lives[*buffer].0.min(at), lives[*buffer].1.max(at));
         }
     }
+    // The caller writes inputs before the first kernel.
+    let inputs = lives.iter_mut().zip(&fused.buffers).filter(|(_, buffer)| fused.is_input(buffer));
+    inputs.for_each(|(life, _)| life.0 = 0);
     lives
 }

@@ -1,6 +1,6 @@
 //! Rules of a sound plan:
 //! - buffers that are alive together do not overlap
-//! - every buffer is written before it is read
+//! - every buffer is written before it is read; inputs by the caller
 //! - every call has the words that its kernel names
 
 use super::Plan;
@@ -36,7 +36,7 @@ fn no_overlap(plan: &Plan) -> Result<(), String> {
 }
 
 fn written_first(plan: &Plan) -> Result<(), String> {
-    let mut written = vec![false; plan.fused.buffers.len()];
+    let mut written: Vec<bool> = plan.fused.buffers.iter().map(|buffer| plan.fused.is_input(buffer)).collect();
     for kernel in &plan.fused.kernels {
         for read in &kernel.reads {
             if !written[*read] && !kernel.writes.contains(read) {

@@ -1,6 +1,6 @@
 //! From the tree to the checked model: instantiates the model's blocks with concrete sizes and records every tensor operation.
 //!
-//! frame.rs knows names; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
+//! frame.rs knows names; inputs.rs says what a model is given; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
 //! region.rs attention, routing and what else has structure.
 
@@ -12,6 +12,7 @@ mod generate;
 mod grad;
 mod hygiene;
 mod index;
+mod inputs;
 mod recurrence;
 mod region;
 mod signature;
@@ -23,7 +24,7 @@ use std::collections::HashMap;
 
 use crate::ast::{Block, Item};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Axis, AxisId, Constant, Generate, Model, Param, ParamId, Scope, ScopeId, Size, Type, ValueId};
+use crate::model::{Axis, AxisId, Constant, Generate, Model, Param, ParamId, Scope, ScopeId, Size, ValueId};
 use crate::resolve::{ModuleId, Program};
 use crate::span::Span;
 
@@ -214,18 +215,7 @@ impl<'p> Elab<'p> {
             given.push((key.clone(), V::Const(value.clone())));
         }
         let mut frame = Frame::new(module, ScopeId(0), String::new());
-        let mut inputs = Vec::new();
-        let mut tensors = Vec::new();
-        for (n, input) in block.inputs.iter().enumerate() {
-            let axes: Vec<AxisId> = input.ty.axes.names.iter().filter(|n| n.name == "t").map(|_| SEQ).collect();
-            if axes.len() != input.ty.axes.names.len() || input.ty.axes.rest.is_some() {
-                return self.fail(Code::Type, input.ty.span, "an input of a model has the axis `t` and no other");
-            }
-            let ty = Type { elem: input.ty.elem.unwrap_or(crate::model::Elem::Int), axes };
-            let id = self.push(crate::model::Op::Input(n), vec![], ty.clone(), input.name.span, ScopeId(0));
-            inputs.push((input.name.name.clone(), ty));
-            tensors.push(V::Tensor(id));
-        }
+        let (tensors, inputs) = self.inputs(&mut frame, block, &mut given)?;
         let value = BlockValue { module, block, cargs: given, axes: vec![], fixed: None };
         let result = self.instantiate(&mut frame, &value, tensors, ScopeId(0), String::new(), block.name.span)?;
         let mut constants = Vec::new();

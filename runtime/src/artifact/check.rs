@@ -4,9 +4,10 @@
 //! - a binding has one stride, or factors that multiply to its size, for each axis and stays inside the checkpoint's tensors
 //! - a packed tensor names an existing parameter, lists each of its axes once, and holds as many bytes as its layout needs
 //! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
+//! - inputs are aligned and lie inside the arena
 //! - states do not leave the slot, at any capacity; rows, parts and blocks fill them; those that grow stand behind all others
 
-use super::{ALIGN, Binding, Layout, Manifest, POSITIONS, Packed, Param, State, Truncate};
+use super::{ALIGN, Binding, Input, Layout, Manifest, POSITIONS, Packed, Param, State, Truncate};
 
 /// No count or size may exceed this: 2^46 bytes, so that products of two checked numbers fit.
 const LIMIT: usize = 1 << 46;
@@ -17,7 +18,8 @@ impl Manifest {
     /// All rules above; the first one that is broken, as a sentence.
     pub fn check(&self) -> Checked {
         ensure(self.vocab > 0 && self.vocab <= i32::MAX as usize, || "`vocab` is out of range".into())?;
-        ensure(self.tokens > 0 && self.tokens <= i32::MAX as usize, || "`tokens` is out of range".into())?;
+        ensure(self.tokens <= i32::MAX as usize, || "`tokens` is out of range".into())?;
+        ensure(self.tokens > 0 || !self.inputs.is_empty(), || "the model is given nothing".into())?;
         ensure(self.max_rows > 0 && self.max_rows <= 1 << 24, || "`max_rows` is out of range".into())?;
         ensure(self.first_rows.is_none_or(|rows| rows <= self.max_rows), || "`first_rows` do not fit a call".into())?;
         ensure(self.block_rows > 0 && self.block_rows <= self.max_rows, || "`block_rows` is out of range".into())?;
@@ -33,9 +35,22 @@ impl Manifest {
         ];
         sizes.iter().try_for_each(|(name, size)| ensure(*size <= LIMIT, || format!("`{name}` is out of range")))?;
         self.params.iter().try_for_each(|param| param.check().map_err(|what| format!("parameter `{}`: {what}", param.path)))?;
+        self.inputs
+            .iter()
+            .try_for_each(|input| self.check_input(input).map_err(|what| format!("input `{}`: {what}", input.name)))?;
         self.check_packed()?;
         self.device.as_ref().map_or(Ok(()), |device| device.check().map_err(|what| format!("device: {what}")))?;
         self.states.iter().try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))
+    }
+
+    fn check_input(&self, input: &Input) -> Checked {
+        let elements = input.axes.iter().try_fold(1usize, |product, (_, size)| product.checked_mul(*size));
+        let bytes = elements.filter(|elements| *elements > 0 && *elements <= LIMIT).ok_or("its sizes are out of range")? * 4;
+        ensure(input.source.as_ref().is_none_or(|source| source.names(input)), || "its tensor has other axes".into())?;
+        ensure(input.source.as_ref().is_none_or(|source| source.behind <= LIMIT), || "too many positions".into())?;
+        let end = input.arena_row_offset.checked_add(bytes);
+        ensure(end.is_some_and(|end| end <= self.arena_row_bytes), || "leaves the arena".into())?;
+        ensure(input.arena_row_offset.is_multiple_of(ALIGN), || "is not aligned".into())
     }
 
     fn check_packed(&self) -> Checked {

@@ -19,7 +19,7 @@ fn model(manifest: &Manifest) -> String {
     let mut text = format!("/* Model {}, target {}. */\n", comment(&manifest.model), comment(&manifest.target));
     let numbers = [
         ("VOCAB", manifest.vocab, "floats in a row of output"),
-        ("TOKENS", manifest.tokens, "token ids are below this"),
+        ("TOKENS", manifest.tokens, "token ids are below this; 0: they only count rows"),
         ("MAX_ROWS", manifest.max_rows, "most rows of one segment in one call"),
         (
             "FIRST_ROWS",
@@ -34,10 +34,21 @@ fn model(manifest: &Manifest) -> String {
         ("STATE_FIXED_BYTES", manifest.state_fixed_bytes, "one sequence's states, whatever the capacity"),
         ("STATE_POSITION_BYTES", manifest.state_position_bytes, "and for each position of capacity"),
         ("STATES", manifest.states.len(), "entries of braid_states"),
+        ("INPUTS", manifest.inputs.len(), "entries of braid_inputs"),
     ];
     for (name, value, what) in numbers {
         line(&mut text, format_args!("#define BRAID_{name} INT64_C({value}) /* {what} */"));
     }
+    text += INPUTS;
+    for input in &manifest.inputs {
+        let (shape, float, elements) = (comment(&input.shape()), i32::from(input.float), input.elements());
+        let entry = format_args!("  /* {shape} */ {{{}, {float}, {elements}, {}}},", quoted(&input.name), input.arena_row_offset);
+        line(&mut text, entry);
+    }
+    if manifest.inputs.is_empty() {
+        text += "  {0},\n";
+    }
+    text += "};\n";
     text += STATES;
     manifest.states.iter().for_each(|state| line(&mut text, format_args!("  {},", entry(state))));
     if manifest.states.is_empty() {
@@ -46,6 +57,7 @@ fn model(manifest: &Manifest) -> String {
     text + "};\n\n" + SLOT
 }
 
+const INPUTS: &str = "\n/* What a call is given beside token ids. */\nstatic const BraidInput braid_inputs[] = {\n";
 const STATES: &str = "\n/* Caches and states of one sequence. */\nstatic const BraidState braid_states[] = {\n";
 
 /// One row of `braid_states`, after a comment with its axes.

@@ -205,7 +205,7 @@ fn alone(session: &mut Session) -> Result<Vec<(usize, Duration)>> {
 
 /// Tokens without a pattern.
 fn ids(session: &Session, count: usize) -> Vec<i32> {
-    let tokens = session.manifest().tokens as u64;
+    let tokens = session.manifest().tokens.max(1) as u64;
     (0..count as u64).map(|at| (random::mix(at) % tokens) as i32).collect()
 }
 

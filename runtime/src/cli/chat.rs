@@ -36,7 +36,8 @@ pub fn chat(artifact: &Path, options: &RunOptions) -> Result<()> {
     let template = Template::find(Path::new(&options.model.weights))?;
     let (artifact, weights) = options.model.load(artifact)?;
     let settings = Settings { threads: options.model.threads(), capacity: options.context.unwrap_or(CONTEXT), slots: 1 };
-    let session = Session::new(artifact, weights, settings)?;
+    let mut session = Session::new(artifact, weights, settings)?;
+    super::run::given(options, &mut session)?;
     let system = options.system.iter().map(|text| Message { role: "system", content: text.clone() });
     let messages = system.collect();
     let mut chat = Chat { options, config: options.config()?, tokenizer, template, session, messages, seen: Vec::new() };

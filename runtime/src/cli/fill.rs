@@ -57,6 +57,7 @@ pub fn run(
     let (slots, capacity) = (slots(&task.how), options.context.unwrap_or(text.len()));
     let task = Fill { text, ..task };
     let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots })?;
+    super::run::given(options, &mut session)?;
     let load = start.elapsed();
     let screen = Screen::new(tokenizer, task.how.mask, options.json);
     let mut steps = Vec::new();

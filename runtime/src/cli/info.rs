@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Device, Grid, Launch, Manifest, Param, State, Truncate};
+use crate::artifact::{Device, Grid, Input, Launch, Manifest, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -47,6 +47,7 @@ fn summary(manifest: &Manifest) -> String {
         ("target", format!("{}{features}", manifest.target)),
         ("parameters", format!("{numbers} in {} tensors", manifest.params.len())),
         ("weights", format!("{}, matrices as {:?}", size(manifest.weights_bytes), manifest.dtype).to_lowercase()),
+        ("takes", takes(manifest)),
         ("output", format!("{} logits a row", manifest.vocab)),
         ("generates", generates(manifest)),
         ("longest call", format!("{} rows of one sequence", manifest.max_rows)),
@@ -63,6 +64,12 @@ fn summary(manifest: &Manifest) -> String {
     ];
     rows.extend(manifest.device.iter().flat_map(device));
     rows.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect()
+}
+
+/// What a sequence is given.
+fn takes(manifest: &Manifest) -> String {
+    let ids = (manifest.tokens > 0).then(|| "token ids".to_string());
+    ids.into_iter().chain(manifest.inputs.iter().map(Input::shape)).collect::<Vec<_>>().join(", ")
 }
 
 /// How tokens are made.

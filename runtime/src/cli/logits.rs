@@ -1,10 +1,11 @@
-//! `logits`: token ids go in, logits come out.
+//! `logits`: token ids and other inputs go in, logits come out.
 
-use super::{Bar, ModelOptions};
+use super::{Bar, InputOptions, ModelOptions};
+use crate::artifact::Manifest;
 use crate::checkpoint::{self, Checkpoint, Numbers};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::session::{Session, Settings, Wanted};
+use crate::session::{Inputs, Session, Settings, Wanted};
 use crate::verify::ids;
 use clap::Args;
 use std::io::{BufWriter, Write};
@@ -20,20 +21,23 @@ pub struct LogitsArgs {
     pub model: ModelOptions,
     /// A safetensors file with `input_ids` [B, T], or one row of ids: 1,2,3.
     #[arg(long, value_name = "IDS_OR_FILE")]
-    pub ids: String,
-    /// The safetensors file to write: `input_ids` as given, and `logits` [B, T, vocab], f32. `verify` takes it as a golden file.
+    pub ids: Option<String>,
+    /// What else the model is given.
+    #[command(flatten)]
+    pub inputs: InputOptions,
+    /// The safetensors file to write: `input_ids` as given, and `logits` [B, T, vocab], f32. `verify` takes it as a golden file, unless the
+    /// model has other inputs.
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
 }
 
 /// Computes the logits of every position of every row.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
-    let rows = match args.ids.split(',').map(|id| id.trim().parse()).collect() {
-        Ok(row) => vec![row],
-        Err(_) => ids(&Checkpoint::open(Path::new(&args.ids))?, "input_ids")?,
-    };
     let (artifact, weights) = args.model.load(&args.artifact)?;
+    let batch = args.inputs.read(&artifact.manifest)?;
+    let rows = rows(args, &artifact.manifest, &batch)?;
     let (length, vocab) = (rows[0].len(), artifact.manifest.vocab);
+    let has_ids = artifact.manifest.tokens > 0;
     let settings = Settings { threads: args.model.threads(), capacity: length, slots: 1 };
     let mut session = Session::new(artifact, weights, settings)?;
     let mut all = Vec::with_capacity(rows.len() * length * vocab);
@@ -41,6 +45,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     bar.begin("computing logits", (rows.len() * length) as u64);
     for (number, row) in rows.iter().enumerate() {
         session.reset(0)?;
+        session.give(0, batch.get(number).cloned().unwrap_or_default())?;
         session.prefill(0, row, Wanted::All, |done, logits| {
             all.extend_from_slice(logits);
             bar.set((number * length + done) as u64);
@@ -48,9 +53,37 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     }
     bar.end();
     let shape = [rows.len(), length, vocab];
-    let (ids, logits) = (Numbers::Ids(&rows.concat()), Numbers::Floats(&all));
-    let tensors = [("input_ids", &shape[..2], ids), ("logits", &shape[..], logits)];
+    let rows = rows.concat();
+    let (ids, logits) = (Numbers::Ids(&rows), Numbers::Floats(&all));
+    let mut tensors = vec![("logits", &shape[..], logits)];
+    if has_ids {
+        tensors.insert(0, ("input_ids", &shape[..2], ids));
+    }
     save(&args.output, &tensors).map_err(Error::file("write", &args.output))
+}
+
+/// The token ids of each sequence, as long as its inputs; zeros in a model that takes none.
+fn rows(args: &LogitsArgs, manifest: &Manifest, batch: &[Inputs]) -> Result<Vec<Vec<i32>>> {
+    let rows = match (&args.ids, manifest.tokens) {
+        (Some(_), 0) => return Err(Error::input("the model takes no token ids", "leave `--ids` out")),
+        (None, 0) => batch.iter().map(|inputs| vec![0; inputs.rows(manifest)]).collect(),
+        (None, _) => {
+            return Err(Error::input("there are no token ids", "give `--ids 1,2,3`, or a safetensors file with `input_ids`"));
+        }
+        (Some(text), _) => match text.split(',').map(|id| id.trim().parse()).collect() {
+            Ok(row) => vec![row],
+            Err(_) => ids(&Checkpoint::open(Path::new(text))?, "input_ids")?,
+        },
+    };
+    if !batch.is_empty() && batch.len() != rows.len() {
+        let what = format!("{} sequences of token ids, and {} of the other inputs", rows.len(), batch.len());
+        return Err(Error::input(what, "give as many of each"));
+    }
+    if let Some((inputs, row)) = batch.iter().zip(&rows).find(|(inputs, row)| inputs.rows(manifest) > row.len()) {
+        let what = format!("inputs of {} positions beside {} token ids", inputs.rows(manifest), row.len());
+        return Err(Error::input(what, "a position has one of each; inputs may end before the ids do"));
+    }
+    Ok(rows)
 }
 
 fn save(path: &Path, tensors: &[(&str, &[usize], Numbers)]) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod fill;
+mod given;
 mod info;
 mod logits;
 mod pack;
@@ -12,6 +13,7 @@ mod run;
 mod verify;
 
 pub use bench::{BenchArgs, bench};
+pub use given::InputOptions;
 pub use info::{InfoArgs, info};
 pub use logits::{LogitsArgs, logits};
 pub use pack::{PackArgs, pack};
@@ -46,6 +48,7 @@ const EXAMPLES: &str = "Examples:
   braid-run run model.braidart --weights checkpoint/ --prompt \"$(cat long.txt)\" -n 0 --save-state long.state
   braid-run run model.braidart --weights checkpoint/ --load-state long.state --prompt \"In short:\"
   braid-run logits model.braidart --weights checkpoint/ --ids input.safetensors -o output.safetensors
+  braid-run logits model.braidart --weights checkpoint/ --input patches=image.safetensors -o output.safetensors
   braid-run verify model.braidart --weights checkpoint/ --golden golden.safetensors --tolerance 1e-4
   braid-run pack model.braidart --weights checkpoint/ -o weights.bin
   braid-run bench model.braidart --weights random:1 --prompt 512 --tokens 64
@@ -60,7 +63,7 @@ Exit codes: 0 success, 1 an error in what was given, 2 usage, 3 a limit of Braid
 pub enum Command {
     /// Generate text after a prompt, as a stream.
     Run(RunArgs),
-    /// Compute the logits of given token ids.
+    /// Compute the logits of given token ids and inputs.
     Logits(LogitsArgs),
     /// Compare with golden results.
     Verify(VerifyArgs),

@@ -1,7 +1,7 @@
 //! `run`: a prompt goes in, a stream of text comes out.
 
 use super::fill::{self, Wish};
-use super::{Bar, ModelOptions, chat::chat, print, print_json, rate};
+use super::{Bar, InputOptions, ModelOptions, chat::chat, print, print_json, rate};
 use crate::checkpoint::{Checkpoint, GenerationConfig, gguf};
 use crate::error::{Error, Result};
 use crate::generate::{Outcome, Request, generate, positions};
@@ -36,6 +36,9 @@ pub struct RunOptions {
     /// Token ids instead of a text: 1,2,3.
     #[arg(long, value_delimiter = ',', num_args = 1)]
     pub ids: Option<Vec<i32>>,
+    /// What else the model is given, from the first token on; zeros behind it.
+    #[command(flatten)]
+    pub inputs: InputOptions,
     /// Answer in turns, by the checkpoint's chat template: to the prompt or, without one, to each line of standard input.
     #[arg(long, conflicts_with_all = ["ids", "load_state", "save_state"])]
     pub chat: bool,
@@ -187,6 +190,7 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     let seen = saved.as_ref().map_or(0, |saved| saved.snapshot.position());
     let capacity = options.context.unwrap_or_else(|| seen + positions(&request));
     let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots: 1 })?;
+    given(options, &mut session)?;
     let mut before = Vec::new();
     if let Some(saved) = saved {
         session.restore(0, &saved.snapshot)?;
@@ -204,6 +208,16 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     }
     eprintln!("{}", summary(&session, &request, &outcome, load));
     Ok(())
+}
+
+/// Gives every slot of a session what the command line names.
+pub(super) fn given(options: &RunOptions, session: &mut Session) -> Result<()> {
+    let mut batch = options.inputs.read(session.manifest())?;
+    if batch.len() > 1 {
+        return Err(Error::input(format!("inputs of {} sequences; one is continued", batch.len()), "give one, or use `logits`"));
+    }
+    let Some(inputs) = batch.pop() else { return Ok(()) };
+    (0..session.slots()).try_for_each(|slot| session.give(slot, inputs.clone()))
 }
 
 /// A bar for prompts that take several calls.

@@ -101,7 +101,7 @@ pub fn profile(session: &mut Session, wish: Wish) -> Result<Profile> {
         return Err(Error::input("the artifact does not say what its kernels do", "build it again, for a CPU"));
     }
     let ceilings = Ceilings::measure(session)?;
-    let ids: Vec<i32> = (0..wish.prompt).map(|at| ((at * 7919 + 13) % manifest.tokens) as i32).collect();
+    let ids: Vec<i32> = (0..wish.prompt).map(|at| ((at * 7919 + 13) % manifest.tokens.max(1)) as i32).collect();
     let (mut long, mut short) = (Vec::new(), Vec::new());
     let rows = wish.prompt.min(manifest.max_rows);
     // The first call finds cold caches.

@@ -1,7 +1,7 @@
 //! The tables of one call: which rows belong to which sequence, at which position.
 
-use super::{engine::Size, no_slot, states::States};
-use crate::artifact::{Call, Manifest, Segment};
+use super::{Inputs, engine::Size, no_slot, states::States};
+use crate::artifact::{Call, Input, Manifest, Segment};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::load::Phase;
@@ -25,7 +25,7 @@ pub enum Wanted {
 pub struct Feed<'a> {
     /// Whose.
     pub slot: usize,
-    /// At least one.
+    /// At least one; in a model without token ids zeros, which count the rows.
     pub tokens: &'a [i32],
     /// Which logits to return.
     pub wanted: Wanted,
@@ -45,6 +45,8 @@ pub(crate) struct Batch {
     pub(crate) row_segments: Buffer<i32>,
     pub(crate) table: Buffer<Segment>,
     pub(crate) wanted_rows: Buffer<i32>,
+    /// For each input of the manifest `[rows][elements]`, and the elements.
+    pub(crate) inputs: Vec<(Buffer<i32>, usize)>,
     rows: usize,
     segments: usize,
     wanted: usize,
@@ -52,7 +54,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(rows: usize, slots: usize) -> Result<Self> {
+    pub(super) fn new(manifest: &Manifest, rows: usize, slots: usize) -> Result<Self> {
         let table = || Buffer::new(rows, "row tables");
         Ok(Self {
             tokens: table()?,
@@ -60,6 +62,7 @@ impl Batch {
             row_segments: table()?,
             table: Buffer::new(slots, "the segment table")?,
             wanted_rows: table()?,
+            inputs: manifest.inputs.iter().map(|input| rows_of(input, rows)).collect::<Result<_>>()?,
             rows: 0,
             segments: 0,
             wanted: 0,
@@ -106,7 +109,7 @@ impl Batch {
     }
 
     /// Fills the tables after checking that every feed may run; changes nothing of the states.
-    pub(super) fn fill(&mut self, feeds: &[Feed], states: &States, manifest: &Manifest) -> Result<()> {
+    pub(super) fn fill(&mut self, feeds: &[Feed], states: &States, inputs: &[Inputs], manifest: &Manifest) -> Result<()> {
         (self.rows, self.segments, self.wanted) = (0, 0, 0);
         let total: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
         if feeds.is_empty() || total > self.capacity {
@@ -119,7 +122,7 @@ impl Batch {
                 let what = format!("slot {} twice in one call, or with more than {} rows", feed.slot, manifest.max_rows);
                 return Err(Error::input(what, "feed long prompts in parts, one after the other"));
             }
-            self.push(feed, states.position(feed.slot)?);
+            self.push(feed, states.position(feed.slot)?, &inputs[feed.slot]);
         }
         Ok(())
     }
@@ -138,17 +141,22 @@ impl Batch {
             return Err(Error::Context { wanted, capacity: states.limit() });
         }
         check_cut(position, feed.tokens.len(), manifest)?;
-        match feed.tokens.iter().position(|id| *id < 0 || *id as usize >= manifest.tokens) {
+        let beyond = |id: &i32| manifest.tokens > 0 && (*id < 0 || *id as usize >= manifest.tokens);
+        match feed.tokens.iter().position(beyond) {
             Some(place) => Err(Error::Token { id: feed.tokens[place].into(), place, tokens: manifest.tokens }),
             None => Ok(()),
         }
     }
 
     /// Appends a checked feed. All numbers fit `i32`: rows are at most `capacity`, positions at most [`States::limit`].
-    fn push(&mut self, feed: &Feed, position: usize) {
+    fn push(&mut self, feed: &Feed, position: usize, inputs: &Inputs) {
         let (first, count) = (self.rows, feed.tokens.len());
         let rows = first..first + count;
         self.tokens.slice_mut()[rows.clone()].copy_from_slice(feed.tokens);
+        for (at, (table, elements)) in self.inputs.iter_mut().enumerate() {
+            let words = rows.start * *elements..rows.end * *elements;
+            inputs.copy(at, *elements, position, &mut table.slice_mut()[words]);
+        }
         self.row_segments.slice_mut()[rows.clone()].fill(self.segments as i32);
         for (offset, cell) in self.positions.slice_mut()[rows.clone()].iter_mut().enumerate() {
             *cell = (position + offset) as i32;
@@ -168,6 +176,11 @@ impl Batch {
         self.rows = rows.end;
         self.segments += 1;
     }
+}
+
+fn rows_of(input: &Input, rows: usize) -> Result<(Buffer<i32>, usize)> {
+    let elements = input.elements();
+    Ok((Buffer::new(rows.saturating_mul(elements), format!("{rows} rows of input `{}`", input.name))?, elements))
 }
 
 /// Whether rows from `position` on may come in a call of their own.

@@ -7,6 +7,7 @@
 mod batch;
 mod engine;
 mod history;
+mod inputs;
 mod saved;
 mod states;
 mod timed;
@@ -15,6 +16,7 @@ mod travel;
 pub use batch::{Feed, Wanted};
 pub use engine::Bandwidth;
 pub use history::Keep;
+pub use inputs::{Inputs, Values};
 pub use saved::Saved;
 pub use states::Snapshot;
 pub use timed::Span;
@@ -57,6 +59,7 @@ pub struct Session {
     states: States,
     histories: Vec<Option<History>>,
     batch: Batch,
+    inputs: Vec<Inputs>,
 }
 
 impl Session {
@@ -69,9 +72,10 @@ impl Session {
         let size = Size { rows, slots: settings.slots, capacity: states.capacity(), slot_bytes: states.slot_bytes() };
         let mut engine = engine::start(&artifact, Arc::clone(&weights), size, settings.threads)?;
         states.fill(manifest, &mut *engine)?;
-        let batch = Batch::new(rows, settings.slots)?;
+        let batch = Batch::new(manifest, rows, settings.slots)?;
         engine.call(Phase::Prepare, &batch)?;
-        Ok(Self { engine, states, histories: vec![None; settings.slots], batch, weights, artifact })
+        let inputs = vec![Inputs::default(); settings.slots];
+        Ok(Self { engine, states, histories: vec![None; settings.slots], batch, inputs, weights, artifact })
     }
 
     /// The artifact's manifest.
@@ -124,9 +128,16 @@ impl Session {
         Ok(times)
     }
 
+    /// Gives a slot's sequence, this one and those after it, its numbers beside token ids, by position. They are no part of snapshots.
+    pub fn give(&mut self, slot: usize, inputs: Inputs) -> Result<()> {
+        let slots = self.slots();
+        *self.inputs.get_mut(slot).ok_or_else(|| no_slot(slot, slots))? = inputs;
+        Ok(())
+    }
+
     /// One call: the rows of all feeds, each at most `max_rows` long. Returns `[wanted rows][vocab]` in the order of the feeds.
     pub fn forward(&mut self, feeds: &[Feed]) -> Result<&[f32]> {
-        self.batch.fill(feeds, &self.states, &self.artifact.manifest)?;
+        self.batch.fill(feeds, &self.states, &self.inputs, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
         self.engine.call(if one_each { Phase::Step } else { Phase::Prefill }, &self.batch)?;
         self.fed(feeds)?;

@@ -1,19 +1,23 @@
 //! Golden files: inputs and the results that they must have.
 //!
-//! Two formats. Rows: `input_ids` [B, T] with `logits` [B, T, V], and `prompt_ids` [B, P] with `generated_ids` [B, S] and
-//! `generated_logits` [B, S, V]. Prompts: `promptN.input_ids` [T] with `promptN.logits` [T, V] and `promptN.greedy_tokens` [S].
+//! Two formats. Rows: `input_ids` [B, T], and what else the model is given under the names of its inputs, with `logits` [B, T, V], or [B, V]
+//! of the last positions, and `prompt_ids` [B, P] with `generated_ids` [B, S] and `generated_logits` [B, S, V]. Prompts: `promptN.input_ids` [T] with `promptN.logits` [T, V] and `promptN.greedy_tokens` [S].
 
+use crate::artifact::Manifest;
 use crate::checkpoint::{Checkpoint, Kind};
 use crate::error::{Error, Result};
+use crate::session::Inputs;
 use std::path::Path;
 
 /// Logits that one sequence must have at every position.
 pub struct Whole {
     /// `row 0`, `prompt1`.
     pub name: String,
-    /// The sequence.
+    /// The sequence; zeros in a model without token ids.
     pub ids: Vec<i32>,
-    /// `[T][V]`.
+    /// What else it is given.
+    pub inputs: Inputs,
+    /// `[T][V]`, or `[V]` of the last position.
     pub logits: Vec<f32>,
 }
 
@@ -38,10 +42,10 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Reads a golden file of a model with `vocab` logits a row.
-    pub fn open(path: &Path, vocab: usize) -> Result<Self> {
+    /// Reads a golden file of a model.
+    pub fn open(path: &Path, manifest: &Manifest) -> Result<Self> {
         let file = Checkpoint::open(path)?;
-        let reader = Reader { file: &file, vocab };
+        let reader = Reader { file: &file, manifest, vocab: manifest.vocab };
         let mut golden = Self { whole: Vec::new(), decoding: Vec::new() };
         reader.rows(&mut golden)?;
         for number in 0.. {
@@ -61,21 +65,13 @@ impl Golden {
 
 struct Reader<'a> {
     file: &'a Checkpoint,
+    manifest: &'a Manifest,
     vocab: usize,
 }
 
 impl Reader<'_> {
     fn rows(&self, golden: &mut Golden) -> Result<()> {
-        if self.file.get("input_ids").is_some() && self.file.get("logits").is_some() {
-            let ids = ids(self.file, "input_ids")?;
-            let logits = self.logits("logits", ids.iter().map(Vec::len).sum())?;
-            let mut rest = &logits[..];
-            for (row, ids) in ids.into_iter().enumerate() {
-                let (mine, others) = rest.split_at(ids.len() * self.vocab);
-                golden.whole.push(Whole { name: format!("row {row}"), ids, logits: mine.to_vec() });
-                rest = others;
-            }
-        }
+        self.whole(golden)?;
         if self.file.get("prompt_ids").is_some() && self.file.get("generated_ids").is_some() {
             let (prompts, generated) = (ids(self.file, "prompt_ids")?, ids(self.file, "generated_ids")?);
             if prompts.len() != generated.len() {
@@ -94,11 +90,37 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Sequences with their logits.
+    fn whole(&self, golden: &mut Golden) -> Result<()> {
+        let Some(logits) = self.file.get("logits") else { return Ok(()) };
+        let batch = Inputs::of(self.manifest, self.file)?;
+        let ids = match (self.file.get("input_ids"), self.manifest.tokens) {
+            (Some(_), _) => ids(self.file, "input_ids")?,
+            (None, 0) => batch.iter().map(|inputs| vec![0; inputs.rows(self.manifest)]).collect(),
+            _ => return Ok(()),
+        };
+        if !batch.is_empty() && batch.len() != ids.len() {
+            return Err(Error::content(self.file.path(), format!("{} rows of ids for {} of inputs", ids.len(), batch.len())));
+        }
+        let rows = |ids: &Vec<i32>| {
+            if logits.shape.len() == 2 && ids.len() > 1 && logits.shape[0] == batch.len() { 1 } else { ids.len() }
+        };
+        let numbers = self.logits("logits", ids.iter().map(rows).sum())?;
+        let mut rest = &numbers[..];
+        for (row, ids) in ids.into_iter().enumerate() {
+            let (mine, others) = rest.split_at(rows(&ids) * self.vocab);
+            let inputs = batch.get(row).cloned().unwrap_or_default();
+            golden.whole.push(Whole { name: format!("row {row}"), ids, inputs, logits: mine.to_vec() });
+            rest = others;
+        }
+        Ok(())
+    }
+
     fn prompt(&self, name: &str, golden: &mut Golden) -> Result<()> {
         let prompt = ids(self.file, &format!("{name}.input_ids"))?.concat();
         if self.file.get(&format!("{name}.logits")).is_some() {
             let logits = self.logits(&format!("{name}.logits"), prompt.len())?;
-            golden.whole.push(Whole { name: name.into(), ids: prompt.clone(), logits });
+            golden.whole.push(Whole { name: name.into(), ids: prompt.clone(), inputs: Inputs::default(), logits });
         }
         if self.file.get(&format!("{name}.greedy_tokens")).is_some() {
             let generated = ids(self.file, &format!("{name}.greedy_tokens"))?.concat();

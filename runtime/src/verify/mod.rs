@@ -112,7 +112,7 @@ impl Golden {
 
 /// Compares an artifact with a golden file, in a session of its own.
 pub fn compare(artifact: Arc<Artifact>, weights: Arc<Weights>, golden: &Path, threads: usize) -> Result<Report> {
-    let golden = Golden::open(golden, artifact.manifest.vocab)?;
+    let golden = Golden::open(golden, &artifact.manifest)?;
     let (slots, capacity) = golden.size();
     let mut session = Session::new(artifact, weights, Settings { threads, capacity, slots })?;
     verify(&mut session, &golden)
@@ -143,8 +143,10 @@ pub fn verify(session: &mut Session, golden: &Golden) -> Result<Report> {
 
 fn check_whole(session: &mut Session, whole: &Whole) -> Result<WholeReport> {
     session.reset(0)?;
+    session.give(0, whole.inputs.clone())?;
     let (mut difference, mut rest) = (Difference::default(), &whole.logits[..]);
-    session.prefill(0, &whole.ids, Wanted::All, |_, logits| {
+    let all = rest.len() == whole.ids.len() * session.manifest().vocab;
+    session.prefill(0, &whole.ids, if all { Wanted::All } else { Wanted::Last }, |_, logits| {
         let (wanted, others) = rest.split_at(logits.len());
         difference.add(logits, wanted);
         rest = others;

@@ -87,11 +87,15 @@ impl Compiled {
         feed(&mut self.session(1, 1), 0, tokens)
     }
 
+    /// The numbers of a parameter.
+    pub fn numbers(&self, path: &str) -> Vec<f64> {
+        self.numbers[path].iter().map(|x| f64::from(*x)).collect()
+    }
+
     /// What the evaluator says.
     pub fn evaluated(&self, tokens: &[i32]) -> Vec<f64> {
         let graph = Graph::build(&build::model(&self.spec));
-        let numbers = |path: &str| self.numbers[path].iter().map(|x| f64::from(*x)).collect();
-        Reference::new(&graph, numbers).run(&tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()).data
+        Reference::new(&graph, |path| self.numbers(path)).run(&tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()).data
     }
 }
 

@@ -40,7 +40,7 @@ fn the_c_example_runs_a_compiled_model() {
     let (header, packed) = (scratch.path().join("model.h"), scratch.path().join("weights.bin"));
     std::fs::write(header, artifact::header(&artifact.manifest)).unwrap();
     weights(&artifact, &folder).write(&packed).unwrap();
-    let golden = Golden::open(&folder.join("golden.safetensors"), artifact.manifest.vocab).unwrap();
+    let golden = Golden::open(&folder.join("golden.safetensors"), &artifact.manifest).unwrap();
     for decoding in &golden.decoding {
         let count = decoding.generated.len();
         let found = super::c_interface::generate(scratch.path(), "model.h", artifact.path(), &packed, count, &decoding.prompt);

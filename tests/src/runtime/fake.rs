@@ -26,6 +26,7 @@ pub fn manifest() -> Manifest {
         dtype: Dtype::F32,
         vocab: VOCAB,
         tokens: VOCAB,
+        inputs: vec![],
         autoregressive: true,
         unmask: None,
         max_rows: MAX_ROWS,

@@ -142,7 +142,7 @@ fn checkpoints_golden_files_and_configurations() {
         let _ = Weights::open(&manifest(), path.to_str().unwrap(), 1, &Hidden);
         let _ = Checkpoint::open(&path).map(|checkpoint| checkpoint.near("model.embed"));
         std::fs::write(&path, [&mutate(golden.as_bytes(), &mut dice), &bytes[256..]].concat()).unwrap();
-        let _ = Golden::open(&path, 40);
+        let _ = Golden::open(&path, &Manifest { vocab: 40, ..manifest() });
         std::fs::write(fake.path("generation_config.json"), mutate(config, &mut dice)).unwrap();
         let _ = GenerationConfig::read(fake.folder.path());
     }

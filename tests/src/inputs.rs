@@ -1,0 +1,148 @@
+//! Inputs beside token ids: native code, in one call and in pieces, against the evaluator; what is wrong with them.
+
+use crate::properties::compiled::{Compiled, agree, made_up};
+use crate::reference::Reference;
+use crate::reference::tensor::Tensor;
+use braid_compiler::graph::Graph;
+use braid_compiler::import::bind::WeightMap;
+use braid_runtime::artifact;
+use braid_runtime::session::{Inputs, Session, Values, Wanted};
+
+/// Token ids, a row of numbers, a matrix and a mark for each position, of a model with a state and a cache.
+const MIXED: &str = "model mixed(d: dim = 12, k: dim = 4, rows: dim = 3, cols: dim = 5, places: dim = 7, vocab: dim = 11)(
+  picture: [t, rows, cols], tokens: [t], mark: int [t], sound: [t, d], kinds: int [t, rows],
+) -> [t, vocab] {
+  param embed: [places, d]   param wp: [d, rows, cols]   param wq, wk: [k, d]   param head: [vocab, d]   param we: [vocab, rows]
+  x = embed[places: tokens] + sum[rows, cols] picture * wp
+  x = select(mark == 1, sound, x)
+  recur h: [d] over t {
+    h = 0.5 * h + sound
+    y = h
+  }
+  x = x + y + attend[k](sum[d] x * wq, sum[d] sound * wk, x)
+  generate autoregressive
+  return sum[d] x * head + sum[rows] float(kinds) * we
+}
+";
+const ROWS: usize = 37;
+
+fn numbers(name: &str, count: usize) -> Vec<f32> {
+    made_up(name, &[count])
+}
+
+fn whole(name: &str, count: usize, below: i32) -> Vec<i32> {
+    numbers(name, count).iter().map(|x| ((x * 1000.0) as i32).rem_euclid(below)).collect()
+}
+
+/// What the model is given, as the runtime takes it and as the evaluator does.
+fn given(compiled: &Compiled) -> (Inputs, Vec<Vec<f64>>) {
+    let (picture, sound) = (numbers("picture", ROWS * 15), numbers("sound", ROWS * 12));
+    let (tokens, mark, kinds) = (whole("tokens", ROWS, 7), whole("mark", ROWS, 2), whole("kinds", ROWS * 3, 4));
+    let session = compiled.session(1, 1);
+    let mut inputs = Inputs::default();
+    for (name, values) in [
+        ("picture", Values::Floats(&picture)),
+        ("sound", Values::Floats(&sound)),
+        ("mark", Values::Ints(&mark)),
+        ("kinds", Values::Ints(&kinds)),
+    ] {
+        inputs.set(session.manifest(), name, values).unwrap();
+    }
+    let floats = |list: &[f32]| list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+    let ints = |list: &[i32]| list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+    (inputs, vec![floats(&picture), ints(&tokens), ints(&mark), floats(&sound), ints(&kinds)])
+}
+
+/// The evaluator's outputs for all rows at once.
+fn evaluated(compiled: &Compiled, spec: &str, given: &[Vec<f64>], rows: usize) -> Vec<f64> {
+    let graph = Graph::build(&crate::build::model(spec));
+    let tensors = graph.inputs.iter().zip(given).map(|((_, ty), data)| {
+        let shape = ty.axes.iter().map(|axis| graph.size(*axis).unwrap_or(rows)).collect();
+        Tensor { axes: ty.axes.clone(), shape, data: data.clone() }
+    });
+    Reference::new(&graph, |path| compiled.numbers(path)).run_inputs(&tensors.collect::<Vec<_>>()).data
+}
+
+fn fed(session: &mut Session, tokens: &[i32], cuts: &[usize]) -> Vec<f32> {
+    let (mut all, mut at) = (Vec::new(), 0);
+    for cut in cuts.iter().copied().chain([tokens.len()]) {
+        session.prefill(0, &tokens[at..cut], Wanted::All, |_, logits| all.extend_from_slice(logits)).unwrap();
+        at = cut;
+    }
+    all
+}
+
+#[test]
+fn inputs_of_every_kind_in_any_cut() {
+    let compiled = Compiled::new(MIXED);
+    let (inputs, given) = given(&compiled);
+    let wanted = evaluated(&compiled, MIXED, &given, ROWS);
+    let tokens = whole("tokens", ROWS, 7);
+    for cuts in [vec![], vec![1], vec![20, 21, 22], (1..ROWS).collect()] {
+        let mut session = compiled.session(2, 2);
+        session.give(0, inputs.clone()).unwrap();
+        agree(&format!("cut at {cuts:?}"), &fed(&mut session, &tokens, &cuts), &wanted, 1e-5).unwrap();
+    }
+}
+
+/// A slot that goes back reads the inputs of the positions that it comes to again, and zeros behind the last of them.
+#[test]
+fn inputs_stay_with_their_positions() {
+    let compiled = Compiled::new(MIXED);
+    let (inputs, _) = given(&compiled);
+    let tokens = whole("tokens", ROWS, 7);
+    let mut session = compiled.session(1, 1);
+    session.give(0, inputs.clone()).unwrap();
+    let first = fed(&mut session, &tokens, &[]);
+    let behind = session.step(&[(0, 3)]).unwrap().to_vec();
+    session.reset(0).unwrap();
+    session.prefill(0, &tokens[..20], Wanted::None, |_, _| ()).unwrap();
+    let snapshot = session.snapshot(0).unwrap();
+    let rest = fed(&mut session, &tokens[20..], &[]);
+    assert!(first[20 * 11..] == rest[..], "cut where a snapshot is taken");
+    session.restore(0, &snapshot).unwrap();
+    assert!(rest == fed(&mut session, &tokens[20..], &[]), "fed again");
+    let mut longer = inputs;
+    let sound = [numbers("sound", ROWS * 12), vec![0.0; 12]].concat();
+    longer.set(session.manifest(), "sound", Values::Floats(&sound)).unwrap();
+    session.give(0, longer).unwrap();
+    assert!(behind == session.step(&[(0, 3)]).unwrap(), "zeros behind the last row");
+}
+
+#[test]
+fn what_is_wrong_with_inputs_is_said() {
+    let session = Compiled::new(MIXED).session(1, 1);
+    let manifest = session.manifest();
+    let mut inputs = Inputs::default();
+    let mut said = |name: &str, values: Values| inputs.set(manifest, name, values).unwrap_err().to_string();
+    let missing = said("pictures", Values::Floats(&[1.0]));
+    assert!(missing.contains("reads no input `pictures`") && missing.contains("picture [t, rows=3, cols=5]"), "{missing}");
+    assert!(said("picture", Values::Ints(&[1; 15])).contains("`picture` is float and is given int"));
+    assert!(said("mark", Values::Floats(&[1.0])).contains("`mark` is int and is given float"));
+    assert!(said("picture", Values::Floats(&[1.0; 16])).contains("rows of 15 numbers and is given 16"));
+    let header = artifact::header(manifest);
+    assert!(
+        header.contains("BRAID_INPUTS INT64_C(4)") && header.contains("/* picture [t, rows=3, cols=5] */ {\"picture\", 1, 15, ")
+    );
+}
+
+#[test]
+fn sources_of_inputs_fit_the_model() {
+    let model = crate::build::model(MIXED);
+    let said = |text: &str| {
+        let map = WeightMap::parse(&format!("params: {{}}\ninputs:\n  {text}\n")).unwrap();
+        map.sources(&model).map_err(|error| error.to_string())
+    };
+    let good = said("picture: { tensor: pixels, axes: \"(y rows) (x cols)\", rows: \"y x\" }").unwrap();
+    assert_eq!(good[0].1.dims, [["y", "rows"], ["x", "cols"]]);
+    for (text, what) in [
+        ("pictures: { tensor: p, axes: rows cols, rows: y }", "no such input"),
+        ("picture: { tensor: p, axes: rows y, rows: y }", "`cols` does not stand there once"),
+        ("picture: { tensor: p, axes: rows cols, rows: y }", "`y` does not stand there once"),
+        ("picture: { tensor: p, axes: rows cols y z, rows: y }", "neither the input's nor in `rows`"),
+        ("picture: { tensor: p, axes: rows 1, rows: y }", "only names stand there"),
+    ] {
+        let error = said(text).unwrap_err();
+        assert!(error.contains(what) && error.contains("input `pict"), "{text}: {error}");
+    }
+}
