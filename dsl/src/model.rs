@@ -137,6 +137,8 @@ pub enum Op {
     Index(AxisId),
     /// Absolute position along the sequence axis; Int `[t]`.
     Position(AxisId),
+    /// How many positions the sequence has; Int `[t]`, the same at each.
+    Length(AxisId),
     // ---- pointwise ----------------------------------------------------------------------------------------------
     /// `f(x)`.
     Unary(Unary),
@@ -198,6 +200,8 @@ pub enum Op {
     // ---- along the sequence -------------------------------------------------------------------------------------
     /// `shift(x, n)`: the value `n` positions earlier, zero before the start.
     Shift(usize),
+    /// `x[t: n]`: operands `x, n`, where `n` is Int `[t]`. At each position the row of `x` at position `n`, zero where there is none.
+    Fetch(AxisId),
     /// `convolve[width](x, w)`: `y_t = sum_j w[j] x_{t - (W-1) + j}`, causal, zero before the start; other axes pointwise.
     Conv(AxisId),
     /// A recurrence; operands are its captures. Its results are read by [`Op::Result`].

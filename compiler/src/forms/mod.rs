@@ -176,6 +176,8 @@ impl Forms {
                 let extent = Extent::Fixed { elements: by * self.elements(&axes) };
                 self.declare(node, "before", StateKind::Shift, axes, 0.0, extent);
             }
+            // Rows ahead, and how many there are, are known when all of them are there.
+            Op::Fetch(_) | Op::Length(_) => self.together = self.together.and(Together { first: WHOLE, block: 1 }),
             Op::Attend(attend) => {
                 let (reach, together, range) = reach::of(&attend);
                 self.together = self.together.and(together);

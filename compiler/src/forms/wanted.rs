@@ -26,7 +26,7 @@ struct Narrow {
     behind: Vec<NodeId>,
 }
 
-/// Walks back from the output, latest node first, until one carries a state; the last time that a single value was left is the
+/// Walks back from the output, latest node first, until one reads other rows; the last time that a single value was left is the
 /// earliest place.
 fn narrowest(graph: &Graph) -> Option<Narrow> {
     let order: HashMap<NodeId, usize> = graph.order().into_iter().enumerate().map(|(at, node)| (node, at)).collect();
@@ -42,8 +42,9 @@ fn narrowest(graph: &Graph) -> Option<Narrow> {
             found = Narrow { value: node, behind: behind.clone() };
         }
         let rows: Vec<NodeId> = graph.args(node).into_iter().filter(|a| graph.has_seq(graph.ty(*a))).collect();
-        let stateful = matches!(graph.op(node), Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Result(_));
-        if stateful || rows.is_empty() {
+        let other_rows =
+            matches!(graph.op(node), Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Fetch(_) | Op::Result(_));
+        if other_rows || rows.is_empty() {
             break;
         }
         behind.push(node);

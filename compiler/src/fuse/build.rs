@@ -202,6 +202,7 @@ impl<'a> Fuser<'a> {
             Op::Const(value) => return Ok(Expr::Const(value.to_bits(), elem)),
             Op::Index(axis) => return Ok(Expr::Index(self.axis(draft, *axis))),
             Op::Position(_) => return Ok(Expr::Position),
+            Op::Length(_) => return Ok(Expr::Length),
             _ => {}
         }
         let place = self.anchors.layouts.place(node).clone();
@@ -299,7 +300,7 @@ impl<'a> Fuser<'a> {
         self.local(draft, &view, tensor)
     }
 
-    fn nests(&mut self, mut draft: Draft, items: &[Item], walk: Walk, nodes: Vec<NodeId>) -> Kernel {
+    pub(super) fn nests(&mut self, mut draft: Draft, items: &[Item], walk: Walk, nodes: Vec<NodeId>) -> Kernel {
         let axes = std::mem::take(&mut draft.axes);
         let builder = Builder::new(&axes, &[], &mut draft.tensors, &mut draft.scratch);
         let stmts = builder.run(items);

@@ -119,12 +119,23 @@ pub enum Expr {
         /// What the value is.
         elem: Elem,
     },
+    /// The same element of another row of the sequence, zero where there is none.
+    Row {
+        /// The element, in any row.
+        view: View,
+        /// Which row; an Int that does not vary along axes.
+        at: Box<Expr>,
+        /// What the value is.
+        elem: Elem,
+    },
     /// Bits of an `f64`, and what the value is.
     Const(u64, Elem),
     /// The index along an axis; Int.
     Index(KAxis),
     /// The position of the row; Int.
     Position,
+    /// How many rows its sequence has; Int.
+    Length,
     /// A pointwise function.
     Unary(Unary, Box<Expr>),
     /// A pointwise function of two operands of type `Elem`.
@@ -144,8 +155,12 @@ impl Expr {
     /// What the value is.
     pub fn elem(&self) -> Elem {
         match self {
-            Expr::Load(_, elem) | Expr::Const(_, elem) | Expr::Gather { elem, .. } | Expr::Select(elem, _) => *elem,
-            Expr::Index(_) | Expr::Position => Elem::Int,
+            Expr::Load(_, elem)
+            | Expr::Const(_, elem)
+            | Expr::Gather { elem, .. }
+            | Expr::Row { elem, .. }
+            | Expr::Select(elem, _) => *elem,
+            Expr::Index(_) | Expr::Position | Expr::Length => Elem::Int,
             Expr::Unary(Unary::Not, _) => Elem::Bool,
             Expr::Unary(_, of) => of.elem(),
             Expr::Binary(op, elem, ..) => match is_predicate(*op) {
@@ -159,8 +174,8 @@ impl Expr {
     /// The operands.
     pub fn children(&self) -> Vec<&Expr> {
         match self {
-            Expr::Load(..) | Expr::Const(..) | Expr::Index(_) | Expr::Position => vec![],
-            Expr::Gather { index, .. } => vec![index],
+            Expr::Load(..) | Expr::Const(..) | Expr::Index(_) | Expr::Position | Expr::Length => vec![],
+            Expr::Gather { index: at, .. } | Expr::Row { at, .. } => vec![at],
             Expr::Unary(_, of) | Expr::ToFloat(of) => vec![of],
             Expr::Binary(_, _, a, b) => vec![a, b],
             Expr::Select(_, parts) => parts.iter().collect(),
@@ -179,7 +194,7 @@ impl Expr {
     pub fn views(&self) -> Vec<&View> {
         let mut views = Vec::new();
         self.walk(&mut |e| match e {
-            Expr::Load(view, _) | Expr::Gather { view, .. } => views.push(view),
+            Expr::Load(view, _) | Expr::Gather { view, .. } | Expr::Row { view, .. } => views.push(view),
             _ => {}
         });
         views
@@ -189,11 +204,11 @@ impl Expr {
     pub fn views_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
         match self {
             Expr::Load(view, _) => change(view),
-            Expr::Gather { view, index, .. } => {
+            Expr::Gather { view, index: at, .. } | Expr::Row { view, at, .. } => {
                 change(view);
-                index.views_mut(change);
+                at.views_mut(change);
             }
-            Expr::Const(..) | Expr::Index(_) | Expr::Position => {}
+            Expr::Const(..) | Expr::Index(_) | Expr::Position | Expr::Length => {}
             Expr::Unary(_, of) | Expr::ToFloat(of) => of.views_mut(change),
             Expr::Binary(_, _, a, b) => {
                 a.views_mut(change);
@@ -207,7 +222,9 @@ impl Expr {
     pub fn axes(&self) -> Vec<KAxis> {
         let mut axes = Vec::new();
         self.walk(&mut |e| match e {
-            Expr::Load(view, _) | Expr::Gather { view, .. } => axes.extend(view.strides.iter().map(|(a, _)| *a)),
+            Expr::Load(view, _) | Expr::Gather { view, .. } | Expr::Row { view, .. } => {
+                axes.extend(view.strides.iter().map(|(a, _)| *a))
+            }
             Expr::Index(axis) => axes.push(*axis),
             _ => {}
         });
@@ -219,8 +236,8 @@ impl Expr {
     /// Rough cost of one element in additions; a transcendental function counts ten.
     pub fn cost(&self) -> usize {
         let own = match self {
-            Expr::Load(..) | Expr::Const(..) | Expr::Index(_) | Expr::Position => 0,
-            Expr::Gather { .. } => 2,
+            Expr::Load(..) | Expr::Const(..) | Expr::Index(_) | Expr::Position | Expr::Length => 0,
+            Expr::Gather { .. } | Expr::Row { .. } => 2,
             Expr::Unary(Unary::Neg | Unary::Abs | Unary::Not, _) | Expr::ToFloat(_) | Expr::Select(..) => 1,
             Expr::Unary(..) => 10,
             Expr::Binary(Binary::Pow, ..) => 20,
@@ -238,7 +255,8 @@ impl Expr {
             Expr::Gather { view, stride, index, elem } => {
                 Expr::Gather { view: view.transformed(step, sizes)?, stride: *stride, index: go(index)?, elem: *elem }
             }
-            Expr::Const(..) | Expr::Position => self.clone(),
+            Expr::Row { view, at, elem } => Expr::Row { view: view.transformed(step, sizes)?, at: go(at)?, elem: *elem },
+            Expr::Const(..) | Expr::Position | Expr::Length => self.clone(),
             Expr::Index(axis) => index_after(*axis, step, sizes)?,
             Expr::Unary(op, of) => Expr::Unary(*op, go(of)?),
             Expr::ToFloat(of) => Expr::ToFloat(go(of)?),

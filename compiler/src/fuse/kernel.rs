@@ -414,5 +414,5 @@ pub enum Code {
 
 /// Whether an op is computed by nests, row by row, with everything around it.
 pub fn is_rowwise(op: &Op) -> bool {
-    !matches!(op, Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Top { .. } | Op::Result(_))
+    !matches!(op, Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Fetch(_) | Op::Top { .. } | Op::Result(_))
 }

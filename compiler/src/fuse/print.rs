@@ -204,7 +204,9 @@ impl Names<'_> {
             Expr::Gather { view, stride, index, .. } => self.element(view, Some(strided(self.expr(index), *stride))),
             Expr::Const(bits, _) => crate::graph::number_text(f64::from_bits(*bits)),
             Expr::Index(axis) => format!("a{}", axis.0),
+            Expr::Row { view, at, .. } => format!("{} in row {}", self.view(view), self.expr(at)),
             Expr::Position => "position".into(),
+            Expr::Length => "length".into(),
             Expr::Unary(op, of) => format!("{}({})", format!("{op:?}").to_lowercase(), self.expr(of)),
             Expr::ToFloat(of) => format!("float({})", self.expr(of)),
             Expr::Binary(op, _, a, b) => {

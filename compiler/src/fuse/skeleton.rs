@@ -6,6 +6,7 @@ use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Owner, flat_stride};
 use super::kernel::*;
 use super::layout::renamed_param;
+use super::nest::{Item, What};
 use super::{Kernel, Operand, PackedParam};
 use crate::error::Error;
 use crate::graph::NodeId;
@@ -26,6 +27,7 @@ impl Fuser<'_> {
             Op::Conv(width) => self.along(owner, members, Some(width)),
             Op::Shift(_) => self.along(owner, members, None),
             Op::Top { axis, into } => self.top(owner, first, axis, into),
+            Op::Fetch(_) => self.fetch(owner, first),
             Op::Attend(attend) => self.attention(owner, first, &attend),
             Op::Recur(recur) => return super::recurrence::build(self, owner, members, &recur),
             op => Err(Error::limit(format!("`{op:?}` has no skeleton"))),
@@ -205,6 +207,21 @@ impl Fuser<'_> {
         let (outer, size, count) = (self.count(&outer), self.count(&[axis]), self.count(&[into]));
         let code = Top { rows: owner.rows, outer, size, count, tensors: draft.tensors.clone(), input, out };
         Ok(draft.finish(Code::Top(code), vec![node]))
+    }
+
+    /// Rows of a value that is there as a whole, each where it is asked for.
+    fn fetch(&mut self, owner: Owner, node: NodeId) -> Result<Kernel, Error> {
+        let args = self.forms.graph.args(node);
+        let mut draft = Draft::new(owner.rows);
+        let (value, at) = (self.outside(&mut draft, args[0], false)?, self.outside(&mut draft, args[1], false)?);
+        let what = match value {
+            Expr::Load(view, elem) if draft.tensors[view.tensor.0].row > 0 => Expr::Row { view, at: Box::new(at), elem },
+            _ => return Err(Error::limit("rows of an index")),
+        };
+        let (axes, elem) = self.typed(&mut draft, node);
+        let stores = vec![self.write(&mut draft, node)];
+        let item = Item { what: What::Given(what), axes, elem, stores };
+        Ok(self.nests(draft, &[item], Walk::Rows(owner.rows), vec![node]))
     }
 
     fn attention(&mut self, owner: Owner, node: NodeId, attend: &Attend) -> Result<Kernel, Error> {

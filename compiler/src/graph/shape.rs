@@ -70,6 +70,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Contract(over) => contract(args[0], args[1], over),
         Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } | Op::Split(..) | Op::Merge(..) => view(env, op, args[0]),
         Op::Concat(from, to) => concat(env, args, from, *to),
+        Op::Fetch(axis) => fetch(args[0], args[1], *axis),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, *into),
         Op::Solve { rows, columns } => solve(env, args[0], args[1], *rows, *columns),
@@ -88,11 +89,17 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
 /// How many operands an op takes; `None`: as many as its body or its list of axes says.
 fn arity(op: &Op) -> Option<usize> {
     match op {
-        Op::Binary(_) | Op::Contract(_) | Op::Gather(_) | Op::Solve { .. } | Op::Conv(_) | Op::Substitute { .. } => Some(2),
+        Op::Binary(_)
+        | Op::Contract(_)
+        | Op::Gather(_)
+        | Op::Fetch(_)
+        | Op::Solve { .. }
+        | Op::Conv(_)
+        | Op::Substitute { .. } => Some(2),
         Op::Select | Op::Scores { .. } => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
-        Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) => Some(0),
+        Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) | Op::Length(_) => Some(0),
         Op::Capture(_) | Op::State(_) | Op::Score | Op::QueryPosition | Op::KeyPosition => Some(0),
         _ => Some(1),
     }
@@ -109,7 +116,7 @@ fn leaf(env: &Env, op: &Op) -> Result<Type, String> {
         },
         Op::Const(_) => Ok(Type { elem: Elem::Float, axes: vec![] }),
         Op::Index(axis) if size(env.axes, *axis).is_some() => int(vec![*axis]),
-        Op::Position(axis) if is_seq(env.axes, *axis) => int(vec![*axis]),
+        Op::Position(axis) | Op::Length(axis) if is_seq(env.axes, *axis) => int(vec![*axis]),
         Op::Capture(n) => known(env.captures.get(*n), "capture"),
         Op::State(n) => known(env.states.get(*n), "state"),
         Op::Score => known(env.score, "score"),
@@ -217,6 +224,13 @@ fn gather(table: &Type, ids: &Type, axis: AxisId) -> Result<Type, String> {
         return Err("gathers along an axis that the table lacks, or by ids that are not Int".into());
     }
     Ok(Type { elem: table.elem, axes: union(&ids.axes, &without(&table.axes, &[axis])) })
+}
+
+fn fetch(x: &Type, at: &Type, axis: AxisId) -> Result<Type, String> {
+    match x.axes.contains(&axis) && at.elem == Elem::Int && at.axes == [axis] {
+        true => Ok(x.clone()),
+        false => Err("fetches rows of what has none, or by what is no Int for each row".into()),
+    }
 }
 
 fn top(x: &Type, axis: AxisId, into: AxisId) -> Result<Type, String> {

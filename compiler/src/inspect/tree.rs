@@ -200,7 +200,7 @@ fn mark(model: &Model, value: &Value) -> Option<&'static str> {
         Op::Recur(_) => Some("recur"),
         Op::Conv(_) | Op::Shift(_) => Some("conv"),
         Op::Top { .. } => Some("top"),
-        Op::Gather(_) => Some("gather"),
+        Op::Gather(_) | Op::Fetch(_) => Some("gather"),
         Op::Contract(_) => Some("dense"),
         // A product with a parameter, summed: a norm's sum of squares has none.
         Op::Reduce(..) if contracted() && reads_param(model, value.args[0].0 as usize) => Some("dense"),

@@ -335,7 +335,7 @@ impl<'p> Elab<'p> {
             _ => {}
         }
         let is_known = super::expr::BUILTINS.contains(&name) && constant::named(name).is_none();
-        if !is_known || matches!(name, "index" | "position") {
+        if !is_known || matches!(name, "index" | "position" | "length") {
             return self.unknown(frame.module, name, name_span);
         }
         let mut values: Vec<V> = args.iter().map(|a| self.value(frame, &a.value)).collect::<Done<_>>()?;

@@ -1,12 +1,18 @@
-//! No attention of a model that generates token by token may look ahead.
+//! Nothing of a model that generates token by token may look ahead.
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
 
-/// An error for each attention whose `keep` does not imply `key <= query`, or `key < n` for some number.
+/// An error for each attention whose `keep` does not imply `key <= query`, or `key < n` for some number, and for whatever else knows more of
+/// the sequence than what is before.
 pub fn check(values: &[Value]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
     for value in values {
+        if let Op::Fetch(_) | Op::Length(_) = value.op {
+            let message = "an autoregressive model knows neither the length of its text nor what stands at any position";
+            let error = Diagnostic::new(Code::NonCausal, value.span, message);
+            errors.push(error.hint("look back by `shift(x, n)` or attention, or drop `generate autoregressive`"));
+        }
         let Op::Attend(attend) = &value.op else { continue };
         if implies(&attend.keep, attend.keep_result) || errors.iter().any(|e| e.span == value.span) {
             continue;

@@ -4,7 +4,7 @@ use super::frame::{BlockValue, Frame, Origin, V};
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Expr, ExprKind, Ident, IndexItem};
 use crate::constant;
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{AxisId, Elem, Op, Type};
 use crate::span::Span;
 
@@ -16,7 +16,8 @@ impl<'p> Elab<'p> {
         {
             match (name.as_str(), items) {
                 ("index", [IndexItem::Plain(axis)]) => return self.index_of(frame, axis, span),
-                ("position", [IndexItem::Plain(axis)]) => return self.position_of(frame, axis, span),
+                ("position", [IndexItem::Plain(axis)]) => return self.along(frame, Op::Position, axis, span),
+                ("length", [IndexItem::Plain(axis)]) => return self.along(frame, Op::Length, axis, span),
                 _ => {}
             }
         }
@@ -76,13 +77,14 @@ impl<'p> Elab<'p> {
         Ok(V::Tensor(self.push_at(level, Op::Index(axis), vec![], ty, span, frame.scope)))
     }
 
-    fn position_of(&mut self, frame: &Frame<'p>, axis: &'p Expr, span: Span) -> Done<V<'p>> {
+    /// A leaf that counts along the sequence.
+    fn along(&mut self, frame: &Frame<'p>, op: fn(AxisId) -> Op, axis: &'p Expr, span: Span) -> Done<V<'p>> {
         let axis = self.axis_named(frame, axis)?;
         if axis != SEQ {
             return self.fail(Code::Misplaced, span, "only the sequence axis has positions: write `index[…]`");
         }
         let ty = Type { elem: Elem::Int, axes: vec![SEQ] };
-        Ok(V::Tensor(self.push_at(0, Op::Position(axis), vec![], ty, span, frame.scope)))
+        Ok(V::Tensor(self.push_at(0, op(axis), vec![], ty, span, frame.scope)))
     }
 
     fn item(&mut self, frame: &mut Frame<'p>, t: T, item: &'p IndexItem, span: Span) -> Done<T> {
@@ -135,8 +137,10 @@ impl<'p> Elab<'p> {
             IndexItem::At(axis, at) => {
                 let axis = self.axis_of(frame, axis)?;
                 let value = self.value(frame, at)?;
-                if let (SEQ, V::Tensor(at)) = (axis, &value) {
-                    return self.at_position(t, *at, span, frame.scope);
+                match (axis, &value) {
+                    (SEQ, V::Tensor(at)) if self.depth() > 0 => return self.at_position(t, *at, span, frame.scope),
+                    (SEQ, _) => return self.fetch(frame, t, &value, at.span, span),
+                    _ => {}
                 }
                 match Self::known(&value) {
                     Some(known) => {
@@ -157,6 +161,20 @@ impl<'p> Elab<'p> {
                 self.fail(Code::Syntax, expr.span, "say what to do with the axis: `x[a as b]`, `x[a: 0..4 as b]`, `x[a: 3]`")
             }
         }
+    }
+
+    /// `x[t: n]` outside of recurrences and attention.
+    fn fetch(&mut self, frame: &Frame<'p>, x: T, at: &V<'p>, place: Span, span: Span) -> Done<T> {
+        self.row_wise(span, "x[t: …]")?;
+        let at = self.tensor(at, Some(Elem::Int), place, frame.scope)?;
+        let (ty, counted) = (self.seen(x), self.seen(at));
+        self.need_seq(&ty, span)?;
+        if counted.elem != Elem::Int || counted.axes != [SEQ] {
+            let label = format!("is {:?} {}", counted.elem, self.axes_text(&counted.axes)).to_lowercase();
+            let error = Diagnostic::new(Code::Type, place, "a whole number for each position chooses rows: an int [t]");
+            return Err(self.error(error.label(label).hint("as `position[t] + 1`, or `length[t] - 1 - position[t]`")));
+        }
+        self.apply(Op::Fetch(SEQ), &[x, at], ty, span, frame.scope)
     }
 
     fn gather(&mut self, frame: &Frame<'p>, table: T, axis: AxisId, ids: T, span: Span) -> Done<T> {

@@ -153,7 +153,7 @@ impl<'p> Elab<'p> {
         self.apply(Op::Select, &[c, a, b], Type { elem: ta.elem, axes }, span, frame.scope).map(V::Tensor)
     }
 
-    fn need_seq(&mut self, ty: &Type, span: Span) -> Done<()> {
+    pub(super) fn need_seq(&mut self, ty: &Type, span: Span) -> Done<()> {
         if ty.axes.contains(&SEQ) {
             return Ok(());
         }

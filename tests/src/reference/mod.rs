@@ -74,7 +74,7 @@ impl<'a> Reference<'a> {
 
     /// Whether a node is the same in every call.
     fn is_fixed(&self, id: NodeId) -> bool {
-        let leaf = matches!(self.graph.op(id), Op::Input(_) | Op::Position(_));
+        let leaf = matches!(self.graph.op(id), Op::Input(_) | Op::Position(_) | Op::Length(_));
         let stateful = matches!(self.graph.op(id), Op::Recur(_) | Op::Result(_));
         !leaf && !stateful && self.graph.args(id).iter().all(|arg| self.fixed.contains_key(arg))
     }
@@ -166,6 +166,7 @@ impl<'a> Reference<'a> {
             Op::Const(value) => Tensor::scalar(*value),
             Op::Index(axis) => Tensor::count(*axis, self.graph.size(*axis).expect("a fixed axis"), 0),
             Op::Position(axis) => Tensor::count(*axis, rows, self.position),
+            Op::Length(axis) => Tensor::filled(&[(*axis, rows)], rows as f64),
             op => {
                 let args: Vec<Rc<Tensor>> = self.graph.args(id).iter().map(|arg| values[arg].clone()).collect();
                 ops::apply(&self.graph.axes, op, &args.iter().map(|arg| &**arg).collect::<Vec<_>>())

@@ -23,6 +23,7 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Merge(parts, axis) => merge(args[0], parts, (*axis, size(axis))),
         Op::Concat(parts, axis) => concat(args, parts, (*axis, size(axis))),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
+        Op::Fetch(axis) => fetch(args[0], args[1], *axis),
         Op::Solve { rows, columns } => solve(args[0], args[1], *rows, *columns),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
         Op::Products { row, over } => products(args[0], *row, *over),
@@ -79,6 +80,18 @@ fn binary(f: Binary, a: f64, b: f64) -> f64 {
 
 fn truth(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
+}
+
+/// At each row of `at` the row of `x` of that number, zeros where there is none.
+fn fetch(x: &Tensor, at: &Tensor, axis: AxisId) -> Tensor {
+    let rows = x.size(axis).expect("rows");
+    let row = |at: &f64| match *at >= 0.0 && *at < rows as f64 {
+        true => x.sliced(axis, *at as usize, 1),
+        false => map1(&x.sliced(axis, 0, 1).dims(), &x.sliced(axis, 0, 1), |_| 0.0),
+    };
+    let mut found = at.data.iter().map(row);
+    let first = found.next().expect("a row");
+    found.fold(first, |all, next| all.joined(&next, axis))
 }
 
 /// `2/sqrt(pi) e^(-x²) Σ 2^n x^(2n+1) / (2n+1)!!`: all terms have one sign, so nothing cancels.

@@ -1,7 +1,7 @@
 //! Expressions to values: scalars, or vectors along the site's vector axis.
 
 use super::site::Site;
-use super::{Cmp, Elem, Emitter, Field, Ty, Val};
+use super::{Cmp, Elem, Emitter, Field, SegmentFields, Ty, Val};
 use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::Store;
 use braid_dsl::model::{self, Binary, Unary};
@@ -15,6 +15,8 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
         Expr::Const(bits, elem) => constant(e, f64::from_bits(*bits), *elem),
         Expr::Index(axis) => index(site, *axis),
         Expr::Position => position(site),
+        Expr::Length => e.convert(sequence(site).rows, Elem::I32),
+        Expr::Row { view, at, elem } => other_row(site, view, at, *elem),
         Expr::Unary(op, of) => unary(e, *op, value(site, of)),
         Expr::Binary(op, elem, a, b) => binary(e, *op, *elem, value(site, a), value(site, b)),
         Expr::Select(_, parts) => {
@@ -151,6 +153,27 @@ fn gather<'c>(site: &Site<'_, 'c>, view: &View, stride: usize, ids: &Expr, elem:
         whole = e.insert(whole, lane, one);
     }
     whole
+}
+
+/// The sequence that the row belongs to.
+fn sequence<'c>(site: &Site<'_, 'c>) -> SegmentFields<'c> {
+    let e = site.e;
+    let row = site.row.unwrap_or_else(|| {
+        e.fault("a sequence where there is no row");
+        e.i64(0)
+    });
+    e.segment(site.args.call, e.table_entry(site.args.call, Field::RowSegments, row))
+}
+
+fn other_row<'c>(site: &Site<'_, 'c>, view: &View, at: &Expr, elem: model::Elem) -> Val<'c> {
+    let e = site.e;
+    let own = sequence(site);
+    let at = e.convert(value(site, at), Elem::I64);
+    let inside = e.and(e.cmp(Cmp::Ge, at, e.i64(0)), e.cmp(Cmp::Lt, at, own.rows));
+    let row = e.add(own.row, e.select(inside, at, e.i64(0)));
+    let loaded = load_at(site, view, site.address_in_row(view, row), elem);
+    let (inside, zero) = (e.splat(inside, loaded.lanes()), e.splat(constant(e, 0.0, elem), loaded.lanes()));
+    e.select(inside, loaded, zero)
 }
 
 fn index<'c>(site: &Site<'_, 'c>, axis: KAxis) -> Val<'c> {

@@ -123,11 +123,27 @@ impl<'k, 'c> Site<'k, 'c> {
     /// The address of a view's element at the present indices.
     pub fn address(&self, view: &View) -> Val<'c> {
         let e = self.e;
-        let tensor = &self.tensors[view.tensor.0];
         let Some(row) = self.rows[view.tensor.0].or(self.bases[view.tensor.0]) else {
             e.fault(format!("tensor {} has no address yet", view.tensor.0));
             return e.null();
         };
+        self.address_behind(view, row)
+    }
+
+    /// The same in another row of the call.
+    pub fn address_in_row(&self, view: &View, row: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let tensor = &self.tensors[view.tensor.0];
+        let Some(start) = self.bases[view.tensor.0] else {
+            e.fault(format!("tensor {} has no rows", view.tensor.0));
+            return e.null();
+        };
+        self.address_behind(view, e.offset(start, e.mul(row, e.i64(tensor.row * tensor.store.bytes()))))
+    }
+
+    fn address_behind(&self, view: &View, row: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let tensor = &self.tensors[view.tensor.0];
         let bytes = tensor.store.bytes();
         let mut place = if view.offset == 0 { row } else { e.offset_by(row, view.offset * bytes) };
         for (axis, stride) in &view.strides {

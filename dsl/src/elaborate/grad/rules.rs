@@ -64,6 +64,7 @@ impl Tape<'_, '_> {
             Op::Binary(f) => crate::constant::word(*f).to_owned(),
             Op::ToFloat => "float".into(),
             Op::Shift(_) => "shift".into(),
+            Op::Fetch(_) => "x[t: …]".into(),
             Op::Conv(_) => "convolve".into(),
             Op::Recur(_) | Op::Result(_) => "recur".into(),
             Op::Attend(_) => "attend".into(),
