@@ -371,14 +371,16 @@ pub struct Arm {
     pub value: Expr,
 }
 
-/// Attention.
+/// Attention, and the choice of keys by it.
 #[derive(Clone, Debug)]
 pub struct Attend {
+    /// `choose[… as slot]`: the axis that counts the positions chosen.
+    pub slot: Option<Ident>,
     /// The axes that the dot product contracts.
     pub axes: Vec<Ident>,
-    /// Queries, keys, values.
+    /// Queries, keys, values; of a choice queries, keys and how many.
     pub args: Vec<Arg>,
-    /// `keep`, `score`, `sink`.
+    /// `keep`, `score`, `weight`, `sink`.
     pub clauses: Vec<(Ident, Expr)>,
 }
 

@@ -13,6 +13,7 @@ mod print;
 mod resolve;
 pub mod source;
 pub mod span;
+mod stride;
 
 use diagnostic::Diagnostic;
 use model::{Constant, Model};

@@ -206,12 +206,13 @@ pub enum Op {
     Conv(AxisId),
     /// A recurrence; operands are its captures. Its results are read by [`Op::Result`].
     Recur(Box<Recur>),
-    /// Attention; operands `q, k, v` and then the captures of its bodies.
+    /// Attention; operands `q, k`, `v` if it weighs values, and then the captures of its bodies.
     Attend(Box<Attend>),
     /// The `n`-th output of a `Recur` operand.
     Result(usize),
     // ---- leaves that stand only in a body -----------------------------------------------------------------------
-    /// The `n`-th capture. In `Recur`: operand `n` at this step (its sequence axis is gone). In `Attend`: operand `3 + n`.
+    /// The `n`-th capture. In `Recur`: operand `n` at this step (its sequence axis is gone). In `Attend`: operand
+    /// [`Attend::operands`]` + n`.
     Capture(usize),
     /// In `Recur`: state `n` as the step begins.
     State(usize),
@@ -221,6 +222,14 @@ pub enum Op {
     QueryPosition,
     /// In `Attend`: absolute position of the key; Int, no axes.
     KeyPosition,
+    /// In `Attend`'s `keep`: whether a position lies in the block of `block` positions of one of the ids along `slot`; operands `ids, position`.
+    /// Ids below zero are none. The ids are what an `Attend` with [`Gives::Best`] gave, at most one a block.
+    Chosen {
+        /// The axis that counts the ids.
+        slot: AxisId,
+        /// Positions of a block.
+        block: usize,
+    },
     // ---- made by the compiler's `forms` stage only --------------------------------------------------------------
     /// Keeps only the rows whose outputs the caller wants.
     Wanted,
@@ -301,10 +310,24 @@ pub struct State {
     pub init: f64,
 }
 
+/// What an attention gives of the keys that a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gives {
+    /// Their values, weighed.
+    Values,
+    /// `log Σ exp(score)`: the logarithm of what a softmax divides by; minus infinity where nothing is seen.
+    Total,
+    /// The positions of the `size(axis)` keys of largest score (ties to the earlier one), by rising position, then -1 where there are fewer;
+    /// Int. Its score is over the axes of the result without that axis.
+    Best(AxisId),
+}
+
 /// `attend[k](q, k, v) { keep: …  score: …  sink: … }`: softmax over the keys that `keep` lets a query see; with `weight: …` in the place of
-/// `score` the weights themselves.
+/// `score` the weights themselves. Without values, or as `choose[k as slot](q, k, n) { … }`, it gives something else of the same keys.
 #[derive(Clone, Debug)]
 pub struct Attend {
+    /// What comes out.
+    pub gives: Gives,
     /// The sequence axis (of queries and keys alike).
     pub seq: AxisId,
     /// Axes that the dot product contracts.
@@ -336,7 +359,7 @@ impl PartialEq for Recur {
 }
 impl PartialEq for Attend {
     fn eq(&self, other: &Self) -> bool {
-        self.seq == other.seq
+        (self.seq, self.gives) == (other.seq, other.gives)
             && self.contract == other.contract
             && self.keep == other.keep
             && self.score == other.score

@@ -51,6 +51,8 @@ mod routing;
 #[cfg(test)]
 mod runtime;
 #[cfg(test)]
+mod selection;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod systems;

@@ -4,17 +4,19 @@
 //! a `convolve` the rows under its window, a `shift` the rows it looks back to, an `attend` the keys and values that its `keep`
 //! can still reach (reach.rs). Row-wise nodes carry nothing.
 
+mod choice;
 mod print;
 mod reach;
 pub mod recur;
 mod wanted;
 
 use crate::graph::{Graph, NodeId, scope_path};
-use braid_dsl::model::{Attend, AxisId, Op};
+use braid_dsl::model::{Attend, AxisId, Gives, Op};
 use std::collections::HashMap;
 
+pub use choice::{Beside, Choice, decided};
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, keeps_all};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached};
 pub use recur::chunk::Chunk;
 
 /// Names one piece of carried memory.
@@ -183,30 +185,38 @@ impl Forms {
                 self.together = self.together.and(together);
                 self.reaches.insert(node, (reach, range));
                 let args = self.graph.args(node);
-                let (keys, own) = (self.row_axes(args[1]), self.row_axes(args[2]));
-                // Values that do not vary over the keys' heads are still stored once for each: the kernels find them by head.
-                let heads = keys.iter().filter(|axis| !attend.contract.contains(axis) && !own.contains(axis));
-                let values: Vec<AxisId> = heads.chain(&own).copied().collect();
-                let (key, value) = (self.elements(&keys) + self.keyed(&attend, &args), self.elements(&values));
-                self.declare(node, "keys", StateKind::Keys, keys, 0.0, reach.extent(key));
-                self.declare(node, "values", StateKind::Values, values, 0.0, reach.extent(value));
-                self.declare(node, "positions", StateKind::Positions, vec![], -1.0, reach.extent(1));
+                let keys = self.row_axes(args[1]);
+                let groups: Vec<AxisId> = keys.iter().copied().filter(|axis| !attend.contract.contains(axis)).collect();
+                let parts = self.elements(&groups);
+                let key = self.elements(&keys) / parts + self.keyed(&attend, &args);
+                self.declare(node, "keys", StateKind::Keys, keys.clone(), 0.0, reach.extent(parts, key));
+                if attend.gives == Gives::Values {
+                    let own = self.row_axes(args[2]);
+                    // Values that do not vary over the keys' heads are still stored once for each: the kernels find them by head.
+                    let missing = groups.iter().filter(|axis| !own.contains(axis));
+                    let values: Vec<AxisId> = missing.chain(&own).copied().collect();
+                    let extent = reach.extent(parts, self.elements(&values) / parts);
+                    self.declare(node, "values", StateKind::Values, values, 0.0, extent);
+                }
+                if reach.every() == 1 {
+                    self.declare(node, "positions", StateKind::Positions, vec![], -1.0, reach.extent(1, 1));
+                }
             }
             _ => {}
         }
     }
 
-    /// Elements that a position's key has beside it: what `keep` and `score` ask of the key's position, for each head that it differs in.
+    /// Elements that a key has beside it: what `keep` and `score` ask of its position, for each head of queries that it differs in.
     fn keyed(&self, attend: &Attend, args: &[NodeId]) -> usize {
         let heads =
             |n: usize| self.row_axes(args[n]).into_iter().filter(|axis| !attend.contract.contains(axis)).collect::<Vec<_>>();
         let (groups, all) = (heads(1), heads(0));
         let per: Vec<AxisId> = all.into_iter().filter(|axis| !groups.contains(axis)).collect();
         let one = |n: &usize| {
-            let varies = self.row_axes(args[3 + n]).iter().any(|axis| per.contains(axis));
+            let varies = self.row_axes(args[attend.operands() + n]).iter().any(|axis| per.contains(axis));
             if varies { self.elements(&per) } else { 1 }
         };
-        self.elements(&groups) * attend.keyed.iter().map(one).sum::<usize>()
+        attend.keyed.iter().map(one).sum()
     }
 
     fn declare(&mut self, node: NodeId, name: &str, kind: StateKind, axes: Vec<AxisId>, init: f64, extent: Extent) {

@@ -1,7 +1,7 @@
 //! Which keys a query can still see: read off the `keep` predicate, so that the cache holds no more.
 
 use super::Extent;
-use braid_dsl::model::{Attend, Binary, Body, Op, Unary, ValueId};
+use braid_dsl::model::{Attend, Binary, Body, Gives, Op, Unary, ValueId};
 
 /// Most rows of one sequence in one call. A ring keeps so many rows more than its window, so that a call can store all its
 /// keys before its first query looks.
@@ -15,6 +15,12 @@ pub const BLOCK: usize = 16;
 pub enum Reach {
     /// Every position.
     Full,
+    /// The last position of each block of `every`. A block's row lies where its positions have their shares of it, so that a cache cut at any
+    /// position is a cache.
+    Every {
+        /// Positions of a block.
+        every: usize,
+    },
     /// The last `window` positions, in a ring of `rows` slots.
     Window {
         /// Slots.
@@ -34,10 +40,21 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Memory of a cache with so many elements a position.
-    pub fn extent(self, elements: usize) -> Extent {
+    /// How many positions have one row.
+    pub fn every(self) -> usize {
+        if let Reach::Every { every } = self { every } else { 1 }
+    }
+
+    /// Whether old positions make room for new ones.
+    pub fn is_ring(self) -> bool {
+        matches!(self, Reach::Window { .. } | Reach::SinksAndWindow { .. })
+    }
+
+    /// Memory of a cache with so many elements a position in each of its `parts`.
+    pub fn extent(self, parts: usize, elements: usize) -> Extent {
+        let elements = parts * elements.div_ceil(self.every());
         match self {
-            Reach::Full => Extent::PerPosition { elements },
+            Reach::Full | Reach::Every { .. } => Extent::PerPosition { elements },
             Reach::Window { rows, .. } | Reach::SinksAndWindow { rows, .. } => Extent::Ring { rows, elements },
         }
     }
@@ -142,8 +159,12 @@ pub fn of(attend: &Attend) -> (Reach, Together, Range) {
     let together = Ahead::together(implied.ahead);
     let window = implied.window.filter(|window| *window > 0);
     let slots = |count: i64| (count as usize + MAX_ROWS).next_multiple_of(BLOCK);
+    // A choice takes keys in their order, which a ring with sinks does not keep.
+    let ordered = matches!(attend.gives, Gives::Best(_)) && implied.first.is_some();
     let reach = match (window, implied.first) {
         _ if together != Together::ANY => Reach::Full,
+        (None, _) if attend.every().0 > 1 && attend.every().1 == attend.every().0 - 1 => Reach::Every { every: attend.every().0 },
+        _ if ordered => Reach::Full,
         (Some(window), None) => Reach::Window { rows: slots(window), window: window as usize },
         (Some(window), Some(first)) if first >= 0 => {
             Reach::SinksAndWindow { first: first as usize, window: window as usize, rows: slots(window + first) }
@@ -151,16 +172,27 @@ pub fn of(attend: &Attend) -> (Reach, Together, Range) {
         _ => Reach::Full,
     };
     let after = match implied.ahead {
-        Some(Ahead { first: ..=0, after, block: 1 }) if reach == Reach::Full => Some(after.max(1) as usize),
+        Some(Ahead { first: ..=0, after, block: 1 }) if !reach.is_ring() => Some(after.max(1) as usize),
         _ => None,
     };
     let before = window.filter(|_| implied.first.is_none() && reach == Reach::Full).map(|window| window as usize);
     (reach, together, Range { before, after })
 }
 
-/// Whether the cache of an attention keeps every position.
-pub fn keeps_all(attend: &Attend) -> bool {
-    of(attend).0 == Reach::Full
+/// What the cache of an attention keeps.
+pub fn cached(attend: &Attend) -> Reach {
+    of(attend).0
+}
+
+/// The window and the first positions that hold all keys that a predicate lets a query see; none: it may be anything.
+pub(super) fn near(body: &Body, result: ValueId) -> Option<(usize, usize)> {
+    let implied = implied(body, result);
+    let whole = |n: i64| usize::try_from(n).ok();
+    match (implied.window, implied.first, implied.below) {
+        (Some(window), first, _) => Some((whole(window)?, whole(first.unwrap_or(0).max(0))?)),
+        (None, _, Some(below)) => Some((0, whole(below.max(0))?)),
+        _ => None,
+    }
 }
 
 fn implied(body: &Body, id: ValueId) -> Implied {
@@ -179,6 +211,9 @@ fn implied(body: &Body, id: ValueId) -> Implied {
             }
         }
         Op::Binary(Binary::Or) => {
+            if let Some(only) = other_than_never(body, &value.args) {
+                return implied(body, only);
+            }
             let (a, b) = (implied(body, value.args[0]), implied(body, value.args[1]));
             let ahead = Ahead::either(a.ahead, b.ahead);
             let join = |windowed: Implied, low: Implied| match (windowed.window, low.below) {
@@ -203,6 +238,26 @@ fn implied(body: &Body, id: ValueId) -> Implied {
             }
         }
         _ => Implied::default(),
+    }
+}
+
+/// Of two predicates the one that can hold, if the other never does.
+fn other_than_never(body: &Body, args: &[ValueId]) -> Option<ValueId> {
+    match [never(body, args[0]), never(body, args[1])] {
+        [true, _] => Some(args[1]),
+        [_, true] => Some(args[0]),
+        _ => None,
+    }
+}
+
+/// Whether a predicate is false for every key.
+pub(super) fn never(body: &Body, id: ValueId) -> bool {
+    let value = &body.values[id.0 as usize];
+    match value.op {
+        Op::Const(truth) => truth == 0.0,
+        Op::Binary(Binary::And) => value.args.iter().any(|arg| never(body, *arg)),
+        Op::Binary(Binary::Or) => value.args.iter().all(|arg| never(body, *arg)),
+        _ => false,
     }
 }
 
@@ -241,6 +296,11 @@ fn both(form: Linear) -> Implied {
 fn below_zero(form: Linear) -> Implied {
     let ahead = |ahead| Implied { ahead: Some(ahead), ..Implied::default() };
     match (form.query, form.key, form.start) {
+        // key - the start of the query's block + c < 0, and that start is not behind the query.
+        (0, 1, 0) if form.own < 0 => ahead(Ahead { after: (-form.constant).max(1), ..Ahead::CAUSAL }),
+        // The start of the query's block - key + c < 0, and the query is less than a block behind that start.
+        (0, -1, 0) if form.own > 0 => Implied { window: Some(form.own - 1 - form.constant), ..Implied::default() },
+        _ if form.own != 0 => Implied::default(),
         // key - query + c < 0.
         (-1, 1, 0) => ahead(Ahead { after: (-form.constant).max(1), ..Ahead::CAUSAL }),
         // The start of the key's block - query + c < 0.
@@ -256,23 +316,26 @@ fn below_zero(form: Linear) -> Implied {
     }
 }
 
-/// `query·q + key·k + constant`, or with the start of the key's block of `start` positions in the key's place.
+/// `query·q + key·k + constant`, or with the start of the key's block of `start` positions in the key's place, or that of the query's block
+/// of `own` positions in the query's.
 #[derive(Clone, Copy)]
 struct Linear {
     query: i64,
     key: i64,
     start: i64,
+    own: i64,
     constant: i64,
 }
 
 impl Linear {
-    const ZERO: Linear = Linear { query: 0, key: 0, start: 0, constant: 0 };
+    const ZERO: Linear = Linear { query: 0, key: 0, start: 0, own: 0, constant: 0 };
 
     fn minus(self, other: Linear) -> Linear {
         Linear {
             query: self.query - other.query,
             key: self.key - other.key,
             start: self.start - other.start,
+            own: self.own - other.own,
             constant: self.constant.saturating_sub(other.constant),
         }
     }
@@ -294,7 +357,8 @@ fn linear(body: &Body, id: ValueId) -> Option<Linear> {
         Op::ToFloat => arg(0),
         Op::Unary(Unary::Neg) => Some(arg(0)?.negated()),
         Op::Binary(Binary::Sub) => match block_start(body, value.args[0], value.args[1]) {
-            Some(start) => Some(Linear { start, ..Linear::ZERO }),
+            Some((Op::KeyPosition, start)) => Some(Linear { start, ..Linear::ZERO }),
+            Some((_, own)) => Some(Linear { own, ..Linear::ZERO }),
             None => Some(arg(0)?.minus(arg(1)?)),
         },
         Op::Binary(Binary::Add) => Some(arg(0)?.minus(arg(1)?.negated())),
@@ -302,13 +366,15 @@ fn linear(body: &Body, id: ValueId) -> Option<Linear> {
     }
 }
 
-/// `key - key % n`: where the key's block of `n` positions begins.
-fn block_start(body: &Body, key: ValueId, rest: ValueId) -> Option<i64> {
-    let (key, rest) = (&body.values[key.0 as usize], &body.values[rest.0 as usize]);
-    let is_key = |id: ValueId| body.values[id.0 as usize].op == Op::KeyPosition;
+/// `key - key % n`, or the same of the query: where its block of `n` positions begins.
+fn block_start(body: &Body, of: ValueId, rest: ValueId) -> Option<(Op, i64)> {
+    let [of, rest] = [of, rest].map(|id| &body.values[id.0 as usize]);
+    if !matches!(of.op, Op::KeyPosition | Op::QueryPosition) {
+        return None;
+    }
     match (&rest.op, &rest.args[..]) {
-        (Op::Binary(Binary::Rem), [of, n]) if key.op == Op::KeyPosition && is_key(*of) => match body.values[n.0 as usize].op {
-            Op::Const(n) if n >= 1.0 && n.fract() == 0.0 && n < 1e9 => Some(n as i64),
+        (Op::Binary(Binary::Rem), [same, n]) if body.values[same.0 as usize].op == of.op => match body.values[n.0 as usize].op {
+            Op::Const(n) if n >= 1.0 && n.fract() == 0.0 && n < 1e9 => Some((of.op.clone(), n as i64)),
             _ => None,
         },
         _ => None,

@@ -3,7 +3,7 @@
 use super::kernel::{Rows, is_rowwise};
 use super::layout::{Layouts, renamed_param};
 use crate::graph::{Graph, NodeId};
-use braid_dsl::model::{AxisId, Op, ParamId, Size};
+use braid_dsl::model::{Attend, AxisId, Gives, Op, ParamId, Size};
 use std::collections::HashMap;
 
 /// A matrix product found in the graph.
@@ -95,12 +95,11 @@ fn asked_orders(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<AxisId>>
         let args = graph.args(*node);
         match &graph.node(*node).op {
             Op::Attend(attend) => {
-                for (arg, order) in args.iter().zip(attention_orders(graph, &args, attend.seq, &attend.contract)) {
+                for (arg, order) in args.iter().zip(attention_orders(graph, &args, attend)) {
                     let own = &graph.node(*arg).ty.axes;
                     asked.entry(*arg).or_insert(order.into_iter().filter(|axis| own.contains(axis)).collect());
                 }
-                let (_, order) = attention_result(graph, &args, attend.seq, &attend.contract);
-                asked.insert(*node, order);
+                asked.insert(*node, attention_result(graph, *node, attend));
             }
             Op::Top { axis, into } => {
                 let ty = &graph.node(args[0]).ty;
@@ -115,25 +114,32 @@ fn asked_orders(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<AxisId>>
     asked
 }
 
-/// Axes of attention by role: groups (of keys), per (of queries only), contracted, value.
-pub fn attention_axes(graph: &Graph, args: &[NodeId], seq: AxisId, contract: &[AxisId]) -> [Vec<AxisId>; 4] {
-    let axes = |n: usize| graph.node(args[n]).ty.axes.iter().copied().filter(move |a| *a != seq).collect::<Vec<_>>();
-    let (q, k, v) = (axes(0), axes(1), axes(2));
-    let groups: Vec<AxisId> = k.iter().copied().filter(|a| !contract.contains(a)).collect();
-    let per = q.into_iter().filter(|a| !contract.contains(a) && !groups.contains(a)).collect();
-    let value = v.into_iter().filter(|a| !groups.contains(a)).collect();
-    [groups, per, contract.to_vec(), value]
+/// Axes of attention by role: groups (of keys), per (of queries only), contracted, and those of a value or what a choice counts.
+pub fn attention_axes(graph: &Graph, args: &[NodeId], attend: &Attend) -> [Vec<AxisId>; 4] {
+    let axes = |n: usize| graph.node(args[n]).ty.axes.iter().copied().filter(|a| *a != attend.seq).collect::<Vec<_>>();
+    let (q, k) = (axes(0), axes(1));
+    let groups: Vec<AxisId> = k.iter().copied().filter(|a| !attend.contract.contains(a)).collect();
+    let per = q.into_iter().filter(|a| !attend.contract.contains(a) && !groups.contains(a)).collect();
+    let last = match attend.gives {
+        Gives::Values => axes(2).into_iter().filter(|a| !groups.contains(a)).collect(),
+        Gives::Total => vec![],
+        Gives::Best(slot) => vec![slot],
+    };
+    [groups, per, attend.contract.clone(), last]
 }
 
-fn attention_orders(graph: &Graph, args: &[NodeId], seq: AxisId, contract: &[AxisId]) -> [Vec<AxisId>; 3] {
-    let [groups, per, key, value] = attention_axes(graph, args, seq, contract);
-    [[&groups[..], &per, &key].concat(), [&groups[..], &key].concat(), [&groups[..], &value].concat()]
+/// The orders of its queries, keys and values.
+fn attention_orders(graph: &Graph, args: &[NodeId], attend: &Attend) -> Vec<Vec<AxisId>> {
+    let [groups, per, key, value] = attention_axes(graph, args, attend);
+    let orders = [[&groups[..], &per, &key].concat(), [&groups[..], &key].concat(), [&groups[..], &value].concat()];
+    orders[..attend.operands()].to_vec()
 }
 
-fn attention_result(graph: &Graph, args: &[NodeId], seq: AxisId, contract: &[AxisId]) -> ([Vec<AxisId>; 4], Vec<AxisId>) {
-    let roles = attention_axes(graph, args, seq, contract);
-    let order = [&roles[0][..], &roles[1], &roles[3]].concat();
-    (roles, order)
+/// The order of its result: a choice by a score of all heads of a group has no axes of these.
+fn attention_result(graph: &Graph, node: NodeId, attend: &Attend) -> Vec<AxisId> {
+    let [groups, per, _, last] = attention_axes(graph, &graph.args(node), attend);
+    let own = &graph.node(node).ty.axes;
+    [groups, per, last].concat().into_iter().filter(|axis| own.contains(axis)).collect()
 }
 
 /// A product of a row-dependent value with a parameter, or with one gathered by ids, whose operand lies as the skeleton needs.

@@ -330,8 +330,23 @@ pub struct AttentionViews {
     pub values: View,
     /// The result.
     pub out: View,
-    /// What `keep` and `score` capture.
+    /// What `keep` and `score` capture; ids of chosen keys run along [`COLUMN`].
     pub captures: Vec<View>,
+}
+
+/// Keys that are seen because an earlier kernel chose them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The capture with the ids.
+    pub ids: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Positions of the block that an id stands for.
+    pub block: usize,
+    /// What is seen whatever was chosen.
+    pub beside: crate::forms::Beside,
+    /// Each head of a group has ids of its own.
+    pub by_head: bool,
 }
 
 /// Attention over a cache.
@@ -343,8 +358,14 @@ pub struct Attention {
     pub per: usize,
     /// Length of a key.
     pub key: usize,
-    /// Length of a value.
+    /// Length of a value; 0 if none are weighed.
     pub value: usize,
+    /// Of a choice: how many keys it takes; 0: it is none.
+    pub best: usize,
+    /// The score of a choice is one for all heads of a group.
+    pub joined: bool,
+    /// The keys that were chosen for it, if its `keep` says so.
+    pub chosen: Option<Chosen>,
     /// Which positions the cache keeps.
     pub reach: crate::forms::Reach,
     /// Where queries look in a cache of every position.
@@ -376,7 +397,16 @@ impl Attention {
         Some((self.key + self.keyed[..at].iter().map(|(_, count)| count).sum::<usize>(), self.keyed[at].1))
     }
 
-    /// Heads of a group that one task does together: they share the loads of keys and values.
+    /// Heads of a group that one task does: those that look at the same keys.
+    pub fn heads_of_a_task(&self) -> usize {
+        match (self.best, &self.chosen) {
+            (1.., _) if self.joined => self.per,
+            (1.., _) | (_, Some(Chosen { by_head: true, .. })) => 1,
+            _ => self.heads_at_once(),
+        }
+    }
+
+    /// Heads of a group whose scores are computed together: they share the loads of keys and values.
     pub fn heads_at_once(&self) -> usize {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)
     }

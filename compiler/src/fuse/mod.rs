@@ -5,6 +5,7 @@
 //! loops (loops.rs).
 
 pub mod anchor;
+mod attend;
 mod build;
 pub mod expr;
 pub mod group;

@@ -1,9 +1,9 @@
 //! Fused kernels as text.
 
 use super::expr::{Expr, KAxis, View};
-use super::kernel::{Base, Code, Matmul, Nest, Nests, Part, Reduction, Rows, Stmt, Tensor, Walk};
+use super::kernel::{Base, Chosen, Code, Matmul, Nest, Nests, Part, Reduction, Rows, Stmt, Tensor, Walk};
 use super::{Fused, Kernel, Operand};
-use crate::forms::Reach;
+use crate::forms::{Beside, Reach};
 use std::fmt::Write;
 
 /// Deterministic text of all kernels.
@@ -53,17 +53,31 @@ fn body(fused: &Fused, kernel: &Kernel) -> String {
             let names = Names { fused, kernel, tensors: &a.tensors };
             let views = &a.views;
             let [out, query, keys, values] = [&views.out, &views.query, &views.keys, &views.values].map(|view| names.view(view));
+            let (what, values, size) = match (a.best, a.value) {
+                (0, 0) => ("total weight".to_string(), String::new(), String::new()),
+                (0, size) => ("attention".to_string(), format!(", values {values}"), format!(", values of {size}")),
+                (best, _) => (format!("best {best}"), String::new(), String::new()),
+            };
             format!(
-                "  {out} = attention of queries {query}, keys {keys}, values {values}\n  \
-                 {} groups x {} heads, keys of {}, values of {}, {}\n",
+                "  {out} = {what} of queries {query}, keys {keys}{values}\n  {} groups x {} heads, keys of {}{size}, {}{}\n",
                 a.groups,
                 a.per,
                 a.key,
-                a.value,
-                cache(&a.reach)
+                cache(&a.reach),
+                a.chosen.map_or(String::new(), |chosen| chosen_text(&chosen))
             )
         }
     }
+}
+
+fn chosen_text(chosen: &Chosen) -> String {
+    let blocks = if chosen.block == 1 { String::new() } else { format!(" blocks of {}", chosen.block) };
+    let beside = match chosen.beside {
+        Beside::Nothing => String::new(),
+        Beside::Near { window, first } => format!(", beside the last {window} and the first {first}"),
+        Beside::Anything => ", beside any".into(),
+    };
+    format!(", of {} chosen{blocks}{beside}", chosen.count)
 }
 
 fn matmul_text(names: &Names, product: &Matmul) -> String {
@@ -86,6 +100,7 @@ fn matmul_text(names: &Names, product: &Matmul) -> String {
 fn cache(reach: &Reach) -> String {
     match reach {
         Reach::Full => "cache of every position".to_owned(),
+        Reach::Every { every } => format!("cache of the last of every {every} positions"),
         Reach::Window { rows, window } => format!("cache ring of {rows} rows for a window of {window}"),
         Reach::SinksAndWindow { first, rows, window } => {
             format!("cache of the first {first} and a ring, {rows} rows, for a window of {window}")

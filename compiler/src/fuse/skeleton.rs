@@ -1,6 +1,6 @@
-//! Kernels with a skeleton of their own: matrix products, convolutions and shifts, searches, attention, recurrences.
+//! Kernels with a skeleton of their own: matrix products, convolutions and shifts, searches; attention (attend.rs) and recurrences (recurrence.rs).
 
-use super::anchor::{Product, attention_axes};
+use super::anchor::Product;
 use super::build::{Draft, Fuser, LARGE};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Owner, flat_stride};
@@ -10,11 +10,8 @@ use super::nest::{Item, What};
 use super::{Kernel, Operand, PackedParam};
 use crate::error::Error;
 use crate::graph::NodeId;
-use braid_dsl::model::{Attend, AxisId, Elem, Op};
+use braid_dsl::model::{AxisId, Elem, Op};
 use braid_runtime::artifact::{Dtype, GROUP, Layout};
-
-/// Most parts that the positions of attention are cut into.
-const MOST_SPLITS: usize = 32;
 
 impl Fuser<'_> {
     /// The kernels of a skeleton and its epilogue.
@@ -121,14 +118,14 @@ impl Fuser<'_> {
     }
 
     /// A node that is read, as a view over the skeleton's axes (columns, inner rows, batch).
-    fn flat(&mut self, draft: &mut Draft, node: NodeId, lists: &[Vec<AxisId>; 3]) -> Result<View, Error> {
+    pub(super) fn flat(&mut self, draft: &mut Draft, node: NodeId, lists: &[Vec<AxisId>; 3]) -> Result<View, Error> {
         let Expr::Load(view, _) = self.outside(draft, node, false)? else {
             return Err(Error::limit("a skeleton that reads an index"));
         };
         self.flattened(node, view, lists)
     }
 
-    fn flat_out(&mut self, draft: &mut Draft, node: NodeId, lists: &[Vec<AxisId>; 3]) -> Result<View, Error> {
+    pub(super) fn flat_out(&mut self, draft: &mut Draft, node: NodeId, lists: &[Vec<AxisId>; 3]) -> Result<View, Error> {
         let view = self.write(draft, node);
         self.flattened(node, view, lists)
     }
@@ -222,44 +219,6 @@ impl Fuser<'_> {
         let stores = vec![self.write(&mut draft, node)];
         let item = Item { what: What::Given(what), axes, elem, stores };
         Ok(self.nests(draft, &[item], Walk::Rows(owner.rows), vec![node]))
-    }
-
-    fn attention(&mut self, owner: Owner, node: NodeId, attend: &Attend) -> Result<Kernel, Error> {
-        let graph = &self.forms.graph;
-        let args = graph.args(node);
-        let [groups, per, key, value] = attention_axes(graph, &args, attend.seq, &attend.contract);
-        let mut draft = Draft::new(owner.rows);
-        let lists =
-            |last: &[AxisId], with_per: bool| [last.to_vec(), groups.clone(), if with_per { per.clone() } else { vec![] }];
-        let query = self.flat(&mut draft, args[0], &lists(&key, true))?;
-        let keys = self.flat(&mut draft, args[1], &lists(&key, false))?;
-        let values = self.flat(&mut draft, args[2], &lists(&value, false))?;
-        let out = self.flat_out(&mut draft, node, &lists(&value, true))?;
-        let mut captures = Vec::new();
-        for arg in &args[3..] {
-            captures.push(self.flat(&mut draft, *arg, &lists(&[], true))?);
-        }
-        let keyed = |n: &usize| (*n, if captures[*n].stride(BATCH) > 0 { self.count(&per) } else { 1 });
-        let keyed = attend.keyed.iter().map(keyed).collect();
-        let caches = draft.operands.len();
-        for state in &self.forms.carried[&node] {
-            draft.operands.push(Operand::State(state.index()));
-            draft.operands.push(Operand::StatePerPosition(state.index()));
-        }
-        let (reach, range) = (self.forms.reach(node), self.forms.range(node));
-        if self.options.blocks > 0 {
-            if attend.plain || !attend.keyed.is_empty() {
-                return Err(Error::limit("attention by weights, or by values at the key's position, on a GPU"));
-            }
-            draft.operands.push(Operand::Workspace);
-        }
-        let (groups, per, key, value) = (self.count(&groups), self.count(&per), self.count(&key), self.count(&value));
-        let tensors = draft.tensors.clone();
-        let attend = attend.clone();
-        let views = AttentionViews { query, keys, values, out, captures };
-        let mut code = Attention { groups, per, key, value, reach, range, keyed, attend, views, tensors, caches, splits: 1 };
-        code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
-        Ok(draft.finish(Code::Attention(code), vec![node]))
     }
 }
 

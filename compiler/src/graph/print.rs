@@ -1,7 +1,7 @@
 //! A graph as text: one line a node, in the order of computation.
 
 use super::Graph;
-use braid_dsl::model::{Axis, AxisId, Body, Elem, Op, Param, Rows, Scope, ScopeId, Size, Type, Value};
+use braid_dsl::model::{Axis, AxisId, Body, Elem, Gives, Op, Param, Rows, Scope, ScopeId, Size, Type, Value};
 use std::fmt::Write;
 
 impl std::fmt::Display for Graph {
@@ -130,7 +130,12 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::Shift(by) => call(format!("shift {by} ")),
         Op::Conv(width) => call(format!("convolve[{}]", name(width))),
         Op::Recur(_) => call("recur".into()),
-        Op::Attend(attend) => call(format!("attend[{}]", names(&attend.contract))),
+        Op::Attend(attend) => call(match attend.gives {
+            Gives::Values => format!("attend[{}]", names(&attend.contract)),
+            Gives::Total => format!("total[{}]", names(&attend.contract)),
+            Gives::Best(slot) => format!("choose[{} as {}]", names(&attend.contract), name(&slot)),
+        }),
+        Op::Chosen { slot, block } => call(format!("chosen[{}; blocks of {block}]", name(slot))),
         Op::Result(n) => call(format!("result {n} ")),
         Op::Capture(n) => format!("capture {n}"),
         Op::State(n) => format!("state {n}"),

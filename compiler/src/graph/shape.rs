@@ -1,6 +1,6 @@
 //! The type of a result, from its op and the types of its operands.
 
-use braid_dsl::model::{Attend, Axis, AxisId, Binary, Elem, Op, Recur, Rows, Size, Type, Unary};
+use braid_dsl::model::{Attend, Axis, AxisId, Binary, Elem, Gives, Op, Recur, Rows, Size, Type, Unary};
 
 /// What leaves refer to, and the table of axes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +73,7 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Fetch(axis) => fetch(args[0], args[1], *axis),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, *into),
+        Op::Chosen { slot, .. } => chosen(args[0], args[1], *slot),
         Op::Solve { rows, columns } => solve(env, args[0], args[1], *rows, *columns),
         Op::Shift(_) | Op::Wanted => along(env, args[0]),
         Op::Conv(width) => convolve(env, args[0], args[1], *width),
@@ -95,7 +96,8 @@ fn arity(op: &Op) -> Option<usize> {
         | Op::Fetch(_)
         | Op::Solve { .. }
         | Op::Conv(_)
-        | Op::Substitute { .. } => Some(2),
+        | Op::Substitute { .. }
+        | Op::Chosen { .. } => Some(2),
         Op::Select | Op::Scores { .. } => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
@@ -239,6 +241,13 @@ fn top(x: &Type, axis: AxisId, into: AxisId) -> Result<Type, String> {
     Ok(found)
 }
 
+fn chosen(ids: &Type, position: &Type, slot: AxisId) -> Result<Type, String> {
+    if !ids.axes.contains(&slot) || [ids, position].iter().any(|ty| ty.elem != Elem::Int) {
+        return Err("looks for a position among ids that are none".into());
+    }
+    Ok(Type { elem: Elem::Bool, axes: union(&without(&ids.axes, &[slot]), &position.axes) })
+}
+
 fn solve(env: &Env, a: &Type, b: &Type, rows: AxisId, columns: AxisId) -> Result<Type, String> {
     let square = rows != columns && size(env.axes, rows).is_some() && size(env.axes, rows) == size(env.axes, columns);
     let has = |ty: &Type, axis| ty.elem == Elem::Float && ty.axes.contains(&axis);
@@ -317,23 +326,29 @@ pub fn score_type(attend: &Attend, q: &Type, k: &Type) -> Type {
 }
 
 fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String> {
-    let [q, k, v, captures @ ..] = args else {
-        return Err("takes q, k and v".into());
+    let ([q, k, ..], true) = (args, args.len() >= attend.operands()) else {
+        return Err("takes q and k, and v if it weighs values".into());
     };
+    let (operands, captures) = args.split_at(attend.operands());
     let all = |ty: &Type, axes: &[AxisId]| axes.iter().all(|axis| ty.axes.contains(axis));
-    if !all(q, &attend.contract) || !all(k, &attend.contract) || ![q, k, v].iter().all(|ty| all(ty, &[attend.seq])) {
+    if !all(q, &attend.contract) || !all(k, &attend.contract) || !operands.iter().all(|ty| all(ty, &[attend.seq])) {
         return Err("q, k or v lacks the sequence axis or a contracted axis".into());
     }
     let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| axis != attend.seq && is_seq(env.axes, axis));
     if captures.iter().find(foreign).is_some() || attend.keyed.iter().any(|n| *n >= captures.len()) {
         return Err("a capture runs along another sequence, or is not there".into());
     }
-    let mut axes = union(&[attend.seq], &score_type(attend, q, k).axes);
-    for (body, result) in [(&attend.keep, attend.keep_result), (&attend.score, attend.score_result)] {
+    let scored = score_type(attend, q, k).axes;
+    let mut axes = union(&[attend.seq], if matches!(attend.gives, Gives::Best(_)) { &[] } else { &scored });
+    for (body, result) in [(&attend.score, attend.score_result), (&attend.keep, attend.keep_result)] {
         let result = body.values.get(result.0 as usize).ok_or("a body lacks its result")?;
         axes = union(&axes, &result.ty.axes);
     }
     let sink = attend.sink.and_then(|n| captures.get(n));
     axes = union(&axes, sink.map_or(&[], |ty| &ty.axes));
-    Ok(Type { elem: Elem::Float, axes: union(&axes, &v.axes) })
+    Ok(match attend.gives {
+        Gives::Values => Type { elem: Elem::Float, axes: union(&axes, &args[2].axes) },
+        Gives::Total => Type { elem: Elem::Float, axes },
+        Gives::Best(slot) => Type { elem: Elem::Int, axes: union(&axes, &[slot]) },
+    })
 }

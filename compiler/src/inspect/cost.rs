@@ -1,7 +1,8 @@
 //! Operations of one value for one token. A multiplication and an addition are two; views, gathers and constants are none.
 
 use super::reach::{Reach, Reaches};
-use braid_dsl::model::{Attend, AxisId, Body, Model, Op, Size, Type, Unary, Value};
+use crate::forms::Choice;
+use braid_dsl::model::{Attend, AxisId, Body, Gives, Model, Op, Size, Type, Unary, Value};
 
 /// Operations for one token, as a function of the context.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,7 +71,7 @@ pub fn has_sequence(model: &Model, ty: &Type) -> bool {
 pub fn cost(model: &Model, values: &[Value], value: &Value, reaches: &mut Reaches) -> Cost {
     match &value.op {
         Op::Recur(recur) => body_cost(model, &recur.body),
-        Op::Attend(attend) => attend_cost(model, values, value, attend, reaches.of(attend)),
+        Op::Attend(attend) => attend_cost(model, values, value, attend, with_chosen(model, attend, reaches.of(attend))),
         // What has no sequence axis is computed once, when the weights are loaded.
         _ if !has_sequence(model, &value.ty) => Cost::default(),
         _ => fixed(model, values, value),
@@ -107,13 +108,22 @@ fn body_cost(model: &Model, body: &Body) -> Cost {
     sum
 }
 
+/// Beside the keys that a query sees whatever was chosen, the blocks that were.
+fn with_chosen(model: &Model, attend: &Attend, reach: Reach) -> Reach {
+    match (Choice::of(attend), reach) {
+        (Ok(Some(choice)), Reach::Bounded(most)) => Reach::Bounded(most + elements(model, &[choice.slot]) * choice.block as u64),
+        _ => reach,
+    }
+}
+
 /// Scores, their expression, the softmax (maximum, subtraction, exponential, sum) and the weighted values, for each visible key.
 fn attend_cost(model: &Model, values: &[Value], value: &Value, attend: &Attend, reach: Reach) -> Cost {
     let axes = |n: usize| value.args.get(n).map(|a| values[a.0 as usize].ty.axes.clone()).unwrap_or_default();
-    let (q, k, v) = (axes(0), axes(1), axes(2));
+    let (q, k) = (axes(0), axes(1));
     let compared = union(&q, &k);
     let heads: Vec<AxisId> = compared.iter().copied().filter(|a| !attend.contract.contains(a)).collect();
-    let [products, sums, scores] = [&compared, &union(&heads, &v), &heads].map(|axes| elements(model, axes));
+    let [products, scores] = [&compared, &heads].map(|axes| elements(model, axes));
+    let sums = if attend.gives == Gives::Values { elements(model, &union(&heads, &axes(2))) } else { 0 };
     let flops = 2 * products + 2 * sums + 4 * scores + body_cost(model, &attend.score).fixed;
     Cost { fixed: 0, largest: 1, keys: vec![KeyCost { reach, flops, largest: products.max(sums) }] }
 }

@@ -98,6 +98,7 @@ fn memory(forms: &Forms, state: &StateDecl) -> String {
         (StateKind::Convolution, _) => "rows under a convolution's window".to_string(),
         (StateKind::Shift, _) => "rows that a shift looks back to".to_string(),
         (kind, Reach::Full) => format!("cache of {}: every position can still be seen", kind.name()),
+        (kind, Reach::Every { every }) => format!("cache of {}: the last of every {every} positions", kind.name()),
         (kind, Reach::Window { window, .. }) => format!("cache of {}: only the last {window} positions can be seen", kind.name()),
         (kind, Reach::SinksAndWindow { first, window, .. }) => {
             format!("cache of {}: the first {first} and the last {window} positions can be seen", kind.name())

@@ -82,6 +82,8 @@ fn number(value: &Value, known: &[Option<f64>], query: f64, key: f64) -> Option<
     match &value.op {
         Op::QueryPosition => Some(query),
         Op::KeyPosition => Some(key),
+        // What is chosen is counted by itself.
+        Op::Chosen { .. } => Some(0.0),
         Op::Const(number) => Some(*number),
         Op::ToFloat => arg(0),
         Op::Unary(f) => arg(0).and_then(|x| unary(*f, x)),

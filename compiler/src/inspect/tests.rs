@@ -110,6 +110,7 @@ impl Builder {
         let mut score = Builder::new();
         let score_result = score.value(Op::Score, &[], &[HEADS]);
         let op = Op::Attend(Box::new(Attend {
+            gives: Gives::Values,
             seq: T,
             contract: vec![K],
             keep: Body { values: keep.model.values },

@@ -2,9 +2,9 @@
 
 use super::cost::{Cost, cost, elements, has_sequence};
 use super::reach::{Reach, Reaches};
-use crate::forms::keeps_all;
+use crate::forms::cached;
 use crate::graph::shape::union;
-use braid_dsl::model::{Attend, Model, Op, ParamId, ScopeId, Size, Type, Value};
+use braid_dsl::model::{Attend, Gives, Model, Op, ParamId, ScopeId, Size, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a sequence carries from token to token.
@@ -238,25 +238,29 @@ fn kind(own: &BTreeSet<&'static str>, children: &[Part]) -> Kind {
     }
 }
 
-/// What `keep` and `score` ask of a key's position lies beside the key, for each head of the keys and of those queries that it differs in.
-fn keyed(model: &Model, value: &Value, attend: &Attend) -> u64 {
+/// Caches of an attention. What no query sees any more is kept all the same, unless it lies behind a window.
+fn caches(model: &Model, value: &Value, attend: &Attend, reaches: &mut Reaches) -> Vec<Memory> {
     let axes = |n: usize| value.args.get(n).map(|a| model.values[a.0 as usize].ty.axes.clone()).unwrap_or_default();
-    let heads: Vec<_> = axes(1).into_iter().filter(|axis| !attend.contract.contains(axis)).collect();
-    let one = |n: &usize| elements(model, &union(&heads, &axes(3 + n)));
-    attend.keyed.iter().map(one).sum()
+    let heads: Vec<_> = axes(1).into_iter().filter(|axis| !attend.contract.contains(axis) && *axis != attend.seq).collect();
+    let of = |n: usize| elements(model, &union(&heads, &axes(n)));
+    // What `keep` and `score` ask of a key's position lies beside the key, for each head of the queries that it differs in.
+    let keyed: u64 = attend.keyed.iter().map(|n| of(attend.operands() + n)).sum();
+    let kept = cached(attend);
+    let reach = Some(if kept.is_ring() { reaches.of(attend) } else { Reach::Share(1.0) });
+    let parts = elements(model, &heads);
+    let cache = |name: &str, all: u64| {
+        let elements = parts * (all / parts).div_ceil(kept.every() as u64);
+        Memory { name: name.into(), elements, reach }
+    };
+    let keys = cache("keys", of(1) + keyed);
+    if attend.gives == Gives::Values { vec![keys, cache("values", of(2))] } else { vec![keys] }
 }
 
 fn memory(model: &Model, value: &Value, reaches: &mut Reaches) -> Vec<Memory> {
-    let operand = |n: usize| value.args.get(n).map_or(0, |a| elements(model, &model.values[a.0 as usize].ty.axes));
     let fixed = |name: &str, elements| Memory { name: name.into(), elements, reach: None };
     match &value.op {
         Op::Recur(recur) => recur.states.iter().map(|s| fixed(&s.name, elements(model, &s.axes))).collect(),
-        Op::Attend(attend) => {
-            // What no query sees any more is kept all the same, unless it lies behind a window.
-            let reach = Some(if keeps_all(attend) { Reach::Share(1.0) } else { reaches.of(attend) });
-            let cache = |name: &str, elements| Memory { name: name.into(), elements, reach };
-            vec![cache("keys", operand(1) + keyed(model, value, attend)), cache("values", operand(2))]
-        }
+        Op::Attend(attend) => caches(model, value, attend, reaches),
         Op::Conv(width) => {
             vec![fixed("window", (elements(model, &[*width]).saturating_sub(1)) * elements(model, &value.ty.axes))]
         }

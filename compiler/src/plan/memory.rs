@@ -177,7 +177,8 @@ fn pieces(fused: &Fused, state: &StateDecl) -> (usize, usize) {
         _ => None,
     });
     match (state.kind, groups) {
-        (StateKind::Keys, Some(groups)) => (groups, BLOCK),
+        (StateKind::Keys, Some(groups)) if fused.forms.reach(state.node).every() == 1 => (groups, BLOCK),
+        (StateKind::Keys, Some(groups)) => (groups, 1),
         (StateKind::Values, Some(groups)) => (groups, 1),
         _ => (1, 1),
     }

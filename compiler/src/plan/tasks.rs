@@ -82,7 +82,7 @@ pub(super) fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
 
 /// Heads of attention that one task does together.
 fn heads(attention: &Attention, target: &Target) -> usize {
-    if target.gpu.is_some() { attention.heads_of_a_block() } else { attention.heads_at_once() }
+    if target.gpu.is_some() { attention.heads_of_a_block() } else { attention.heads_of_a_task() }
 }
 
 /// A task has some columns and all rows, or one row where each chooses its weights.

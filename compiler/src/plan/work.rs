@@ -2,9 +2,9 @@
 
 use super::tasks::nest_cost;
 use super::{Plan, Step};
-use crate::forms::Reach;
+use crate::forms::{Beside, Reach};
 use crate::fuse::Operand;
-use crate::fuse::kernel::{Attention, Code, Matmul, Nests, Part, Rows, Walk};
+use crate::fuse::kernel::{Attention, Chosen, Code, Matmul, Nests, Part, Rows, Walk};
 use crate::graph::{NodeId, op_text, scope_path};
 use braid_dsl::model::Op;
 use braid_runtime::artifact::{ALIGN, Amount, Work};
@@ -25,7 +25,7 @@ impl Plan {
             Code::Top(top) => (once_a_row(top.outer * top.size * top.count), 0),
             Code::Attention(attention) if function.stores_keys => (once_a_row(0), reach(attention)),
             Code::Attention(attention) => {
-                let pair = 2 * attention.groups * attention.per * (attention.key + attention.value);
+                let pair = 2 * attention.groups * attention.per * (attention.key + attention.value) / attention.reach.every();
                 (Amount { key: pair, ..Amount::default() }, reach(attention))
             }
         };
@@ -45,7 +45,7 @@ impl Plan {
             work.bytes = match self.functions[step.function].stores_keys {
                 // Read where they were made, written where they stay.
                 true => Amount { row: 2 * cached, ..Amount::default() },
-                false => Amount { row: 2 * queries, key: cached, ..Amount::default() },
+                false => Amount { row: 2 * queries, key: cached / attention.reach.every(), ..Amount::default() },
             };
             return;
         }
@@ -114,8 +114,15 @@ fn of_nests(nests: &Nests) -> Amount {
 
 /// Most positions that a row sees; 0: all.
 fn reach(attention: &Attention) -> usize {
+    if let Some(Chosen { count, block, beside, .. }) = attention.chosen {
+        return match beside {
+            Beside::Anything => 0,
+            Beside::Nothing => count * block,
+            Beside::Near { window, first } => window + first + count * block,
+        };
+    }
     match attention.reach {
-        Reach::Full => 0,
+        Reach::Full | Reach::Every { .. } => 0,
         Reach::Window { window, .. } => window,
         Reach::SinksAndWindow { first, window, .. } => first + window,
     }

@@ -327,6 +327,7 @@ impl<'p> Elab<'p> {
         match name {
             "concat" | "top" | "convolve" => return self.structural(frame, name, items, args, span),
             "solve" => return self.solve(frame, items, args, span),
+            "chosen" => return self.chosen(frame, items, args, span),
             "start" if items.is_empty() => return self.start(frame, args, span),
             "grad" if items.is_empty() => return self.grad(frame, args, span),
             _ if !items.is_empty() && super::expr::BUILTINS.contains(&name) => {

@@ -37,16 +37,21 @@ fn implies(body: &Body, id: ValueId) -> bool {
         Op::Const(c) => *c == 0.0,
         Op::Binary(op) => {
             let (Some(a), Some(b)) = (linear(body, value.args[0]), linear(body, value.args[1])) else { return false };
-            let d = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
-            // As `form < 0` over whole numbers, where form = query·d0 + key·d1 + d2.
+            let d = [a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]];
+            // As `form < 0` over whole numbers, where form = query·d0 + key·d1 + d2 + (start of the query's block)·d3.
             let form = match op {
                 Binary::Lt => d,
-                Binary::Le => [d[0], d[1], d[2] - 1.0],
-                Binary::Gt => [-d[0], -d[1], -d[2]],
-                Binary::Ge => [-d[0], -d[1], -d[2] - 1.0],
-                Binary::Eq => return d[0] == -d[1] && d[0].abs() == 1.0 && d[2] * d[0] <= 0.0,
+                Binary::Le => [d[0], d[1], d[2] - 1.0, d[3]],
+                Binary::Gt => d.map(|x| -x),
+                Binary::Ge => [-d[0], -d[1], -d[2] - 1.0, -d[3]],
+                Binary::Eq => return d[0] == -d[1] && d[0].abs() == 1.0 && d[2] * d[0] <= 0.0 && d[3] == 0.0,
                 _ => return false,
             };
+            // The query's block starts at or before the query.
+            let form = if form[3] == -1.0 && form[0] == 0.0 { [-1.0, form[1], form[2], 0.0] } else { form };
+            if form[3] != 0.0 {
+                return false;
+            }
             // The first keys of a sequence are there from the first call on.
             let prefix = form[0] == 0.0 && form[1] == 1.0;
             prefix || (form[0] == -1.0 && form[1] == 1.0 && form[2] >= -1.0)
@@ -55,19 +60,30 @@ fn implies(body: &Body, id: ValueId) -> bool {
     }
 }
 
-/// `[query, key, 1]` coefficients.
-fn linear(body: &Body, id: ValueId) -> Option<[f64; 3]> {
+/// `[query, key, 1, start of the query's block]` coefficients; the blocks of one form have one length.
+fn linear(body: &Body, id: ValueId) -> Option<[f64; 4]> {
     let value = &body.values[id.0 as usize];
     let arg = |n: usize| linear(body, value.args[n]);
-    let join = |a: [f64; 3], b: [f64; 3], sign: f64| [a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2]];
+    let join = |a: [f64; 4], b: [f64; 4], sign: f64| std::array::from_fn(|n| a[n] + sign * b[n]);
     match &value.op {
-        Op::QueryPosition => Some([1.0, 0.0, 0.0]),
-        Op::KeyPosition => Some([0.0, 1.0, 0.0]),
-        Op::Const(c) => Some([0.0, 0.0, *c]),
+        Op::QueryPosition => Some([1.0, 0.0, 0.0, 0.0]),
+        Op::KeyPosition => Some([0.0, 1.0, 0.0, 0.0]),
+        Op::Const(c) => Some([0.0, 0.0, *c, 0.0]),
         Op::ToFloat => arg(0),
-        Op::Unary(Unary::Neg) => Some(join([0.0; 3], arg(0)?, -1.0)),
+        Op::Unary(Unary::Neg) => Some(join([0.0; 4], arg(0)?, -1.0)),
         Op::Binary(Binary::Add) => Some(join(arg(0)?, arg(1)?, 1.0)),
+        Op::Binary(Binary::Sub) if starts_block(body, value) => Some([0.0, 0.0, 0.0, 1.0]),
         Op::Binary(Binary::Sub) => Some(join(arg(0)?, arg(1)?, -1.0)),
         _ => None,
     }
+}
+
+/// `query - query % n`.
+fn starts_block(body: &Body, value: &Value) -> bool {
+    let of = |id: ValueId| &body.values[id.0 as usize];
+    let rest = of(value.args[1]);
+    rest.op == Op::Binary(Binary::Rem)
+        && of(value.args[0]).op == Op::QueryPosition
+        && of(rest.args[0]).op == Op::QueryPosition
+        && matches!(of(rest.args[1]).op, Op::Const(n) if n >= 1.0)
 }

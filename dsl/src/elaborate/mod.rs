@@ -2,10 +2,11 @@
 //!
 //! frame.rs knows names; inputs.rs says what a model is given; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
-//! region.rs attention, routing and what else has structure.
+//! region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
 
 mod call;
 mod causal;
+mod choice;
 mod expr;
 mod frame;
 mod generate;

@@ -5,7 +5,7 @@ use super::tensor::Level;
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Op, Type, ValueId};
+use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Gives, Op, Type, ValueId};
 use crate::span::Span;
 use std::collections::BTreeMap;
 
@@ -170,15 +170,13 @@ impl<'p> Elab<'p> {
         Err(self.error(error.hint("do it before, and use its result inside")))
     }
 
-    /// `attend[k](q, k, v) { … }`.
+    /// `attend[k](q, k, v) { … }` and `choose[k as slot](q, k, n) { … }`.
     pub(super) fn attend(&mut self, frame: &mut Frame<'p>, attend: &'p crate::ast::Attend, span: Span) -> Done<V<'p>> {
         self.row_wise(span, "attend")?;
-        let [q, k, v] = attend.args.as_slice() else {
-            return self.fail(Code::Arity, span, "attention takes queries, keys and values");
-        };
+        let (gives, operands) = self.gives(frame, attend, span)?;
         let contract = attend.axes.iter().map(|a| self.axis_of(frame, a)).collect::<Done<Vec<_>>>()?;
         let mut tensors = Vec::new();
-        for arg in [q, k, v] {
+        for arg in &attend.args[..operands] {
             let t = self.tensor_of(frame, &arg.value, Some(Elem::Float))?;
             let ty = self.seen(t);
             self.need_seq(&ty, arg.value.span)?;
@@ -202,9 +200,18 @@ impl<'p> Elab<'p> {
         if let (Some(weight), true) = (clause("weight"), clause("score").or(clause("sink")).is_some()) {
             return self.fail(Code::Misplaced, weight.span, "with `weight` there is no softmax: neither a `score` nor a `sink`");
         }
+        let unused = if gives == Gives::Values { None } else { clause("weight") };
+        if let Some(unused) = unused.or(attend.slot.as_ref().and(clause("sink"))) {
+            return self.fail(
+                Code::Misplaced,
+                unused.span,
+                "this weighs values, and there are none: the clauses are `keep` and `score`",
+            );
+        }
         let scored = clause("weight").or(clause("score"));
         let (keep, keep_result, seen) = self.clause_body(frame, clause("keep"), None, Seen::default(), span)?;
         let (score, score_result, seen) = self.clause_body(frame, scored, Some(&score_axes), seen, span)?;
+        self.check_choices((&keep, keep_result), &score)?;
         let Seen { mut captures, sides } = seen;
         let sink = match clause("sink") {
             None => None,
@@ -227,13 +234,13 @@ impl<'p> Elab<'p> {
             }
         }
         let keyed = sides.into_iter().filter_map(|(n, of_key)| of_key.then_some(n)).collect();
-        let mut axes = vec![SEQ];
-        axes.extend(score_axes);
-        let values: Vec<AxisId> = types[2].axes.iter().copied().filter(|a| *a != SEQ).collect();
-        let axes = self.union(&axes, &values, span)?;
-        let op = Op::Attend(Box::new(Attend { seq: SEQ, contract, keep, keep_result, score, score_result, sink, plain, keyed }));
+        let values: Vec<AxisId> = types[operands - 1].axes.iter().copied().filter(|a| *a != SEQ).collect();
+        let of = |body: &Body, id: ValueId| body.values[id.0 as usize].ty.axes.clone();
+        let bodies = (&of(&keep, keep_result)[..], &of(&score, score_result)[..]);
+        let ty = self.given_type(gives, (&score_axes, &values), bodies, span)?;
+        let attend = Attend { gives, seq: SEQ, contract, keep, keep_result, score, score_result, sink, plain, keyed };
         tensors.extend(captures);
-        self.apply(op, &tensors, Type { elem: Elem::Float, axes }, span, frame.scope).map(V::Tensor)
+        self.apply(Op::Attend(Box::new(attend)), &tensors, ty, span, frame.scope).map(V::Tensor)
     }
 
     /// The body of `keep` (no score axes) or `score`; continues a list of captures.

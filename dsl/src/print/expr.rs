@@ -1,7 +1,7 @@
 //! Expressions as canonical text, on one line.
 
 use crate::{
-    ast::{Arg, BinOp, Expr, ExprKind, Ident, IndexItem, Reducer, UnOp},
+    ast::{Arg, Attend, BinOp, Expr, ExprKind, Ident, IndexItem, Reducer, UnOp},
     constant,
 };
 
@@ -36,7 +36,7 @@ pub(crate) fn expression(e: &Expr) -> String {
             format!("match {} {{ {} }}", expression(subject), arms.collect::<Vec<_>>().join(", "))
         }
         ExprKind::Attend(attend) => {
-            let head = format!("attend[{}]({})", names(&attend.axes), arguments(&attend.args));
+            let head = attend_head(attend);
             let clauses = attend.clauses.iter().map(|(n, e)| format!("{}: {}", n.name, expression(e)));
             match attend.clauses.is_empty() {
                 true => head,
@@ -46,6 +46,15 @@ pub(crate) fn expression(e: &Expr) -> String {
         ExprKind::Route(route) => {
             format!("route[{}]({}) {{ {} }}", names(&route.axes), expression(&route.ids), expression(&route.body))
         }
+    }
+}
+
+/// Attention or a choice without its clauses.
+pub(super) fn attend_head(attend: &Attend) -> String {
+    let (axes, args) = (names(&attend.axes), arguments(&attend.args));
+    match &attend.slot {
+        Some(slot) => format!("choose[{axes} as {}]({args})", slot.name),
+        None => format!("attend[{axes}]({args})"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     WIDTH,
-    expr::{arguments, expression, names, patterns, sign},
+    expr::{attend_head, expression, names, patterns, sign},
 };
 use crate::ast::{Arg, BinOp, Expr, ExprKind};
 
@@ -55,8 +55,7 @@ pub(super) fn wrapped(e: &Expr, indent: usize, column: usize, spread: &dyn Fn(&E
             format!("[\n{}\n{end}]", fill(&parts, inner))
         }
         ExprKind::Attend(attend) if !attend.clauses.is_empty() => {
-            let head = format!("attend[{}]({})", names(&attend.axes), arguments(&attend.args));
-            let mut out = format!("{head} {{\n");
+            let mut out = format!("{} {{\n", attend_head(attend));
             for (name, clause) in &attend.clauses {
                 let value = wrapped(clause, inner, inner + name.name.len() + 2, spread);
                 out.push_str(&format!("{pad}{}: {value}\n", name.name));

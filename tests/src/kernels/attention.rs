@@ -4,7 +4,7 @@ use super::skeletons::{Memory, close, compile, noise, segments, tensor, view};
 use super::targets;
 use braid_compiler::forms::{Range, Reach};
 use braid_compiler::fuse::kernel::{Attention, AttentionViews, BATCH, Base, COLUMN, Code, INNER, Store};
-use braid_dsl::model::{Attend, AxisId, Binary, Body, Elem, Op, ScopeId, Type, Value, ValueId};
+use braid_dsl::model::{Attend, AxisId, Binary, Body, Elem, Gives, Op, ScopeId, Type, Value, ValueId};
 use braid_dsl::span::Span;
 
 /// Sizes of one test.
@@ -38,7 +38,7 @@ fn keep(reach: Reach) -> (Body, ValueId) {
     let key = b.push(Op::KeyPosition, &[], Elem::Int);
     let causal = b.push(Op::Binary(Binary::Le), &[key, query], Elem::Bool);
     let (first, window) = match reach {
-        Reach::Full => return (b.0, causal),
+        Reach::Full | Reach::Every { .. } => return (b.0, causal),
         Reach::Window { window, .. } => (0, window),
         Reach::SinksAndWindow { first, window, .. } => (first, window),
     };
@@ -55,7 +55,7 @@ fn keep(reach: Reach) -> (Body, ValueId) {
 fn sees(reach: Reach, query: usize, key: usize) -> bool {
     key <= query
         && match reach {
-            Reach::Full => true,
+            Reach::Full | Reach::Every { .. } => true,
             Reach::Window { window, .. } => query - key < window,
             Reach::SinksAndWindow { first, window, .. } => query - key < window || key < first,
         }
@@ -100,6 +100,7 @@ impl Case {
         let ((keep, keep_result), (score, score_result)) = (keep(self.reach), score());
         let sink = self.sink.then_some(1);
         let attend = Attend {
+            gives: Gives::Values,
             seq: AxisId(0),
             contract: vec![AxisId(1)],
             keep,
@@ -116,6 +117,9 @@ impl Case {
             per,
             key,
             value,
+            best: 0,
+            joined: false,
+            chosen: None,
             reach,
             range: Range::default(),
             keyed: vec![],
@@ -130,7 +134,7 @@ impl Case {
     /// Slots of the cache.
     fn slots(&self, capacity: usize) -> usize {
         match self.reach {
-            Reach::Full => capacity,
+            Reach::Full | Reach::Every { .. } => capacity,
             Reach::Window { rows, .. } | Reach::SinksAndWindow { rows, .. } => rows,
         }
     }

@@ -4,7 +4,7 @@ use super::ops;
 use super::tensor::{Dim, Tensor, contract, map2, reduce, select};
 use braid_compiler::forms::Chunk;
 use braid_compiler::graph::{Graph, shape};
-use braid_dsl::model::{Attend, Axis, AxisId, Body, Op, Recur, ValueId};
+use braid_dsl::model::{Attend, Axis, AxisId, Body, Gives, Op, Recur, ValueId};
 
 /// Axis of all queries of a call inside an attention.
 const QUERY: AxisId = AxisId(u32::MAX - 1);
@@ -107,7 +107,7 @@ pub fn recur(
     (outputs.into_iter().flatten().collect(), states)
 }
 
-/// Attention; keys, values and what is asked of keys' positions are carried for all positions.
+/// Attention; keys, values and what is asked of keys' positions are carried for all positions. A choice has its keys for values.
 pub fn attend(
     axes: &[Axis],
     attend: &Attend,
@@ -115,16 +115,17 @@ pub fn attend(
     before: Option<Vec<Tensor>>,
     position: usize,
 ) -> (Tensor, Vec<Tensor>) {
-    let [q, k, v, captures @ ..] = args else { panic!("attention without q, k, v") };
+    let (operands, captures) = args.split_at(attend.operands());
+    let (q, k, v) = (operands[0], operands[1], operands[operands.len() - 1]);
     let rows = q.size(attend.seq).unwrap_or(0);
-    let now: Vec<&Tensor> = [*k, *v].into_iter().chain(attend.keyed.iter().map(|n| captures[*n])).collect();
+    let now: Vec<&Tensor> = [k, v].into_iter().chain(attend.keyed.iter().map(|n| captures[*n])).collect();
     let all: Vec<Tensor> = match before {
         Some(before) => before.iter().zip(&now).map(|(before, now)| before.joined(now, attend.seq)).collect(),
         None => now.into_iter().cloned().collect(),
     };
     let [keys, values, of_keys @ ..] = &all[..] else { panic!("attention without keys and values") };
     let seen = keys.size(attend.seq).unwrap_or(0);
-    let raw = contract(&(*q).clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.seq, KEY), &attend.contract);
+    let raw = contract(&q.clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.seq, KEY), &attend.contract);
     let leaf = |op: &Op| match op {
         Op::Capture(n) => match attend.keyed.iter().position(|keyed| keyed == n) {
             Some(at) => of_keys[at].clone().renamed(attend.seq, KEY),
@@ -137,31 +138,62 @@ pub fn attend(
     };
     let keep = &body(axes, &attend.keep, leaf)[attend.keep_result.0 as usize];
     let score = &body(axes, &attend.score, leaf)[attend.score_result.0 as usize];
-    let out = if attend.plain {
-        let ones = Tensor::filled(&[(KEY, seen)], 1.0);
-        let weight = select(keep, &map2(score, &ones, |w, _| w), &Tensor::scalar(0.0));
-        contract(&weight, &values.clone().renamed(attend.seq, KEY), &[KEY]).renamed(QUERY, attend.seq)
-    } else {
-        let sink = attend.sink.map(|n| captures[n]);
-        softmax(&select(keep, score, &Tensor::scalar(f64::NEG_INFINITY)), sink, values, attend.seq)
+    // A score without the axis of the keys is the same for all of them.
+    let score = &map2(score, &Tensor::filled(&[(KEY, seen)], 0.0), |s, _| s);
+    let hidden = |of: f64| select(keep, score, &Tensor::scalar(of));
+    let sink = attend.sink.map(|n| captures[n]);
+    let out = match attend.gives {
+        Gives::Values if attend.plain => contract(&hidden(0.0), &values.clone().renamed(attend.seq, KEY), &[KEY]),
+        Gives::Values => softmax(&hidden(f64::NEG_INFINITY), sink, &values.clone().renamed(attend.seq, KEY)),
+        Gives::Total => total(&hidden(f64::NEG_INFINITY), sink),
+        Gives::Best(slot) => best(keep, score, (slot, shape::size(axes, slot).expect("a fixed axis")), rows),
     };
-    (out, all)
+    (out.renamed(QUERY, attend.seq), all)
 }
 
-fn softmax(score: &Tensor, sink: Option<&Tensor>, values: &Tensor, seq: AxisId) -> Tensor {
-    // A score without the axis of the keys is the same for all of them.
-    let keys = Tensor::filled(&[(KEY, values.size(seq).unwrap_or(0))], 0.0);
-    let score = map2(score, &keys, |s, _| s);
-    let mut most = reduce(&score, &[KEY], f64::NEG_INFINITY, f64::max);
+/// The exponentials of scores less the largest, and what they are divided by.
+fn weights(score: &Tensor, sink: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
+    let mut most = reduce(score, &[KEY], f64::NEG_INFINITY, f64::max);
     most = sink.map_or(most.clone(), |logit| map2(&most, logit, f64::max));
-    let weight = map2(&score, &most, |s, m| if s == f64::NEG_INFINITY { 0.0 } else { (s - m).exp() });
+    let weight = map2(score, &most, |s, m| if s == f64::NEG_INFINITY { 0.0 } else { (s - m).exp() });
     let mut total = reduce(&weight, &[KEY], 0.0, |a, b| a + b);
     if let Some(logit) = sink {
         let own = map2(logit, &most, |s, m| (s - m).exp());
         total = map2(&total, &own, |a, b| a + b);
     }
-    let sum = contract(&weight, &values.clone().renamed(seq, KEY), &[KEY]);
-    map2(&sum, &total, |a, b| if b == 0.0 { 0.0 } else { a / b }).renamed(QUERY, seq)
+    (weight, total, most)
+}
+
+fn softmax(score: &Tensor, sink: Option<&Tensor>, values: &Tensor) -> Tensor {
+    let (weight, total, _) = weights(score, sink);
+    map2(&contract(&weight, values, &[KEY]), &total, |a, b| if b == 0.0 { 0.0 } else { a / b })
+}
+
+/// The logarithm of the sum of exponentials.
+fn total(score: &Tensor, sink: Option<&Tensor>) -> Tensor {
+    let (_, total, most) = weights(score, sink);
+    map2(&total, &most, |total, most| if total == 0.0 { f64::NEG_INFINITY } else { most + total.ln() })
+}
+
+/// The positions of the keys of largest score that are seen, by rising position, and -1 behind them.
+fn best(keep: &Tensor, score: &Tensor, (slot, count): Dim, rows: usize) -> Tensor {
+    let (score, keep) = (map2(score, keep, |s, _| s), map2(keep, score, |k, _| k));
+    let queries = Tensor::filled(&[(QUERY, rows)], 0.0);
+    let score = map2(&score, &queries, |s, _| s);
+    let keep = map2(&keep, &score, |k, _| k).ordered(&score.axes);
+    let rest: Vec<Dim> = score.dims().into_iter().filter(|dim| dim.0 != KEY).collect();
+    let order: Vec<AxisId> = rest.iter().map(|dim| dim.0).chain([KEY]).collect();
+    let (score, keep) = (score.ordered(&order), keep.ordered(&order));
+    let keys = score.size(KEY).expect("the axis of the keys");
+    let mut out = Tensor::filled(&[rest, vec![(slot, count)]].concat(), -1.0);
+    for (at, (scores, keeps)) in score.data.chunks(keys).zip(keep.data.chunks(keys)).enumerate() {
+        let mut seen: Vec<usize> = (0..keys).filter(|key| keeps[*key] != 0.0).collect();
+        seen.sort_by(|a, b| scores[*b].partial_cmp(&scores[*a]).expect("numbers").then(a.cmp(b)));
+        seen.truncate(count);
+        seen.sort_unstable();
+        seen.iter().enumerate().for_each(|(n, key)| out.data[at * count + n] = *key as f64);
+    }
+    out
 }
 
 /// All values of a body; `leaf` knows the leaves that belong to its owner.

@@ -24,6 +24,7 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Concat(parts, axis) => concat(args, parts, (*axis, size(axis))),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Fetch(axis) => fetch(args[0], args[1], *axis),
+        Op::Chosen { slot, block } => chosen(args[0], args[1], *slot, *block),
         Op::Solve { rows, columns } => solve(args[0], args[1], *rows, *columns),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
         Op::Products { row, over } => products(args[0], *row, *over),
@@ -106,6 +107,13 @@ fn erf(x: f64) -> f64 {
         n += 1.0;
     }
     sum * (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+/// Whether a position lies in a block of one of the ids.
+fn chosen(ids: &Tensor, position: &Tensor, slot: AxisId, block: usize) -> Tensor {
+    let of = |x: f64| (x / block as f64).floor();
+    let one = |at: usize| map2(&ids.picked(slot, at), position, |id, p| truth(id >= 0.0 && of(id) == of(p)));
+    (1..ids.size(slot).expect("the axis of the ids")).fold(one(0), |all, at| map2(&all, &one(at), f64::max))
 }
 
 fn split(x: &Tensor, axis: AxisId, parts: &[Dim]) -> Tensor {

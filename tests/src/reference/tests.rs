@@ -124,6 +124,7 @@ fn attention_over_a_window_with_a_sink() {
         value(Op::Binary(Binary::And), &[v(2), v(5)], Elem::Bool, &[]),
     ];
     let attend = Attend {
+        gives: Gives::Values,
         seq: T,
         contract: vec![D],
         keep: body(keep),

@@ -2,9 +2,28 @@
 
 use super::expr::{binary, constant, to_float, unary};
 use super::site::Site;
-use super::{Cmp, Elem, Ty, Val};
+use super::{Cmp, Elem, Emitter, Ty, Val};
 use crate::fuse::kernel::{Attention, BATCH, Store};
-use braid_dsl::model::{self, Body, Op, ValueId};
+use braid_dsl::model::{self, Body, Op, Reduce, Value, ValueId};
+
+/// Channels of some keys, one key a lane.
+#[derive(Clone, Copy)]
+pub struct Channels<'c> {
+    /// Where channel 0 of the first key is.
+    pub base: Val<'c>,
+    /// Bytes from one channel to the next.
+    pub stride: usize,
+    /// How far behind `base` each key's channels begin; none: side by side.
+    pub offsets: Option<Val<'c>>,
+}
+
+impl<'c> Channels<'c> {
+    /// A channel of every key.
+    pub fn load(&self, e: &Emitter<'c>, channel: Val<'c>, ty: Ty) -> Val<'c> {
+        let at = e.offset(self.base, e.mul(channel, e.i64(self.stride)));
+        self.offsets.map_or_else(|| e.load(at, ty), |offsets| e.gather(at, offsets, e.bool(true), ty))
+    }
+}
 
 /// A query and some keys, one a lane.
 #[derive(Clone, Copy)]
@@ -13,10 +32,19 @@ pub struct Pair<'c> {
     pub query: Val<'c>,
     /// The keys' positions.
     pub key: Val<'c>,
-    /// Where the channels of the block of keys are, which is as long as there are lanes: what is asked of the keys' positions lies among them.
-    pub channels: Option<Val<'c>>,
+    /// The keys' channels: what is asked of their positions is among them.
+    pub channels: Option<Channels<'c>>,
     /// Their dot products.
-    pub score: Option<Val<'c>>,
+    pub score: Option<Scores<'c>>,
+}
+
+/// Dot products of a query with some keys.
+#[derive(Clone, Copy)]
+pub enum Scores<'c> {
+    /// Of the site's head.
+    Here(Val<'c>),
+    /// Of every head of a group, a vector each, from this place on.
+    At(Val<'c>),
 }
 
 /// A captured value at the site's indices.
@@ -36,21 +64,33 @@ fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair
     let (Some((first, count)), Some(channels)) = (code.channel(number), pair.channels) else {
         return capture(site, code, number);
     };
-    let (e, lanes) = (site.e, pair.key.lanes());
+    let e = site.e;
     let head = site.index.get(&BATCH).copied().filter(|_| count > 1).unwrap_or(e.i64(0));
-    let channel = e.mul(e.add(head, e.i64(first)), e.i64(4 * lanes));
-    e.load(e.offset(channels, channel), Ty::vector(stored(site, code, number), lanes))
+    channels.load(e, e.add(head, e.i64(first)), Ty::vector(stored(site, code, number), pair.key.lanes()))
 }
 
 /// The value of a body for the site's head.
-pub fn body<'c>(site: &Site<'_, 'c>, code: &Attention, body: &Body, result: ValueId, pair: Pair<'c>) -> Val<'c> {
+pub fn body<'c>(site: &mut Site<'_, 'c>, code: &Attention, body: &Body, result: ValueId, pair: Pair<'c>) -> Val<'c> {
+    values(site, code, body, &[result], pair)[0]
+}
+
+fn values<'c>(site: &mut Site<'_, 'c>, code: &Attention, body: &Body, results: &[ValueId], pair: Pair<'c>) -> Vec<Val<'c>> {
     let e = site.e;
+    let needed = needed(body, results);
     let mut made: Vec<Val<'c>> = Vec::new();
-    for value in &body.values {
+    for (value, needed) in body.values.iter().zip(needed) {
         let arg = |n: usize| made[value.args[n].0 as usize];
         made.push(match &value.op {
+            _ if !needed => e.i32(0),
             Op::Const(number) => constant(e, *number, value.ty.elem),
-            Op::Score => pair.score.unwrap_or_else(|| e.f32(0.0)),
+            Op::Score => match pair.score {
+                Some(Scores::Here(score)) => score,
+                Some(Scores::At(all)) => {
+                    let head = site.index.get(&BATCH).copied().unwrap_or(e.i64(0));
+                    e.load(e.element(all, head, 4 * pair.key.lanes()), Ty::f32(pair.key.lanes()))
+                }
+                None => e.f32(0.0),
+            },
             Op::QueryPosition => pair.query,
             Op::KeyPosition => pair.key,
             Op::Capture(n) => {
@@ -61,11 +101,61 @@ pub fn body<'c>(site: &Site<'_, 'c>, code: &Attention, body: &Body, result: Valu
             Op::Binary(op) => binary(e, *op, body.values[value.args[0].0 as usize].ty.elem, arg(0), arg(1)),
             Op::Select => e.select(arg(0), arg(1), arg(2)),
             Op::ToFloat => to_float(e, arg(0)),
+            Op::Reduce(how, _) if value.ty.elem == model::Elem::Float => over_heads(site, code, (body, value), *how, pair),
+            Op::Contract(_) => over_heads(site, code, (body, value), Reduce::Sum, pair),
             op => {
                 e.fault(format!("`{op:?}` in the body of an attention"));
                 e.f32(0.0)
             }
         });
     }
-    made[result.0 as usize]
+    results.iter().map(|result| made[result.0 as usize]).collect()
+}
+
+/// The product of a value's operands, reduced over all heads of a group.
+fn over_heads<'c>(
+    site: &mut Site<'_, 'c>,
+    code: &Attention,
+    (body, value): (&Body, &Value),
+    how: Reduce,
+    pair: Pair<'c>,
+) -> Val<'c> {
+    let (e, lanes) = (site.e, pair.key.lanes());
+    let start = match how {
+        Reduce::Sum => 0.0,
+        Reduce::Max => f64::NEG_INFINITY,
+        Reduce::Min => f64::INFINITY,
+    };
+    let before = site.index.get(&BATCH).copied();
+    let ends = e.for_loop(e.i64(0), e.i64(code.per), e.i64(1), &[e.float(Ty::f32(lanes), start)], |head, sum| {
+        site.index.insert(BATCH, head);
+        let parts = values(site, code, body, &value.args, pair);
+        let x = parts.into_iter().reduce(|a, b| e.mul(a, b)).map_or(sum[0], |x| e.splat(x, lanes));
+        vec![match how {
+            Reduce::Sum => e.add(sum[0], x),
+            Reduce::Max => e.max(sum[0], x),
+            Reduce::Min => e.min(sum[0], x),
+        }]
+    });
+    before.map(|head| site.index.insert(BATCH, head));
+    ends[0]
+}
+
+/// Which values the results need; what is inside of a reduction is computed there.
+fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
+    let mut needed = vec![false; body.values.len()];
+    results.iter().for_each(|result| needed[result.0 as usize] = true);
+    for (at, value) in body.values.iter().enumerate().rev() {
+        if needed[at] && !matches!(value.op, Op::Reduce(..) | Op::Contract(_)) {
+            value.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
+        }
+    }
+    needed
+}
+
+/// Whether a body asks for anything but positions.
+pub fn captures(body: &Body, result: ValueId) -> bool {
+    let needed = needed(body, &[result]);
+    let asks = |op: &Op| matches!(op, Op::Capture(_) | Op::Reduce(..) | Op::Contract(_));
+    body.values.iter().zip(needed).any(|(value, needed)| needed && asks(&value.op))
 }

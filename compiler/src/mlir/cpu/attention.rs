@@ -1,21 +1,30 @@
-//! Attention over a cache: a kernel that stores the call's keys and values, and one that reads them with a running softmax.
+//! Attention over a cache: a kernel that stores the call's keys and values, and one that reads them: with a running softmax, or to choose some
+//! of them (attention/best.rs). Which keys a query looks at, and where they lie, is in attention/walk.rs.
 //!
 //! Keys lie in blocks of 16 positions, `[groups][blocks][key][16]`, so that a vector's lanes are positions: scores need no
 //! horizontal sums. What `keep` and `score` ask of the key's position lies behind a key as more of its channels. Values lie as
 //! `[groups][slots][value]`. A table holds the position of every slot, -1 where there is none; what a query may see is decided by the
-//! declaration's `keep` over that table, whatever the order of the slots.
+//! declaration's `keep` over that table, whatever the order of the slots. Where only the last position of each block is stored, a row lies
+//! side by side in the place of the block's positions, and there is no table.
 
-use crate::forms::{BLOCK, Reach};
+mod best;
+mod walk;
+
+use crate::forms::{BLOCK, Beside, decided};
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
-use crate::mlir::common::cache::{Caches, slot_of};
-use crate::mlir::common::pair::{Pair, body, capture};
+use crate::mlir::common::cache::{Caches, Rows, slot_of};
+use crate::mlir::common::pair::{Pair, Scores, body, capture, captures};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use braid_dsl::model::Op;
+use braid_dsl::model::{Body, Gives};
+use walk::{Keys, Task};
 
-/// Scratch of the reading kernel: weighted sums of values, and the block's weights, of each head.
+/// Scratch of the reading kernel: weighted sums of values, and the block's weights, of each head, and where the block's values are.
 pub fn scratch_bytes(code: &Attention) -> usize {
-    code.heads_at_once() * (padded(code.value) + BLOCK) * 4
+    match code.best {
+        0 => code.heads_at_once() * (padded(code.value) + BLOCK) * 4 + BLOCK * 8,
+        _ => best::scratch_bytes(code),
+    }
 }
 
 fn padded(value: usize) -> usize {
@@ -27,9 +36,10 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut work = Work { e, code, site, args, setting };
-        for_each(e, args.begin, args.end, e.i64(1), |task| match stores_keys {
-            true => work.store_row(task),
-            false => work.read_row(task),
+        for_each(e, args.begin, args.end, e.i64(1), |task| match (stores_keys, code.best) {
+            (true, _) => work.store_row(task),
+            (false, 0) => work.read_row(task),
+            (false, _) => work.choose_row(task),
         });
     });
 }
@@ -51,52 +61,100 @@ struct Head<'c> {
     number: Val<'c>,
 }
 
+/// Which keys count: those that a predicate lets a query see, unless they counted already.
+struct Sight {
+    seen: Body,
+    unless: Option<Body>,
+}
+
 impl<'c> Work<'_, 'c> {
     fn store_row(&mut self, row: Val<'c>) {
         let e = self.e;
+        let position = e.table_entry(self.args.call, Field::Positions, row);
+        let every = self.code.reach.every();
+        if every == 1 {
+            return self.store_position(row, position);
+        }
+        let ends = e.cmp(Cmp::Eq, e.rem(position, e.i64(every)), e.i64(every - 1));
+        e.if_then(ends, || self.store_position(row, position));
+    }
+
+    fn store_position(&mut self, row: Val<'c>, position: Val<'c>) {
+        let e = self.e;
         self.site.set_row(row, false);
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
-        let position = e.table_entry(self.args.call, Field::Positions, row);
         let caches = Caches::of(e, self.args, self.code, segment.slot);
         let slot = slot_of(e, self.code, position);
-        e.store(e.element(caches.positions, slot, 4), e.to_i32(position));
-        let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
-        let (key, value) = (self.code.key, self.code.value);
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let channels = self.code.channels();
+        if self.code.reach.every() == 1 {
+            e.store(e.element(caches.positions, slot, 4), e.to_i32(position));
+        }
         for_each(e, e.i64(0), e.i64(self.code.groups), e.i64(1), |group| {
             self.site.index.insert(INNER, group);
-            self.site.index.insert(BATCH, e.i64(0));
-            let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(channels * BLOCK));
+            let keys = Rows::keys(e, self.code, &caches, group);
+            let row = keys.offset(e, slot);
             for (number, count) in &self.code.keyed {
                 let first = self.code.channel(*number).map_or(0, |(first, _)| first);
                 for_each(e, e.i64(0), e.i64(*count), e.i64(1), |head| {
                     self.site.index.insert(BATCH, head);
                     let x = capture(&self.site, self.code, *number);
-                    let at = e.add(e.add(base, e.mul(e.add(head, e.i64(first)), e.i64(BLOCK))), lane);
-                    e.store(e.element(caches.keys, at, 4), x);
+                    e.store(keys.element(e, row, e.add(head, e.i64(first))), x);
                 });
             }
             self.site.index.insert(BATCH, e.i64(0));
-            for_each(e, e.i64(0), e.i64(key), e.i64(1), |k| {
+            for_each(e, e.i64(0), e.i64(self.code.key), e.i64(1), |k| {
                 self.site.index.insert(COLUMN, k);
-                let x = e.load(self.site.address(&self.code.views.keys), Ty::F32);
-                let at = e.add(e.add(base, e.mul(k, e.i64(BLOCK))), lane);
-                e.store(e.element(caches.keys, at, 4), x);
+                e.store(keys.element(e, row, k), e.load(self.site.address(&self.code.views.keys), Ty::F32));
             });
-            let base = e.mul(e.add(e.mul(group, caches.slots), slot), e.i64(value));
-            for_each(e, e.i64(0), e.i64(value), e.i64(1), |v| {
-                self.site.index.insert(COLUMN, v);
-                let x = e.load(self.site.address(&self.code.views.values), Ty::F32);
-                e.store(e.element(caches.values, e.add(base, v), 4), x);
-            });
+            if self.code.value > 0 {
+                let values = Rows::values(e, self.code, &caches, group);
+                let row = values.offset(e, slot);
+                for_each(e, e.i64(0), e.i64(self.code.value), e.i64(1), |v| {
+                    self.site.index.insert(COLUMN, v);
+                    e.store(values.element(e, row, v), e.load(self.site.address(&self.code.views.values), Ty::F32));
+                });
+            }
         });
     }
 
     /// A task is a row, a group and so many of its heads.
     fn read_row(&mut self, task: Val<'c>) {
         let e = self.e;
-        let heads = self.code.heads_at_once();
+        let (task, first) = self.task(task);
+        let heads = self.heads(first, self.code.heads_of_a_task());
+        let sums = scratch(e, self.args, self.setting, 0);
+        let zero = e.float(Ty::f32(64), 0.0);
+        for_each(e, e.i64(0), e.i64(heads.len() * padded(self.code.value)), e.i64(64), |at| {
+            e.store(e.element(sums, at, 4), zero);
+        });
+        // Of each head the running maximum and the running sum of weights.
+        let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
+        let keep = &self.code.attend.keep;
+        let ends = match self.code.chosen {
+            None => {
+                let sight = Sight { seen: keep.clone(), unless: None };
+                self.all(&task, &start, |work, keys, state| work.visit(&task, &heads, keys, &sight, state))
+            }
+            Some(chosen) => {
+                let beside = Sight { seen: decided(keep, false), unless: None };
+                let visit = |work: &mut Self, keys, state: &[Val<'c>]| work.visit(&task, &heads, keys, &beside, state);
+                let state = match chosen.beside {
+                    Beside::Nothing => start,
+                    Beside::Near { window, first } => self.near(&task, (window, first), &start, visit),
+                    Beside::Anything => self.all(&task, &start, visit),
+                };
+                let sight = Sight { seen: decided(keep, true), unless: Some(decided(keep, false)) };
+                self.chosen(&task, chosen, &state, |work, keys, state| work.visit(&task, &heads, keys, &sight, state))
+            }
+        };
+        for (at, head) in heads.iter().enumerate() {
+            self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
+        }
+    }
+
+    /// The row and group of a task, and the first of its heads.
+    fn task(&mut self, task: Val<'c>) -> (Task<'c>, Val<'c>) {
+        let e = self.e;
+        let heads = self.code.heads_of_a_task();
         let parts = self.code.per / heads;
         let row = e.div(task, e.i64(self.code.groups * parts));
         let rest = e.rem(task, e.i64(self.code.groups * parts));
@@ -107,78 +165,58 @@ impl<'c> Work<'_, 'c> {
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
         let caches = Caches::of(e, self.args, self.code, segment.slot);
-        let heads: Vec<Head> = (0..heads)
-            .map(|h| {
-                let number = e.add(e.mul(part, e.i64(heads)), e.i64(h));
-                self.site.index.insert(BATCH, number);
-                Head { query: self.site.address(&self.code.views.query), number }
-            })
-            .collect();
-        let sums = scratch(e, self.args, self.setting, 0);
-        let zero = e.float(Ty::f32(64), 0.0);
-        for_each(e, e.i64(0), e.i64(heads.len() * padded(self.code.value)), e.i64(64), |at| {
-            e.store(e.element(sums, at, 4), zero);
-        });
         let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
-        // Blocks of a ring are counted as if it were unrolled.
-        let (ring, (first, seen)) = match self.code.reach {
-            Reach::Window { rows, window } => {
-                (Some(e.i64(rows / BLOCK)), (e.max(e.sub(position, e.i64(window - 1)), e.i64(0)), position))
-            }
-            _ => (None, caches.seen(e, self.code, position, last)),
-        };
-        let (first, end) = (e.div(first, e.i64(BLOCK)), e.add(e.div(seen, e.i64(BLOCK)), e.i64(1)));
-        // Of each head the running maximum and the running sum of weights.
-        let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
-        let ends = e.for_loop(first, end, e.i64(1), &start, |block, state| {
-            let block = ring.map_or(block, |blocks| e.rem(block, blocks));
-            self.block(caches, group, block, position, &heads, state)
-        });
-        for (at, head) in heads.iter().enumerate() {
-            self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
-        }
+        (Task { caches, group, query: position, last }, e.mul(part, e.i64(heads)))
     }
 
-    /// One block of positions for all heads; the new maxima and sums. A block of which no head may see anything costs a look at `keep`.
-    fn block(
-        &mut self,
-        caches: Caches<'c>,
-        group: Val<'c>,
-        block: Val<'c>,
-        query: Val<'c>,
-        heads: &[Head<'c>],
-        state: &[Val<'c>],
-    ) -> Vec<Val<'c>> {
+    /// So many heads from one on.
+    fn heads(&mut self, first: Val<'c>, count: usize) -> Vec<Head<'c>> {
         let e = self.e;
-        let first = e.mul(block, e.i64(BLOCK));
-        let positions = e.load(e.element(caches.positions, first, 4), Ty::i32(BLOCK));
-        let keys = self.keys_of(caches, group, block);
-        let pair = Pair { query: e.to_i32(query), key: positions, channels: Some(keys), score: None };
-        let visible = self.visible(heads, pair);
+        let head = |h: usize| {
+            let number = e.add(first, e.i64(h));
+            self.site.index.insert(BATCH, number);
+            Head { query: self.site.address(&self.code.views.query), number }
+        };
+        (0..count).map(head).collect()
+    }
+
+    /// Some keys for all heads; the new maxima and sums. Keys of which no head may see anything cost a look at `keep`.
+    fn visit(&mut self, task: &Task<'c>, heads: &[Head<'c>], keys: Keys<'c>, sight: &Sight, state: &[Val<'c>]) -> Vec<Val<'c>> {
+        let e = self.e;
+        let query = e.to_i32(task.query);
+        let pair = Pair { query, key: keys.positions, channels: Some(keys.channels), score: None };
+        let visible = self.visible(heads, pair, sight);
         let some = visible.iter().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
-        let seen = || self.seen_block((caches, group, first), keys, heads, (pair, &visible), state);
+        let seen = || self.seen_keys(keys, heads, (pair, &visible), state);
         e.if_else(some, seen, || state.to_vec())
     }
 
-    /// Which keys of a block each head sees.
-    fn visible(&mut self, heads: &[Head<'c>], pair: Pair<'c>) -> Vec<Val<'c>> {
+    /// Which keys each head sees.
+    fn visible(&mut self, heads: &[Head<'c>], pair: Pair<'c>, sight: &Sight) -> Vec<Val<'c>> {
         let e = self.e;
         let there = e.cmp(Cmp::Ge, pair.key, e.i32(0));
-        let by_head = self.code.attend.keep.values.iter().any(|value| matches!(value.op, Op::Capture(_)));
+        let result = self.code.attend.keep_result;
+        let by_head = captures(&sight.seen, result) || sight.unless.as_ref().is_some_and(|unless| captures(unless, result));
         let different = if by_head { heads.len() } else { 1 };
         let one = |head: &Head<'c>| {
             self.site.index.insert(BATCH, head.number);
-            let keep = body(&self.site, self.code, &self.code.attend.keep, self.code.attend.keep_result, pair);
-            e.and(e.splat(keep, BLOCK), there)
+            let keep = body(&mut self.site, self.code, &sight.seen, result, pair);
+            let seen = e.and(e.splat(keep, BLOCK), there);
+            match &sight.unless {
+                None => seen,
+                Some(unless) => {
+                    let counted = body(&mut self.site, self.code, unless, result, pair);
+                    e.and(seen, e.not(e.splat(counted, BLOCK)))
+                }
+            }
         };
         let masks: Vec<Val> = heads[..different].iter().map(one).collect();
         heads.iter().enumerate().map(|(at, _)| masks[at.min(different - 1)]).collect()
     }
 
-    fn seen_block(
+    fn seen_keys(
         &mut self,
-        (caches, group, first): (Caches<'c>, Val<'c>, Val<'c>),
-        keys: Val<'c>,
+        keys: Keys<'c>,
         heads: &[Head<'c>],
         (pair, visible): (Pair<'c>, &[Val<'c>]),
         state: &[Val<'c>],
@@ -190,8 +228,8 @@ impl<'c> Work<'_, 'c> {
         for (at, head) in heads.iter().enumerate() {
             let (most, sum) = (state[2 * at], state[2 * at + 1]);
             self.site.index.insert(BATCH, head.number);
-            let pair = Pair { score: Some(dots[at]), ..pair };
-            let score = body(&self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
+            let pair = Pair { score: Some(Scores::Here(dots[at])), ..pair };
+            let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
             if self.code.attend.plain {
                 let weights = e.select(visible[at], e.splat(score, BLOCK), e.float(Ty::f32(BLOCK), 0.0));
                 e.store(self.weights_of(at), weights);
@@ -207,25 +245,21 @@ impl<'c> Work<'_, 'c> {
             let anchor = e.select(none, e.f32(0.0), most_now);
             let scale = e.exp(e.sub(most, anchor));
             let weights = e.exp(e.sub(score, anchor));
-            e.store(self.weights_of(at), weights);
             next.push(most_now);
             next.push(e.add(e.mul(sum, scale), e.reduce_add(weights)));
-            scales.push(scale);
+            if self.code.value > 0 {
+                e.store(self.weights_of(at), weights);
+                scales.push(scale);
+            }
         }
-        self.add_values(caches, group, first, &scales);
+        if self.code.value > 0 {
+            self.add_values(keys, &scales);
+        }
         next
     }
 
-    /// Where a block of a group's keys is.
-    fn keys_of(&self, caches: Caches<'c>, group: Val<'c>, block: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let base = e.mul(e.add(e.mul(group, blocks), block), e.i64(self.code.channels() * BLOCK * 4));
-        e.offset(caches.keys, base)
-    }
-
-    /// Dot products of all heads with a block of keys; lanes are positions.
-    fn dots(&self, keys: Val<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+    /// Dot products of some heads with keys; lanes are positions.
+    fn dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
         let key = self.code.key;
         let stride = self.code.views.query.stride(COLUMN) * 4;
@@ -236,7 +270,7 @@ impl<'c> Work<'_, 'c> {
             let mut sums = sums.to_vec();
             for part in 0..together {
                 let k = e.add(k, e.i64(part));
-                let column = e.load(e.offset(keys, e.mul(k, e.i64(BLOCK * 4))), Ty::f32(BLOCK));
+                let column = keys.channels.load(e, k, Ty::f32(BLOCK));
                 for (h, head) in heads.iter().enumerate() {
                     let q = e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
                     let sum = &mut sums[part * heads.len() + h];
@@ -258,11 +292,9 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// `sums = sums · scale + weights · values`, a vector of value elements at a time.
-    fn add_values(&self, caches: Caches<'c>, group: Val<'c>, first: Val<'c>, scales: &[Val<'c>]) {
+    fn add_values(&self, keys: Keys<'c>, scales: &[Val<'c>]) {
         let e = self.e;
-        let value = self.code.value;
-        let row = e.mul(e.add(e.mul(group, caches.slots), first), e.i64(value * 4));
-        let values = e.offset(caches.values, row);
+        self.list(keys);
         self.over_value(|lanes, at, mask| {
             let start: Vec<Val> = scales
                 .iter()
@@ -270,7 +302,7 @@ impl<'c> Work<'_, 'c> {
                 .map(|(h, scale)| e.mul(e.load(e.element(self.sums_of(h), at, 4), Ty::f32(lanes)), *scale))
                 .collect();
             let sums = e.for_loop(e.i64(0), e.i64(BLOCK), e.i64(1), &start, |lane, sums| {
-                let place = e.element(e.offset(values, e.mul(lane, e.i64(value * 4))), at, 4);
+                let place = e.element(self.value_of(keys, lane), at, 4);
                 let part = match mask {
                     Some(mask) => e.load_masked(place, mask, Ty::f32(lanes)),
                     None => e.load(place, Ty::f32(lanes)),
@@ -301,17 +333,21 @@ impl<'c> Work<'_, 'c> {
     fn finish(&mut self, head: Head<'c>, at: usize, most: Val<'c>, sum: Val<'c>) {
         let e = self.e;
         self.site.index.insert(BATCH, head.number);
-        let (scale, sum) = match self.code.attend.sink {
-            None if self.code.attend.plain => (e.f32(1.0), e.f32(1.0)),
-            None => (e.f32(1.0), sum),
+        let (scale, sum, anchor) = match self.code.attend.sink {
+            None if self.code.attend.plain => (e.f32(1.0), e.f32(1.0), most),
+            None => (e.f32(1.0), sum, most),
             Some(number) => {
                 let sink = capture(&self.site, self.code, number);
                 let anchor = e.max(most, sink);
                 let scale = e.exp(e.sub(most, anchor));
-                (scale, e.add(e.mul(sum, scale), e.exp(e.sub(sink, anchor))))
+                (scale, e.add(e.mul(sum, scale), e.exp(e.sub(sink, anchor))), anchor)
             }
         };
         let none = e.cmp(Cmp::Eq, sum, e.f32(0.0));
+        if self.code.attend.gives == Gives::Total {
+            let total = e.select(none, e.f32(f32::NEG_INFINITY), e.add(anchor, e.log(sum)));
+            return e.store(self.site.address(&self.code.views.out), total);
+        }
         let factor = e.select(none, e.f32(0.0), e.div(scale, sum));
         let out = self.site.address(&self.code.views.out);
         self.over_value(|lanes, from, mask| {

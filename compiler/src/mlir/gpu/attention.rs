@@ -10,7 +10,7 @@ use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::pair::{Pair, body, capture};
+use crate::mlir::common::pair::{Pair, Scores, body, capture};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use braid_dsl::model::Reduce;
@@ -189,10 +189,10 @@ impl<'c> Work<'_, 'c> {
         for (head, dot) in dots.into_iter().enumerate() {
             let own = &state[head * (2 + sums)..][..2 + sums];
             self.site.index.insert(BATCH, e.add(first, e.i64(head)));
-            let pair = Pair { query: e.to_i32(query), key: place, channels: None, score: Some(dot) };
+            let pair = Pair { query: e.to_i32(query), key: place, channels: None, score: Some(Scores::Here(dot)) };
             let attend = &self.code.attend;
-            let keep = body(&self.site, self.code, &attend.keep, attend.keep_result, pair);
-            let score = body(&self.site, self.code, &attend.score, attend.score_result, pair);
+            let keep = body(&mut self.site, self.code, &attend.keep, attend.keep_result, pair);
+            let score = body(&mut self.site, self.code, &attend.score, attend.score_result, pair);
             let score = e.select(e.and(keep, there), score, e.f32(f32::NEG_INFINITY));
             let most = e.max(own[0], across_lanes(e, Reduce::Max, score, WARP));
             // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.

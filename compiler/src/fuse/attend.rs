@@ -1,0 +1,115 @@
+//! Attention: weighing values, adding weights up, choosing keys; over all keys or over those that were chosen.
+
+use super::Kernel;
+use super::Operand;
+use super::anchor::attention_axes;
+use super::build::{Draft, Fuser};
+use super::group::Owner;
+use super::kernel::{Attention, AttentionViews, BATCH, Chosen, Code};
+use crate::error::Error;
+use crate::forms::Choice;
+use crate::graph::NodeId;
+use braid_dsl::model::{Attend, AxisId, Body, Gives, Op};
+
+/// Most parts that the positions of attention are cut into.
+const MOST_SPLITS: usize = 32;
+
+impl Fuser<'_> {
+    /// The kernel of an attention.
+    pub(super) fn attention(&mut self, owner: Owner, node: NodeId, attend: &Attend) -> Result<Kernel, Error> {
+        let graph = &self.forms.graph;
+        let args = graph.args(node);
+        let [groups, per, key, last] = attention_axes(graph, &args, attend);
+        let choice = Choice::of(attend).map_err(Error::limit)?;
+        let mut draft = Draft::new(owner.rows);
+        let lists =
+            |last: &[AxisId], with_per: bool| [last.to_vec(), groups.clone(), if with_per { per.clone() } else { vec![] }];
+        let query = self.flat(&mut draft, args[0], &lists(&key, true))?;
+        let keys = self.flat(&mut draft, args[1], &lists(&key, false))?;
+        let weighs = attend.gives == Gives::Values;
+        let values = if weighs { self.flat(&mut draft, args[2], &lists(&last, false))? } else { keys.clone() };
+        let out = self.flat_out(&mut draft, node, &lists(&last, true))?;
+        let mut captures = Vec::new();
+        for (n, arg) in args[attend.operands()..].iter().enumerate() {
+            let slots: Vec<AxisId> = choice.iter().filter(|choice| choice.ids == n).map(|choice| choice.slot).collect();
+            captures.push(self.flat(&mut draft, *arg, &lists(&slots, true))?);
+        }
+        let keyed = |n: &usize| (*n, if captures[*n].stride(BATCH) > 0 { self.count(&per) } else { 1 });
+        let keyed = attend.keyed.iter().map(keyed).collect();
+        let caches = draft.operands.len();
+        for state in &self.forms.carried[&node] {
+            draft.operands.push(Operand::State(state.index()));
+            draft.operands.push(Operand::StatePerPosition(state.index()));
+        }
+        let (reach, range) = (self.forms.reach(node), self.forms.range(node));
+        self.attention_limits(node, attend, [&groups, &per], choice.is_some())?;
+        if self.options.blocks > 0 {
+            draft.operands.push(Operand::Workspace);
+        }
+        let chosen = choice.map(|Choice { ids, slot, block, beside }| {
+            let by_head = captures[ids].stride(BATCH) > 0;
+            Chosen { ids, count: self.count(&[slot]), block, beside, by_head }
+        });
+        let own = &self.forms.graph.node(node).ty.axes;
+        let joined = per.iter().all(|axis| !own.contains(axis));
+        let best = if let Gives::Best(slot) = attend.gives { self.count(&[slot]) } else { 0 };
+        let value = if weighs { self.count(&last) } else { 0 };
+        let (groups, per, key) = (self.count(&groups), self.count(&per), self.count(&key));
+        let (tensors, attend) = (draft.tensors.clone(), attend.clone());
+        let views = AttentionViews { query, keys, values, out, captures };
+        let mut code = Attention {
+            groups,
+            per,
+            key,
+            value,
+            best,
+            joined,
+            chosen,
+            reach,
+            range,
+            keyed,
+            attend,
+            views,
+            tensors,
+            caches,
+            splits: 1,
+        };
+        code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
+        Ok(draft.finish(Code::Attention(code), vec![node]))
+    }
+
+    /// What is not lowered yet.
+    fn attention_limits(&self, node: NodeId, attend: &Attend, heads: [&[AxisId]; 2], chosen: bool) -> Result<(), Error> {
+        let reach = self.forms.reach(node);
+        if self.options.blocks > 0 {
+            if attend.plain || !attend.keyed.is_empty() {
+                return Err(Error::limit("attention by weights, or by values at the key's position, on a GPU"));
+            }
+            if attend.gives != Gives::Values || chosen || reach.every() > 1 {
+                return Err(Error::limit(
+                    "choosing keys by a score, and attention to chosen keys or to one key of each block, on a GPU",
+                ));
+            }
+        }
+        if chosen && reach.every() > 1 {
+            return Err(Error::limit("attention to chosen keys of which one of each block is stored"));
+        }
+        let [groups, per] = heads;
+        let own = &self.forms.graph.node(node).ty.axes;
+        let kept = |axes: &[AxisId]| axes.iter().filter(|axis| own.contains(axis)).count();
+        if kept(groups) < groups.len() || (kept(per) > 0 && kept(per) < per.len()) {
+            return Err(Error::limit("a choice whose score joins heads of the keys, or some heads of the queries"));
+        }
+        let joins = |body: &Body| {
+            let all = |over: &[AxisId]| per.iter().all(|axis| over.contains(axis)) && over.iter().all(|axis| per.contains(axis));
+            body.values.iter().all(|value| match &value.op {
+                Op::Reduce(_, over) | Op::Contract(over) => all(over) && kept(per) == 0 && attend.gives != Gives::Values,
+                _ => true,
+            })
+        };
+        match joins(&attend.score) && joins(&attend.keep) {
+            true => Ok(()),
+            false => Err(Error::limit("a sum inside of an attention that is not over all heads of a choice's queries")),
+        }
+    }
+}
