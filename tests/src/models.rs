@@ -158,6 +158,7 @@ goldens! {
     diffllama: diffllama differential_attention;
     deepseek_v2: deepseek latent_attention moe;
     deepseek_v3: deepseek latent_attention shared_moe;
+    deepseek_v32: deepseek latent_attention indexer shared_moe;
 }
 
 /// Imports a golden's configuration with one line of it changed.

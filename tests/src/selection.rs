@@ -1,7 +1,10 @@
 //! Keys chosen by a score, against golden results of the papers' operators: in double precision, as native code, whole, token by token and cut
 //! at odd places.
 
+use crate::properties::compiled::{Compiled, agree, feed};
 use crate::recurrences::case::Case;
+use crate::recurrences::golden::Golden;
+use braid_runtime::session::Settings;
 
 const QKV: &str = "q[heads, c] kk=k[heads, c] vv=v[heads, e]";
 
@@ -63,4 +66,93 @@ fn compressed_and_selected_blocks_and_a_window() {
         ..Case::default()
     }
     .check();
+}
+
+/// A matrix of rows that each pick one column, from one on.
+fn pick(rows: usize, columns: usize, from: usize) -> Vec<f64> {
+    (0..rows * columns).map(|at| f64::from(u8::from(at % columns == from + at / columns))).collect()
+}
+
+/// The library's block, its projections picking the golden's queries, keys and values out of one row.
+#[test]
+fn mixture_of_block_attention() {
+    let part = |name: &str, at: usize| (format!("moba.{name}"), pick(48, 144, 48 * at));
+    let out = ("moba.wo".to_owned(), (0..144).flat_map(|row| (0..48).map(move |at| f64::from(u8::from(row == at)))).collect());
+    let weights = vec![part("wq", 0), part("wk", 1), part("wv", 2), out];
+    let text =
+        "moba = block_choice_attention(heads: 3, k: 16, span: 8, top: 3)\n  o = moba(x)[d: 0..48 as all][all as (heads, e)]";
+    Case { golden: "moba", columns: "x=q|k|v[d:144]", text, outputs: "o[heads:3, e:16]", weights, ..Case::default() }.check();
+}
+
+#[test]
+fn native_sparse_attention() {
+    let golden = Golden::open("nsa");
+    let gates =
+        golden.all("in.gates").chunks(3).flat_map(|three| three.iter().map(|g| (g / (1.0 - g)).ln()).collect::<Vec<f64>>());
+    let part = |name: &str, rows: usize, from: usize| (format!("nsa.{name}"), pick(rows, 140, from));
+    // Gates stand head by head, and the block has its branches first.
+    let by_branch = (0..12 * 140).map(|at| (at % 140, at / 140)).map(|(column, row)| (column, row % 4 * 3 + row / 4 + 128));
+    let wg = by_branch.map(|(column, wanted)| f64::from(u8::from(column == wanted))).collect();
+    let out = (0..140).flat_map(|row| (0..64).map(move |at| f64::from(u8::from(row == at)))).collect();
+    let own = |name: &str, source: &str| (format!("nsa.{name}"), golden.all(source).to_vec());
+    // A matrix for each place in a block: [out, place, in] as the golden has them, flattened.
+    let weights = vec![
+        ("logits".to_owned(), gates.collect()),
+        part("wq", 64, 0),
+        part("wk", 32, 64),
+        part("wv", 32, 96),
+        ("nsa.wg".to_owned(), wg),
+        ("nsa.wo".to_owned(), out),
+        own("ck", "in.Wck"),
+        own("cv", "in.Wcv"),
+        own("pk", "in.pos_k"),
+        own("pv", "in.pos_v"),
+    ];
+    let text = "dim gate = 12
+  dim d = 140
+  param logits: [places, gate]
+  nsa = native_sparse_attention(heads: 4, groups: 2, k: 16, span: 8, top: 3, window: 12)
+  o = nsa(concat[row, gate as d](x, logits[places: tokens]))[d: 0..64 as all][all as (heads, e)]";
+    Case { golden: "nsa", columns: "x=q|k|v[row:128]", text, outputs: "o[heads:4, e:16]", weights, ..Case::default() }.check();
+}
+
+/// Long texts in blocks of several sizes: what the evaluator gives, in one call, token by token and cut anywhere, and after going back.
+#[test]
+fn any_cut_gives_the_same() {
+    let mixers = [
+        "block_choice_attention(heads: 4, groups: 2, k: 4, span: 16, top: 3)",
+        "block_choice_attention(heads: 2, k: 4, span: 32, top: 2)",
+        "block_choice_attention(heads: 2, groups: 1, k: 4, span: 5, top: 4)",
+        "native_sparse_attention(heads: 4, groups: 2, k: 4, span: 16, top: 4, window: 20)",
+        "native_sparse_attention(heads: 2, groups: 2, k: 4, span: 6, top: 3, window: 9)",
+        "latent_attention(heads: 2, latent: 6, nope: 4, k: 4, v: 4, rank: 5, few: 24, choice: indexer(heads: 3, k: 4, rope: rotary()))",
+    ];
+    for mixer in mixers {
+        let compiled = Compiled::new(&format!(
+            "model m(d: dim = 12, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n  mixer = \
+             {mixer}\n  generate autoregressive\n  return sum[d] (x + mixer(x)) * embed\n}}\n"
+        ));
+        let text: Vec<i32> = (0..170).map(|at| (at * at + at / 7) % 20).collect();
+        let wanted = compiled.evaluated(&text);
+        for cut in [vec![170], vec![1; 170], vec![3, 40, 1, 1, 29, 64, 2, 30]] {
+            let mut session = compiled.session(1, 1);
+            let (mut found, mut at) = (Vec::new(), 0);
+            for rows in cut {
+                found.extend(feed(&mut session, 0, &text[at..at + rows]));
+                at += rows;
+            }
+            agree(mixer, &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        }
+        // In the middle of a block, into a session with other room.
+        let mut session = compiled.session(2, 1);
+        feed(&mut session, 0, &text[..101]);
+        let middle = session.snapshot(0).expect("a snapshot");
+        feed(&mut session, 0, &text[101..]);
+        let mut other = compiled.sized(Settings { threads: 1, capacity: 176, slots: 2 });
+        for (session, slot) in [(&mut session, 0), (&mut other, 1)] {
+            session.restore(slot, &middle).expect("the same model");
+            let found = feed(session, slot, &text[101..]);
+            agree(mixer, &found, &wanted[101 * 20..], 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
 }
