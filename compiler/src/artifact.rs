@@ -11,7 +11,7 @@ use crate::mlir::{cpu, gpu};
 use crate::plan::{BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask};
-use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Unmask};
+use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Stream, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -57,7 +57,7 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
 fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Module<'c>, Error> {
     if target.gpu.is_some() {
         let emitter = Emitter::for_device(context);
-        gpu::emit(&emitter, plan)?;
+        gpu::emit(&emitter, plan, target)?;
         return emitter.finish();
     }
     let emitter = Emitter::new(context);
@@ -66,7 +66,7 @@ fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Mod
 }
 
 /// How the code of a GPU is launched.
-fn device(plan: &Plan, arch: &str) -> Device {
+fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
     let launch = |step: &Step| Launch {
         function: step.function,
         words: step.words.clone(),
@@ -77,14 +77,16 @@ fn device(plan: &Plan, arch: &str) -> Device {
         least: step.tasks.least,
         wait: step.order == Order::Wait,
         follows: step.order == Order::Follow,
+        stream: gpu::stream(plan, step).map(|[offset, columns, column_bytes]| Stream { offset, columns, column_bytes }),
     };
-    let grid = Grid { threads: gpu::THREADS, shared_bytes: gpu::shared_bytes(plan), blocks: gpu::BLOCKS };
+    let grid = Grid { threads: gpu::THREADS, shared_bytes: gpu::shared_bytes(plan, target), blocks: gpu::BLOCKS };
     Device {
         arch: arch.to_owned(),
         functions: plan.functions.iter().map(|function| function.name.clone()).collect(),
         prefill: grid,
         step: grid,
         step_rows: gpu::STEP_ROWS,
+        row_words: gpu::row_words(plan),
         prepare: plan.prepare.iter().map(launch).collect(),
         steps: plan.steps.iter().map(launch).collect(),
     }
@@ -182,6 +184,6 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         state_fixed_bytes: memory.state_fixed_bytes,
         state_position_bytes: memory.state_position_bytes,
         work: if target.gpu.is_none() { plan.work() } else { vec![] },
-        device: target.gpu.map(|arch| device(plan, arch)),
+        device: target.gpu.map(|arch| device(plan, target, arch)),
     }
 }

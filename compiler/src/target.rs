@@ -25,10 +25,24 @@ pub struct Target {
     pub tile_rows: usize,
     /// The architecture of a GPU, in the words of PTX; none for a CPU.
     pub gpu: Option<&'static str>,
+    /// Shared memory of a block of a GPU's threads, in bytes, of which two fit a multiprocessor.
+    pub shared_bytes: usize,
 }
 
-/// Targets that are GPUs, with the version of PTX that their instructions need. `a`: code for that chip alone.
-const GPUS: [(&str, &str); 2] = [("sm_90a", "+ptx83"), ("sm_80", "+ptx83")];
+/// Targets that are GPUs. `a`: code for that chip alone.
+const GPUS: [Gpu; 2] = [
+    Gpu { arch: "sm_90a", ptx: "+ptx83", shared_bytes: 110 << 10 },
+    // What the smallest of the later chips have.
+    Gpu { arch: "sm_80", ptx: "+ptx83", shared_bytes: 48 << 10 },
+];
+
+#[derive(Clone, Copy)]
+struct Gpu {
+    arch: &'static str,
+    /// The version of PTX that its instructions need.
+    ptx: &'static str,
+    shared_bytes: usize,
+}
 
 /// A level of some processor, as `targets/NAME.yaml` of the library describes it.
 #[derive(Deserialize)]
@@ -72,8 +86,18 @@ impl Level {
     fn target(self, name: &str, wanted: impl Fn(&Extra) -> bool) -> Target {
         let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, tile_rows, extras } = self;
         let name = format!("cpu:{name}");
-        let mut target =
-            Target { name, triple, cpu, llvm_features, features, vector_bytes, vector_registers, tile_rows, gpu: None };
+        let mut target = Target {
+            name,
+            triple,
+            cpu,
+            llvm_features,
+            features,
+            vector_bytes,
+            vector_registers,
+            tile_rows,
+            gpu: None,
+            shared_bytes: 0,
+        };
         for extra in extras.into_iter().filter(|extra| wanted(extra)) {
             target.name += &format!("+{}", extra.name);
             target.llvm_features += &format!(",{}", extra.llvm);
@@ -90,7 +114,7 @@ fn known() -> Result<Vec<String>, Error> {
         let extras: String = read(name, text)?.extras.iter().map(|extra| format!("[+{}]", extra.name)).collect();
         known.push(format!("`cpu:{name}{extras}`"));
     }
-    known.extend(GPUS.iter().map(|(arch, _)| format!("`cuda:{arch}`")));
+    known.extend(GPUS.iter().map(|gpu| format!("`cuda:{}`", gpu.arch)));
     Ok(known)
 }
 
@@ -98,8 +122,8 @@ impl Target {
     /// `cpu` or `cuda` (the processor or the GPU at hand), `cpu:` and the name of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras
     /// behind it (`cpu:x86-64-v4+vnni+bf16`), `cuda:sm_90a` or `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
-        if let Some((arch, ptx)) = GPUS.into_iter().find(|(arch, _)| text.strip_prefix("cuda:") == Some(*arch)) {
-            return Ok(Target::gpu(arch, ptx));
+        if let Some(gpu) = GPUS.into_iter().find(|gpu| text.strip_prefix("cuda:") == Some(gpu.arch)) {
+            return Ok(Target::gpu(gpu));
         }
         match text {
             "cpu" => return Target::host(),
@@ -126,13 +150,13 @@ impl Target {
             "sm_90a" => found.capability == (9, 0),
             _ => found.capability >= (8, 0),
         };
-        match GPUS.into_iter().find(|(arch, _)| fits(arch)) {
-            Some((arch, ptx)) => Ok(Target::gpu(arch, ptx)),
+        match GPUS.into_iter().find(|gpu| fits(gpu.arch)) {
+            Some(gpu) => Ok(Target::gpu(gpu)),
             None => Err(Error::user(format!("{} is older than every target for GPUs: 8.0 is needed", found.name))),
         }
     }
 
-    fn gpu(arch: &'static str, ptx: &str) -> Target {
+    fn gpu(Gpu { arch, ptx, shared_bytes }: Gpu) -> Target {
         Target {
             name: format!("cuda:{arch}"),
             triple: "nvptx64-nvidia-cuda".to_owned(),
@@ -144,6 +168,7 @@ impl Target {
             vector_registers: 0,
             tile_rows: 6,
             gpu: Some(arch),
+            shared_bytes,
         }
     }
 

@@ -15,7 +15,7 @@ mod input;
 mod state;
 mod work;
 
-pub use device::{Device, Grid, Launch, STEP_WORDS};
+pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};
 pub use file::{ArtifactError, decode, encode, write};
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 

@@ -81,6 +81,24 @@ fn later_steps_wait() {
     assert_eq!((device.steps.len(), waits, follows), (38, 3 * 9 - 1 + 2, 3));
 }
 
+/// The products of a decoding step are asked for ahead, each once and within the weights; two blocks fit a multiprocessor.
+#[test]
+fn weights_are_read_ahead() {
+    for (target, most) in [("cuda:sm_90a", 110 << 10), ("cuda:sm_80", 48 << 10)] {
+        let (code, manifest) = compiled("llama", target, Dtype::F32);
+        let device = manifest.device.expect("a GPU's manifest");
+        let streams: Vec<_> = device.steps.iter().filter_map(|step| step.stream).collect();
+        // Queries, keys, values, projection, gate, up, down; and the head.
+        assert_eq!(streams.len(), 3 * 7 + 1);
+        let ends = streams.iter().map(|stream| stream.offset + stream.columns * stream.column_bytes);
+        assert!(ends.max() <= Some(manifest.weights_bytes));
+        let offsets: std::collections::BTreeSet<usize> = streams.iter().map(|stream| stream.offset).collect();
+        assert_eq!(offsets.len(), streams.len());
+        assert!(device.step.shared_bytes <= most, "{}", device.step.shared_bytes);
+        assert!(code.contains("cp.async.cg.shared.global"));
+    }
+}
+
 /// `y` is laid where `a` was, which other blocks may still read when one of them is through with the first product.
 const REUSE: &str = "model m(d: dim = 64, e: dim = 64, vocab: dim = 80)(tokens: [t]) -> [t, vocab] {
   param embed: [vocab, d]   param w1, w2: [d, e]   param w3: [e, vocab]   param s: [d]

@@ -16,7 +16,9 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use print::print;
-pub use tasks::{BLOCKS, COLUMNS_AT_ONCE, PIECE, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task};
+pub use tasks::{
+    BLOCKS, COLUMNS_AT_ONCE, PIECE, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task, is_shared_by_blocks,
+};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -31,6 +33,8 @@ pub enum Per {
     Wanted = 2,
     /// Sequences of the call.
     Segment = 3,
+    /// Blocks of the launch.
+    Block = 4,
 }
 
 /// `factor · ⌈count · times / by⌉` tasks.

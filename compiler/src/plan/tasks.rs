@@ -85,14 +85,21 @@ fn heads(attention: &Attention, target: &Target) -> usize {
     if target.gpu.is_some() { attention.heads_of_a_block() } else { attention.heads_of_a_task() }
 }
 
-/// A task has some columns and all rows, or one row where each chooses its weights.
+/// Every block has a share of the columns, for all rows; or a task is a batch element and some columns, or a row where each chooses
+/// its weights.
 fn device_product(product: &Matmul, rows: Tasks) -> Tasks {
     let [inner, batch, _, columns] = product.sizes;
     let blocks = columns.div_ceil(columns_of_a_task(product));
     match product.chosen {
         Some(_) => Tasks { times: inner, factor: blocks, ..rows },
+        None if is_shared_by_blocks(product) => Tasks { per: Per::Block, ..rows },
         None => Tasks { per: Per::Once, factor: batch * blocks, ..rows },
     }
+}
+
+/// Whether the blocks of a GPU share the columns of a product evenly.
+pub fn is_shared_by_blocks(product: &Matmul) -> bool {
+    product.chosen.is_none() && product.sizes[1] == 1
 }
 
 /// Columns of a product that one task does on a GPU: so many that every block has a task in a step of decoding.

@@ -1,8 +1,8 @@
 //! Code for a GPU: what the artifact's manifest says of it.
 //!
 //! The artifact's code is then PTX text. It has three entries `braid_prepare`, `braid_prefill` and `braid_step`, each
-//! `(const BraidCall *call, const int64_t *steps, const int64_t *words, int64_t count, uint32_t *barrier)`, all of it in device
-//! memory. One launch walks `count` steps ([`Launch`]) with all its blocks: it is cooperative, with no more blocks than the GPU holds
+//! `(const BraidCall *call, const int64_t *steps, int64_t count, const uint32_t *streams, int64_t stream_count, uint32_t *barrier)`,
+//! all of it in device memory. One launch walks `count` steps ([`Launch`]) with all its blocks: it is cooperative, with no more blocks than the GPU holds
 //! at a time, because blocks wait for each other. `barrier` is two words that are zero before the first launch and after each.
 //! [`super::Call`] is that of a CPU with device addresses; `parallel` and `pool` are null, and `scratch` has `scratch_bytes` for each
 //! block.
@@ -10,9 +10,14 @@
 use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
-/// Words of one step as the entries read it: function, first operand word, what is counted, times, by, factor, least rows, whether
+/// Words of one step as the entries read it, before its operands: function, what is counted, times, by, factor, least rows, whether
 /// it waits for all steps before (1) or its tasks are dealt as those of the step before (2).
-pub const STEP_WORDS: usize = 8;
+pub const STEP_WORDS: usize = 7;
+
+/// Words (of 32 bits) of a stream as the entries read it: offset in the weights in [`STREAM_ALIGN`]s, columns, bytes of a column, 0.
+pub const STREAM_WORDS: usize = 4;
+/// What offsets and columns of streams are multiples of, in bytes.
+pub const STREAM_ALIGN: usize = 16;
 
 /// Everything that a runtime must know to launch the code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +32,8 @@ pub struct Device {
     pub step: Grid,
     /// `braid_step` takes calls of at most so many rows.
     pub step_rows: usize,
+    /// Words of a row of the tables of steps: [`STEP_WORDS`], and the most operands of any step.
+    pub row_words: usize,
     /// The steps of `braid_prepare`.
     pub prepare: Vec<Launch>,
     /// The steps of `braid_prefill` and `braid_step`.
@@ -51,7 +58,7 @@ pub struct Launch {
     pub function: usize,
     /// Its operands.
     pub words: Vec<i64>,
-    /// What is counted: 0 nothing (1), 1 rows, 2 wanted rows, 3 segments.
+    /// What is counted: 0 nothing (1), 1 rows, 2 wanted rows, 3 segments, 4 blocks.
     pub per: usize,
     /// See the type.
     pub times: usize,
@@ -66,18 +73,45 @@ pub struct Launch {
     /// Whether each of its tasks needs what the same task of the step before wrote: both have the same number of tasks, and a block
     /// that did one does the other.
     pub follows: bool,
+    /// The weights that it reads once if the call is of one row whose outputs are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Stream>,
+}
+
+/// Columns of weights, one after the other, which blocks share evenly and read before the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Where they begin in the weights, in bytes.
+    pub offset: usize,
+    /// How many.
+    pub columns: usize,
+    /// Bytes of each.
+    pub column_bytes: usize,
+}
+
+impl Stream {
+    fn words(self) -> [u32; STREAM_WORDS] {
+        [self.offset / STREAM_ALIGN, self.columns, self.column_bytes, 0].map(|number| number as u32)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let whole = [self.offset, self.column_bytes].iter().all(|bytes| bytes.is_multiple_of(STREAM_ALIGN));
+        let small =
+            [self.offset / STREAM_ALIGN, self.columns, self.column_bytes].iter().all(|number| *number <= i32::MAX as usize);
+        ensure(whole && small, || "a stream of weights is out of range".into())
+    }
 }
 
 impl Launch {
     /// How many tasks it has in a call of so many rows. `counts`: what [`Launch::per`] counts there.
-    pub fn count(&self, counts: [usize; 4], rows: usize) -> usize {
-        let counted = counts[self.per.min(3)].saturating_mul(self.times).div_ceil(self.by.max(1));
+    pub fn count(&self, counts: [usize; 5], rows: usize) -> usize {
+        let counted = counts[self.per.min(4)].saturating_mul(self.times).div_ceil(self.by.max(1));
         if rows < self.least { 0 } else { counted.saturating_mul(self.factor) }
     }
 
     /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
     pub fn tasks(&self) -> String {
-        let counted = ["1", "rows", "wanted rows", "segments"][self.per.min(3)];
+        let counted = ["1", "rows", "wanted rows", "segments", "blocks"][self.per.min(4)];
         let times = if self.times == 1 { counted.into() } else { format!("{} {counted}", self.times) };
         let by = if self.by == 1 { times } else { format!("⌈{times} / {}⌉", self.by) };
         let tasks = if self.factor == 1 { by } else { format!("{} {by}", self.factor) };
@@ -86,17 +120,21 @@ impl Launch {
 }
 
 impl Device {
-    /// The two tables of some steps: [`STEP_WORDS`] for each, and the operands of all.
-    pub fn tables(steps: &[Launch]) -> (Vec<i64>, Vec<i64>) {
-        let (mut rows, mut words) = (Vec::new(), Vec::new());
-        for step in steps {
+    /// The table of some steps, [`Device::row_words`] for each.
+    pub fn table(&self, steps: &[Launch]) -> Vec<i64> {
+        let row = |step: &Launch| {
             let order = if step.follows { 2 } else { usize::from(step.wait) };
-            let tasks = [step.per, step.times, step.by, step.factor, step.least];
-            let row = [&[step.function, words.len()], &tasks[..], &[order]].concat();
-            rows.extend(row.iter().map(|number| *number as i64));
-            words.extend(&step.words);
-        }
-        (rows, words)
+            let own = [step.function, step.per, step.times, step.by, step.factor, step.least, order];
+            let mut row: Vec<i64> = own.into_iter().map(|number| number as i64).chain(step.words.iter().copied()).collect();
+            row.resize(self.row_words, 0);
+            row
+        };
+        steps.iter().flat_map(row).collect()
+    }
+
+    /// The table of the streams of some steps.
+    pub fn streams(steps: &[Launch]) -> Vec<u32> {
+        steps.iter().filter_map(|step| step.stream).flat_map(Stream::words).collect()
     }
 
     /// Whether a GPU of that compute capability runs the code.
@@ -111,6 +149,7 @@ impl Device {
     pub(super) fn check(&self) -> Result<(), String> {
         ensure(arch(&self.arch).is_some(), || format!("`{}` is no architecture", self.arch))?;
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
+        ensure(self.row_words <= 1 << 10, || "`row_words` is out of range".into())?;
         for grid in [self.prefill, self.step] {
             let threads = grid.threads.is_multiple_of(32) && (32..=1024).contains(&grid.threads);
             ensure(threads && (1..=32).contains(&grid.blocks), || "a grid of no or too many threads".into())?;
@@ -118,9 +157,11 @@ impl Device {
         }
         self.prepare.iter().chain(&self.steps).try_for_each(|step| {
             ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
+            ensure(STEP_WORDS + step.words.len() <= self.row_words, || "a step has more words than its row".into())?;
             let small = [step.times, step.by, step.factor, step.least].iter().all(|number| *number <= 1 << 31);
             ensure(!(step.wait && step.follows), || "a step both waits and follows".into())?;
-            ensure(step.per <= 3 && step.by > 0 && small, || "a step's tasks are out of range".into())
+            step.stream.iter().try_for_each(Stream::check)?;
+            ensure(step.per <= 4 && step.by > 0 && small, || "a step's tasks are out of range".into())
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `bench`: how fast an artifact reads a prompt and generates, beside what memory gives.
 
 use super::{ModelOptions, print, print_json, size};
-use crate::artifact::{Launch, Manifest};
+use crate::artifact::{Device, Launch, Manifest};
 use crate::error::{Error, Result};
 use crate::random;
 use crate::session::{Bandwidth, Session, Settings, Wanted};
@@ -199,8 +199,11 @@ fn read(session: &mut Session, ids: &[i32]) -> Result<Duration> {
 fn alone(session: &mut Session) -> Result<Vec<(usize, Duration)>> {
     let times = session.profile(LAUNCHES)?;
     let rows = session.slots();
-    let steps = session.manifest().device.iter().flat_map(|device| &device.steps);
-    Ok(steps.map(|step| step.count([1, rows, rows, rows], rows)).zip(times).collect())
+    let multiprocessors = crate::gpu_at_hand()?.multiprocessors;
+    let count = |device: &Device, step: &Launch| step.count([1, rows, rows, rows, device.step.blocks * multiprocessors], rows);
+    let devices = session.manifest().device.iter();
+    let steps = devices.flat_map(|device| device.steps.iter().map(move |step| (device, step)));
+    Ok(steps.map(|(device, step)| count(device, step)).zip(times).collect())
 }
 
 /// Tokens without a pattern.

@@ -67,6 +67,8 @@ pub struct Found {
     pub name: String,
     /// Compute capability, `(9, 0)`.
     pub capability: (u32, u32),
+    /// How many blocks of threads run side by side, if each fills a multiprocessor.
+    pub multiprocessors: usize,
 }
 
 /// The GPU that artifacts would run on here.
@@ -74,7 +76,8 @@ pub struct Found {
 /// # Errors
 /// No driver, one too old, no device, a device that cannot launch cooperatively.
 pub fn gpu_at_hand() -> Result<Found> {
-    Gpu::open().map(|gpu| Found { name: gpu.name.clone(), capability: gpu.capability })
+    let gpu = Gpu::open()?;
+    Ok(Found { name: gpu.name.clone(), capability: gpu.capability, multiprocessors: gpu.multiprocessors })
 }
 
 const NO_DRIVER: &str = "install the NVIDIA driver, or build for the processor: `braid build --target cpu`";

@@ -3,7 +3,7 @@
 use super::gpu::{Gpu, Said, failure};
 use super::memory::Memory;
 use super::upload::upload;
-use crate::artifact::{Device, Grid, Launch, STEP_WORDS};
+use crate::artifact::{ALIGN, Device, Grid, Launch, STREAM_WORDS};
 use crate::error::{Error, Result};
 use crate::load::{Phase, SYMBOLS};
 use crate::progress::Progress;
@@ -29,8 +29,11 @@ pub(crate) struct Program {
 /// Where the steps of an entry are.
 struct Table {
     rows: u64,
-    words: u64,
+    streams: u64,
     count: usize,
+    row_bytes: usize,
+    /// How many streams there are before each step, and before their end.
+    streams_before: Vec<usize>,
 }
 
 struct Module {
@@ -65,7 +68,7 @@ impl Program {
         let module = Module::load(&gpu, ptx)?;
         let entry = |name, grid| module.entry(name, grid);
         let entries = [entry(SYMBOLS[0], device.prefill)?, entry(SYMBOLS[1], device.prefill)?, entry(SYMBOLS[2], device.step)?];
-        let (tables, [prepare, forward]) = tables(&gpu, [&device.prepare, &device.steps])?;
+        let (tables, [prepare, forward]) = tables(&gpu, device, [&device.prepare, &device.steps])?;
         Ok(Self { module, entries, prepare, forward, _tables: tables })
     }
 
@@ -106,17 +109,21 @@ impl Program {
         steps: Range<usize>,
     ) -> Result<()> {
         let (entry, table) = (&self.entries[phase as usize], self.table(phase));
-        let mut rows = table.rows + (steps.start * STEP_WORDS * size_of::<i64>()) as u64;
-        let (mut call, mut words, mut count, mut barrier) = (call, table.words, steps.len() as i64, barrier);
-        let mut parameters: [*mut c_void; 5] = [
+        let mut rows = table.rows + (steps.start * table.row_bytes) as u64;
+        let before = &table.streams_before[steps.start..=steps.end];
+        let mut streams = table.streams + (before[0] * STREAM_WORDS * size_of::<u32>()) as u64;
+        let mut length = (before[steps.len()] - before[0]) as i64;
+        let (mut call, mut count, mut barrier) = (call, steps.len() as i64, barrier);
+        let mut parameters: [*mut c_void; 6] = [
             (&raw mut call).cast(),
             (&raw mut rows).cast(),
-            (&raw mut words).cast(),
             (&raw mut count).cast(),
+            (&raw mut streams).cast(),
+            (&raw mut length).cast(),
             (&raw mut barrier).cast(),
         ];
         let (blocks, threads) = ((entry.blocks, 1, 1), (entry.threads, 1, 1));
-        // SAFETY: the entry's parameters are these five; what they point to is promised by the caller, the tables live as long as
+        // SAFETY: the entry's parameters are these six; what they point to is promised by the caller, the tables live as long as
         // this; the number of blocks is one that fits at a time.
         unsafe {
             result::launch_cooperative_kernel(
@@ -133,23 +140,38 @@ impl Program {
 }
 
 /// Copies the tables of some lists of steps to the device.
-fn tables<const N: usize>(gpu: &Arc<Gpu>, lists: [&[Launch]; N]) -> Result<(Memory, [Table; N])> {
-    let (mut numbers, mut places) = (Vec::new(), Vec::new());
-    for steps in lists {
-        let (rows, words) = Device::tables(steps);
-        places.push((numbers.len(), numbers.len() + rows.len(), steps.len()));
-        numbers.extend(rows.into_iter().chain(words));
-    }
-    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+fn tables<const N: usize>(gpu: &Arc<Gpu>, device: &Device, lists: [&[Launch]; N]) -> Result<(Memory, [Table; N])> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut add = |table: Vec<u8>| {
+        let start = bytes.len().next_multiple_of(ALIGN);
+        bytes.resize(start, 0);
+        bytes.extend(table);
+        start
+    };
+    let places = lists.map(|steps| {
+        let rows = device.table(steps).into_iter().flat_map(i64::to_le_bytes).collect();
+        let streams = Device::streams(steps).into_iter().flat_map(u32::to_le_bytes).collect();
+        [add(rows), add(streams)]
+    });
     let memory = Memory::new(gpu, bytes.len(), "the tables of steps")?;
     memory.write(&*gpu.stream()?, 0, &bytes)?;
-    let at = |number: usize| memory.address() + (number * size_of::<i64>()) as u64;
+    let at = |place: usize| memory.address() + place as u64;
     let table = |list: usize| {
-        let (rows, words, count) = places[list];
-        Table { rows: at(rows), words: at(words), count }
+        let [rows, streams] = places[list].map(at);
+        let streams_before = counted(lists[list].iter().map(|step| usize::from(step.stream.is_some())));
+        Table { rows, streams, count: lists[list].len(), row_bytes: 8 * device.row_words, streams_before }
     };
     let found = std::array::from_fn(table);
     Ok((memory, found))
+}
+
+/// Sums of the numbers before each, and of all.
+fn counted(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let sums = numbers.scan(0, |sum, number| {
+        *sum += number;
+        Some(*sum)
+    });
+    std::iter::once(0).chain(sums).collect()
 }
 
 impl Module {

@@ -1,6 +1,8 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
-use braid_runtime::artifact::{self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Truncate};
+use braid_runtime::artifact::{
+    self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Stream, Truncate,
+};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
 use std::path::{Path, PathBuf};
@@ -66,7 +68,7 @@ pub fn device() -> Device {
         least: 0,
         wait,
         follows: false,
-        // What waits has the time.
+        stream: wait.then_some(Stream { offset: 64, columns: 3, column_bytes: 32 }),
     };
     Device {
         arch: "sm_90a".into(),
@@ -74,6 +76,7 @@ pub fn device() -> Device {
         prefill: Grid { threads: 64, shared_bytes: 0, blocks: 2 },
         step: Grid { threads: 64, shared_bytes: 100_000, blocks: 4 },
         step_rows: 4,
+        row_words: 10,
         prepare: vec![step(2, &[9], 0, 1, false)],
         steps: vec![step(0, &[5, -6, 7], 3, 1, false), step(1, &[8], 2, 3, true)],
     }

@@ -3,7 +3,7 @@
 
 use super::fake::{Fake, device, manifest};
 use braid_runtime::Weights;
-use braid_runtime::artifact::{self, Device, MAGIC, Manifest, VERSION};
+use braid_runtime::artifact::{self, MAGIC, Manifest, VERSION};
 use braid_runtime::checkpoint::{self, Checkpoint, GenerationConfig};
 use braid_runtime::progress::Hidden;
 use braid_runtime::verify::Golden;
@@ -96,7 +96,7 @@ fn mutate_manifest(manifest: &Manifest) {
         if let Ok((_, manifest)) = artifact::decode(&sealed(&mutate(&json, &mut dice))) {
             accepted += 1;
             assert!(artifact::header(&manifest).contains("BRAID_VOCAB"));
-            manifest.device.iter().for_each(|device| drop(Device::tables(&device.steps)));
+            manifest.device.iter().for_each(|device| drop(device.table(&device.steps)));
             if manifest.weights_bytes < 1 << 20 {
                 Weights::open(&manifest, "random:1", 1, &Hidden).unwrap();
             }

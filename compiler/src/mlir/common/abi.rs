@@ -88,9 +88,9 @@ pub struct KernelArgs<'c> {
 }
 
 impl<'c> Emitter<'c> {
-    /// Defines a private function of the kernel ABI.
+    /// Defines a private function of the kernel ABI. On a GPU the call and the words are copies in shared memory.
     pub fn kernel(&self, name: &str, fill: impl FnOnce(KernelArgs<'c>)) {
-        let address = if self.is_device() { Ty::scalar(Elem::Global) } else { Ty::PTR };
+        let address = if self.is_device() { Ty::scalar(Elem::Shared) } else { Ty::PTR };
         let params = [address, address, Ty::I64, Ty::I64, Ty::I64];
         self.function(name, Linkage::Private, &params, None, |v| {
             fill(KernelArgs { call: v[0], operands: v[1], begin: v[2], end: v[3], thread: v[4] });
@@ -106,14 +106,12 @@ impl<'c> Emitter<'c> {
     /// A field of the call.
     pub fn call_field(&self, call: Val<'c>, field: Field) -> Val<'c> {
         let (offset, ty) = field.place();
-        let place = self.offset_by(call, offset);
-        if self.is_device() { self.load_constant(place, ty) } else { self.load(place, ty) }
+        self.load(self.offset_by(call, offset), ty)
     }
 
     /// A kernel's word.
     pub fn operand(&self, operands: Val<'c>, index: usize) -> Val<'c> {
-        let place = self.offset_by(operands, 8 * index);
-        if self.is_device() { self.load_constant(place, Ty::I64) } else { self.load(place, Ty::I64) }
+        self.load(self.offset_by(operands, 8 * index), Ty::I64)
     }
 
     /// Entry `index` (an `i64`) of the call's table of segments.

@@ -46,6 +46,27 @@ impl<'c> Emitter<'c> {
         });
     }
 
+    /// Does `body` on the carried values while `go_on` holds of them; returns the last ones.
+    pub fn while_loop(
+        &self,
+        init: &[Val<'c>],
+        go_on: impl FnOnce(&[Val<'c>]) -> Val<'c>,
+        body: impl FnOnce(&[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let carried: Vec<Ty> = init.iter().map(|v| v.ty()).collect();
+        let (before, ()) = self.region(&carried, |values| {
+            let condition = go_on(values);
+            let operands: Vec<Val<'c>> = std::iter::once(condition).chain(values.iter().copied()).collect();
+            self.op_none("scf.condition", &operands, &[]);
+        });
+        let (after, ()) = self.region(&carried, |values| {
+            let next = body(values);
+            self.same_types("a loop's body", &next, &carried);
+            self.op_none("scf.yield", &next, &[]);
+        });
+        self.op_many(OpParts { name: "scf.while", operands: init, attributes: &[], regions: vec![before, after] }, &carried)
+    }
+
     fn same_types(&self, who: &str, values: &[Val<'c>], types: &[Ty]) {
         if values.len() != types.len() || values.iter().zip(types).any(|(v, ty)| v.ty() != *ty) {
             let got: Vec<String> = values.iter().map(|v| v.ty().to_string()).collect();

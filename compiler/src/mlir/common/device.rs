@@ -82,18 +82,30 @@ impl<'c> Emitter<'c> {
     /// Where the block's dynamic shared memory begins.
     pub fn shared_memory(&self) -> Val<'c> {
         if self.first_time(SHARED) {
-            self.define_shared();
+            self.define_shared(SHARED, "#llvm.linkage<external>", 0);
         }
-        let name = FlatSymbolRefAttribute::new(self.cx(), SHARED).into();
+        self.shared_address(SHARED)
+    }
+
+    /// Where shared memory of a fixed size lies that is known by a name; no kernel's own use of shared memory touches it.
+    pub fn shared_place(&self, name: &str, bytes: usize) -> Val<'c> {
+        if self.first_time(name) {
+            self.define_shared(name, "#llvm.linkage<internal>", bytes);
+        }
+        self.shared_address(name)
+    }
+
+    fn shared_address(&self, name: &str) -> Val<'c> {
+        let name = FlatSymbolRefAttribute::new(self.cx(), name).into();
         self.op("llvm.mlir.addressof", &[], &[("global_name", name)], Ty::scalar(Elem::Shared))
     }
 
-    fn define_shared(&self) {
-        let bytes = llvm::r#type::array(Ty::scalar(Elem::I8).to_mlir(self.cx()), 0);
+    fn define_shared(&self, name: &str, linkage: &'static str, bytes: usize) {
+        let bytes = llvm::r#type::array(Ty::scalar(Elem::I8).to_mlir(self.cx()), bytes as u32);
         let attributes: [(&str, Attribute<'c>); 5] = [
-            ("sym_name", StringAttribute::new(self.cx(), SHARED).into()),
+            ("sym_name", StringAttribute::new(self.cx(), name).into()),
             ("global_type", TypeAttribute::new(bytes).into()),
-            ("linkage", self.attribute("#llvm.linkage<external>")),
+            ("linkage", self.attribute(linkage)),
             ("addr_space", self.attribute("3 : i32")),
             ("alignment", self.attribute("128 : i64")),
         ];
@@ -154,13 +166,6 @@ impl<'c> Emitter<'c> {
 
     /// Does `body` until it gives true.
     pub fn until(&self, body: impl FnOnce() -> Val<'c>) {
-        let (before, ()) = self.region(&[], |_| {
-            let done = body();
-            let go_on = self.not(done);
-            self.op_none("scf.condition", &[go_on], &[]);
-        });
-        let (after, ()) = self.region(&[], |_| self.op_none("scf.yield", &[], &[]));
-        let parts = super::emitter::OpParts { name: "scf.while", operands: &[], attributes: &[], regions: vec![before, after] };
-        self.op_many(parts, &[]);
+        self.while_loop(&[], |_| self.not(body()), |_| Vec::new());
     }
 }

@@ -8,6 +8,7 @@ mod abi;
 mod arith;
 pub mod cache;
 mod control;
+pub mod copies;
 pub mod device;
 mod dot;
 mod emitter;

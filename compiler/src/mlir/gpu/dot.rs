@@ -8,8 +8,8 @@ use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use crate::plan::COLUMNS_AT_ONCE;
 use braid_dsl::model::Reduce;
 
-/// Numbers of rows that there are functions for, falling; one row is stream.rs's.
-pub const ROWS: [usize; 3] = [8, 4, 2];
+/// Numbers of rows that there are functions for, falling; one row is stream.rs's where it can be.
+pub const ROWS: [usize; 4] = [8, 4, 2, 1];
 /// The first of them.
 pub const MOST_ROWS: usize = ROWS[0];
 /// Warps of a block.
@@ -32,6 +32,7 @@ impl Share {
     /// For so many rows: more rows share their loads among more columns.
     pub fn of(rows: usize) -> Share {
         let (columns, ahead) = match rows {
+            1 => (1, 8),
             2 => (2, 4),
             4 => (4, 2),
             _ => (4, 1),
@@ -140,13 +141,17 @@ impl Dot {
         e.for_loop(e.add(first, whole), depth, e.i64(step), &sums, several(1))
     }
 
+    /// What a lane loads at once.
+    pub fn loaded(&self) -> Ty {
+        if self.weights == Store::Bf16 { Ty::i32(self.vector / 2) } else { Ty::f32(self.vector) }
+    }
+
     /// A lane's weights of one column at `k`, as they are stored.
-    pub fn fetch<'c>(&self, e: &Emitter<'c>, column: Val<'c>, k: Val<'c>) -> Val<'c> {
+    fn fetch<'c>(&self, e: &Emitter<'c>, column: Val<'c>, k: Val<'c>) -> Val<'c> {
         let place = e.offset(column, e.mul(k, e.i64(self.weights.bytes())));
         match (self.weights, self.vector) {
             (Store::Bf16, 1) => e.load_bf16(place, 1),
-            (Store::Bf16, vector) => e.load_constant_aligned(place, Ty::vector(Elem::I32, vector / 2)),
-            (_, vector) => e.load_constant_aligned(place, Ty::f32(vector)),
+            _ => e.load_constant_aligned(place, self.loaded()),
         }
     }
 

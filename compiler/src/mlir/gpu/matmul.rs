@@ -4,34 +4,55 @@
 //! bytes, and every weight is read once for all rows at hand (dot.rs). The functions that do this are shared by all products of an artifact; what is a
 //! product's own is where its rows lie, and its epilogue.
 
-use super::THREADS;
+use super::ahead::{Ahead, ROUND, columns_of_block};
 use super::dot::{self, Dot, Share};
-use super::stream::Stream;
+use super::stream::{self, Round, Stream, sum_of};
+use super::{Streams, THREADS};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task};
+use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
-    let depth = code.sizes[2];
-    ROWS_AT + (8 * dot::MOST_ROWS).max(Stream::of(Dot::of(code, 1), depth).row_bytes(depth))
+    ROWS_AT + (8 * dot::MOST_ROWS).max(Stream::row_bytes(Dot::of(code, 1), code.sizes[2]))
 }
 
 /// Where rows begin in shared memory, behind the sums.
-const ROWS_AT: usize = dot::SUMS_BYTES;
+const ROWS_AT: usize =
+    if dot::SUMS_BYTES > stream::SUMS_BYTES { dot::SUMS_BYTES } else { stream::SUMS_BYTES }.next_multiple_of(64);
 
-/// Emits the kernel of a product; a task is a batch element and some columns, and a row that chose its batch element.
-pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting) {
-    Stream::of(Dot::of(code, 1), code.sizes[2]).emit(e);
-    if code.chosen.is_none() {
-        dot::ROWS.iter().for_each(|rows| Dot::of(code, *rows).emit(e));
-    }
+/// Whether a single row's product is one stream of whole copies.
+fn has_stream(code: &Matmul) -> bool {
+    Dot::of(code, 1).vector > 1
+}
+
+/// Whether the weights of a step of decoding can be asked for before the step.
+pub fn is_read_ahead(code: &Matmul) -> bool {
+    has_stream(code) && is_shared_by_blocks(code) && code.sizes[0] == 1 && code.rows != Rows::Once
+}
+
+/// Whether a single row's product asks for weights when it is there, beside those that are asked for ahead.
+pub fn is_read_alone(code: &Matmul) -> bool {
+    has_stream(code) && !is_read_ahead(code)
+}
+
+/// Emits the kernel of a product. Blocks share its columns; where there are batch elements, or rows that choose one, a task is one
+/// of those and some columns.
+pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
+    let dot = Dot::of(code, 1);
+    let stream = has_stream(code).then(|| Stream::of(dot, streams.rings));
+    stream.iter().for_each(|stream| stream.emit(e));
+    let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() };
+    dot::ROWS.iter().filter(needed).for_each(|rows| Dot::of(code, *rows).emit(e));
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args };
+        let mut product = Product { e, code, site, args, stream, streams };
+        if is_shared_by_blocks(code) {
+            return product.share();
+        }
         for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task));
     });
 }
@@ -41,6 +62,8 @@ struct Product<'k, 'c> {
     code: &'k Matmul,
     site: Site<'k, 'c>,
     args: KernelArgs<'c>,
+    stream: Option<Stream>,
+    streams: Streams,
 }
 
 impl<'c> Product<'_, 'c> {
@@ -55,67 +78,113 @@ impl<'c> Product<'_, 'c> {
         e.mul(rows, e.i64(self.code.sizes[0]))
     }
 
+    /// The block's share of the columns, for all rows.
+    fn share(&mut self) {
+        let e = self.e;
+        let columns = e.i64(self.code.sizes[3]);
+        let (first, end) = columns_of_block(e, e.to_i32(columns));
+        self.site.index.insert(BATCH, e.i64(0));
+        self.all(e.i64(0), (e.to_i64(first), e.to_i64(end)));
+    }
+
     fn task(&mut self, task: Val<'c>) {
         let e = self.e;
+        let [_, _, _, columns] = self.code.sizes;
         let width = columns_of_a_task(self.code);
-        let blocks = e.i64(self.code.sizes[3].div_ceil(width));
-        let single = self.code.chosen.is_none() && self.code.sizes[1] == 1;
-        let first = e.mul(if single { task } else { e.rem(task, blocks) }, e.i64(width));
-        let other = if single { e.i64(0) } else { e.div(task, blocks) };
+        let blocks = e.i64(columns.div_ceil(width));
+        let first = e.mul(e.rem(task, blocks), e.i64(width));
+        let end = e.min(e.add(first, e.i64(width)), e.i64(columns));
+        let other = e.div(task, blocks);
         if let Some((ids, _)) = &self.code.chosen {
             // `other` is a row.
             self.site.set_product_row(self.code, other);
             self.site.index.insert(BATCH, e.i64(0));
             let id = e.to_i64(e.load(self.site.address(ids), Ty::I32));
-            return self.stream(id, first, other);
+            return self.one(id, (first, end), other);
         }
         self.site.index.insert(BATCH, other);
+        self.all(other, (first, end));
+    }
+
+    /// All rows times some columns.
+    fn all(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>)) {
+        let e = self.e;
         let count = self.count();
+        if self.stream.is_none() {
+            return self.rows(element, columns, count);
+        }
         let alone = e.cmp(Cmp::Eq, count, e.i64(1));
-        e.if_then(alone, || self.stream(other, first, e.i64(0)));
-        e.if_then(e.not(alone), || self.rows(other, first, count, width));
+        e.if_then(alone, || self.one(element, columns, e.i64(0)));
+        e.if_then(e.not(alone), || self.rows(element, columns, count));
+    }
+
+    /// One row times some columns.
+    fn one(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), row: Val<'c>) {
+        match self.stream {
+            Some(stream) => self.stream(stream, element, columns, row),
+            None => self.columns(element, columns, row, 1),
+        }
     }
 
     /// Several rows times the task's columns, as many rows at once as are left.
-    fn rows(&mut self, other: Val<'c>, first: Val<'c>, count: Val<'c>, width: usize) {
+    fn rows(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), count: Val<'c>) {
         let e = self.e;
-        let end = e.min(e.add(first, e.i64(width)), e.i64(self.code.sizes[3]));
-        let mut done = e.i64(0);
-        for (at, rows) in dot::ROWS.into_iter().enumerate() {
-            let all = |this: &mut Self, row: Val<'c>| {
-                for_each(e, first, end, e.i64(COLUMNS_AT_ONCE), |column| this.tile(other, column, row, rows));
-            };
-            if at == 0 {
-                done = e.mul(e.div(count, e.i64(rows)), e.i64(rows));
-                for_each(e, e.i64(0), done, e.i64(rows), |row| all(self, row));
-                continue;
-            }
-            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(rows));
-            e.if_then(fits, || all(self, done));
-            done = e.add(done, e.select(fits, e.i64(rows), e.i64(0)));
+        let most = e.i64(dot::MOST_ROWS);
+        let mut done = e.mul(e.div(count, most), most);
+        for_each(e, e.i64(0), done, most, |row| self.columns(element, columns, row, dot::MOST_ROWS));
+        for rows in &dot::ROWS[1..] {
+            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(*rows));
+            e.if_then(fits, || match rows {
+                1 => self.one(element, columns, done),
+                _ => self.columns(element, columns, done, *rows),
+            });
+            done = e.add(done, e.select(fits, e.i64(*rows), e.i64(0)));
         }
-        e.if_then(e.cmp(Cmp::Gt, count, done), || self.stream(other, first, done));
     }
 
-    /// One row times the task's columns from `first` on.
-    fn stream(&mut self, element: Val<'c>, first: Val<'c>, row: Val<'c>) {
+    /// So many rows times some columns.
+    fn columns(&mut self, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, rows: usize) {
+        for_each(self.e, first, end, self.e.i64(COLUMNS_AT_ONCE), |column| self.tile(element, (column, end), row, rows));
+    }
+
+    /// One row times some columns, in rounds.
+    fn stream(&mut self, stream: Stream, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>) {
         let e = self.e;
-        let [_, _, depth, columns] = self.code.sizes;
-        let stream = Stream::of(Dot::of(self.code, 1), depth);
+        let depth = self.code.sizes[2];
         let memory = e.shared_memory();
+        let all = e.device_memory(e.call_field(self.args.call, Field::Weights));
+        let ahead = match is_read_ahead(self.code) {
+            true => Ahead::is_on(e),
+            false => e.bool(false),
+        };
         self.site.index.insert(DEPTH, e.i64(0));
         self.site.set_product_row(self.code, row);
         let left = self.site.address(&self.code.left);
-        let here = e.min(e.sub(e.i64(columns), first), e.i64(columns_of_a_task(self.code)));
-        let arguments = [left, self.weights(element, first), here, e.i64(depth), memory, e.offset_by(memory, ROWS_AT)];
-        e.sync();
-        e.call(&stream.name(), &arguments, None);
-        e.sync();
-        let thread = e.to_i64(e.thread());
-        e.if_then(e.cmp(Cmp::Lt, thread, here), || {
-            let sum = e.load(e.element(memory, thread, 4), Ty::F32);
-            self.site.set_product_row(self.code, row);
-            self.end(e.add(first, thread), sum);
+        for_each(e, first, end, e.i64(ROUND), |first| {
+            let columns = e.to_i32(e.min(e.sub(end, first), e.i64(ROUND)));
+            e.sync();
+            stream.call(
+                e,
+                Round {
+                    row: left,
+                    weights: self.weights(element, first),
+                    columns,
+                    depth: e.i32(depth as i32),
+                    ahead,
+                    all,
+                    table: e.offset_by(memory, self.streams.table),
+                    sums: memory,
+                    copy: e.offset_by(memory, ROWS_AT),
+                },
+            );
+            e.sync();
+            let thread = e.thread();
+            e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
+                let bytes = depth * self.code.tensors[self.code.weights.0].store.bytes();
+                let sum = sum_of(e, memory, thread, columns, bytes);
+                self.site.set_product_row(self.code, row);
+                self.end(e.add(first, e.to_i64(thread)), sum);
+            });
         });
     }
 
@@ -129,9 +198,9 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// `rows` rows from `row` on times the columns from `first` on that are done at once.
-    fn tile(&mut self, element: Val<'c>, first: Val<'c>, row: Val<'c>, rows: usize) {
+    fn tile(&mut self, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, rows: usize) {
         let e = self.e;
-        let [_, _, depth, columns] = self.code.sizes;
+        let depth = self.code.sizes[2];
         let dot = Dot::of(self.code, rows);
         let thread = e.to_i64(e.thread());
         let (sums, memory) = (e.shared_memory(), e.offset_by(e.shared_memory(), ROWS_AT));
@@ -142,19 +211,19 @@ impl<'c> Product<'_, 'c> {
             e.store(e.element(memory, thread, 8), self.site.address(&self.code.left));
         });
         e.sync();
-        let arguments = [memory, self.weights(element, first), e.sub(e.i64(columns), first), e.i64(depth), sums];
+        let arguments = [memory, self.weights(element, first), e.sub(end, first), e.i64(depth), sums];
         e.call(&dot.name(), &arguments, None);
         e.sync();
-        self.finish(first, row, (thread, sums), rows);
+        self.finish((first, end), row, (thread, sums), rows);
     }
 
     /// A thread for each result: adds up the parts of its sum, and does the epilogue.
-    fn finish(&mut self, first: Val<'c>, row: Val<'c>, (thread, sums): (Val<'c>, Val<'c>), rows: usize) {
+    fn finish(&mut self, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, (thread, sums): (Val<'c>, Val<'c>), rows: usize) {
         let e = self.e;
         let share = Share::of(rows);
         let (i, at) = (e.div(thread, e.i64(COLUMNS_AT_ONCE)), e.rem(thread, e.i64(COLUMNS_AT_ONCE)));
         let column = e.add(first, at);
-        let there = e.and(e.cmp(Cmp::Lt, i, e.i64(rows)), e.cmp(Cmp::Lt, column, e.i64(self.code.sizes[3])));
+        let there = e.and(e.cmp(Cmp::Lt, i, e.i64(rows)), e.cmp(Cmp::Lt, column, end));
         e.if_then(there, || {
             let (group, within) = (e.div(at, e.i64(share.columns)), e.rem(at, e.i64(share.columns)));
             let part = |split: usize| {

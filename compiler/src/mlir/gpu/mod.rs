@@ -3,6 +3,7 @@
 //! A function does its tasks from `begin` on, every `blocks` of them, with all threads of its block: a task is what a CPU's thread
 //! would do, or a part of it. Expressions are those of CPU kernels with one lane; what is different is who does which element.
 
+mod ahead;
 mod along;
 mod attention;
 mod dot;
@@ -17,24 +18,76 @@ use crate::error::Error;
 use crate::fuse::kernel::{Code, Nests};
 use crate::mlir::common::Emitter;
 use crate::mlir::common::site::Setting;
-use crate::plan::{Function, Plan};
+use crate::plan::{Function, Plan, Step};
+use crate::target::Target;
+use ahead::Ring;
+use braid_runtime::artifact::ALIGN;
 
 pub use crate::plan::{STEP_ROWS, THREADS};
+pub use walk::row_words;
 
 /// Blocks that one multiprocessor holds.
 pub const BLOCKS: usize = 2;
 /// Most scratch bytes of a kernel of nests that lie in shared memory; more lies in the device's.
 const SHARED_SCRATCH: usize = 48 * 1024;
 
-/// Dynamic shared memory that a block needs for any kernel of a plan, in bytes.
-pub fn shared_bytes(plan: &Plan) -> usize {
+/// Where products read ahead.
+#[derive(Clone, Copy)]
+struct Streams {
+    /// The ring of what is read ahead, and of what is not; one for both where no call needs both.
+    rings: (Ring, Ring),
+    /// Where the table of streams lies in shared memory.
+    table: usize,
+    /// Its bytes, which grow with the model's depth: it lies behind all else, whose places are in the code.
+    table_bytes: usize,
+}
+
+impl Streams {
+    fn of(plan: &Plan, target: &Target) -> Streams {
+        let products = || plan.functions.iter().filter_map(|f| if let Code::Matmul(code) = &f.code { Some(code) } else { None });
+        let count = plan.steps.iter().filter(|step| stream(plan, step).is_some()).count();
+        let at = work_bytes(plan);
+        let table_bytes = (count * ahead::STREAM_BYTES).next_multiple_of(ALIGN);
+        let two = count > 0 && products().any(matmul::is_read_alone);
+        let slots = |slots: &usize| {
+            let ring = Ring { at: 0, slots: *slots };
+            at + table_bytes + ring.bytes() * (1 + usize::from(two)) <= target.shared_bytes
+        };
+        // More places would only be more copies under way, which everything else that blocks read waits behind.
+        let first = Ring { at, slots: if slots(&8) { 8 } else { 4 } };
+        let second = if two { Ring { at: at + first.bytes(), ..first } } else { first };
+        Streams { rings: (first, second), table: second.at + second.bytes(), table_bytes }
+    }
+
+    fn end(&self) -> usize {
+        self.table + self.table_bytes
+    }
+}
+
+/// The stream of weights that a step's product reads where decoding has one row: its offset in the weights, how many columns, and
+/// their bytes.
+pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
+    let Code::Matmul(product) = &plan.functions[step.function].code else { return None };
+    let weights = product.tensors[product.weights.0];
+    let [_, _, depth, columns] = product.sizes;
+    let offset = usize::try_from(step.words[weights.operand]).ok()?;
+    matmul::is_read_ahead(product).then_some([offset, columns, depth * weights.store.bytes()])
+}
+
+/// Dynamic shared memory of a block, in bytes.
+pub fn shared_bytes(plan: &Plan, target: &Target) -> usize {
+    Streams::of(plan, target).end()
+}
+
+/// Shared memory that a block needs for any kernel of a plan.
+fn work_bytes(plan: &Plan) -> usize {
     let own = |function: &Function| match &function.code {
         Code::Nests(nests) => nest::shared_bytes(nests),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
         Code::Along(_) | Code::Top(_) => 0,
     };
-    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(braid_runtime::artifact::ALIGN)
+    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(ALIGN)
 }
 
 /// Scratch in the device's memory that each block needs, in bytes.
@@ -43,7 +96,7 @@ pub fn scratch_bytes(plan: &Plan) -> usize {
         Code::Nests(nests) if !is_shared(nests) => nests.scratch,
         _ => 0,
     };
-    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(braid_runtime::artifact::ALIGN)
+    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(ALIGN)
 }
 
 fn is_shared(nests: &Nests) -> bool {
@@ -54,21 +107,24 @@ fn is_shared(nests: &Nests) -> bool {
 ///
 /// # Errors
 /// A kernel that has no form for GPUs yet.
-pub fn emit(e: &Emitter, plan: &Plan) -> Result<(), Error> {
-    let scratch = scratch_bytes(plan);
-    for function in &plan.functions {
-        emit_function(e, function, scratch)?;
+pub fn emit(e: &Emitter, plan: &Plan, target: &Target) -> Result<(), Error> {
+    if row_words(plan) > THREADS {
+        return Err(Error::limit("a kernel for GPUs has more operands than a block has threads"));
     }
-    walk::emit(e, plan);
+    let (scratch, streams) = (scratch_bytes(plan), Streams::of(plan, target));
+    for function in &plan.functions {
+        emit_function(e, function, scratch, streams)?;
+    }
+    walk::emit(e, plan, streams);
     Ok(())
 }
 
-fn emit_function(e: &Emitter, function: &Function, scratch: usize) -> Result<(), Error> {
+fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Streams) -> Result<(), Error> {
     let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: true, vnni: false };
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests), ..setting }),
-        Code::Matmul(product) => matmul::emit(e, name, product, setting),
+        Code::Matmul(product) => matmul::emit(e, name, product, setting, streams),
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),

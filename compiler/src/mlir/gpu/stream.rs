@@ -1,181 +1,247 @@
 //! Dot products of one row with many columns of weights: what decoding one sequence is made of.
 //!
-//! The row is copied to shared memory once. Each warp takes every eighth column; its loads for the next part of a column, or the
-//! next column, are under way while it multiplies the present part.
+//! The row is copied to shared memory once. The warps of a block share the columns' units evenly (ahead.rs): a warp's share may
+//! begin and end inside of a column, whose sum is then added up from parts, in the order of the warps.
 
 use super::THREADS;
+use super::ahead::{Ahead, Cursor, ROUND, Ring, Share, Source, UNIT, WARPS, units};
 use super::dot::{Dot, single};
 use super::team::across_lanes;
+use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
-use crate::plan::COLUMNS_AT_ONCE;
 use braid_dsl::model::Reduce;
 
 /// Partial sums of a lane, so that multiplications do not wait for each other.
 const CHAINS: usize = 4;
+/// Bytes of a round's sums: of its columns, then of the first columns of warps that begin inside of one.
+pub const SUMS_BYTES: usize = 4 * (ROUND + WARPS);
 
 /// One function of an artifact.
 #[derive(Clone, Copy)]
 pub struct Stream {
     dot: Dot,
-    /// Loads of a lane that make a part of a column.
-    steps: usize,
+    /// Where units come to, if the launch reads ahead.
+    ahead: Ring,
+    /// Where they come to otherwise.
+    alone: Ring,
+}
+
+/// What a call of the function is about.
+#[derive(Clone, Copy)]
+pub struct Round<'c> {
+    /// The row.
+    pub row: Val<'c>,
+    /// The first column.
+    pub weights: Val<'c>,
+    /// How many columns, at most [`ROUND`]; `i32`.
+    pub columns: Val<'c>,
+    /// Numbers of a column; `i32`.
+    pub depth: Val<'c>,
+    /// Whether the weights were asked for ahead.
+    pub ahead: Val<'c>,
+    /// All weights.
+    pub all: Val<'c>,
+    /// The table of streams.
+    pub table: Val<'c>,
+    /// Where the columns' sums go, in shared memory: [`SUMS_BYTES`].
+    pub sums: Val<'c>,
+    /// Room for [`Stream::row_bytes`] in shared memory.
+    pub copy: Val<'c>,
 }
 
 impl Stream {
-    /// The function for columns of so many numbers.
-    pub fn of(dot: Dot, depth: usize) -> Stream {
-        let loads = depth.div_ceil(WARP * dot.vector);
-        let waste = |steps: &usize| (loads.next_multiple_of(*steps), usize::MAX - steps);
-        let steps = if loads <= 8 { loads } else { (5..=8).min_by_key(waste).unwrap_or(8) };
-        Stream { dot, steps }
+    /// The function for a product's way of storing weights.
+    pub fn of(dot: Dot, (ahead, alone): (Ring, Ring)) -> Stream {
+        Stream { dot, ahead, alone }
     }
 
-    /// Numbers of a part.
-    fn part(&self) -> usize {
-        self.steps * WARP * self.dot.vector
-    }
-
-    /// Shared bytes of a row of `depth` numbers: whole parts.
-    pub fn row_bytes(&self, depth: usize) -> usize {
-        4 * depth.next_multiple_of(self.part())
+    /// Shared bytes of a row of `depth` numbers: whole units.
+    pub fn row_bytes(dot: Dot, depth: usize) -> usize {
+        4 * depth.next_multiple_of(WARP * dot.vector)
     }
 
     /// Its name.
-    pub fn name(&self) -> String {
-        self.dot.name().replace("dot_1", &format!("stream_{}", self.steps))
+    fn name(&self) -> String {
+        self.dot.name().replace("dot_1", "stream")
     }
 
-    /// Defines it, `(row, weights, columns, depth, sums, copy)`: the row, the first of so many columns, how many numbers they have;
-    /// in shared memory where the columns' sums go, and room for [`Stream::row_bytes`].
+    /// Defines it, unless it is there.
     pub fn emit(&self, e: &Emitter) {
         if !e.first_time(&self.name()) {
             return;
         }
         let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        let parameters = [global, global, Ty::I64, Ty::I64, shared, shared];
+        let parameters = [global, global, Ty::I32, Ty::I32, Ty::BOOL, global, shared, shared, shared];
         e.function(&self.name(), Linkage::Private, &parameters, None, |values| {
-            let [row, weights, columns, depth, sums, copy] = *values else { return None };
-            self.walk(e, (row, weights), (columns, depth), sums, copy);
+            let [row, weights, columns, depth, ahead, all, table, sums, copy] = *values else { return None };
+            self.body(e, Round { row, weights, columns, depth, ahead, all, table, sums, copy });
             None
         });
     }
 
-    /// Copies the row, padded with zeros to whole parts. A lane's numbers come in fours: the first fours of all lanes lie side by
+    /// Calls it; all threads of the block.
+    pub fn call<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
+        let Round { row, weights, columns, depth, ahead, all, table, sums, copy } = round;
+        e.call(&self.name(), &[row, weights, columns, depth, ahead, all, table, sums, copy], None);
+    }
+
+    fn body<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
+        let source = Source { weights: round.all, table: round.table };
+        let bytes = e.mul(round.depth, e.i32(self.dot.weights.bytes() as i32));
+        let walk = Walk { stream: self, e, round, source, units: units(e, bytes) };
+        if self.ahead == self.alone {
+            let ahead = Ahead::new(e, self.ahead);
+            let kept = || {
+                let (cursor, slot) = ahead.take();
+                cursor.values().into_iter().chain([slot]).collect()
+            };
+            let fresh = || {
+                let cursor = ahead.fill(ahead.alone(round.weights, round.columns, bytes), source);
+                cursor.values().into_iter().chain([e.i32(0)]).collect()
+            };
+            let start = e.if_else(round.ahead, kept, fresh);
+            let (cursor, slot) = walk.run(ahead, Cursor::from(&start), start[8]);
+            return e.if_then(round.ahead, || ahead.leave(cursor, slot));
+        }
+        // What is chosen in the call cannot be asked for ahead, and needs places of its own.
+        let own = |ring: Ring, ahead: bool| {
+            let own = Ahead::new(e, ring);
+            let (cursor, slot) = match ahead {
+                true => own.take(),
+                false => (own.fill(own.alone(round.weights, round.columns, bytes), source), e.i32(0)),
+            };
+            let (cursor, slot) = walk.run(own, cursor, slot);
+            if ahead {
+                own.leave(cursor, slot);
+            }
+            vec![]
+        };
+        e.if_else(round.ahead, || own(self.ahead, true), || own(self.alone, false));
+    }
+}
+
+struct Walk<'k, 'c> {
+    stream: &'k Stream,
+    e: &'k Emitter<'c>,
+    round: Round<'c>,
+    source: Source<'c>,
+    /// Units of a column.
+    units: Val<'c>,
+}
+
+impl<'c> Walk<'_, 'c> {
+    /// All units of the warp's share, one after the other.
+    fn run(&self, ahead: Ahead<'_, 'c>, cursor: Cursor<'c>, slot: Val<'c>) -> (Cursor<'c>, Val<'c>) {
+        let e = self.e;
+        self.copy();
+        let units = e.max(self.units, e.i32(1));
+        let share = Share::of(e, ahead.warp, e.mul(self.round.columns, units));
+        let column = e.div(share.from, units);
+        let unit = e.sub(share.from, e.mul(column, units));
+        // A warp that begins inside of a column leaves that one's part apart.
+        let apart = e.add(e.i32(ROUND as i32), ahead.warp);
+        let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), column, apart);
+        let numbers = vec![e.f32(0.0); CHAINS];
+        let start: Vec<Val> = [column, unit, target, slot].into_iter().chain(numbers).chain(cursor.values()).collect();
+        e.sync();
+        let (from, to) = (e.to_i64(share.from), e.to_i64(share.to));
+        let end = e.for_loop(from, to, e.i64(1), &start, |at, state| {
+            let [column, unit, target, slot] = [state[0], state[1], state[2], state[3]];
+            let free = ahead.later(slot, ahead.slots() - 1);
+            let cursor = ahead.copy(Cursor::from(&state[4 + CHAINS..]), free, self.source);
+            ahead.arrive();
+            let made = self.multiply(ahead, slot, unit, &state[4..4 + CHAINS]);
+            let next = e.add(unit, e.i32(1));
+            let whole = e.cmp(Cmp::Eq, next, units);
+            let last = e.cmp(Cmp::Eq, at, e.sub(to, e.i64(1)));
+            e.if_then(e.or(whole, last), || self.leave(ahead, target, &made));
+            let following = e.add(column, e.i32(1));
+            let made = made.into_iter().map(|sum| e.select(whole, e.f32(0.0), sum));
+            let place = [
+                e.select(whole, following, column),
+                e.select(whole, e.i32(0), next),
+                e.select(whole, following, target),
+                ahead.later(slot, 1),
+            ];
+            place.into_iter().chain(made).chain(cursor.values()).collect()
+        });
+        (Cursor::from(&end[4 + CHAINS..]), end[3])
+    }
+
+    /// Writes the sum of a column, or of the warp's part of it.
+    fn leave(&self, ahead: Ahead<'_, 'c>, target: Val<'c>, made: &[Val<'c>]) {
+        let e = self.e;
+        let all = made[1..].iter().fold(made[0], |sum, part| e.add(sum, *part));
+        let all = across_lanes(e, Reduce::Sum, all, WARP);
+        e.if_then(e.cmp(Cmp::Eq, ahead.lane, e.i32(0)), || e.store(e.element(self.round.sums, e.to_i64(target), 4), all));
+    }
+
+    /// Copies the row, padded with zeros to whole units. A lane's numbers come in fours: the first fours of all lanes lie side by
     /// side, then the second ones, so that a warp reads without conflicts.
-    fn copy<'c>(&self, e: &Emitter<'c>, row: Val<'c>, depth: Val<'c>, copy: Val<'c>) {
-        let vector = self.dot.vector;
-        let part = e.i64(self.part());
-        let padded = e.mul(e.div(e.sub(e.add(depth, part), e.i64(1)), part), part);
-        let groups = e.div(padded, e.i64(vector));
+    fn copy(&self) {
+        let (e, vector) = (self.e, self.stream.dot.vector);
+        let depth = e.to_i64(self.round.depth);
+        let groups = e.mul(e.to_i64(self.units), e.i64(WARP));
         for_each(e, e.to_i64(e.thread()), groups, e.i64(THREADS), |group| {
             let first = e.mul(group, e.i64(vector));
             let there = e.cmp(Cmp::Lt, first, depth);
-            let place = e.element(row, e.select(there, first, e.i64(0)), 4);
-            if vector == 1 {
-                let x = e.select(there, e.load(place, Ty::F32), e.f32(0.0));
-                return e.store(e.element(copy, group, 4), x);
-            }
+            let place = e.element(self.round.row, e.select(there, first, e.i64(0)), 4);
             for four in 0..vector / 4 {
-                let own = self.four(e, e.offset_by(place, 16 * four));
+                let own = self.four(e.offset_by(place, 16 * four));
                 let own = e.select(there, own, e.float(Ty::f32(4), 0.0));
-                let plane = e.mul(groups, e.i64(four));
-                e.store_aligned(e.element(copy, e.add(plane, group), 16), own);
+                e.store_aligned(self.plane(group, four), own);
             }
         });
     }
 
-    fn four<'c>(&self, e: &Emitter<'c>, place: Val<'c>) -> Val<'c> {
-        if self.dot.aligned {
+    /// Where the `four`-th four numbers of a group lie.
+    fn plane(&self, group: Val<'c>, four: usize) -> Val<'c> {
+        let e = self.e;
+        let groups = e.mul(e.to_i64(self.units), e.i64(WARP));
+        e.element(self.round.copy, e.add(e.mul(groups, e.i64(four)), group), 16)
+    }
+
+    fn four(&self, place: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        if self.stream.dot.aligned {
             return e.load_aligned(place, Ty::f32(4));
         }
         let lanes = (0..4).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32));
         lanes.enumerate().fold(e.poison(Ty::f32(4)), |four, (at, x)| e.insert(four, at, x))
     }
 
-    /// All parts of the warp's columns, one after the other.
-    fn walk<'c>(
-        &self,
-        e: &Emitter<'c>,
-        (row, weights): (Val<'c>, Val<'c>),
-        (columns, depth): (Val<'c>, Val<'c>),
-        sums: Val<'c>,
-        copy: Val<'c>,
-    ) {
-        let thread = e.thread();
-        let warp = e.to_i64(e.shift_right(thread, i64::from(WARP.ilog2())));
-        let lane = e.to_i64(e.and(thread, e.i32(WARP as i32 - 1)));
-        let part = e.i64(self.part());
-        let parts = e.div(e.sub(e.add(depth, part), e.i64(1)), part);
-        let step = e.i64(COLUMNS_AT_ONCE);
-        // Columns of the warp: warp, warp + 8, …
-        let own = e.div(e.sub(e.add(columns, e.sub(step, warp)), e.i64(1)), step);
-        let turns = e.mul(own, parts);
-        let column_bytes = e.mul(depth, e.i64(self.dot.weights.bytes()));
-        let fetch = |column: Val<'c>, at: Val<'c>| -> Vec<Val<'c>> {
-            let column = e.offset(weights, e.mul(e.min(column, e.sub(columns, e.i64(1))), column_bytes));
-            let first = e.add(e.mul(at, part), e.mul(lane, e.i64(self.dot.vector)));
-            let place = |load: usize| {
-                let k = e.add(first, e.i64(load * WARP * self.dot.vector));
-                // Past the end anything will do: the row is zero there.
-                e.select(e.cmp(Cmp::Lt, k, depth), k, e.i64(0))
-            };
-            (0..self.steps).map(|load| self.dot.fetch(e, column, place(load))).collect()
-        };
-        let zero = e.i64(0);
-        let numbers = vec![e.f32(0.0); CHAINS];
-        // The first loads of weights are under way while the row is copied.
-        let start: Vec<Val> = [warp, zero].into_iter().chain(numbers).chain(fetch(warp, zero)).collect();
-        self.copy(e, row, depth, copy);
-        e.sync();
-        e.for_loop(zero, turns, e.i64(1), &start, |_, state| {
-            let (column, at) = (state[0], state[1]);
-            let last = e.cmp(Cmp::Eq, at, e.sub(parts, e.i64(1)));
-            let next_at = e.select(last, zero, e.add(at, e.i64(1)));
-            let next_column = e.add(column, e.select(last, step, zero));
-            let next = fetch(next_column, next_at);
-            let made = self.multiply(e, &state[2 + CHAINS..], &state[2..2 + CHAINS], (at, lane, parts), copy);
-            e.if_then(last, || {
-                let all = made[1..].iter().fold(made[0], |sum, part| e.add(sum, *part));
-                let all = across_lanes(e, Reduce::Sum, all, WARP);
-                e.if_then(e.cmp(Cmp::Eq, lane, zero), || e.store(e.element(sums, column, 4), all));
-            });
-            let made = made.into_iter().map(|sum| e.select(last, e.f32(0.0), sum));
-            [next_column, next_at].into_iter().chain(made).chain(next).collect()
-        });
-    }
-
-    /// Adds the products of a loaded part to the lane's sums.
-    fn multiply<'c>(
-        &self,
-        e: &Emitter<'c>,
-        loaded: &[Val<'c>],
-        sums: &[Val<'c>],
-        (at, lane, parts): (Val<'c>, Val<'c>, Val<'c>),
-        copy: Val<'c>,
-    ) -> Vec<Val<'c>> {
-        let vector = self.dot.vector;
-        let groups = e.mul(parts, e.i64(self.steps * WARP));
-        let first = e.add(e.mul(at, e.i64(self.steps * WARP)), lane);
+    /// Adds the products of a unit to the lane's sums.
+    fn multiply(&self, ahead: Ahead<'_, 'c>, slot: Val<'c>, unit: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let (e, dot) = (self.e, self.stream.dot);
+        let group = e.to_i64(e.add(e.mul(unit, e.i32(WARP as i32)), ahead.lane));
+        let weights = e.load_aligned(ahead.slot(slot), dot.loaded());
+        let fours = (0..dot.vector / 4).map(|four| e.load_aligned(self.plane(group, four), Ty::f32(4)));
+        let x: Vec<Val> = fours.flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect();
         let mut sums = sums.to_vec();
-        for (load, own) in loaded.iter().enumerate() {
-            let group = e.add(first, e.i64(load * WARP));
-            let x: Vec<Val> = match vector {
-                1 => vec![e.load(e.element(copy, group, 4), Ty::F32)],
-                _ => (0..vector / 4)
-                    .flat_map(|four| {
-                        let place = e.element(copy, e.add(e.mul(groups, e.i64(four)), group), 16);
-                        let own = e.load_aligned(place, Ty::f32(4));
-                        (0..4).map(move |at| e.extract(own, at))
-                    })
-                    .collect(),
-            };
-            for (n, (x, w)) in x.iter().zip(single(e, *own)).enumerate() {
-                let sum = &mut sums[(n + load) % CHAINS];
-                *sum = e.fma(*x, w, *sum);
-            }
+        for (n, (x, w)) in x.iter().zip(single(e, weights)).enumerate() {
+            let sum = &mut sums[n % CHAINS];
+            *sum = e.fma(*x, w, *sum);
         }
         sums
     }
 }
+
+/// The sum of column `column` (`i32`) of a round: its own, and the parts of warps that began inside of it.
+pub fn sum_of<'c>(e: &Emitter<'c>, sums: Val<'c>, column: Val<'c>, columns: Val<'c>, column_bytes: usize) -> Val<'c> {
+    let units = column_bytes.div_ceil(UNIT) as i32;
+    let (begin, count) = (e.mul(column, e.i32(units)), e.mul(columns, e.i32(units)));
+    let end = e.add(begin, e.i32(units));
+    let own = e.load(e.element(sums, e.to_i64(column), 4), Ty::F32);
+    (1..WARPS).fold(own, |sum, warp| {
+        let share = Share::of(e, e.i32(warp as i32), count);
+        let some = e.cmp(Cmp::Lt, share.from, share.to);
+        let within = e.and(e.cmp(Cmp::Gt, share.from, begin), e.cmp(Cmp::Lt, share.from, end));
+        let part = e.load(e.offset_by(sums, 4 * (ROUND + warp)), Ty::F32);
+        e.add(sum, e.select(e.and(some, within), part, e.f32(0.0)))
+    })
+}
+
+/// A unit is one copy of each lane.
+const _: () = assert!(UNIT == WARP * COPY);

@@ -1,35 +1,108 @@
 //! The entries. Each walks a table of steps with all blocks of one launch; blocks wait for each other where a step needs what others
 //! wrote. A deeper model has a longer table, not more code.
 
-use super::{BLOCKS, THREADS};
+use super::ahead::Ahead;
+use super::{BLOCKS, Streams, THREADS};
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
-use crate::plan::Plan;
-use braid_runtime::artifact::STEP_WORDS;
+use crate::plan::{Plan, Step};
+use braid_runtime::artifact::{Call, STEP_WORDS};
+
+/// Words of a row of the tables of steps.
+pub fn row_words(plan: &Plan) -> usize {
+    STEP_WORDS + plan.prepare.iter().chain(&plan.steps).map(|step| step.words.len()).max().unwrap_or(0)
+}
 
 /// Emits `braid_prepare`, `braid_prefill` and `braid_step`.
-pub fn emit(e: &Emitter, plan: &Plan) {
-    let used = |steps: &[crate::plan::Step]| -> Vec<usize> {
+pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
+    let used = |steps: &[Step]| -> Vec<usize> {
         (0..plan.functions.len()).filter(|at| steps.iter().any(|step| step.function == *at)).collect()
     };
     let (prepare, steps) = (used(&plan.prepare), used(&plan.steps));
-    entry(e, "braid_prepare", plan, &prepare);
-    entry(e, "braid_prefill", plan, &steps);
-    entry(e, "braid_step", plan, &steps);
+    entry(e, "braid_prepare", plan, &prepare, streams);
+    entry(e, "braid_prefill", plan, &steps, streams);
+    entry(e, "braid_step", plan, &steps, streams);
 }
 
-fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize]) {
-    e.device_entry(name, (THREADS, BLOCKS), &[Ty::PTR, Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR], |values| {
-        let [call, steps, words, count, barrier] = *values else { return };
-        let (call, steps, words, barrier) =
-            (e.device_memory(call), e.device_memory(steps), e.device_memory(words), e.device_memory(barrier));
-        let walk = Walk { e, plan, functions, call, words, barrier, block: e.block_number(), blocks: e.blocks() };
-        // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it.
-        e.for_loop(e.i64(0), count, e.i64(1), &[e.i64(0), e.i64(0), e.i64(0)], |at, state| {
-            let row = e.offset(steps, e.mul(at, e.i64(8 * STEP_WORDS)));
-            walk.step(row, [state[0], state[1], state[2]])
+fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], streams: Streams) {
+    let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR, Ty::I64, Ty::PTR];
+    e.device_entry(name, (THREADS, BLOCKS), &parameters, |values| {
+        let [call, steps, count, table, length, barrier] = *values else { return };
+        let [call, steps, table, barrier] = [call, steps, table, barrier].map(|at| e.device_memory(at));
+        let rows = Rows::new(e, steps, count, row_words(plan));
+        let (call, next) = rows.begin(call);
+        let own = e.offset_by(e.shared_memory(), streams.table);
+        Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
+        let walk = Walk { e, plan, functions, call, barrier, block: e.block_number(), blocks: e.blocks() };
+        // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; a word of the row
+        // after this one.
+        let zero = e.i64(0);
+        e.for_loop(zero, count, e.i64(1), &[zero, zero, zero, next], |at, state| {
+            let next = rows.advance(at, state[3]);
+            let [waits, from, dealt] = walk.step(rows.place(at), [state[0], state[1], state[2]]);
+            vec![waits, from, dealt, next]
         });
         walk.leave();
     });
+}
+
+/// The rows of the table that are in shared memory: the present one, and the next, whose words come from the device's memory while
+/// the present step is done. A thread carries a word of the row after that.
+struct Rows<'k, 'c> {
+    e: &'k Emitter<'c>,
+    steps: Val<'c>,
+    count: Val<'c>,
+    words: usize,
+}
+
+/// A row's place is used again when every thread is at least one step past it.
+const ROWS: usize = 4;
+
+impl<'k, 'c> Rows<'k, 'c> {
+    fn new(e: &'k Emitter<'c>, steps: Val<'c>, count: Val<'c>, words: usize) -> Self {
+        Rows { e, steps, count, words }
+    }
+
+    /// Where row `at` lies in shared memory.
+    fn place(&self, at: Val<'c>) -> Val<'c> {
+        let place = self.e.shared_place("rows", ROWS * self.words * 8);
+        self.e.element(place, self.e.and(at, self.e.i64(ROWS - 1)), self.words * 8)
+    }
+
+    /// The thread's word of a row, or of the last one.
+    fn fetch(&self, at: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let row = e.element(self.steps, e.min(at, e.sub(self.count, e.i64(1))), self.words * 8);
+        let word = e.min(e.thread(), e.i32(self.words as i32 - 1));
+        e.load_constant(e.element(row, e.to_i64(word), 8), Ty::I64)
+    }
+
+    fn put(&self, at: Val<'c>, word: Val<'c>) {
+        let e = self.e;
+        e.if_then(e.cmp(Cmp::Lt, e.thread(), e.i32(self.words as i32)), || {
+            e.store(e.element(self.place(at), e.to_i64(e.thread()), 8), word);
+        });
+    }
+
+    /// Copies the call and the first row to shared memory; gives where the call is, and the thread's word of the second row.
+    fn begin(&self, call: Val<'c>) -> (Val<'c>, Val<'c>) {
+        let e = self.e;
+        let own = e.shared_place("call", size_of::<Call>());
+        let thread = e.to_i64(e.thread());
+        e.if_then(e.cmp(Cmp::Lt, thread, e.i64(size_of::<Call>() / 8)), || {
+            e.store(e.element(own, thread, 8), e.load(e.element(call, thread, 8), Ty::I64));
+        });
+        self.put(e.i64(0), self.fetch(e.i64(0)));
+        let next = self.fetch(e.i64(1));
+        e.sync();
+        (own, next)
+    }
+
+    /// At step `at`: puts the next row where it belongs, and fetches a word of the one after it.
+    fn advance(&self, at: Val<'c>, next: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        self.put(e.add(at, e.i64(1)), next);
+        self.fetch(e.add(at, e.i64(2)))
+    }
 }
 
 struct Walk<'k, 'c> {
@@ -37,7 +110,6 @@ struct Walk<'k, 'c> {
     plan: &'k Plan,
     functions: &'k [usize],
     call: Val<'c>,
-    words: Val<'c>,
     barrier: Val<'c>,
     block: Val<'c>,
     blocks: Val<'c>,
@@ -45,23 +117,24 @@ struct Walk<'k, 'c> {
 
 impl<'c> Walk<'_, 'c> {
     /// One step; gives the loop's state after it.
-    fn step(&self, row: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> Vec<Val<'c>> {
+    fn step(&self, row: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> [Val<'c>; 3] {
         let e = self.e;
-        let word = |n: usize| e.load_constant(e.offset_by(row, 8 * n), Ty::I64);
-        let [function, first, per, times, _, factor, least, order] = std::array::from_fn(word);
+        let word = |n: usize| e.load(e.offset_by(row, 8 * n), Ty::I64);
+        let [function, per, times, _, factor, least, order] = std::array::from_fn(word);
         let (waiting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
         let tasks = self.tasks([per, times, factor, least]);
         let waits = e.add(waits, e.select(waiting, e.i64(1), e.i64(0)));
+        // All threads are done with the step before, and see the next row.
+        e.sync();
         e.if_then(waiting, || self.wait(waits));
         // Blocks that had nothing to do in the steps before begin with this one's tasks.
         let from = e.select(following, before, e.select(waiting, e.i64(0), dealt));
         let turn = e.sub(self.block, from);
         let begin = e.add(turn, e.select(e.cmp(Cmp::Lt, turn, e.i64(0)), self.blocks, e.i64(0)));
-        let operands = e.offset(self.words, e.mul(first, e.i64(8)));
-        let arguments = [self.call, operands, begin, tasks, self.block];
+        let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, self.block];
         e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
         let dealt = e.rem(e.to_i32(e.add(from, tasks)), e.to_i32(self.blocks));
-        vec![waits, from, e.to_i64(dealt)]
+        [waits, from, e.to_i64(dealt)]
     }
 
     fn tasks(&self, [per, times, factor, least]: [Val<'c>; 4]) -> Val<'c> {
@@ -70,37 +143,34 @@ impl<'c> Walk<'_, 'c> {
         let segments = e.select(is(3), e.call_field(self.call, Field::Segments), e.i64(1));
         let wanted = e.select(is(2), e.call_field(self.call, Field::Wanted), segments);
         let rows = e.call_field(self.call, Field::Rows);
-        let counted = e.select(is(1), rows, wanted);
+        let counted = e.select(is(1), rows, e.select(is(4), self.blocks, wanted));
         // On a GPU no task has several of what is counted: `by` is 1.
         let tasks = e.mul(factor, e.mul(counted, times));
         e.select(e.cmp(Cmp::Ge, rows, least), tasks, e.i64(0))
     }
 
+    /// Calls the function of that number: a search by halves.
     fn dispatch(&self, functions: &[usize], function: Val<'c>, arguments: &[Val<'c>]) {
-        let Some((first, others)) = functions.split_first() else { return };
         let e = self.e;
-        let call = || {
-            e.call(&self.plan.functions[*first].name, arguments, None);
-        };
-        if others.is_empty() {
-            return call();
+        match functions {
+            [] => {}
+            [only] => {
+                e.call(&self.plan.functions[*only].name, arguments, None);
+            }
+            _ => {
+                let (low, high) = functions.split_at(functions.len() / 2);
+                let below = |functions: &[usize]| {
+                    self.dispatch(functions, function, arguments);
+                    vec![]
+                };
+                e.if_else(e.cmp(Cmp::Lt, function, e.i64(high[0])), || below(low), || below(high));
+            }
         }
-        let chosen = e.cmp(Cmp::Eq, function, e.i64(*first));
-        let rest = || {
-            self.dispatch(others, function, arguments);
-            vec![]
-        };
-        let own = || {
-            call();
-            vec![]
-        };
-        e.if_else(chosen, own, rest);
     }
 
-    /// All blocks come here for the `waits`-th time before any goes on.
+    /// All blocks come here for the `waits`-th time before any goes on; all threads of this one are here.
     fn wait(&self, waits: Val<'c>) {
         let e = self.e;
-        e.sync();
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.count_up(self.barrier, e.i32(1));
             let all = e.to_i32(e.mul(waits, self.blocks));
