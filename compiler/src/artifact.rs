@@ -116,7 +116,17 @@ fn inputs(plan: &Plan, sources: &[(String, Source)]) -> Vec<Input> {
         let axis = |axis: &AxisId| Some((graph.axis(*axis).name.clone(), graph.size(*axis)?));
         let axes = ty.axes.iter().filter_map(axis).collect();
         let source = sources.iter().find(|(input, _)| input == name).map(|(_, source)| source.clone());
-        Some((*n, Input { name: name.clone(), float: ty.elem == Elem::Float, axes, arena_row_offset: *place, source }))
+        Some((
+            *n,
+            Input {
+                name: name.clone(),
+                float: ty.elem == Elem::Float,
+                axes,
+                arena_row_offset: *place,
+                source,
+                encoded: graph.of_source(ty),
+            },
+        ))
     };
     let mut found: Vec<_> = plan.fused.buffers.iter().zip(&plan.memory.buffers).filter_map(input).collect();
     found.sort_by_key(|(n, _)| *n);

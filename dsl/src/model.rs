@@ -328,8 +328,10 @@ pub enum Gives {
 pub struct Attend {
     /// What comes out.
     pub gives: Gives,
-    /// The sequence axis (of queries and keys alike).
+    /// The sequence axis of the queries.
     pub seq: AxisId,
+    /// The sequence axis of the keys and values: the same, or the source's.
+    pub keys: AxisId,
     /// Axes that the dot product contracts.
     pub contract: Vec<AxisId>,
     /// Which key a query may see; `Bool`, from positions and captures.
@@ -359,7 +361,7 @@ impl PartialEq for Recur {
 }
 impl PartialEq for Attend {
     fn eq(&self, other: &Self) -> bool {
-        (self.seq, self.gives) == (other.seq, other.gives)
+        (self.seq, self.keys, self.gives) == (other.seq, other.keys, other.gives)
             && self.contract == other.contract
             && self.keep == other.keep
             && self.score == other.score

@@ -49,7 +49,7 @@ static void run(BraidEntry entry, const BraidCall *call) {
 /* Feeds `rows` tokens of the one sequence; the last one's logits come out. */
 static const float *feed(BraidEntry entry, BraidCall *call, const int32_t *ids, int32_t rows, int32_t position) {
   static int32_t positions[BRAID_MAX_ROWS], row_segments[BRAID_MAX_ROWS], wanted[1];
-  BraidSegment segment = {0, 0, rows, position};
+  BraidSegment segment = {0, 0, rows, position, 0};
   for (int32_t row = 0; row < rows; row++) positions[row] = position + row;
   wanted[0] = rows - 1;
   call->rows = rows;

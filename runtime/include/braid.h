@@ -7,8 +7,10 @@
  *   2. Allocate, aligned to BRAID_ALIGN: prepared, arena, scratch, states, output (sizes below).
  *   3. Fill every slot's states with the elements of braid_states[] (braid_slot_reset does it).
  *   4. Call braid_prepare once with weights, prepared, scratch, arena.
- *   5. Call braid_prefill for segments of several rows, braid_step if every segment has exactly one.
- *   6. braid_slot_save, braid_slot_restore and braid_slot_truncate go back in a sequence, or copy it.
+ *   5. If the model has a source (an input of braid_inputs is encoded): call braid_encode once for each sequence after its reset, with
+ *      all rows of the source as one segment at position 0, nothing wanted. Then `source` of its segments is that number of rows.
+ *   6. Call braid_prefill for segments of several rows, braid_step if every segment has exactly one.
+ *   7. braid_slot_save, braid_slot_restore and braid_slot_truncate go back in a sequence, or copy it.
  *
  * Results are row-major: output[i * BRAID_VOCAB + j] is logit j of row wanted_rows[i]. An entry returns 0, or a number
  * that tells which of the caller's promises was broken.
@@ -33,6 +35,7 @@ typedef struct BraidSegment {
   int32_t row;      /* first row */
   int32_t rows;     /* how many, at most BRAID_MAX_ROWS */
   int32_t position; /* how many positions the states have seen */
+  int32_t source;   /* how many positions of a source braid_encode has given the states; 0: none */
 } BraidSegment;
 
 typedef struct BraidCall BraidCall;
@@ -70,6 +73,7 @@ struct BraidCall {
 typedef int32_t (*BraidEntry)(const BraidCall *call);
 
 int32_t braid_prepare(const BraidCall *call);
+int32_t braid_encode(const BraidCall *call);
 int32_t braid_prefill(const BraidCall *call);
 int32_t braid_step(const BraidCall *call);
 
@@ -80,6 +84,7 @@ typedef struct BraidInput {
   int32_t is_float;
   int64_t elements;
   int64_t arena_row_offset;
+  int32_t encoded; /* its rows are those of the source: write it before braid_encode */
 } BraidInput;
 
 /* How a state is taken back to an earlier position. */
@@ -87,7 +92,8 @@ enum {
   BRAID_ROWS = 0,  /* row p is position p: later rows get the first value again */
   BRAID_RING = 1,  /* position p is row p below `first`, then row first + (p - first) % (rows - first); at most `back` positions,
                       or any while not more than `rows` were seen */
-  BRAID_REPLAY = 2 /* it forgets: restore a saved state */
+  BRAID_REPLAY = 2, /* it forgets: restore a saved state */
+  BRAID_KEEP = 3    /* made of the source by braid_encode: stays as it is */
 };
 
 /* One piece of memory that a sequence carries from call to call: at byte fixed_offset + position_offset * capacity of its

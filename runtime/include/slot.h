@@ -8,7 +8,8 @@ static inline int64_t braid_slot_bytes(int64_t capacity) {
   return BRAID_STATE_FIXED_BYTES + BRAID_STATE_POSITION_BYTES * capacity;
 }
 
-/* Bytes that braid_slot_save writes: of caches that grow, the positions in use, rounded up to 16. */
+/* Bytes that braid_slot_save writes: of caches that grow, the positions in use, rounded up to 16. Of a sequence with a source, `position`
+ * is here, in braid_slot_save and in braid_slot_restore whichever of both is longer. */
 static inline int64_t braid_saved_bytes(int64_t position) { return braid_slot_bytes((position + 15) / 16 * 16); }
 
 /* Makes a slot's states those of a sequence that has seen nothing. */
@@ -71,7 +72,7 @@ static inline int32_t braid_slot_truncate(uint8_t *slot, int64_t capacity, int64
     const BraidState *state = &braid_states[i];
     uint8_t *bytes = slot + state->fixed_offset + state->position_offset * capacity;
     int64_t rows = state->position_bytes ? capacity : state->rows;
-    if (state->truncate == BRAID_REPLAY) continue;
+    if (state->truncate == BRAID_REPLAY || state->truncate == BRAID_KEEP) continue;
     int64_t part_bytes = (state->position_bytes ? state->position_bytes * capacity : state->fixed_bytes) / state->parts;
     int64_t row = part_bytes / rows / state->element_bytes;
     for (int64_t at = to > position - rows ? to : position - rows; at < position; at++) {

@@ -2,7 +2,7 @@
 //!
 //! An artifact is one file: an ELF shared library (as `dlopen` takes it) followed by a trailer
 //! `manifest (JSON) · manifest length (u64 LE) · FNV-1a-64 of all bytes before this field (u64 LE) · format version (u32 LE) · "BRAIDART"`.
-//! The library exports `braid_prepare`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
+//! The library exports `braid_prepare`, `braid_encode`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
 //! Code for a GPU is PTX text in the place of the library; device.rs says how it is launched.
 
 mod check;
@@ -95,6 +95,13 @@ pub struct Manifest {
     /// How the code is launched, if it is for a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+}
+
+impl Manifest {
+    /// Whether a sequence has a source, which `braid_encode` takes.
+    pub fn encodes(&self) -> bool {
+        self.inputs.iter().any(|input| input.encoded)
+    }
 }
 
 /// What a manifest says that does not tell [`Manifest::first_rows`].
@@ -219,6 +226,8 @@ pub struct Segment {
     pub rows: i32,
     /// Absolute position of the first row: how many positions the states have seen.
     pub position: i32,
+    /// How many positions of a source the states hold; 0 if there is none.
+    pub source: i32,
 }
 
 /// A generated kernel: does tasks `begin..end` as thread `thread`.

@@ -16,7 +16,7 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for i32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for f32 {}
-// SAFETY: four `i32`s.
+// SAFETY: `i32`s.
 unsafe impl Plain for crate::artifact::Segment {}
 
 /// `[T]` on the heap, aligned to a page (hence to [`ALIGN`]), zero at first.

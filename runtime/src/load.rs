@@ -26,6 +26,8 @@ pub(crate) enum Code {
 /// A loaded library's entries.
 pub(crate) struct Library {
     entries: [Entry; 3],
+    /// For models with a source.
+    encode: Option<Entry>,
     /// Kernel by kernel, if the code can be run so.
     part: Option<PartEntry>,
     /// Keeps the code of the entries mapped.
@@ -41,6 +43,8 @@ pub enum Phase {
     Prefill,
     /// One row for each segment.
     Step,
+    /// The source of a sequence.
+    Encode,
 }
 
 pub(crate) const SYMBOLS: [&str; 3] = ["braid_prepare", "braid_prefill", "braid_step"];
@@ -87,9 +91,10 @@ impl Library {
         // SAFETY: a checked artifact of this format version exports the entries with exactly this type.
         let entry = |name: &str| unsafe { library.get::<Entry>(name.as_bytes()).map(|symbol| *symbol) }.map_err(failed);
         let entries = [entry(SYMBOLS[0])?, entry(SYMBOLS[1])?, entry(SYMBOLS[2])?];
+        let encode = entry("braid_encode").ok();
         // SAFETY: what has this name was made with exactly this type.
         let part = unsafe { library.get::<PartEntry>(b"braid_part") }.map(|symbol| *symbol).ok();
-        Ok(Self { entries, part, _library: library })
+        Ok(Self { entries, encode, part, _library: library })
     }
 
     /// Runs an entry point.
@@ -98,10 +103,13 @@ impl Library {
     /// Every pointer of `call` must be valid for the sizes that [`Call`] and the manifest give, token ids must be in range, and
     /// segments must be disjoint in rows and slots.
     pub(crate) unsafe fn call(&self, phase: Phase, call: &Call) -> Result<()> {
+        let name = SYMBOLS.get(phase as usize).copied().unwrap_or("braid_encode");
+        let entry = self.entries.get(phase as usize).copied().or(self.encode);
+        let entry = entry.ok_or_else(|| Error::Bug { what: format!("there is no `{name}`") })?;
         // SAFETY: handed on to the caller.
-        match unsafe { self.entries[phase as usize](call) } {
+        match unsafe { entry(call) } {
             0 => Ok(()),
-            code => Err(Error::Bug { what: format!("`{}` returned {code}", SYMBOLS[phase as usize]) }),
+            code => Err(Error::Bug { what: format!("`{name}` returned {code}") }),
         }
     }
 

@@ -11,9 +11,11 @@ fn needed(state: &State, n: usize) -> usize {
     match state.truncate {
         _ if state.kind == "positions" => 0,
         Truncate::Rows => n * row,
+        // As long as the text, as far as is known without a source.
+        Truncate::Keep if state.grows() => n * row,
         // A ring has room for one call more than its window.
         Truncate::Ring { first, back } => n.min(state.rows - back).max(first.min(n)) * row,
-        Truncate::Replay => state.rows * row,
+        Truncate::Replay | Truncate::Keep => state.rows * row,
     }
 }
 

@@ -55,6 +55,8 @@ mod selection;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod systems;
 #[cfg(test)]
 mod test_time;

@@ -4,6 +4,7 @@
 use crate::build;
 use crate::reference::Reference;
 use crate::reference::checkpoint::Checkpoint;
+use crate::reference::tensor::Tensor;
 use braid_compiler::graph::Graph;
 use braid_compiler::import::bind::WeightMap;
 use braid_compiler::import::{Imported, import};
@@ -159,6 +160,44 @@ goldens! {
     deepseek_v2: deepseek latent_attention moe;
     deepseek_v3: deepseek latent_attention shared_moe;
     deepseek_v32: deepseek latent_attention indexer shared_moe;
+}
+
+/// A golden model that is given more than token ids, by the evaluator: its inputs in order, each as rows of its axes.
+fn check_given(name: &str, blocks: &[&str], inputs: &[Vec<f64>], rows: &[usize]) -> Vec<f64> {
+    let folder = root().join("tests/goldens").join(name);
+    let (graph, params) = loaded(&imported(&folder, name), &folder.join("model.safetensors"), blocks);
+    let tensors = graph.inputs.iter().zip(inputs.iter().zip(rows)).map(|((_, ty), (data, rows))| {
+        let shape = ty.axes.iter().map(|axis| graph.size(*axis).unwrap_or(*rows)).collect();
+        Tensor { axes: ty.axes.clone(), shape, data: data.clone() }
+    });
+    Reference::new(&graph, |path| params[path].clone()).run_inputs(&tensors.collect::<Vec<_>>()).data
+}
+
+#[test]
+fn vit() {
+    let folder = root().join("tests/goldens/vit");
+    let golden = Checkpoint::open(&folder.join("golden.safetensors"));
+    let pixels = first(&golden, "pixel_values");
+    // 25 patches of 3 x 6 x 6, and an empty row for the class.
+    let place = |at: usize| {
+        let (patch, channel, y, x) = (at / 108, at / 36 % 3, at / 6 % 6, at % 6);
+        (channel * 30 + patch / 5 * 6 + y) * 30 + patch % 5 * 6 + x
+    };
+    let patches = (0..26 * 108).map(|at| if at < 25 * 108 { pixels[place(at)] } else { 0.0 }).collect();
+    let found = check_given("vit", &["vit", "attention", "mlp"], &[patches], &[26]);
+    close("vit", &found[25 * 11..], &first(&golden, "logits"), tolerance(&folder));
+}
+
+#[test]
+fn whisper() {
+    let folder = root().join("tests/goldens/whisper");
+    let golden = Checkpoint::open(&folder.join("golden.safetensors"));
+    let features = first(&golden, "input_features");
+    // 25 rows of two frames of 20 bands.
+    let sound = (0..50 * 20).map(|at| features[at % 20 * 50 + at / 20]).collect();
+    let blocks = ["whisper", "sound_encoder", "frames", "cross_attention"];
+    let found = check_given("whisper", &blocks, &[sound, first(&golden, "decoder_input_ids")], &[25, 19]);
+    close("whisper", &found, &first(&golden, "logits"), tolerance(&folder));
 }
 
 /// Imports a golden's configuration with one line of it changed.

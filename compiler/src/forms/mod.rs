@@ -179,10 +179,21 @@ impl Forms {
                 self.declare(node, "before", StateKind::Shift, axes, 0.0, extent);
             }
             // Rows ahead, and how many there are, are known when all of them are there.
+            Op::Fetch(_) | Op::Length(_) if self.is_encoded(node) => {}
             Op::Fetch(_) | Op::Length(_) => self.together = self.together.and(Together { first: WHOLE, block: 1 }),
             Op::Attend(attend) => {
-                let (reach, together, range) = reach::of(&attend);
-                self.together = self.together.and(together);
+                let (reach, range) = match self.graph.source() {
+                    // A source comes in one call, and is kept as long as the sequence.
+                    Some(source) if attend.keys == source => {
+                        let range = if attend.seq == source { reach::of(&attend).2 } else { Range::default() };
+                        (Reach::Full, range)
+                    }
+                    _ => {
+                        let (reach, together, range) = reach::of(&attend);
+                        self.together = self.together.and(together);
+                        (reach, range)
+                    }
+                };
                 self.reaches.insert(node, (reach, range));
                 let args = self.graph.args(node);
                 let keys = self.row_axes(args[1]);
@@ -224,6 +235,20 @@ impl Forms {
         let name = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
         self.carried.entry(node).or_default().push(StateId(self.states.len() as u32));
         self.states.push(StateDecl { name, kind, node, axes, init, extent });
+    }
+
+    /// Whether a node is computed once for a sequence, from its source: it has a row for each of the source's positions.
+    pub fn is_encoded(&self, node: NodeId) -> bool {
+        match self.graph.op(node) {
+            Op::Recur(recur) => Some(recur.seq) == self.graph.source(),
+            _ => self.graph.of_source(self.graph.ty(node)),
+        }
+    }
+
+    /// Whether a state is filled by the source alone: what encoded nodes carry, and keys and values of it.
+    pub fn holds_source(&self, state: &StateDecl) -> bool {
+        let of_keys = |attend: &Attend| Some(attend.keys) == self.graph.source();
+        self.is_encoded(state.node) || matches!(self.graph.op(state.node), Op::Attend(attend) if of_keys(attend))
     }
 
     /// Axes of a row: all but the sequence.

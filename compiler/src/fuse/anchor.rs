@@ -81,7 +81,9 @@ fn rows_of(graph: &Graph, node: NodeId, known: &HashMap<NodeId, Rows>) -> Rows {
     }
     let from_args = graph.args(node).iter().map(|a| known[a]).max().unwrap_or(Rows::Once);
     let own = match graph.node(node).op {
+        Op::Recur(ref recur) if Some(recur.seq) == graph.source() => Rows::Source,
         Op::Recur(_) => Rows::All,
+        _ if graph.of_source(&graph.node(node).ty) => Rows::Source,
         _ if graph.has_seq(&graph.node(node).ty) => Rows::All,
         _ => Rows::Once,
     };
@@ -116,7 +118,7 @@ fn asked_orders(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, Vec<AxisId>>
 
 /// Axes of attention by role: groups (of keys), per (of queries only), contracted, and those of a value or what a choice counts.
 pub fn attention_axes(graph: &Graph, args: &[NodeId], attend: &Attend) -> [Vec<AxisId>; 4] {
-    let axes = |n: usize| graph.node(args[n]).ty.axes.iter().copied().filter(|a| *a != attend.seq).collect::<Vec<_>>();
+    let axes = |n: usize| fixed_axes(graph, args[n]);
     let (q, k) = (axes(0), axes(1));
     let groups: Vec<AxisId> = k.iter().copied().filter(|a| !attend.contract.contains(a)).collect();
     let per = q.into_iter().filter(|a| !attend.contract.contains(a) && !groups.contains(a)).collect();

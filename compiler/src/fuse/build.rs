@@ -93,6 +93,10 @@ impl<'a> Fuser<'a> {
                 }
             };
         }
+        let encoded = self.fused.kernels.iter().any(|kernel| kernel.rows == Rows::Source);
+        if encoded && self.options.blocks > 0 {
+            return Err(Error::limit("a second sequence on a GPU"));
+        }
         self.order_states();
         Ok(self.fused)
     }

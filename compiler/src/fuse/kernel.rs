@@ -10,6 +10,8 @@ use braid_runtime::artifact::Dtype;
 pub enum Rows {
     /// No rows: computed once, when the weights are loaded.
     Once,
+    /// Every row of a call with the source of some sequences.
+    Source,
     /// Every row of the call.
     All,
     /// The rows whose outputs the caller wants.

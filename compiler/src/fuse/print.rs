@@ -21,6 +21,7 @@ pub fn print(fused: &Fused) -> String {
 fn rows(rows: Rows) -> &'static str {
     match rows {
         Rows::Once => "once, from the weights,",
+        Rows::Source => "over all rows of the source",
         Rows::All => "over all rows",
         Rows::Wanted => "over wanted rows",
     }

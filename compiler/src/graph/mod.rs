@@ -77,7 +77,7 @@ pub struct Graph {
 impl Graph {
     /// The input that is token ids: the first one of an Int for each position.
     pub fn token_input(&self) -> Option<usize> {
-        let has_one = |ty: &Type| ty.elem == Elem::Int && ty.axes.len() == 1;
+        let has_one = |ty: &Type| ty.elem == Elem::Int && ty.axes.len() == 1 && !self.of_source(ty);
         self.inputs.iter().position(|(_, ty)| has_one(ty))
     }
 
@@ -268,6 +268,17 @@ impl Graph {
     /// The sequence axis of a type.
     pub fn seq(&self, ty: &Type) -> Option<AxisId> {
         ty.axes.iter().copied().find(|&axis| self.axis(axis).size == Size::Seq)
+    }
+
+    /// The axis of a second sequence: the first one of a model is that of its own positions.
+    pub fn source(&self) -> Option<AxisId> {
+        let mut seqs = (0..self.axes.len()).filter(|at| self.axes[*at].size == Size::Seq);
+        seqs.nth(1).map(|at| AxisId(at as u32))
+    }
+
+    /// Whether a value of that type has a row for each position of the source.
+    pub fn of_source(&self, ty: &Type) -> bool {
+        self.source().is_some_and(|source| ty.axes.contains(&source))
     }
 
     /// Elements of one row: the product of the fixed axes.

@@ -321,7 +321,7 @@ fn recurrence(env: &Env, recur: &Recur, args: &[&Type]) -> Result<Type, String> 
 
 /// The type of the score that an attention's dot product makes.
 pub fn score_type(attend: &Attend, q: &Type, k: &Type) -> Type {
-    let gone = [attend.contract.clone(), vec![attend.seq]].concat();
+    let gone = [attend.contract.clone(), vec![attend.seq, attend.keys]].concat();
     Type { elem: Elem::Float, axes: without(&union(&q.axes, &k.axes), &gone) }
 }
 
@@ -331,10 +331,14 @@ fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String>
     };
     let (operands, captures) = args.split_at(attend.operands());
     let all = |ty: &Type, axes: &[AxisId]| axes.iter().all(|axis| ty.axes.contains(axis));
-    if !all(q, &attend.contract) || !all(k, &attend.contract) || !operands.iter().all(|ty| all(ty, &[attend.seq])) {
+    if !all(q, &attend.contract)
+        || !all(k, &attend.contract)
+        || !all(q, &[attend.seq])
+        || !operands[1..].iter().all(|ty| all(ty, &[attend.keys]))
+    {
         return Err("q, k or v lacks the sequence axis or a contracted axis".into());
     }
-    let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| axis != attend.seq && is_seq(env.axes, axis));
+    let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| ![attend.seq, attend.keys].contains(&axis) && is_seq(env.axes, axis));
     if captures.iter().find(foreign).is_some() || attend.keyed.iter().any(|n| *n >= captures.len()) {
         return Err("a capture runs along another sequence, or is not there".into());
     }
@@ -347,7 +351,7 @@ fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String>
     let sink = attend.sink.and_then(|n| captures.get(n));
     axes = union(&axes, sink.map_or(&[], |ty| &ty.axes));
     Ok(match attend.gives {
-        Gives::Values => Type { elem: Elem::Float, axes: union(&axes, &args[2].axes) },
+        Gives::Values => Type { elem: Elem::Float, axes: union(&axes, &without(&args[2].axes, &[attend.keys])) },
         Gives::Total => Type { elem: Elem::Float, axes },
         Gives::Best(slot) => Type { elem: Elem::Int, axes: union(&axes, &[slot]) },
     })

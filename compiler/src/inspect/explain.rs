@@ -113,7 +113,7 @@ fn memory(forms: &Forms, state: &StateDecl) -> String {
 }
 
 fn kernels(plan: &Plan, sources: &SourceMap) -> Vec<String> {
-    plan.prepare.iter().chain(&plan.steps).map(|step| kernel(plan, step, sources)).collect()
+    plan.prepare.iter().chain(&plan.encode).chain(&plan.steps).map(|step| kernel(plan, step, sources)).collect()
 }
 
 fn kernel(plan: &Plan, step: &Step, sources: &SourceMap) -> String {
@@ -121,6 +121,7 @@ fn kernel(plan: &Plan, step: &Step, sources: &SourceMap) -> String {
     let graph = &plan.fused.forms.graph;
     let rows = match kernel.rows {
         Rows::Once => "once",
+        Rows::Source => "every row of the source",
         Rows::All => "every row",
         Rows::Wanted => "wanted rows",
     };

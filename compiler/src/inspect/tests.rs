@@ -112,6 +112,7 @@ impl Builder {
         let op = Op::Attend(Box::new(Attend {
             gives: Gives::Values,
             seq: T,
+            keys: T,
             contract: vec![K],
             keep: Body { values: keep.model.values },
             keep_result,

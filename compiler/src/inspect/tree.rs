@@ -241,7 +241,7 @@ fn kind(own: &BTreeSet<&'static str>, children: &[Part]) -> Kind {
 /// Caches of an attention. What no query sees any more is kept all the same, unless it lies behind a window.
 fn caches(model: &Model, value: &Value, attend: &Attend, reaches: &mut Reaches) -> Vec<Memory> {
     let axes = |n: usize| value.args.get(n).map(|a| model.values[a.0 as usize].ty.axes.clone()).unwrap_or_default();
-    let heads: Vec<_> = axes(1).into_iter().filter(|axis| !attend.contract.contains(axis) && *axis != attend.seq).collect();
+    let heads: Vec<_> = axes(1).into_iter().filter(|axis| !attend.contract.contains(axis) && *axis != attend.keys).collect();
     let of = |n: usize| elements(model, &union(&heads, &axes(n)));
     // What `keep` and `score` ask of a key's position lies beside the key, for each head of the queries that it differs in.
     let keyed: u64 = attend.keyed.iter().map(|n| of(attend.operands() + n)).sum();

@@ -187,6 +187,9 @@ fn pieces(fused: &Fused, state: &StateDecl) -> (usize, usize) {
 /// What a state still knows of earlier positions. A ring has rows for a whole call beside its window, and a window is all that
 /// a query needs; every other state of fixed size forgets.
 fn truncate(fused: &Fused, state: &StateDecl) -> Truncate {
+    if fused.forms.holds_source(state) {
+        return Truncate::Keep;
+    }
     match (state.extent, fused.forms.reach(state.node)) {
         (Extent::PerPosition { .. }, _) => Truncate::Rows,
         (Extent::Ring { .. }, Reach::Window { rows, window }) => Truncate::Ring { first: 0, back: rows - window },

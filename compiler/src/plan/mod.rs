@@ -10,8 +10,8 @@ mod tasks;
 mod verify;
 mod work;
 
-use crate::fuse::Fused;
 use crate::fuse::kernel::{Code, Part, Rows, Walk};
+use crate::fuse::{Fused, Kernel};
 use crate::target::Target;
 use memory::Memory;
 
@@ -100,6 +100,8 @@ pub struct Plan {
     pub functions: Vec<Function>,
     /// Done once, when weights are loaded.
     pub prepare: Vec<Step>,
+    /// Done once for a sequence, with its source.
+    pub encode: Vec<Step>,
     /// Done in every call.
     pub steps: Vec<Step>,
     /// Where everything lies.
@@ -109,16 +111,19 @@ pub struct Plan {
 /// Plans the calls of a fused model.
 pub fn plan(fused: &Fused, target: &Target) -> Plan {
     let memory = Memory::place(fused);
-    let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], steps: vec![], memory };
+    let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory };
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();
         let parts: &[bool] = if matches!(kernel.code, Code::Attention(_)) { &[true, false] } else { &[false] };
-        for stores_keys in parts {
-            let function = plan.function(&kernel.code, *stores_keys);
-            let tasks = tasks::tasks(kernel, *stores_keys, target);
+        for &stores_keys in parts {
+            let function = plan.function(&kernel.code, stores_keys);
+            let tasks = tasks::tasks(kernel, stores_keys, target);
             let step = Step { function, kernel: at, words: words.clone(), tasks, order: Order::Free };
+            // Keys of the source are stored where it is read.
+            let encodes = kernel.rows == Rows::Source || stores_keys && plan.sees_source(kernel);
             match kernel.rows {
                 Rows::Once => plan.prepare.push(step),
+                _ if encodes => plan.encode.push(step),
                 _ => plan.steps.push(step),
             }
         }
@@ -128,6 +133,12 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
 }
 
 impl Plan {
+    /// Whether an attention's keys are those of the source.
+    fn sees_source(&self, kernel: &Kernel) -> bool {
+        let source = self.fused.forms.graph.source();
+        matches!(&kernel.code, Code::Attention(code) if Some(code.attend.keys) == source)
+    }
+
     fn function(&mut self, code: &Code, stores_keys: bool) -> usize {
         let same = |f: &Function| f.stores_keys == stores_keys && f.code == *code;
         if let Some(known) = self.functions.iter().position(same) {

@@ -22,7 +22,7 @@ pub fn print(plan: &Plan) -> String {
         let grows = if state.position_offset == 0 { String::new() } else { format!(" + {} a position", state.position_offset) };
         let _ = writeln!(out, "state {} {} at {}{grows}", state.kind, state.name, state.fixed_offset);
     }
-    for (title, steps) in [("prepare", &plan.prepare), ("run", &plan.steps)] {
+    for (title, steps) in [("prepare", &plan.prepare), ("encode", &plan.encode), ("run", &plan.steps)] {
         if steps.is_empty() {
             continue;
         }

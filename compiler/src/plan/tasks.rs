@@ -25,7 +25,7 @@ const MOST_COLUMNS: usize = 128;
 fn per(rows: Rows) -> Per {
     match rows {
         Rows::Once => Per::Once,
-        Rows::All => Per::Row,
+        Rows::Source | Rows::All => Per::Row,
         Rows::Wanted => Per::Wanted,
     }
 }

@@ -49,7 +49,7 @@ fn written_first(plan: &Plan) -> Result<(), String> {
 }
 
 fn words_complete(plan: &Plan) -> Result<(), String> {
-    let all = plan.prepare.iter().chain(&plan.steps);
+    let all = plan.prepare.iter().chain(&plan.encode).chain(&plan.steps);
     for step in all {
         if step.words.len() != plan.fused.kernels[step.kernel].operands.len() {
             return Err(format!("{} has not all its operands", plan.functions[step.function].name));

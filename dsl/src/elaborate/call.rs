@@ -1,11 +1,11 @@
 //! Calls: of built-in operations, of functions, of blocks.
 
 use super::frame::{BlockValue, Frame, Origin, V};
-use super::{DEPTH, Done, Elab};
+use super::{DEPTH, Done, Elab, T};
 use crate::ast::{Arg, CType, Expr, ExprKind, Fn, IndexItem, Item};
 use crate::constant;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::model::{Binary, Constant, Elem, ScopeId};
+use crate::model::{AxisId, Binary, Constant, Elem, ScopeId};
 use crate::span::Span;
 
 /// What an instance gave.
@@ -76,6 +76,17 @@ impl<'p> Elab<'p> {
         Ok(given)
     }
 
+    /// The sequence that a function walks: that of its operands, or of the place where it is called.
+    fn along_of(&mut self, frame: &Frame<'p>, given: &Given<'p>) -> AxisId {
+        let values = given.positional.iter().map(|(value, _)| value).chain(given.named.iter().map(|(_, value)| value));
+        let tensors: Vec<T> = values.filter_map(|value| if let V::Tensor(t) = value { Some(*t) } else { None }).collect();
+        let found = tensors.into_iter().find_map(|t| {
+            let axes = self.seen(t).axes;
+            self.seq_of(&axes)
+        });
+        found.unwrap_or(frame.seq)
+    }
+
     fn deeper<R>(&mut self, what: String, span: Span, run: impl FnOnce(&mut Self) -> Done<R>) -> Done<R> {
         if self.trail.len() >= DEPTH {
             return self.fail(Code::Recursion, span, "blocks and functions call each other without end");
@@ -110,6 +121,7 @@ impl<'p> Elab<'p> {
         }
         let mut inner = Frame::new(module, frame.scope, frame.path.clone());
         inner.rest.clone_from(&frame.rest);
+        inner.seq = self.along_of(frame, &given);
         inner.foreign.clone_from(&frame.foreign);
         inner.routes.clone_from(&frame.routes);
         for (param, axis) in function.axes.iter().zip(axes) {

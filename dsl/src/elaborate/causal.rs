@@ -1,5 +1,6 @@
 //! Nothing of a model that generates token by token may look ahead.
 
+use super::SEQ;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
 
@@ -8,13 +9,14 @@ use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
 pub fn check(values: &[Value]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
     for value in values {
-        if let Op::Fetch(_) | Op::Length(_) = value.op {
+        if let Op::Fetch(SEQ) | Op::Length(SEQ) = value.op {
             let message = "an autoregressive model knows neither the length of its text nor what stands at any position";
             let error = Diagnostic::new(Code::NonCausal, value.span, message);
             errors.push(error.hint("look back by `shift(x, n)` or attention, or drop `generate autoregressive`"));
         }
+        // A source is there as a whole.
         let Op::Attend(attend) = &value.op else { continue };
-        if implies(&attend.keep, attend.keep_result) || errors.iter().any(|e| e.span == value.span) {
+        if attend.keys != SEQ || implies(&attend.keep, attend.keep_result) || errors.iter().any(|e| e.span == value.span) {
             continue;
         }
         let message = "non-causal attention in an autoregressive model: a query would see later keys";

@@ -1,7 +1,7 @@
 //! Keys that were chosen by a score: `chosen[slot](ids, n)` in the `keep` of an attention, and how many a `choose` takes.
 
 use super::frame::{Frame, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{Arg, Attend as Text, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{AxisId, Binary, Body, Elem, Gives, Op, Type, ValueId};
@@ -48,7 +48,7 @@ impl<'p> Elab<'p> {
                 error.hint(format!("let one position stand for a block: `choose … {{ keep: … && ends({}) }}`", block.max(1))),
             ));
         }
-        let ids = self.at_position(t, query, span, frame.scope)?;
+        let ids = self.at_position(t, (query, frame.seq), span, frame.scope)?;
         let mut axes = self.ty(ids).axes;
         axes.retain(|axis| *axis != slot);
         let ty = Type { elem: Elem::Bool, axes };
@@ -100,7 +100,7 @@ impl<'p> Elab<'p> {
     /// The type of what an attention gives. `scored`: the axes of its scores; `values`: those of its values.
     pub(super) fn given_type(
         &mut self,
-        gives: Gives,
+        (gives, seq): (Gives, AxisId),
         (scored, values): (&[AxisId], &[AxisId]),
         (keep, score): (&[AxisId], &[AxisId]),
         span: Span,
@@ -108,12 +108,12 @@ impl<'p> Elab<'p> {
         let float = |axes| Ok(Type { elem: Elem::Float, axes });
         match gives {
             Gives::Values => {
-                let axes = self.union(&[&[SEQ], scored].concat(), values, span)?;
+                let axes = self.union(&[&[seq], scored].concat(), values, span)?;
                 float(axes)
             }
-            Gives::Total => float([&[SEQ], scored].concat()),
+            Gives::Total => float([&[seq], scored].concat()),
             Gives::Best(slot) => {
-                let axes = self.union(&[&[SEQ], score].concat(), keep, span)?;
+                let axes = self.union(&[&[seq], score].concat(), keep, span)?;
                 Ok(Type { elem: Elem::Int, axes: [&axes[..], &[slot]].concat() })
             }
         }

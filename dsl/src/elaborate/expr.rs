@@ -1,7 +1,7 @@
 //! Evaluates expressions: known values at once, tensors by appending operations.
 
 use super::frame::{Frame, Origin, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{BinOp, Expr, ExprKind, Reducer, UnOp};
 use crate::constant;
 use crate::diagnostic::{Code, Diagnostic};
@@ -305,6 +305,7 @@ impl<'p> Elab<'p> {
 
     /// Whether a tensor has the sequence axis.
     pub(super) fn has_seq(&mut self, t: T) -> bool {
-        self.seen(t).axes.contains(&SEQ)
+        let axes = self.seen(t).axes;
+        self.seq_of(&axes).is_some()
     }
 }

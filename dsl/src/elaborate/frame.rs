@@ -62,6 +62,8 @@ pub struct Frame<'p> {
     pub vars: HashMap<String, (V<'p>, Origin)>,
     /// Declared parameters by name.
     pub params: HashMap<String, (&'p AxisList, Span)>,
+    /// What `t` means: the sequence that the block is called along.
+    pub seq: AxisId,
     /// Axes that pass through `..`.
     pub rest: Vec<AxisId>,
     /// Axes that the caller brings, under whatever name.
@@ -83,6 +85,7 @@ impl<'p> Frame<'p> {
             path,
             vars: HashMap::new(),
             params: HashMap::new(),
+            seq: SEQ,
             rest: Vec::new(),
             foreign: Vec::new(),
             routes: Vec::new(),
@@ -113,7 +116,8 @@ impl<'p> Elab<'p> {
         match frame.get(&name.name) {
             Some(V::Dim(_, axis)) => Ok(*axis),
             Some(V::Poison) => Err(Stop),
-            _ if name.name == "t" => Ok(SEQ),
+            _ if name.name == "t" => Ok(frame.seq),
+            None if name.name == "s" && self.source.is_some() => Ok(self.source.unwrap_or(SEQ)),
             Some(_) => self.fail(Code::UnknownAxis, name.span, format!("`{}` is not an axis", name.name)),
             None => {
                 let dims = frame.vars.iter().filter(|(_, (v, _))| matches!(v, V::Dim(..))).map(|(n, _)| n.as_str());
@@ -129,7 +133,7 @@ impl<'p> Elab<'p> {
         let mut axes = Vec::new();
         for (n, name) in list.names.iter().enumerate() {
             if list.rest == Some(n) {
-                axes.extend(frame.rest.iter().copied().filter(|a| !param || *a != SEQ));
+                axes.extend(frame.rest.iter().copied().filter(|a| !param || !self.is_seq(*a)));
             }
             let axis = self.axis_of(frame, name)?;
             if axes.contains(&axis) {
@@ -138,7 +142,7 @@ impl<'p> Elab<'p> {
             axes.push(axis);
         }
         if list.rest == Some(list.names.len()) {
-            axes.extend(frame.rest.iter().copied().filter(|a| !param || *a != SEQ));
+            axes.extend(frame.rest.iter().copied().filter(|a| !param || !self.is_seq(*a)));
         }
         Ok(axes)
     }

@@ -1,7 +1,7 @@
 //! Keeps a block's own axes apart from those that its caller brings.
 
 use super::frame::{Frame, V};
-use super::{Done, Elab, SEQ};
+use super::{Done, Elab};
 use crate::ast::{Block, CType, Ident};
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::model::{AxisId, Op, Type};
@@ -49,7 +49,7 @@ impl<'p> Elab<'p> {
                 let own = !frame.foreign.contains(&axis) && !frame.rest.contains(&axis);
                 let to = match back.iter().find(|(from, _)| *from == axis) {
                     Some((_, to)) => *to,
-                    None if own && axis != SEQ && self.axis_name(axis).contains('\'') => {
+                    None if own && !self.is_seq(axis) && self.axis_name(axis).contains('\'') => {
                         let plain = self.axis_name(axis).split('\'').next().unwrap_or_default().to_owned();
                         self.axis(&plain, self.size(axis))
                     }

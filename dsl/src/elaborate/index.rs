@@ -1,7 +1,7 @@
 //! What stands in brackets after a value: views, picks, gathers, list elements.
 
 use super::frame::{BlockValue, Frame, Origin, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{Expr, ExprKind, Ident, IndexItem};
 use crate::constant;
 use crate::diagnostic::{Code, Diagnostic};
@@ -68,7 +68,7 @@ impl<'p> Elab<'p> {
 
     fn index_of(&mut self, frame: &Frame<'p>, axis: &'p Expr, span: Span) -> Done<V<'p>> {
         let axis = self.axis_named(frame, axis)?;
-        if axis == SEQ {
+        if self.is_seq(axis) {
             return self.fail(Code::Misplaced, span, "the sequence has no fixed index: write `position[t]`");
         }
         let ty = Type { elem: Elem::Int, axes: vec![axis] };
@@ -80,10 +80,10 @@ impl<'p> Elab<'p> {
     /// A leaf that counts along the sequence.
     fn along(&mut self, frame: &Frame<'p>, op: fn(AxisId) -> Op, axis: &'p Expr, span: Span) -> Done<V<'p>> {
         let axis = self.axis_named(frame, axis)?;
-        if axis != SEQ {
+        if !self.is_seq(axis) {
             return self.fail(Code::Misplaced, span, "only the sequence axis has positions: write `index[…]`");
         }
-        let ty = Type { elem: Elem::Int, axes: vec![SEQ] };
+        let ty = Type { elem: Elem::Int, axes: vec![axis] };
         Ok(V::Tensor(self.push_at(0, op(axis), vec![], ty, span, frame.scope)))
     }
 
@@ -137,9 +137,11 @@ impl<'p> Elab<'p> {
             IndexItem::At(axis, at) => {
                 let axis = self.axis_of(frame, axis)?;
                 let value = self.value(frame, at)?;
-                match (axis, &value) {
-                    (SEQ, V::Tensor(at)) if self.depth() > 0 => return self.at_position(t, *at, span, frame.scope),
-                    (SEQ, _) => return self.fetch(frame, t, &value, at.span, span),
+                match &value {
+                    V::Tensor(at) if self.is_seq(axis) && self.depth() > 0 => {
+                        return self.at_position(t, (*at, axis), span, frame.scope);
+                    }
+                    _ if self.is_seq(axis) => return self.fetch(frame, t, axis, &value, (at.span, span)),
                     _ => {}
                 }
                 match Self::known(&value) {
@@ -164,17 +166,21 @@ impl<'p> Elab<'p> {
     }
 
     /// `x[t: n]` outside of recurrences and attention.
-    fn fetch(&mut self, frame: &Frame<'p>, x: T, at: &V<'p>, place: Span, span: Span) -> Done<T> {
+    fn fetch(&mut self, frame: &Frame<'p>, x: T, axis: AxisId, at: &V<'p>, (place, span): (Span, Span)) -> Done<T> {
         self.row_wise(span, "x[t: …]")?;
         let at = self.tensor(at, Some(Elem::Int), place, frame.scope)?;
         let (ty, counted) = (self.seen(x), self.seen(at));
-        self.need_seq(&ty, span)?;
-        if counted.elem != Elem::Int || counted.axes != [SEQ] {
+        if !ty.axes.contains(&axis) {
+            let error =
+                Diagnostic::new(Code::AxisMismatch, span, format!("the operand has no sequence axis `{}`", self.axis_name(axis)));
+            return Err(self.error(error.label(format!("its axes are {}", self.axes_text(&ty.axes)))));
+        }
+        if counted.elem != Elem::Int || counted.axes != [axis] {
             let label = format!("is {:?} {}", counted.elem, self.axes_text(&counted.axes)).to_lowercase();
             let error = Diagnostic::new(Code::Type, place, "a whole number for each position chooses rows: an int [t]");
             return Err(self.error(error.label(label).hint("as `position[t] + 1`, or `length[t] - 1 - position[t]`")));
         }
-        self.apply(Op::Fetch(SEQ), &[x, at], ty, span, frame.scope)
+        self.apply(Op::Fetch(axis), &[x, at], ty, span, frame.scope)
     }
 
     fn gather(&mut self, frame: &Frame<'p>, table: T, axis: AxisId, ids: T, span: Span) -> Done<T> {

@@ -4,7 +4,7 @@ use super::frame::{Frame, Origin, V};
 use super::{Done, Elab, SEQ};
 use crate::ast::{Block, CType, Ident, Input};
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::model::{AxisId, Elem, Op, ScopeId, Type};
+use crate::model::{Axis, AxisId, Elem, Op, ScopeId, Size, Type};
 
 /// Tensors, and names with types, in order.
 type Inputs<'p> = (Vec<V<'p>>, Vec<(String, Type)>);
@@ -31,11 +31,12 @@ impl<'p> Elab<'p> {
 
     fn input(&mut self, frame: &Frame<'p>, block: &'p Block, input: &'p Input) -> Done<Type> {
         let names = &input.ty.axes.names;
-        if input.ty.axes.rest.is_some() || !names.iter().any(|name| name.name == "t") {
-            let error = Diagnostic::new(Code::Type, input.ty.span, "an input of a model has the axis `t`");
+        let axes = names.iter().map(|name| self.input_axis(frame, block, name)).collect::<Done<Vec<AxisId>>>()?;
+        if input.ty.axes.rest.is_some() || axes.iter().filter(|axis| self.is_seq(**axis)).count() != 1 {
+            let error =
+                Diagnostic::new(Code::Type, input.ty.span, "an input of a model has the axis `t`, or that of its source, `s`");
             return Err(self.error(error.hint("give it a row for each position: `[t]`, or `[t, d]` with a dim of the model")));
         }
-        let axes = names.iter().map(|name| self.input_axis(frame, block, name)).collect::<Done<Vec<AxisId>>>()?;
         if let Some(at) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
             return self.fail(Code::AxisMismatch, names[at].span, format!("axis `{}` stands twice in the list", names[at].name));
         }
@@ -52,6 +53,7 @@ impl<'p> Elab<'p> {
         match frame.get(&name.name) {
             Some(V::Dim(_, axis)) => Ok(*axis),
             None if name.name == "t" => Ok(SEQ),
+            None if name.name == "s" => Ok(self.source_axis()),
             _ => {
                 let dims = block.params.iter().filter(|param| param.ty == CType::Dim).map(|param| param.name.name.as_str());
                 let hint = did_you_mean(&name.name, dims);
@@ -60,6 +62,14 @@ impl<'p> Elab<'p> {
                 Err(self.error(error.maybe_hint(hint)))
             }
         }
+    }
+
+    /// The axis of the second sequence.
+    fn source_axis(&mut self) -> AxisId {
+        *self.source.get_or_insert_with(|| {
+            self.axes.push(Axis { name: "s".into(), size: Size::Seq });
+            AxisId(self.axes.len() as u32 - 1)
+        })
     }
 
     /// Evaluates the dims that inputs have as axes, and what stands before them.

@@ -32,7 +32,7 @@ use crate::span::Span;
 use frame::{BlockValue, Frame, V};
 use tensor::Level;
 
-/// The sequence axis of every model.
+/// The sequence axis of every model; a source has another one.
 pub const SEQ: AxisId = AxisId(0);
 /// How deep blocks and functions may call each other.
 const DEPTH: usize = 96;
@@ -73,6 +73,8 @@ pub struct Elab<'p> {
     repeats: HashMap<String, usize>,
     trail: Vec<String>,
     generate: Option<(Generate, Span)>,
+    /// The axis of a second sequence, if the model is given one.
+    source: Option<AxisId>,
     steps: u64,
 }
 
@@ -109,6 +111,7 @@ impl<'p> Elab<'p> {
             repeats: HashMap::new(),
             trail: Vec::new(),
             generate: None,
+            source: None,
             steps: 0,
         }
     }
@@ -145,6 +148,16 @@ impl<'p> Elab<'p> {
             self.axes.len() - 1
         });
         AxisId(at as u32)
+    }
+
+    /// Whether an axis is a sequence.
+    fn is_seq(&self, axis: AxisId) -> bool {
+        axis == SEQ || Some(axis) == self.source
+    }
+
+    /// The sequence among some axes.
+    fn seq_of(&self, axes: &[AxisId]) -> Option<AxisId> {
+        axes.iter().copied().find(|axis| self.is_seq(*axis))
     }
 
     fn axis_name(&self, axis: AxisId) -> &str {

@@ -2,7 +2,7 @@
 
 use super::frame::{Frame, Origin, V};
 use super::tensor::Level;
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{Arg, ExprKind, RecurState};
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::model::{AxisId, Binary, Body, Constant, Elem, Op, Recur, State, Type, ValueId};
@@ -105,7 +105,7 @@ impl<'p> Elab<'p> {
     /// Whether the position is a multiple of `every`; without it, whether it is the first.
     fn at_multiple(&mut self, frame: &Frame<'p>, every: Option<usize>, span: Span) -> Done<T> {
         let int = |axes| Type { elem: Elem::Int, axes };
-        let mut at = self.push_at(0, Op::Position(SEQ), vec![], int(vec![SEQ]), span, frame.scope);
+        let mut at = self.push_at(0, Op::Position(frame.seq), vec![], int(vec![frame.seq]), span, frame.scope);
         if let Some(every) = every {
             let every = self.push(Op::Const(every as f64), vec![], int(vec![]), span, frame.scope);
             at = self.binary(Binary::Rem, at, every, span, frame.scope)?;
@@ -181,12 +181,13 @@ impl<'p> Elab<'p> {
         let Some(level) = self.levels.pop() else { return self.fail(Code::Misplaced, span, "a recurrence without a body") };
         let states = states.into_iter().map(|(state, _)| state).chain(starts.into_iter().map(|(_, state, _)| state)).collect();
         let args: Vec<ValueId> = level.captures.iter().map(|t| t.id).collect();
-        let op = Op::Recur(Box::new(Recur { seq: SEQ, states, body: Body { values: level.values }, next, outputs }));
+        let seq = self.axis_of(frame, &recur.axis)?;
+        let op = Op::Recur(Box::new(Recur { seq, states, body: Body { values: level.values }, next, outputs }));
         let node = self.push(op, args, Type { elem: Elem::Float, axes: vec![] }, span, frame.scope);
         let mut results = Vec::new();
         for kind in kinds {
             results.push(kind.map(|(n, ty)| {
-                let axes = std::iter::once(SEQ).chain(ty.axes).collect();
+                let axes = std::iter::once(seq).chain(ty.axes).collect();
                 self.push(Op::Result(n), vec![node.id], Type { elem: ty.elem, axes }, span, frame.scope)
             }));
         }

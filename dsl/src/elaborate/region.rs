@@ -5,7 +5,7 @@ use super::tensor::Level;
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Gives, Op, Type, ValueId};
+use crate::model::{Attend, AxisId, Binary, Body, Constant, Elem, Gives, Op, Type, Value, ValueId};
 use crate::span::Span;
 use std::collections::BTreeMap;
 
@@ -154,7 +154,7 @@ impl<'p> Elab<'p> {
     }
 
     pub(super) fn need_seq(&mut self, ty: &Type, span: Span) -> Done<()> {
-        if ty.axes.contains(&SEQ) {
+        if self.seq_of(&ty.axes).is_some() {
             return Ok(());
         }
         let label = format!("its axes are {}", self.axes_text(&ty.axes));
@@ -186,9 +186,19 @@ impl<'p> Elab<'p> {
         for ty in &types[..2] {
             self.need_axes(ty, &contract, span)?;
         }
-        let without =
-            |axes: &[AxisId]| -> Vec<AxisId> { axes.iter().copied().filter(|a| *a != SEQ && !contract.contains(a)).collect() };
-        let score_axes = self.union(&without(&types[0].axes), &without(&types[1].axes), span)?;
+        let [seq, keys, held] = [0, 1, operands - 1].map(|n: usize| self.seq_of(&types[n].axes).unwrap_or(SEQ));
+        if keys != held || seq != keys && seq != SEQ {
+            let error =
+                Diagnostic::new(Code::AxisMismatch, span, "attention has queries along one sequence, keys and values along one");
+            return Err(
+                self.error(error.hint("positions of `t` see those of `t`, or those of the source `s`; the source sees itself"))
+            );
+        }
+        let without = |axes: &[AxisId]| -> Vec<AxisId> {
+            axes.iter().copied().filter(|a| !self.is_seq(*a) && !contract.contains(a)).collect()
+        };
+        let (of_queries, of_keys) = (without(&types[0].axes), without(&types[1].axes));
+        let score_axes = self.union(&of_queries, &of_keys, span)?;
         let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
         if let Some((name, _)) =
             attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "weight" | "sink"))
@@ -209,9 +219,15 @@ impl<'p> Elab<'p> {
             );
         }
         let scored = clause("weight").or(clause("score"));
-        let (keep, keep_result, seen) = self.clause_body(frame, clause("keep"), None, Seen::default(), span)?;
+        let everything = seq != keys && clause("keep").is_none();
+        let (keep, keep_result, seen) = self.keep_body(frame, clause("keep"), everything, span)?;
         let (score, score_result, seen) = self.clause_body(frame, scored, Some(&score_axes), seen, span)?;
         self.check_choices((&keep, keep_result), &score)?;
+        if keys != SEQ
+            && (matches!(gives, Gives::Best(_)) || keep.values.iter().any(|value| matches!(value.op, Op::Chosen { .. })))
+        {
+            return self.fail(Code::Misplaced, span, "keys of a source are not chosen by a score: let `keep` say which are seen");
+        }
         let Seen { mut captures, sides } = seen;
         let sink = match clause("sink") {
             None => None,
@@ -233,14 +249,36 @@ impl<'p> Elab<'p> {
                 return Err(self.error(error.hint("say of which position: `x[t: query]` or `x[t: key]`")));
             }
         }
+        let side = |n: usize| if sides.get(&n) == Some(&true) { keys } else { seq };
+        let foreign = |n: usize, axes: &[AxisId]| self.seq_of(axes).is_some_and(|own| own != side(n));
+        if (0..captures.len()).any(|n| foreign(n, &self.ty(captures[n]).axes)) {
+            let error = Diagnostic::new(Code::AxisMismatch, span, "`keep` and `score` ask a position for what it does not hold");
+            return Err(self.error(error.hint("`query` is a position of the queries' sequence, `key` one of the keys'")));
+        }
         let keyed = sides.into_iter().filter_map(|(n, of_key)| of_key.then_some(n)).collect();
-        let values: Vec<AxisId> = types[operands - 1].axes.iter().copied().filter(|a| *a != SEQ).collect();
+        let values: Vec<AxisId> = types[operands - 1].axes.iter().copied().filter(|a| !self.is_seq(*a)).collect();
         let of = |body: &Body, id: ValueId| body.values[id.0 as usize].ty.axes.clone();
         let bodies = (&of(&keep, keep_result)[..], &of(&score, score_result)[..]);
-        let ty = self.given_type(gives, (&score_axes, &values), bodies, span)?;
-        let attend = Attend { gives, seq: SEQ, contract, keep, keep_result, score, score_result, sink, plain, keyed };
+        let ty = self.given_type((gives, seq), (&score_axes, &values), bodies, span)?;
+        let attend = Attend { gives, seq, keys, contract, keep, keep_result, score, score_result, sink, plain, keyed };
         tensors.extend(captures);
         self.apply(Op::Attend(Box::new(attend)), &tensors, ty, span, frame.scope).map(V::Tensor)
+    }
+
+    /// The body of `keep`; without the clause a query sees everything, or what is not later.
+    fn keep_body(
+        &mut self,
+        frame: &mut Frame<'p>,
+        expr: Option<&'p Expr>,
+        everything: bool,
+        span: Span,
+    ) -> Done<(Body, ValueId, Seen)> {
+        if !everything {
+            return self.clause_body(frame, expr, None, Seen::default(), span);
+        }
+        let ty = Type { elem: Elem::Bool, axes: vec![] };
+        let value = Value { op: Op::Const(1.0), args: vec![], ty, span, scope: frame.scope };
+        Ok((Body { values: vec![value] }, ValueId(0), Seen::default()))
     }
 
     /// The body of `keep` (no score axes) or `score`; continues a list of captures.

@@ -1,7 +1,7 @@
 //! Whether a block is called as it declares: inputs, compile-time arguments, results.
 
 use super::frame::{Frame, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{CParam, CType, Input};
 use crate::constant;
 use crate::diagnostic::{Code, Diagnostic};
@@ -24,7 +24,20 @@ impl<'p> Elab<'p> {
         let mut open: Vec<usize> = Vec::new();
         for name in &input.ty.axes.names {
             if name.name == "t" {
-                left.retain(|a| *a != SEQ);
+                // A block walks the sequence that it is called with.
+                if let Some(seq) = self.seq_of(&ty.axes) {
+                    frame.seq = seq;
+                }
+                left.retain(|a| *a != frame.seq);
+                continue;
+            }
+            let is_dim = block.params.iter().any(|p| p.name.name == name.name && p.ty == CType::Dim);
+            if name.name == "s" && !is_dim {
+                let Some(source) = self.source else { return self.no_source(block, span) };
+                if !left.contains(&source) {
+                    return self.no_axis(block, input, &ty.axes, span);
+                }
+                left.retain(|a| *a != source);
                 continue;
             }
             let Some(at) = block.params.iter().position(|p| p.name.name == name.name && p.ty == CType::Dim) else {
@@ -35,7 +48,7 @@ impl<'p> Elab<'p> {
                 Some(V::Dim(_, axis)) => left.iter().copied().find(|a| a == axis),
                 Some(v) => {
                     let size = Self::known(v).and_then(|c| if let Constant::Int(n) = c { Some(n as usize) } else { None });
-                    let fits = |a: &&AxisId| size == Some(self.size(**a)) && **a != SEQ;
+                    let fits = |a: &&AxisId| size == Some(self.size(**a)) && !self.is_seq(**a);
                     left.iter().find(|a| fits(a) && self.axis_name(**a) == name.name).or_else(|| left.iter().find(fits)).copied()
                 }
                 None => left.iter().copied().find(|a| self.axis_name(*a) == name.name),
@@ -50,8 +63,9 @@ impl<'p> Elab<'p> {
             }
         }
         // Axes of ids are no axes of the value proper: an expert's input carries them along.
-        let passing: Vec<AxisId> = self.routes.iter().flat_map(|(_, ids)| self.ty(*ids).axes).filter(|a| *a != SEQ).collect();
-        let inferable: Vec<AxisId> = left.iter().copied().filter(|a| *a != SEQ && !passing.contains(a)).collect();
+        let passing: Vec<AxisId> =
+            self.routes.iter().flat_map(|(_, ids)| self.ty(*ids).axes).filter(|a| !self.is_seq(*a)).collect();
+        let inferable: Vec<AxisId> = left.iter().copied().filter(|a| !self.is_seq(*a) && !passing.contains(a)).collect();
         match (open.as_slice(), inferable.as_slice()) {
             ([], _) => {}
             ([at], [axis]) => {
@@ -72,6 +86,12 @@ impl<'p> Elab<'p> {
         Ok(())
     }
 
+    fn no_source<R>(&mut self, block: &'p crate::ast::Block, span: Span) -> Done<R> {
+        let message = format!("`{}` reads a source, and the model has none", block.name.name);
+        let error = Diagnostic::new(Code::AxisMismatch, span, message);
+        Err(self.error(error.hint("give the model an input along the axis `s`: `source: [s, d]`")))
+    }
+
     fn no_axis<R>(&mut self, block: &'p crate::ast::Block, input: &'p Input, axes: &[AxisId], span: Span) -> Done<R> {
         let mut wanted: Vec<&str> = input.ty.axes.names.iter().map(|n| n.name.as_str()).collect();
         if let Some(at) = input.ty.axes.rest {
@@ -88,7 +108,7 @@ impl<'p> Elab<'p> {
     pub(super) fn check_input(&mut self, frame: &Frame<'p>, input: &'p Input, t: T, span: Span) -> Done<()> {
         let ty = self.seen(t);
         let wants_seq = input.ty.axes.names.iter().any(|n| n.name == "t");
-        if wants_seq && !ty.axes.contains(&SEQ) && self.levels.len() == 1 {
+        if wants_seq && self.seq_of(&ty.axes).is_none() && self.levels.len() == 1 {
             let message = format!("`{}` needs the sequence axis `t`", input.name.name);
             return self.fail(Code::AxisMismatch, span, message);
         }
@@ -127,7 +147,7 @@ impl<'p> Elab<'p> {
                 }
             }
             let routed: Vec<AxisId> = frame.routes.iter().flat_map(|(_, ids)| self.ty(*ids).axes).collect();
-            let same = wanted.iter().all(|a| got.contains(a) || *a == SEQ && self.levels.len() > 1)
+            let same = wanted.iter().all(|a| got.contains(a) || self.is_seq(*a) && self.levels.len() > 1)
                 && got.iter().all(|a| wanted.contains(a) || routed.contains(a));
             if !same {
                 let message = format!(

@@ -1,7 +1,7 @@
 //! Runs the statements of a block.
 
 use super::frame::{Frame, Origin, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{Body, Ident, Repeat, Stmt, StmtKind};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Scope, ScopeId};
@@ -146,7 +146,7 @@ impl<'p> Elab<'p> {
     /// Whether the sequence axis is meant.
     pub(super) fn over_seq(&mut self, frame: &Frame<'p>, axis: &Ident) -> Done<()> {
         match self.axis_of(frame, axis)? {
-            SEQ => Ok(()),
+            seq if self.is_seq(seq) => Ok(()),
             _ => self.fail(Code::UnknownAxis, axis.span, "a recurrence runs over the sequence axis `t`"),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::recurrence::Steps;
-use super::{Done, Elab, MOST_VALUES, SEQ, Stop, T};
+use super::{Done, Elab, MOST_VALUES, Stop, T};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::elaborate::frame::V;
 use crate::model::{AxisId, Binary, Constant, Elem, Op, Reduce, ScopeId, Type, Unary, Value, ValueId};
@@ -105,7 +105,7 @@ impl<'p> Elab<'p> {
             Op::Const(_) | Op::Index(_) => self.push_at(level, op, vec![], ty, span, scope),
             _ => {
                 let n = self.captured(level, outer, None);
-                let axes = ty.axes.iter().copied().filter(|a| *a != SEQ).collect();
+                let axes = ty.axes.iter().copied().filter(|a| !self.is_seq(*a)).collect();
                 self.push_at(level, Op::Capture(n), vec![], Type { axes, ..ty }, span, scope)
             }
         };
@@ -137,7 +137,7 @@ impl<'p> Elab<'p> {
     }
 
     /// `x[t: query]` and `x[t: key]` in a clause of attention.
-    pub(super) fn at_position(&mut self, t: T, at: T, span: Span, scope: ScopeId) -> Done<T> {
+    pub(super) fn at_position(&mut self, t: T, (at, axis): (T, AxisId), span: Span, scope: ScopeId) -> Done<T> {
         let positions = self.levels[self.depth()].positions;
         let Some(of_key) = positions.and_then(|(query, key)| [(query, false), (key, true)].into_iter().find(|(p, _)| *p == at))
         else {
@@ -145,13 +145,13 @@ impl<'p> Elab<'p> {
             return Err(self.error(error.hint("in `keep`, `score` and `weight` write `x[t: query]` or `x[t: key]`")));
         };
         let ty = self.ty(t);
-        if t.level > 0 || !ty.axes.contains(&SEQ) {
+        if t.level > 0 || !ty.axes.contains(&axis) {
             let error =
                 Diagnostic::new(Code::Misplaced, span, "only what was computed before, along `t`, has a value at a position");
             return Err(self.error(error.hint("give it a name before the attention, and write that name here")));
         }
         let n = self.captured(self.depth(), t, Some(of_key.1));
-        let axes = ty.axes.iter().copied().filter(|a| *a != SEQ).collect();
+        let axes = ty.axes.iter().copied().filter(|a| *a != axis).collect();
         Ok(self.push(Op::Capture(n), vec![], Type { axes, ..ty }, span, scope))
     }
 
@@ -227,6 +227,14 @@ impl<'p> Elab<'p> {
                 let label = format!("{} with {}", self.axes_text(a), self.axes_text(b));
                 return Err(self.error(error.label(label).hint("rename one of them: `x[a as b]`")));
             }
+            if self.is_seq(*axis) && self.seq_of(&all).is_some() {
+                let error =
+                    Diagnostic::new(Code::AxisMismatch, span, "one side runs along `t` and the other along the source `s`");
+                let label = format!("{} with {}", self.axes_text(a), self.axes_text(b));
+                return Err(
+                    self.error(error.label(label).hint("let positions of `t` attend to those of `s`: `attend[k](q, k, v)`"))
+                );
+            }
             all.push(*axis);
         }
         Ok(all)
@@ -289,7 +297,7 @@ impl<'p> Elab<'p> {
 
     /// An error unless a type has all axes.
     pub(super) fn need_axes(&mut self, ty: &Type, axes: &[AxisId], span: Span) -> Result<(), Stop> {
-        if axes.contains(&SEQ) {
+        if self.seq_of(axes).is_some() {
             let error = Diagnostic::new(Code::AxisMismatch, span, "an operation along the sequence axis `t` in a row-wise place");
             return Err(self.error(error.hint("relate positions with `recur`, `attend`, `convolve` or `shift`")));
         }

@@ -87,12 +87,13 @@ impl State {
         let divides = |size: usize, of: Option<usize>| of.is_some_and(|of| of > 0 && size.is_multiple_of(of));
         let of_parts = self.parts.checked_mul(self.element_bytes);
         let fits = match self.truncate {
-            Truncate::Rows => self.rows == 0 && self.grows() && divides(self.position_bytes, of_parts),
+            Truncate::Rows | Truncate::Keep if self.grows() => self.rows == 0 && divides(self.position_bytes, of_parts),
             Truncate::Ring { first, back } => {
                 let rows = first < self.rows && back < self.rows - first && self.rows.is_multiple_of(self.block);
                 rows && !self.grows() && divides(self.fixed_bytes, of_parts.and_then(|bytes| bytes.checked_mul(self.rows)))
             }
-            Truncate::Replay => {
+            Truncate::Rows => false,
+            Truncate::Replay | Truncate::Keep => {
                 let sizes = self.axes.iter().map(|(_, size)| *size).chain([self.rows]);
                 let bytes = sizes.into_iter().try_fold(self.element_bytes, usize::checked_mul);
                 !self.grows() && self.parts == 1 && self.block == 1 && bytes.is_some_and(|bytes| bytes <= self.fixed_bytes)

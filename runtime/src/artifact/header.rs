@@ -42,7 +42,8 @@ fn model(manifest: &Manifest) -> String {
     text += INPUTS;
     for input in &manifest.inputs {
         let (shape, float, elements) = (comment(&input.shape()), i32::from(input.float), input.elements());
-        let entry = format_args!("  /* {shape} */ {{{}, {float}, {elements}, {}}},", quoted(&input.name), input.arena_row_offset);
+        let (name, place, encoded) = (quoted(&input.name), input.arena_row_offset, i32::from(input.encoded));
+        let entry = format_args!("  /* {shape} */ {{{name}, {float}, {elements}, {place}, {encoded}}},");
         line(&mut text, entry);
     }
     if manifest.inputs.is_empty() {
@@ -67,6 +68,7 @@ fn entry(state: &State) -> String {
         Truncate::Rows => "BRAID_ROWS, 0, 0".to_string(),
         Truncate::Ring { first, back } => format!("BRAID_RING, {first}, {back}"),
         Truncate::Replay => "BRAID_REPLAY, 0, 0".to_string(),
+        Truncate::Keep => "BRAID_KEEP, 0, 0".to_string(),
     };
     format!(
         "/* [{}] */ {{{}, {}, {}, {}, {}, {}, {}, {:#x}u, {}, {}, {}, {truncate}}}",

@@ -14,6 +14,9 @@ pub struct Input {
     pub axes: Vec<(String, usize)>,
     /// Its place, in bytes for each row of `rows_capacity`.
     pub arena_row_offset: usize,
+    /// Whether its rows are those of the source, for `braid_encode`; else they come with the tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encoded: bool,
     /// How others store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -81,6 +84,6 @@ impl Input {
     /// `patches [t, patch=48]`.
     pub fn shape(&self) -> String {
         let axes: Vec<String> = self.axes.iter().map(|(name, size)| format!(", {name}={size}")).collect();
-        format!("{} [t{}]", self.name, axes.concat())
+        format!("{} [{}{}]", self.name, if self.encoded { "s" } else { "t" }, axes.concat())
     }
 }

@@ -55,6 +55,8 @@ pub enum Truncate {
     },
     /// What was is gone: go on from an earlier snapshot.
     Replay,
+    /// Made of the source, which stays; row `p` is its position `p`.
+    Keep,
 }
 
 impl Truncate {
@@ -62,7 +64,7 @@ impl Truncate {
     pub fn allows(self, rows: usize, position: usize, to: usize) -> bool {
         match self {
             _ if to >= position || to == 0 => to <= position,
-            Self::Rows => true,
+            Self::Rows | Self::Keep => true,
             Self::Ring { back, .. } => position - to <= back || position <= rows,
             Self::Replay => false,
         }
@@ -84,8 +86,8 @@ impl State {
     /// Elements of a row of one part.
     pub fn row(&self) -> usize {
         match self.truncate {
-            Truncate::Replay => self.axes.iter().map(|(_, size)| size).product(),
-            Truncate::Rows => self.position_bytes / (self.element_bytes * self.parts),
+            Truncate::Rows | Truncate::Keep if self.grows() => self.position_bytes / (self.element_bytes * self.parts),
+            Truncate::Replay | Truncate::Rows | Truncate::Keep => self.axes.iter().map(|(_, size)| size).product(),
             Truncate::Ring { .. } => self.fixed_bytes / (self.element_bytes * self.parts * self.rows),
         }
     }

@@ -4,7 +4,7 @@ use super::{RunOptions, print, print_json, rate};
 use crate::artifact::Unmask;
 use crate::error::{Error, Result};
 use crate::load::Artifact;
-use crate::session::{Session, Settings};
+use crate::session::Session;
 use crate::tokenizer::Tokenizer;
 use crate::unmask::{Fill, Filled, fill, slots};
 use crate::weights::Weights;
@@ -56,8 +56,7 @@ pub fn run(
     let text = [&prompt[..], &vec![task.how.mask; more]].concat();
     let (slots, capacity) = (slots(&task.how), options.context.unwrap_or(text.len()));
     let task = Fill { text, ..task };
-    let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots })?;
-    super::run::given(options, &mut session)?;
+    let mut session = super::run::session((artifact, weights), options, capacity, slots)?;
     let load = start.elapsed();
     let screen = Screen::new(tokenizer, task.how.mask, options.json);
     let mut steps = Vec::new();

@@ -154,6 +154,7 @@ fn state(state: &State) -> String {
         Truncate::Rows => "to any position".into(),
         Truncate::Ring { back, .. } => format!("by {back} positions"),
         Truncate::Replay => "from a snapshot".into(),
+        Truncate::Keep => "to any position, as it is the source's".into(),
     };
     format!("{} [{}]  {}, {bytes}, goes back {back}\n", state.name, axes.join(", "), state.kind)
 }

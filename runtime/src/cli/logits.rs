@@ -38,7 +38,9 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     let rows = rows(args, &artifact.manifest, &batch)?;
     let (length, vocab) = (rows[0].len(), artifact.manifest.vocab);
     let has_ids = artifact.manifest.tokens > 0;
-    let settings = Settings { threads: args.model.threads(), capacity: length, slots: 1 };
+    let sources = batch.iter().map(|inputs| inputs.source_rows(&artifact.manifest));
+    let capacity = sources.max().unwrap_or(0).max(length);
+    let settings = Settings { threads: args.model.threads(), capacity, slots: 1 };
     let mut session = Session::new(artifact, weights, settings)?;
     let mut all = Vec::with_capacity(rows.len() * length * vocab);
     let bar = Bar::default();

@@ -2,16 +2,20 @@
 
 use super::fill::{self, Wish};
 use super::{Bar, InputOptions, ModelOptions, chat::chat, print, print_json, rate};
+use crate::artifact::Manifest;
 use crate::checkpoint::{Checkpoint, GenerationConfig, gguf};
 use crate::error::{Error, Result};
 use crate::generate::{Outcome, Request, generate, positions};
+use crate::load::Artifact;
 use crate::progress::Progress;
 use crate::sample::Sampling;
-use crate::session::{Saved, Session, Settings};
+use crate::session::{Inputs, Saved, Session, Settings};
 use crate::tokenizer::{Stream, Tokenizer};
 use crate::unmask::Fill;
+use crate::weights::Weights;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Arguments of `braid-run run`.
@@ -189,8 +193,7 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     let saved = options.load_state.as_deref().map(|path| Saved::read(path, &artifact.manifest, &weights)).transpose()?;
     let seen = saved.as_ref().map_or(0, |saved| saved.snapshot.position());
     let capacity = options.context.unwrap_or_else(|| seen + positions(&request));
-    let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots: 1 })?;
-    given(options, &mut session)?;
+    let mut session = session((artifact, weights), options, capacity, 1)?;
     let mut before = Vec::new();
     if let Some(saved) = saved {
         session.restore(0, &saved.snapshot)?;
@@ -210,14 +213,27 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     Ok(())
 }
 
-/// Gives every slot of a session what the command line names.
-pub(super) fn given(options: &RunOptions, session: &mut Session) -> Result<()> {
-    let mut batch = options.inputs.read(session.manifest())?;
-    if batch.len() > 1 {
-        return Err(Error::input(format!("inputs of {} sequences; one is continued", batch.len()), "give one, or use `logits`"));
+/// What the command line gives a sequence.
+pub(super) fn given(options: &RunOptions, manifest: &Manifest) -> Result<Inputs> {
+    let mut batch = options.inputs.read(manifest)?;
+    match batch.len() {
+        0 | 1 => Ok(batch.pop().unwrap_or_default()),
+        many => Err(Error::input(format!("inputs of {many} sequences; one is continued"), "give one, or use `logits`")),
     }
-    let Some(inputs) = batch.pop() else { return Ok(()) };
-    (0..session.slots()).try_for_each(|slot| session.give(slot, inputs.clone()))
+}
+
+/// A session with so many positions, or room for the source, whose slots all have the same inputs.
+pub(super) fn session(
+    (artifact, weights): (Arc<Artifact>, Arc<Weights>),
+    options: &RunOptions,
+    capacity: usize,
+    slots: usize,
+) -> Result<Session> {
+    let inputs = given(options, &artifact.manifest)?;
+    let capacity = capacity.max(inputs.source_rows(&artifact.manifest));
+    let mut session = Session::new(artifact, weights, Settings { threads: options.model.threads(), capacity, slots })?;
+    (0..slots).try_for_each(|slot| session.give(slot, inputs.clone()))?;
+    Ok(session)
 }
 
 /// A bar for prompts that take several calls.

@@ -25,8 +25,6 @@ pub(crate) struct Cpu {
     arena: Buffer<u8>,
     scratch: Buffer<u8>,
     output: Buffer<f32>,
-    /// Where each input is, in bytes for each row.
-    inputs: Vec<usize>,
 }
 
 impl Cpu {
@@ -54,7 +52,6 @@ impl Cpu {
             arena: Buffer::new(bytes(manifest.arena_row_bytes, size.rows), format!("the arena of {} rows", size.rows))?,
             scratch: Buffer::new(bytes(manifest.scratch_bytes, pool.threads()), "scratch memory")?,
             output: Buffer::new(bytes(manifest.vocab, size.rows), format!("the outputs of {} rows", size.rows))?,
-            inputs: manifest.inputs.iter().map(|input| input.arena_row_offset).collect(),
             pool,
         })
     }
@@ -64,8 +61,8 @@ impl Cpu {
     /// What the artifact's entries get to see of a batch.
     fn described(&mut self, phase: Phase, batch: &Batch) -> Call {
         self.wanted = batch.wanted();
-        for (place, (table, elements)) in self.inputs.iter().zip(&batch.inputs) {
-            let (bytes, start) = (table.bytes(batch.rows() * elements), place * self.size.rows);
+        for (place, bytes) in batch.given() {
+            let start = place * self.size.rows;
             self.arena.slice_mut()[start..start + bytes.len()].copy_from_slice(bytes);
         }
         Call {

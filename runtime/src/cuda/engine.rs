@@ -52,8 +52,6 @@ pub(crate) struct Cuda {
     /// Of the last call.
     phase: Phase,
     timer: Timer,
-    /// Where each input is, in bytes for each row.
-    inputs: Vec<usize>,
 }
 
 // SAFETY: graphs and handles are used by whoever borrows the session mutably, one thread at a time; every use binds the context.
@@ -88,7 +86,6 @@ impl Cuda {
             wanted: 0,
             phase: Phase::Prepare,
             timer: Timer::new(gpu)?,
-            inputs: manifest.inputs.iter().map(|input| input.arena_row_offset).collect(),
             weights,
         })
     }
@@ -213,8 +210,8 @@ impl Engine for Cuda {
         self.phase = phase;
         self.want(batch.wanted())?;
         self.stage(phase, batch)?;
-        for (place, (table, elements)) in self.inputs.iter().zip(&batch.inputs) {
-            self.arena.write(&self.stream, place * self.size.rows, table.bytes(batch.rows() * elements))?;
+        for (place, bytes) in batch.given() {
+            self.arena.write(&self.stream, place * self.size.rows, bytes)?;
         }
         if phase == Phase::Step {
             self.step(batch.rows())?;

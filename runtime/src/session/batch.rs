@@ -38,6 +38,17 @@ impl<'a> Feed<'a> {
     }
 }
 
+/// The rows of an input.
+pub(crate) struct Table {
+    /// `[rows][elements]`.
+    numbers: Buffer<i32>,
+    elements: usize,
+    /// Whether they are rows of the source.
+    encoded: bool,
+    /// Where they go, in bytes for each row of the arena.
+    place: usize,
+}
+
 /// The tables, allocated once, and how much of them is in use.
 pub(crate) struct Batch {
     pub(crate) tokens: Buffer<i32>,
@@ -45,8 +56,9 @@ pub(crate) struct Batch {
     pub(crate) row_segments: Buffer<i32>,
     pub(crate) table: Buffer<Segment>,
     pub(crate) wanted_rows: Buffer<i32>,
-    /// For each input of the manifest `[rows][elements]`, and the elements.
-    pub(crate) inputs: Vec<(Buffer<i32>, usize)>,
+    pub(crate) inputs: Vec<Table>,
+    /// The rows are those of a source.
+    encodes: bool,
     rows: usize,
     segments: usize,
     wanted: usize,
@@ -63,11 +75,18 @@ impl Batch {
             table: Buffer::new(slots, "the segment table")?,
             wanted_rows: table()?,
             inputs: manifest.inputs.iter().map(|input| rows_of(input, rows)).collect::<Result<_>>()?,
+            encodes: false,
             rows: 0,
             segments: 0,
             wanted: 0,
             capacity: rows,
         })
+    }
+
+    /// The numbers of this call's inputs, each with its place in the arena: bytes for each row.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let now = self.inputs.iter().filter(|table| table.encoded == self.encodes);
+        now.map(|table| (table.place, table.numbers.bytes(self.rows * table.elements)))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -110,7 +129,7 @@ impl Batch {
 
     /// Fills the tables after checking that every feed may run; changes nothing of the states.
     pub(super) fn fill(&mut self, feeds: &[Feed], states: &States, inputs: &[Inputs], manifest: &Manifest) -> Result<()> {
-        (self.rows, self.segments, self.wanted) = (0, 0, 0);
+        (self.rows, self.segments, self.wanted, self.encodes) = (0, 0, 0, false);
         let total: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
         if feeds.is_empty() || total > self.capacity {
             let what = format!("a call of {} sequences and {total} rows; at most {} rows fit", feeds.len(), self.capacity);
@@ -122,8 +141,19 @@ impl Batch {
                 let what = format!("slot {} twice in one call, or with more than {} rows", feed.slot, manifest.max_rows);
                 return Err(Error::input(what, "feed long prompts in parts, one after the other"));
             }
-            self.push(feed, states.position(feed.slot)?, &inputs[feed.slot]);
+            self.push(feed, states.position(feed.slot)?, states.source(feed.slot), &inputs[feed.slot]);
         }
+        Ok(())
+    }
+
+    /// Fills the tables with the source of a sequence, of so many rows.
+    pub(super) fn fill_source(&mut self, slot: usize, rows: usize, inputs: &Inputs) -> Result<()> {
+        (self.rows, self.segments, self.wanted, self.encodes) = (0, 0, 0, true);
+        if rows > self.capacity {
+            return Err(Error::Context { wanted: rows, capacity: self.capacity });
+        }
+        let tokens = vec![0; rows];
+        self.push(&Feed::new(slot, &tokens, Wanted::None), 0, rows, inputs);
         Ok(())
     }
 
@@ -149,20 +179,25 @@ impl Batch {
     }
 
     /// Appends a checked feed. All numbers fit `i32`: rows are at most `capacity`, positions at most [`States::limit`].
-    fn push(&mut self, feed: &Feed, position: usize, inputs: &Inputs) {
+    fn push(&mut self, feed: &Feed, position: usize, source: usize, inputs: &Inputs) {
         let (first, count) = (self.rows, feed.tokens.len());
         let rows = first..first + count;
         self.tokens.slice_mut()[rows.clone()].copy_from_slice(feed.tokens);
-        for (at, (table, elements)) in self.inputs.iter_mut().enumerate() {
-            let words = rows.start * *elements..rows.end * *elements;
-            inputs.copy(at, *elements, position, &mut table.slice_mut()[words]);
+        for (at, table) in self.inputs.iter_mut().enumerate().filter(|(_, table)| table.encoded == self.encodes) {
+            let words = rows.start * table.elements..rows.end * table.elements;
+            inputs.copy(at, table.elements, position, &mut table.numbers.slice_mut()[words]);
         }
         self.row_segments.slice_mut()[rows.clone()].fill(self.segments as i32);
         for (offset, cell) in self.positions.slice_mut()[rows.clone()].iter_mut().enumerate() {
             *cell = (position + offset) as i32;
         }
-        self.table.slice_mut()[self.segments] =
-            Segment { slot: feed.slot as i32, row: first as i32, rows: count as i32, position: position as i32 };
+        self.table.slice_mut()[self.segments] = Segment {
+            slot: feed.slot as i32,
+            row: first as i32,
+            rows: count as i32,
+            position: position as i32,
+            source: source as i32,
+        };
         let wanted = match feed.wanted {
             Wanted::None => rows.end..rows.end,
             Wanted::Last => rows.end - 1..rows.end,
@@ -178,9 +213,10 @@ impl Batch {
     }
 }
 
-fn rows_of(input: &Input, rows: usize) -> Result<(Buffer<i32>, usize)> {
+fn rows_of(input: &Input, rows: usize) -> Result<Table> {
     let elements = input.elements();
-    Ok((Buffer::new(rows.saturating_mul(elements), format!("{rows} rows of input `{}`", input.name))?, elements))
+    let numbers = Buffer::new(rows.saturating_mul(elements), format!("{rows} rows of input `{}`", input.name))?;
+    Ok(Table { numbers, elements, encoded: input.encoded, place: input.arena_row_offset })
 }
 
 /// Whether rows from `position` on may come in a call of their own.

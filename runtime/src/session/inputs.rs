@@ -45,11 +45,20 @@ impl Inputs {
         Ok(())
     }
 
-    /// Positions that the longest input has numbers for, and those that the model puts behind them.
+    /// Positions that the longest input has numbers for, and those that the model puts behind them; sources are not counted.
     pub fn rows(&self, manifest: &Manifest) -> usize {
         let behind = |input: &Input| input.source.as_ref().map_or(0, |source| source.behind);
-        let rows = self.words.iter().zip(&manifest.inputs).map(|(words, input)| words.len() / input.elements() + behind(input));
-        rows.max().unwrap_or(0)
+        self.longest(manifest, |input| !input.encoded, behind)
+    }
+
+    /// Positions of the source.
+    pub fn source_rows(&self, manifest: &Manifest) -> usize {
+        self.longest(manifest, |input| input.encoded, |_| 0)
+    }
+
+    fn longest(&self, manifest: &Manifest, which: impl Fn(&Input) -> bool, more: impl Fn(&Input) -> usize) -> usize {
+        let all = self.words.iter().zip(&manifest.inputs).filter(|(_, input)| which(input));
+        all.map(|(words, input)| words.len() / input.elements() + more(input)).max().unwrap_or(0)
     }
 
     /// Copies the numbers of input `at` for the positions from `position` on, `elements` each; zeros where there are none.

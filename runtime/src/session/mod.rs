@@ -24,7 +24,7 @@ pub use timed::Span;
 pub(crate) use batch::Batch;
 pub(crate) use engine::{Engine, Size};
 
-use crate::artifact::Manifest;
+use crate::artifact::{Input, Manifest};
 use crate::cpu::pool;
 use crate::error::{Error, Result};
 use crate::load::{Artifact, Phase};
@@ -67,7 +67,8 @@ impl Session {
     pub fn new(artifact: Arc<Artifact>, weights: Arc<Weights>, settings: Settings) -> Result<Self> {
         let manifest = &artifact.manifest;
         weights.fits(manifest)?;
-        let rows = most_rows(manifest, settings.capacity).max(settings.slots);
+        let source = if manifest.encodes() { settings.capacity } else { 0 };
+        let rows = most_rows(manifest, settings.capacity).max(settings.slots).max(source);
         let states = States::new(manifest, settings.slots, settings.capacity)?;
         let size = Size { rows, slots: settings.slots, capacity: states.capacity(), slot_bytes: states.slot_bytes() };
         let mut engine = engine::start(&artifact, Arc::clone(&weights), size, settings.threads)?;
@@ -137,11 +138,39 @@ impl Session {
 
     /// One call: the rows of all feeds, each at most `max_rows` long. Returns `[wanted rows][vocab]` in the order of the feeds.
     pub fn forward(&mut self, feeds: &[Feed]) -> Result<&[f32]> {
+        self.encode(feeds)?;
         self.batch.fill(feeds, &self.states, &self.inputs, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
         self.engine.call(if one_each { Phase::Step } else { Phase::Prefill }, &self.batch)?;
         self.fed(feeds)?;
         Ok(self.logits())
+    }
+
+    /// Takes the source of each sequence that is about to begin.
+    fn encode(&mut self, feeds: &[Feed]) -> Result<()> {
+        let manifest = &self.artifact.manifest;
+        if !manifest.encodes() {
+            return Ok(());
+        }
+        for feed in feeds {
+            if feed.slot >= self.states.slots() || self.states.source(feed.slot) > 0 {
+                continue;
+            }
+            let (slot, inputs) = (feed.slot, &self.inputs[feed.slot]);
+            let rows = inputs.source_rows(manifest);
+            if rows == 0 {
+                let names: Vec<String> = manifest.inputs.iter().filter(|input| input.encoded).map(Input::shape).collect();
+                let what = format!("a sequence without a source: `{}` has no rows", names.join("`, `"));
+                return Err(Error::input(what, "give it: `--input NAME=FILE`, or `Session::give`"));
+            }
+            if rows > self.states.capacity() {
+                return Err(Error::Context { wanted: rows, capacity: self.states.capacity() });
+            }
+            self.batch.fill_source(slot, rows, inputs)?;
+            self.engine.call(Phase::Encode, &self.batch)?;
+            self.states.encoded(slot, rows);
+        }
+        Ok(())
     }
 
     /// What follows a call: positions go on, histories are kept.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Snapshot {
     bytes: Arc<[u8]>,
     position: usize,
+    /// Positions of the source.
+    source: usize,
     key: u64,
 }
 
@@ -23,7 +25,10 @@ impl Snapshot {
             let what = format!("{} bytes are not the states of a sequence at position {position}", bytes.len());
             return Err(Error::input(what, "they depend on model and position"));
         }
-        Ok(Self { bytes: bytes.into(), position, key: key(manifest) })
+        if manifest.encodes() {
+            return Err(Error::Limit { what: "a snapshot from bytes, of a model with a source,".into() });
+        }
+        Ok(Self { bytes: bytes.into(), position, source: 0, key: key(manifest) })
     }
 
     /// Positions that the sequence had seen.
@@ -50,6 +55,7 @@ pub(super) fn key(manifest: &Manifest) -> u64 {
 /// Where the states of all slots are in the engine's memory, and how far each slot has come.
 pub(super) struct States {
     positions: Vec<usize>,
+    sources: Vec<usize>,
     key: u64,
     slot_bytes: usize,
     capacity: usize,
@@ -65,6 +71,7 @@ impl States {
         let slot_bytes = manifest.slot_bytes(capacity).unwrap_or(usize::MAX);
         Ok(Self {
             positions: vec![0; slots],
+            sources: vec![0; slots],
             key: key(manifest),
             slot_bytes,
             capacity,
@@ -101,6 +108,21 @@ impl States {
         self.positions.get(slot).copied().ok_or_else(|| no_slot(slot, self.slots()))
     }
 
+    /// Positions of the source that a slot holds.
+    pub(super) fn source(&self, slot: usize) -> usize {
+        self.sources.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Says that a slot holds a source.
+    pub(super) fn encoded(&mut self, slot: usize, rows: usize) {
+        self.sources[slot] = rows;
+    }
+
+    /// Rows of a slot's caches that are in use.
+    fn in_use(&self, slot: usize) -> Result<usize> {
+        Ok(self.position(slot)?.max(self.source(slot)))
+    }
+
     pub(super) fn advance(&mut self, slot: usize, rows: usize) {
         self.positions[slot] += rows;
     }
@@ -116,25 +138,25 @@ impl States {
     }
 
     pub(super) fn reset(&mut self, manifest: &Manifest, engine: &mut dyn Engine, slot: usize) -> Result<()> {
-        let position = self.position(slot)?;
-        if position > 0 {
-            self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, 0..position)?;
+        let rows = self.in_use(slot)?;
+        if rows > 0 {
+            self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, 0..rows)?;
             for state in manifest.states.iter().filter(|state| !state.grows()) {
                 engine.fill(self.place(state, slot), &state.first_value())?;
             }
-            self.positions[slot] = 0;
+            (self.positions[slot], self.sources[slot]) = (0, 0);
         }
         Ok(())
     }
 
     pub(super) fn snapshot(&self, manifest: &Manifest, engine: &dyn Engine, slot: usize) -> Result<Snapshot> {
-        let position = self.position(slot)?;
-        let room = used(position);
+        let (position, source) = (self.position(slot)?, self.source(slot));
+        let room = used(self.in_use(slot)?);
         let mut bytes = vec![0; manifest.slot_bytes(room).unwrap_or(0)];
         for (from, to) in pieces(manifest, self.capacity, room, room) {
             engine.read(slot * self.slot_bytes + from.start, &mut bytes[to])?;
         }
-        Ok(Snapshot { bytes: bytes.into(), position, key: self.key })
+        Ok(Snapshot { bytes: bytes.into(), position, source, key: self.key })
     }
 
     pub(super) fn restore(
@@ -144,19 +166,20 @@ impl States {
         slot: usize,
         snapshot: &Snapshot,
     ) -> Result<()> {
-        let before = self.position(slot)?;
+        let before = self.in_use(slot)?;
         if snapshot.key != self.key {
             return Err(Error::input("a snapshot of another model", "restore into a session of the same artifact"));
         }
-        if snapshot.position > self.limit {
-            return Err(Error::Context { wanted: snapshot.position, capacity: self.limit });
+        let rows = snapshot.position.max(snapshot.source);
+        if rows > self.limit {
+            return Err(Error::Context { wanted: rows, capacity: self.limit });
         }
-        let room = used(snapshot.position);
+        let room = used(rows);
         for (from, to) in pieces(manifest, room, self.capacity, room) {
             engine.write(slot * self.slot_bytes + to.start, &snapshot.bytes[from])?;
         }
         self.clear_rows(manifest.states.iter().filter(|state| state.grows()), engine, slot, room..before)?;
-        self.positions[slot] = snapshot.position;
+        (self.positions[slot], self.sources[slot]) = (snapshot.position, snapshot.source);
         Ok(())
     }
 
@@ -174,7 +197,7 @@ impl States {
                 format!("slot {slot} cannot be cut from {position} to {to} positions: `{}` keeps no earlier state", state.name);
             return Err(Error::input(what, "restore a snapshot, or keep a history and roll back"));
         }
-        let cut = manifest.states.iter().filter(|state| state.truncate != Truncate::Replay);
+        let cut = manifest.states.iter().filter(|state| !matches!(state.truncate, Truncate::Replay | Truncate::Keep));
         self.clear_rows(cut, engine, slot, to..position)?;
         self.positions[slot] = to;
         Ok(())
@@ -190,7 +213,9 @@ impl States {
         end: usize,
     ) -> Result<()> {
         let position = self.position(slot)?;
-        let in_place = to <= position && position <= end && manifest.states.iter().all(|state| state.truncate == Truncate::Rows);
+        let in_place = to <= position
+            && position <= end
+            && manifest.states.iter().all(|state| matches!(state.truncate, Truncate::Rows | Truncate::Keep));
         if !in_place {
             return self.truncate(manifest, engine, slot, to);
         }

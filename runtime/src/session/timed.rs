@@ -18,6 +18,7 @@ impl Session {
     /// # Errors
     /// Those of `forward`; code that cannot be run in parts.
     pub fn timed(&mut self, feeds: &[Feed]) -> Result<Vec<Span>> {
+        self.encode(feeds)?;
         self.batch.fill(feeds, &self.states, &self.inputs, &self.artifact.manifest)?;
         let spans = self.engine.timed(&self.batch, self.artifact.manifest.work.len())?;
         self.fed(feeds)?;

@@ -63,6 +63,9 @@ impl Golden {
     }
 }
 
+/// What the ids of whole sequences are called, where there is a source the second.
+const IDS: &str = "input_ids|decoder_input_ids";
+
 struct Reader<'a> {
     file: &'a Checkpoint,
     manifest: &'a Manifest,
@@ -94,8 +97,8 @@ impl Reader<'_> {
     fn whole(&self, golden: &mut Golden) -> Result<()> {
         let Some(logits) = self.file.get("logits") else { return Ok(()) };
         let batch = Inputs::of(self.manifest, self.file)?;
-        let ids = match (self.file.get("input_ids"), self.manifest.tokens) {
-            (Some(_), _) => ids(self.file, "input_ids")?,
+        let ids = match (self.file.get(IDS), self.manifest.tokens) {
+            (Some(_), _) => ids(self.file, IDS)?,
             (None, 0) => batch.iter().map(|inputs| vec![0; inputs.rows(self.manifest)]).collect(),
             _ => return Ok(()),
         };

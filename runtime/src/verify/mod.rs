@@ -114,6 +114,8 @@ impl Golden {
 pub fn compare(artifact: Arc<Artifact>, weights: Arc<Weights>, golden: &Path, threads: usize) -> Result<Report> {
     let golden = Golden::open(golden, &artifact.manifest)?;
     let (slots, capacity) = golden.size();
+    let sources = golden.whole.iter().map(|whole| whole.inputs.source_rows(&artifact.manifest));
+    let capacity = sources.max().unwrap_or(0).max(capacity);
     let mut session = Session::new(artifact, weights, Settings { threads, capacity, slots })?;
     verify(&mut session, &golden)
 }

@@ -102,6 +102,7 @@ impl Case {
         let attend = Attend {
             gives: Gives::Values,
             seq: AxisId(0),
+            keys: AxisId(0),
             contract: vec![AxisId(1)],
             keep,
             keep_result,

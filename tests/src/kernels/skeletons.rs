@@ -110,7 +110,7 @@ pub fn noise(count: usize, seed: u64) -> Vec<f32> {
 pub fn segments(list: &[(i32, i32, i32)]) -> Vec<Segment> {
     let mut row = 0;
     let place = |&(slot, rows, position): &(i32, i32, i32)| {
-        let segment = Segment { slot, row, rows, position };
+        let segment = Segment { slot, row, rows, position, source: 0 };
         row += rows;
         segment
     };

@@ -119,16 +119,16 @@ pub fn attend(
     let (q, k, v) = (operands[0], operands[1], operands[operands.len() - 1]);
     let rows = q.size(attend.seq).unwrap_or(0);
     let now: Vec<&Tensor> = [k, v].into_iter().chain(attend.keyed.iter().map(|n| captures[*n])).collect();
-    let all: Vec<Tensor> = match before {
+    let all: Vec<Tensor> = match before.filter(|_| attend.keys == attend.seq) {
         Some(before) => before.iter().zip(&now).map(|(before, now)| before.joined(now, attend.seq)).collect(),
         None => now.into_iter().cloned().collect(),
     };
     let [keys, values, of_keys @ ..] = &all[..] else { panic!("attention without keys and values") };
-    let seen = keys.size(attend.seq).unwrap_or(0);
-    let raw = contract(&q.clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.seq, KEY), &attend.contract);
+    let seen = keys.size(attend.keys).unwrap_or(0);
+    let raw = contract(&q.clone().renamed(attend.seq, QUERY), &keys.clone().renamed(attend.keys, KEY), &attend.contract);
     let leaf = |op: &Op| match op {
         Op::Capture(n) => match attend.keyed.iter().position(|keyed| keyed == n) {
-            Some(at) => of_keys[at].clone().renamed(attend.seq, KEY),
+            Some(at) => of_keys[at].clone().renamed(attend.keys, KEY),
             None => captures[*n].clone().renamed(attend.seq, QUERY),
         },
         Op::Score => raw.clone(),
@@ -143,8 +143,8 @@ pub fn attend(
     let hidden = |of: f64| select(keep, score, &Tensor::scalar(of));
     let sink = attend.sink.map(|n| captures[n]);
     let out = match attend.gives {
-        Gives::Values if attend.plain => contract(&hidden(0.0), &values.clone().renamed(attend.seq, KEY), &[KEY]),
-        Gives::Values => softmax(&hidden(f64::NEG_INFINITY), sink, &values.clone().renamed(attend.seq, KEY)),
+        Gives::Values if attend.plain => contract(&hidden(0.0), &values.clone().renamed(attend.keys, KEY), &[KEY]),
+        Gives::Values => softmax(&hidden(f64::NEG_INFINITY), sink, &values.clone().renamed(attend.keys, KEY)),
         Gives::Total => total(&hidden(f64::NEG_INFINITY), sink),
         Gives::Best(slot) => best(keep, score, (slot, shape::size(axes, slot).expect("a fixed axis")), rows),
     };

@@ -30,6 +30,8 @@ pub struct Reference<'a> {
     position: usize,
     /// Results of recurrences in this call.
     results: HashMap<NodeId, Vec<Tensor>>,
+    /// What was computed from the source.
+    source: HashMap<NodeId, Rc<Tensor>>,
     /// Recurrences that go by chunks.
     chunks: HashMap<NodeId, Chunk>,
 }
@@ -47,6 +49,7 @@ impl<'a> Reference<'a> {
             carried: HashMap::new(),
             position: 0,
             results: HashMap::new(),
+            source: HashMap::new(),
             chunks: HashMap::new(),
         };
         for id in made.order.clone() {
@@ -82,6 +85,7 @@ impl<'a> Reference<'a> {
     /// Back to the start of a sequence.
     pub fn reset(&mut self) {
         self.carried.clear();
+        self.source.clear();
         self.position = 0;
     }
 
@@ -124,18 +128,39 @@ impl<'a> Reference<'a> {
     /// As [`Reference::run`], for any inputs.
     pub fn run_inputs(&mut self, inputs: &[Tensor]) -> Tensor {
         let is_seq = |dim: &Dim| self.graph.axis(dim.0).size == Size::Seq;
-        let rows = inputs.iter().flat_map(|x| x.dims()).find(is_seq).map_or(1, |dim| dim.1);
+        let rows_of = |source: bool| {
+            let own = |dim: &Dim| is_seq(dim) && (Some(dim.0) == self.graph.source()) == source;
+            inputs.iter().flat_map(|x| x.dims()).find(own).map_or(1, |dim| dim.1)
+        };
+        let (rows, source_rows) = (rows_of(false), rows_of(true));
         let mut values = self.fixed.clone();
+        values.extend(self.source.clone());
         self.results.clear();
         for id in self.order.clone() {
-            if !values.contains_key(&id) {
-                let value = self.step(id, &values, inputs, rows);
-                values.insert(id, Rc::new(value));
+            if values.contains_key(&id) {
+                continue;
             }
+            // The source is there once, as a whole, from its first position on.
+            let encoded = self.is_encoded(id);
+            let (rows, position) = if encoded { (source_rows, 0) } else { (rows, self.position) };
+            let now = std::mem::replace(&mut self.position, position);
+            let value = Rc::new(self.step(id, &values, inputs, rows));
+            self.position = now;
+            if encoded {
+                self.source.insert(id, value.clone());
+            }
+            values.insert(id, value);
         }
         self.position += rows;
         let output = self.graph.output();
         values[&output].ordered(&self.graph.ty(output).axes)
+    }
+
+    fn is_encoded(&self, id: NodeId) -> bool {
+        match self.graph.op(id) {
+            Op::Recur(recur) => Some(recur.seq) == self.graph.source(),
+            _ => self.graph.of_source(self.graph.ty(id)),
+        }
     }
 
     /// The value of a node that may carry a state.

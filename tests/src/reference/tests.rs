@@ -126,6 +126,7 @@ fn attention_over_a_window_with_a_sink() {
     let attend = Attend {
         gives: Gives::Values,
         seq: T,
+        keys: T,
         contract: vec![D],
         keep: body(keep),
         keep_result: v(6),

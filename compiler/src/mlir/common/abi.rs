@@ -70,6 +70,8 @@ pub struct SegmentFields<'c> {
     pub rows: Val<'c>,
     /// Absolute position of the first row.
     pub position: Val<'c>,
+    /// Positions of the source that the caches hold.
+    pub source: Val<'c>,
 }
 
 /// The parameters of a kernel.
@@ -124,6 +126,7 @@ impl<'c> Emitter<'c> {
             row: field(offset_of!(Segment, row)),
             rows: field(offset_of!(Segment, rows)),
             position: field(offset_of!(Segment, position)),
+            source: field(offset_of!(Segment, source)),
         }
     }
 

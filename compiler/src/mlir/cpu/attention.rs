@@ -165,7 +165,11 @@ impl<'c> Work<'_, 'c> {
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
         let caches = Caches::of(e, self.args, self.code, segment.slot);
-        let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
+        let seen = match self.code.attend.seq == self.code.attend.keys {
+            true => e.add(segment.position, segment.rows),
+            false => segment.source,
+        };
+        let last = e.sub(seen, e.i64(1));
         (Task { caches, group, query: position, last }, e.mul(part, e.i64(heads)))
     }
 

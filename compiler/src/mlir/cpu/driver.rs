@@ -10,7 +10,7 @@ const ROW: usize = 8;
 /// Calls with less work than this many additions stay on the calling thread.
 const WORTH_THREADS: usize = 24 * 1024;
 
-/// Emits the tables and `braid_prepare`, `braid_prefill`, `braid_step`, `braid_part`.
+/// Emits the tables and `braid_prepare`, `braid_encode`, `braid_prefill`, `braid_step`, `braid_part`.
 pub fn emit(e: &Emitter, plan: &Plan) {
     let names: Vec<&str> = plan.functions.iter().map(|f| f.name.as_str()).collect();
     if !names.is_empty() {
@@ -18,8 +18,10 @@ pub fn emit(e: &Emitter, plan: &Plan) {
     }
     walk(e);
     table(e, "prepare", &plan.prepare);
+    table(e, "encode", &plan.encode);
     table(e, "run", &plan.steps);
     entry(e, "braid_prepare", "prepare", &plan.prepare);
+    entry(e, "braid_encode", "encode", &plan.encode);
     // Every segment says how many rows it has, so both forms run the same calls.
     entry(e, "braid_prefill", "run", &plan.steps);
     entry(e, "braid_step", "run", &plan.steps);

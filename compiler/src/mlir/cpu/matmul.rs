@@ -175,7 +175,7 @@ impl<'c> Product<'_, 'c> {
     fn count(&self, e: &Emitter<'c>, args: KernelArgs<'c>) -> Val<'c> {
         let rows = match self.code.rows {
             Rows::Once => e.i64(1),
-            Rows::All => e.call_field(args.call, Field::Rows),
+            Rows::Source | Rows::All => e.call_field(args.call, Field::Rows),
             Rows::Wanted => e.call_field(args.call, Field::Wanted),
         };
         e.mul(rows, e.i64(self.code.sizes[0]))

@@ -72,7 +72,7 @@ impl<'c> Product<'_, 'c> {
         let e = self.e;
         let rows = match self.code.rows {
             Rows::Once => e.i64(1),
-            Rows::All => e.call_field(self.args.call, Field::Rows),
+            Rows::Source | Rows::All => e.call_field(self.args.call, Field::Rows),
             Rows::Wanted => e.call_field(self.args.call, Field::Wanted),
         };
         e.mul(rows, e.i64(self.code.sizes[0]))

@@ -8,7 +8,7 @@ mod flow;
 mod rules;
 
 use super::frame::{Frame, V};
-use super::{Done, Elab, SEQ, T};
+use super::{Done, Elab, T};
 use crate::ast::{Arg, Expr, ExprKind};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{AxisId, Binary, Elem, Op, ScopeId, Type, Value, ValueId};
@@ -175,7 +175,7 @@ impl Tape<'_, '_> {
 
     fn index(&mut self, axis: AxisId) -> T {
         let ty = Type { elem: Elem::Int, axes: vec![axis] };
-        let op = if axis == SEQ { Op::Position(axis) } else { Op::Index(axis) };
+        let op = if self.elab.is_seq(axis) { Op::Position(axis) } else { Op::Index(axis) };
         self.elab.push(op, vec![], ty, self.span, self.scope)
     }
 
