@@ -46,10 +46,13 @@ static void run(BraidEntry entry, const BraidCall *call) {
   }
 }
 
+/* Positions of its source that the one sequence holds. */
+static int32_t held;
+
 /* Feeds `rows` tokens of the one sequence; the last one's logits come out. */
 static const float *feed(BraidEntry entry, BraidCall *call, const int32_t *ids, int32_t rows, int32_t position) {
   static int32_t positions[BRAID_MAX_ROWS], row_segments[BRAID_MAX_ROWS], wanted[1];
-  BraidSegment segment = {0, 0, rows, position, 0};
+  BraidSegment segment = {0, 0, rows, position, held};
   for (int32_t row = 0; row < rows; row++) positions[row] = position + row;
   wanted[0] = rows - 1;
   call->rows = rows;
@@ -93,8 +96,9 @@ static int32_t *token_ids(char **words, int32_t length) {
 /* Everything that a call on one thread needs, for one sequence of so many positions. */
 static BraidCall prepared(void *library, const char *weights_path, int64_t positions) {
   BraidCall call = {0};
-  call.rows_capacity = BRAID_MAX_ROWS;
   call.capacity = (positions + 15) / 16 * 16;
+  /* A source comes in one call. */
+  call.rows_capacity = BRAID_INPUTS > 0 && call.capacity > BRAID_MAX_ROWS ? call.capacity : BRAID_MAX_ROWS;
   call.slot_bytes = braid_slot_bytes(call.capacity);
   call.weights = weights(weights_path);
   call.prepared = memory(BRAID_PREPARED_BYTES);

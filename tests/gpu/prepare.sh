@@ -20,6 +20,9 @@ build() { # name, spec, dtype
     built=$((built + 1))
     rm -f "$out/$1/$3.h"
     echo "built   $1 $3 ($(wc -c < "$out/$1/$3.braidart") bytes)"
+  elif [ $? -eq 3 ]; then
+    echo "without $1 $3: $(grep -m 1 error "$spec/log")"
+    rmdir "$out/$1" 2> /dev/null
   else
     failed=$((failed + 1))
     echo "FAILED  $1 $3: $(grep -m 1 error "$spec/log")"

@@ -2,10 +2,11 @@
 //! NVIDIA's assembler makes of it. `tests/gpu/run.sh` runs it on one.
 
 use crate::build::{imported, write};
+use braid_compiler::error::Error;
 use braid_compiler::forms::Chunks;
 use braid_compiler::fuse::kernel::Rows;
 use braid_compiler::import::bind;
-use braid_compiler::pipeline::{self, Options};
+use braid_compiler::pipeline::{self, Options, Work};
 use braid_compiler::plan::{Order, Plan};
 use braid_compiler::target::Target;
 use braid_runtime::artifact::{self, Dtype, Manifest};
@@ -45,6 +46,22 @@ fn accesses_name_their_memory() {
         assert!(plain.is_empty(), "{name}: {plain:?}");
         assert!(!ptx.contains("__local_depot"), "{name}");
     }
+}
+
+/// Inputs lie in the arena and rows of other positions are read there, as on a processor; a second sequence is a limit that is told.
+#[test]
+fn inputs_and_sources() {
+    let room = tempfile::tempdir().expect("a folder");
+    let spec = "model seen(d: dim = 8, patch: dim = 6)(patches: [t, patch]) -> [t, d] {\n  param w: [d, patch]\n  x = sum[patch] patches * w\n  \
+                return reversed(x) * float(length[t])\n}\n";
+    let path = room.path().join("seen.braidart");
+    let manifest = write(&path, spec, "", "cuda:sm_90a", Dtype::F32, Chunks::Auto);
+    assert_eq!(manifest.inputs.len(), 1);
+    let spec = "model heard(d: dim = 8)(tokens: [t], sound: [s, d]) -> [t, d] {\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n  return \
+                attend[d](x, sound, sound)\n}\n"
+        .replace("(d: dim = 8)", "(d: dim = 8, vocab: dim = 9)");
+    let error = lowered(&spec).err().expect("a limit");
+    assert!(error.to_string().contains("a second sequence on a GPU"), "{error}");
 }
 
 /// A deeper model has a longer table, not more code.
@@ -146,6 +163,10 @@ fn steps_side_by_side_touch_other_memory() {
 
 /// The plan of a spec for a GPU.
 fn planned(spec: &str) -> Plan {
+    lowered(spec).unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
+}
+
+fn lowered(spec: &str) -> Result<Work, Error> {
     let model = crate::build::model(spec);
     let params = bind::unbound(&model.axes, &model.params);
     let options = Options {
@@ -155,8 +176,7 @@ fn planned(spec: &str) -> Plan {
         params,
         sources: vec![],
     };
-    let work = pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ());
-    work.unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
+    pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ())
 }
 
 /// With `BRAID_PTXAS` the path of NVIDIA's assembler: every golden model assembles for both architectures.
@@ -168,6 +188,8 @@ fn every_model_assembles() {
         .expect("goldens")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| folder(name).join("config.json").exists())
+        // A source is not lowered for GPUs yet.
+        .filter(|name| name != "whisper")
         .collect();
     names.sort();
     for name in names {

@@ -93,7 +93,8 @@ impl<'a> Fuser<'a> {
                 }
             };
         }
-        let encoded = self.fused.kernels.iter().any(|kernel| kernel.rows == Rows::Source);
+        let graph = &self.forms.graph;
+        let encoded = graph.order().into_iter().any(|node| graph.of_source(graph.ty(node)));
         if encoded && self.options.blocks > 0 {
             return Err(Error::limit("a second sequence on a GPU"));
         }

@@ -4,7 +4,7 @@ use super::{ModelOptions, print, print_json, size};
 use crate::artifact::{Device, Launch, Manifest};
 use crate::error::{Error, Result};
 use crate::random;
-use crate::session::{Bandwidth, Session, Settings, Wanted};
+use crate::session::{Bandwidth, Inputs, Session, Settings, Wanted};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -67,7 +67,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         ));
     }
     let settings = Settings { threads: args.model.threads(), capacity: context + 2 * tokens + 2, slots: batch };
+    let blank = Inputs::blank(&artifact.manifest, prompt);
     let mut session = Session::new(artifact, weights, settings)?;
+    (0..batch).try_for_each(|slot| session.give(slot, blank.clone()))?;
     let report = Report::measure(&mut session, [prompt, context, tokens], args.steps)?;
     let shape = Shape { prompt, context, batch };
     if args.json { print_json(&report.json(&session, &shape)) } else { print(&report.table(&session, &shape)) }

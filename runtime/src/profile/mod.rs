@@ -8,7 +8,7 @@ pub use page::page;
 
 use crate::artifact::Work;
 use crate::error::{Error, Result};
-use crate::session::{Feed, Session, Span, Wanted};
+use crate::session::{Feed, Inputs, Session, Span, Wanted};
 use serde::Serialize;
 
 /// What is measured.
@@ -100,6 +100,7 @@ pub fn profile(session: &mut Session, wish: Wish) -> Result<Profile> {
     if manifest.work.is_empty() {
         return Err(Error::input("the artifact does not say what its kernels do", "build it again, for a CPU"));
     }
+    session.give(0, Inputs::blank(&manifest, wish.prompt))?;
     let ceilings = Ceilings::measure(session)?;
     let ids: Vec<i32> = (0..wish.prompt).map(|at| ((at * 7919 + 13) % manifest.tokens.max(1)) as i32).collect();
     let (mut long, mut short) = (Vec::new(), Vec::new());

@@ -45,6 +45,12 @@ impl Inputs {
         Ok(())
     }
 
+    /// A source of zeros, of so many rows; nothing where the model has none.
+    pub fn blank(manifest: &Manifest, rows: usize) -> Self {
+        let words = |input: &Input| if input.encoded { vec![0; rows * input.elements()] } else { vec![] };
+        Self { words: manifest.inputs.iter().map(words).collect() }
+    }
+
     /// Positions that the longest input has numbers for, and those that the model puts behind them; sources are not counted.
     pub fn rows(&self, manifest: &Manifest) -> usize {
         let behind = |input: &Input| input.source.as_ref().map_or(0, |source| source.behind);

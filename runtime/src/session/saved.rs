@@ -36,6 +36,7 @@ pub struct Saved {
 impl Saved {
     /// Writes a file; it appears whole or not at all.
     pub fn write(&self, path: &Path, manifest: &Manifest, weights: &Weights) -> Result<()> {
+        no_source(manifest)?;
         let position = self.snapshot.position();
         let bytes = self.snapshot.bytes();
         let states = manifest.states.iter().zip(names(manifest));
@@ -59,6 +60,7 @@ impl Saved {
 
     /// Reads and checks a file: that it is whole, and of this model with these weights.
     pub fn read(path: &Path, manifest: &Manifest, weights: &Weights) -> Result<Self> {
+        no_source(manifest)?;
         let file = std::fs::read(path).map_err(Error::file("read", path))?;
         let broken = |what: String| Error::content(path, what);
         let tensors = checkpoint::parse(&file).map_err(broken)?;
@@ -89,6 +91,14 @@ impl Saved {
         let position = position.ok_or_else(|| broken("no position in it".into()))?;
         let contents = Contents { file: &file, tensors: &tensors, manifest, position };
         contents.saved().map_err(broken)
+    }
+}
+
+/// A file has no place for a source.
+fn no_source(manifest: &Manifest) -> Result<()> {
+    match manifest.encodes() {
+        true => Err(Error::Limit { what: "a state file of a model with a source".into() }),
+        false => Ok(()),
     }
 }
 
@@ -177,7 +187,7 @@ impl Contents<'_> {
     fn saved(&self) -> Result<Saved, String> {
         let ids = self.numbers(IDS, Kind::I32, self.position, i32::from_le_bytes)?;
         let logits = self.numbers(LOGITS, Kind::F32, self.manifest.vocab, f32::from_le_bytes)?;
-        if ids.iter().any(|id| *id < 0 || *id as usize >= self.manifest.tokens) {
+        if ids.iter().any(|id| *id < 0 || *id as usize >= self.manifest.tokens.max(1)) {
             return Err(format!("`{IDS}` holds ids that the model does not have"));
         }
         Ok(Saved { snapshot: self.snapshot()?, ids, logits })

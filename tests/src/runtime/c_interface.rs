@@ -49,6 +49,16 @@ pub fn resume(folder: &Path, header: &str, artifact: &Path, weights: &Path, coun
     (text, bytes)
 }
 
+/// What examples/c/listen.c says of a model whose source is those numbers.
+pub fn listen(folder: &Path, artifact: &Path, weights: &Path, count: usize, source: &[f32], ids: &[i32]) -> Vec<i32> {
+    let file = folder.join("source.f32");
+    std::fs::write(&file, source.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+    let mut words = words(artifact, weights, count, ids);
+    words.insert(3, file.into());
+    let text = run("listen.c", folder, "model.h", &words.iter().map(OsString::as_os_str).collect::<Vec<_>>());
+    text.split(',').map(|id| id.parse().unwrap()).collect()
+}
+
 #[test]
 fn the_c_example_generates_what_the_reference_says() {
     let fake = Fake::new();

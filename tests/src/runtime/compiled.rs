@@ -3,6 +3,7 @@
 use crate::build::{Built, build, imported};
 use braid_runtime::artifact::{self, Dtype};
 use braid_runtime::progress::Hidden;
+use braid_runtime::session::{Inputs, Values};
 use braid_runtime::verify::{Golden, compare};
 use braid_runtime::{Artifact, Session, Settings, Wanted, Weights};
 use std::path::{Path, PathBuf};
@@ -46,6 +47,33 @@ fn the_c_example_runs_a_compiled_model() {
         let found = super::c_interface::generate(scratch.path(), "model.h", artifact.path(), &packed, count, &decoding.prompt);
         assert_eq!(found, decoding.generated, "{}", decoding.name);
     }
+}
+
+/// A decoder whose source comes through `braid_encode`: C says what the runtime does.
+#[test]
+fn the_c_example_listens() {
+    let folder = folder("whisper");
+    let Built { artifact, folder: scratch } = built(&folder, "cpu", Dtype::F32);
+    let (header, packed) = (scratch.path().join("model.h"), scratch.path().join("weights.bin"));
+    std::fs::write(header, artifact::header(&artifact.manifest)).unwrap();
+    let weights = weights(&artifact, &folder);
+    weights.write(&packed).unwrap();
+    let sound: Vec<f32> = (0..22 * 40).map(|at| ((at * 7919 % 1000) as f32 / 500.0 - 1.0).powi(3)).collect();
+    let listen = |sound: &[f32]| super::c_interface::listen(scratch.path(), artifact.path(), &packed, 12, sound, &[1, 7, 30]);
+    let (found, other) = (listen(&sound), listen(&sound[..40 * 5]));
+    assert_ne!(found, other, "another source, another text");
+    let mut inputs = Inputs::default();
+    inputs.set(&artifact.manifest, "sound", Values::Floats(&sound)).unwrap();
+    let mut session = Session::new(Arc::new(artifact), weights, Settings { threads: 1, capacity: 40, slots: 1 }).unwrap();
+    session.give(0, inputs).unwrap();
+    let mut next = 0;
+    session.prefill(0, &[1, 7, 30], Wanted::Last, |_, logits| next = braid_runtime::sample::greedy(logits).unwrap()).unwrap();
+    let mut wanted = vec![next];
+    for _ in 1..12 {
+        next = braid_runtime::sample::greedy(session.step(&[(0, next)]).unwrap()).unwrap();
+        wanted.push(next);
+    }
+    assert_eq!(found, wanted);
 }
 
 /// Of a hybrid, whose states forget; of caches alone; and of caches in rings, whose window has passed.
