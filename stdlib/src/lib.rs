@@ -125,6 +125,8 @@ const FILES: &[(&str, &str)] = embed![
     "presets/mamba2.yaml",
     "presets/rwkv.yaml",
     "presets/transformer.yaml",
+    "presets/vit.yaml",
+    "presets/whisper.yaml",
     "targets/aarch64.yaml",
     "targets/x86-64-v3.yaml",
     "targets/x86-64-v4.yaml",

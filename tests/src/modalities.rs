@@ -4,7 +4,7 @@
 use crate::properties::compiled::{Compiled, agree, made_up};
 use crate::recurrences::case::Case;
 use crate::recurrences::golden::Golden;
-use braid_runtime::session::{Inputs, Session, Values, Wanted};
+use braid_runtime::session::{Feed, Inputs, Session, Values, Wanted};
 
 /// The results of one sequence of a model without token ids.
 fn seen(session: &mut Session, given: &[(&str, Vec<f32>)]) -> Vec<f32> {
@@ -186,4 +186,30 @@ fn layers_that_a_condition_steers() {
     let m = one.linear(&condition, "wm", "bm");
     let wanted = all.linear(&all.modulated(&x, [&m[..d], &m[d..]]), "wo", "bo");
     agree("a denoiser", &found, &wanted, 1e-5).unwrap();
+}
+
+/// Several sequences in one call: each has its own rows, and its own end.
+#[test]
+fn sequences_end_where_they_end() {
+    let spec = "model tested(d: dim = 9)(x: [t, d]) -> [t, d] {\n  return reversed(x) * float(length[t]) + ahead(x, 1)\n}\n";
+    let compiled = Compiled::new(spec);
+    let mut session = compiled.session(2, 3);
+    let lengths = [5, 1, 30];
+    let numbers: Vec<Vec<f32>> = lengths.iter().map(|rows| made_up(&format!("of {rows}"), &[rows * 9])).collect();
+    let ids: Vec<Vec<i32>> = lengths.iter().map(|rows| vec![0; *rows]).collect();
+    for (slot, numbers) in numbers.iter().enumerate() {
+        let mut inputs = Inputs::default();
+        inputs.set(session.manifest(), "x", Values::Floats(numbers)).unwrap();
+        session.give(slot, inputs).unwrap();
+    }
+    // In another order than that of the slots.
+    let feeds = [2, 0, 1].map(|slot| Feed::new(slot, &ids[slot], Wanted::All));
+    let found = session.forward(&feeds).unwrap().to_vec();
+    let one = |slot: usize| {
+        let (rows, numbers) = (lengths[slot], &numbers[slot]);
+        let at = |row: usize, d: usize| if row < rows { f64::from(numbers[row * 9 + d]) } else { 0.0 };
+        (0..rows * 9).map(move |n| at(rows - 1 - n / 9, n % 9) * rows as f64 + at(n / 9 + 1, n % 9)).collect::<Vec<f64>>()
+    };
+    let wanted = [one(2), one(0), one(1)].concat();
+    agree("three sequences", &found, &wanted, 1e-6).unwrap();
 }
