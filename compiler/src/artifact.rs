@@ -1,17 +1,17 @@
 //! From a plan to the artifact's parts: the library's code and the manifest.
 
 use crate::error::Error;
-use crate::forms::WHOLE;
+use crate::forms::{Extent, MAX_ROWS, WHOLE};
 use crate::fuse::{Buffer, Options};
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::{Context, Emitter, Module};
 use crate::mlir::{cpu, gpu};
-use crate::plan::{BLOCKS, Order, Plan, Step};
+use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask};
-use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Stream, Unmask};
+use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Stream, Tiles, Unmask};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -65,6 +65,11 @@ fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Mod
     emitter.finish()
 }
 
+fn tiles(tiles: &plan::Tiles) -> Tiles {
+    let plan::Tiles { per, times, from, by, factor } = *tiles;
+    Tiles { per: per as usize, times, from, by, factor }
+}
+
 /// How the code of a GPU is launched.
 fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
     let launch = |step: &Step| Launch {
@@ -75,16 +80,18 @@ fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
         by: step.tasks.by,
         factor: step.tasks.factor,
         least: step.tasks.least,
+        tiles: step.tasks.tiles.iter().flatten().map(tiles).collect(),
         wait: step.order == Order::Wait,
         follows: step.order == Order::Follow,
         stream: gpu::stream(plan, step).map(|[offset, columns, column_bytes]| Stream { offset, columns, column_bytes }),
     };
-    let grid = Grid { threads: gpu::THREADS, shared_bytes: gpu::shared_bytes(plan, target), blocks: gpu::BLOCKS };
+    let shared_bytes = |many| gpu::shared_bytes(plan, target, many);
+    let grid = |many| Grid { threads: gpu::THREADS, shared_bytes: shared_bytes(many), blocks: gpu::BLOCKS };
     Device {
         arch: arch.to_owned(),
         functions: plan.functions.iter().map(|function| function.name.clone()).collect(),
-        prefill: grid,
-        step: grid,
+        prefill: grid(true),
+        step: grid(false),
         step_rows: gpu::STEP_ROWS,
         row_words: gpu::row_words(plan),
         prepare: plan.prepare.iter().map(launch).collect(),
@@ -164,6 +171,12 @@ fn token_weights(graph: &Graph, packed: &[Packed]) -> usize {
     read.iter().enumerate().map(bytes).sum()
 }
 
+/// Rows of a call: many for a GPU's matrix units, unless a ring has room for a call beside its window.
+fn rows_at_once(plan: &Plan, target: &Target) -> usize {
+    let rings = plan.fused.forms.states.iter().any(|state| matches!(state.extent, Extent::Ring { .. }));
+    if target.gpu.is_some() && !rings { gpu::MOST_ROWS } else { MAX_ROWS }
+}
+
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings; `sources`: how
 /// others store inputs.
 pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, sources: &[(String, Source)]) -> Manifest {
@@ -180,7 +193,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         inputs: inputs(plan, sources),
         autoregressive: graph.generate == Generate::Autoregressive,
         unmask: unmask(&graph.generate),
-        max_rows: plan.fused.forms.together.max_rows(),
+        max_rows: plan.fused.forms.together.max_rows(rows_at_once(plan, target)),
         first_rows: Some(plan.fused.forms.together.first).filter(|first| *first != WHOLE),
         block_rows: plan.fused.forms.together.block,
         params,

@@ -15,7 +15,7 @@ mod input;
 mod state;
 mod work;
 
-pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream};
+pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};
 pub use file::{ArtifactError, decode, encode, write};

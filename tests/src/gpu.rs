@@ -4,10 +4,10 @@
 use crate::build::{imported, write};
 use braid_compiler::error::Error;
 use braid_compiler::forms::Chunks;
-use braid_compiler::fuse::kernel::Rows;
+use braid_compiler::fuse::kernel::{Code, Rows};
 use braid_compiler::import::bind;
 use braid_compiler::pipeline::{self, Options, Work};
-use braid_compiler::plan::{Order, Plan};
+use braid_compiler::plan::{Order, Plan, tilings};
 use braid_compiler::target::Target;
 use braid_runtime::artifact::{self, Dtype, Manifest};
 use std::path::{Path, PathBuf};
@@ -60,8 +60,49 @@ fn inputs_and_sources() {
     let spec = "model heard(d: dim = 8)(tokens: [t], sound: [s, d]) -> [t, d] {\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n  return \
                 attend[d](x, sound, sound)\n}\n"
         .replace("(d: dim = 8)", "(d: dim = 8, vocab: dim = 9)");
-    let error = lowered(&spec).err().expect("a limit");
+    let error = lowered(&spec, Dtype::F32).err().expect("a limit");
     assert!(error.to_string().contains("a second sequence on a GPU"), "{error}");
+}
+
+/// Products and attention of many rows are done by matrix units where the weights are bfloat16 numbers, and only there.
+#[test]
+fn matrix_units_multiply_bfloat16_numbers() {
+    let instructions =
+        ["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "ldmatrix.sync", "cp.async.cg", "cvt.rn.bf16x2.f32"];
+    for (name, target) in [("mixtral", "cuda:sm_80"), ("mixtral", "cuda:sm_90a")] {
+        let (ptx, manifest) = compiled(name, target, Dtype::Bf16);
+        for instruction in instructions {
+            assert!(ptx.contains(instruction), "{name}: {instruction}");
+        }
+        let device = manifest.device.expect("a GPU's manifest");
+        let tiled = |kind: &str| {
+            device.steps.iter().any(|step| device.functions[step.function].starts_with(kind) && !step.tiles.is_empty())
+        };
+        assert!(tiled("matmul") && tiled("attention"), "{name}");
+        // A step of decoding has none.
+        assert!(device.steps.iter().flat_map(|step| &step.tiles).all(|tiles| tiles.from > device.step_rows));
+    }
+    let (ptx, manifest) = compiled("llama", "cuda:sm_80", Dtype::F32);
+    assert!(!ptx.contains("mma.sync"));
+    let device = manifest.device.expect("a GPU's manifest");
+    let tiled = device.steps.iter().filter(|step| !step.tiles.is_empty()).map(|step| device.functions[step.function].as_str());
+    assert!(tiled.clone().count() > 0 && tiled.clone().all(|name| name.starts_with("store_keys")));
+}
+
+/// Tiles cover every row and column of a product, whatever their numbers.
+#[test]
+fn tiles_cover_a_product() {
+    let plan = planned_in(REUSE, Dtype::Bf16);
+    let mut seen = 0;
+    for step in &plan.steps {
+        let Code::Matmul(product) = &plan.functions[step.function].code else { continue };
+        for ((tiling, from), tiles) in tilings(product).into_iter().zip(step.tasks.tiles.iter().flatten()) {
+            assert_eq!((tiles.from, tiles.by), (from, tiling.rows));
+            assert!(tiles.factor * tiling.columns >= product.sizes[1] * product.sizes[3]);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 6);
 }
 
 /// A deeper model has a longer table, not more code.
@@ -163,19 +204,18 @@ fn steps_side_by_side_touch_other_memory() {
 
 /// The plan of a spec for a GPU.
 fn planned(spec: &str) -> Plan {
-    lowered(spec).unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
+    planned_in(spec, Dtype::F32)
 }
 
-fn lowered(spec: &str) -> Result<Work, Error> {
+fn planned_in(spec: &str, dtype: Dtype) -> Plan {
+    lowered(spec, dtype).unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
+}
+
+fn lowered(spec: &str, dtype: Dtype) -> Result<Work, Error> {
     let model = crate::build::model(spec);
     let params = bind::unbound(&model.axes, &model.params);
-    let options = Options {
-        target: Target::parse("cuda:sm_90a").expect("a target"),
-        dtype: Dtype::F32,
-        chunks: Chunks::Auto,
-        params,
-        sources: vec![],
-    };
+    let options =
+        Options { target: Target::parse("cuda:sm_90a").expect("a target"), dtype, chunks: Chunks::Auto, params, sources: vec![] };
     pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ())
 }
 
@@ -193,8 +233,10 @@ fn every_model_assembles() {
         .collect();
     names.sort();
     for name in names {
-        for target in ["cuda:sm_90a", "cuda:sm_80"] {
-            let (ptx, manifest) = compiled(&name, target, Dtype::F32);
+        let both =
+            [("cuda:sm_90a", Dtype::F32), ("cuda:sm_80", Dtype::F32), ("cuda:sm_90a", Dtype::Bf16), ("cuda:sm_80", Dtype::Bf16)];
+        for (target, dtype) in both {
+            let (ptx, manifest) = compiled(&name, target, dtype);
             let room = tempfile::tempdir().expect("a folder");
             let file = room.path().join("model.ptx");
             std::fs::write(&file, ptx).expect("a file");
@@ -207,7 +249,7 @@ fn every_model_assembles() {
             let log = String::from_utf8_lossy(&done.stderr);
             assert!(done.status.success(), "{name} {target}: {log}");
             let used = log.lines().find(|line| line.contains("Used")).unwrap_or_default();
-            println!("{name} {target}: {used}");
+            println!("{name} {target} {dtype:?}: {used}");
         }
     }
 }

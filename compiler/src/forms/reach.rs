@@ -86,11 +86,11 @@ impl Together {
         }
     }
 
-    /// Most rows of one sequence in a call.
-    pub fn max_rows(self) -> usize {
+    /// Most rows of one sequence in a call, about `most` if they may be cut.
+    pub fn max_rows(self, most: usize) -> usize {
         match self.first {
             WHOLE => MOST_ROWS,
-            first => (MAX_ROWS / self.block).max(1) * self.block.max(first),
+            first => (most / self.block).max(1) * self.block.max(first),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::forms::Choice;
 use crate::graph::NodeId;
 use braid_dsl::model::{Attend, AxisId, Body, Gives, Op};
+use braid_runtime::artifact::Dtype;
 
 /// Most parts that the positions of attention are cut into.
 const MOST_SPLITS: usize = 32;
@@ -73,6 +74,7 @@ impl Fuser<'_> {
             tensors,
             caches,
             splits: 1,
+            rounded: self.options.blocks > 0 && self.options.dtype == Dtype::Bf16,
         };
         code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
         Ok(draft.finish(Code::Attention(code), vec![node]))

@@ -272,6 +272,15 @@ pub struct Matmul {
 }
 
 impl Matmul {
+    /// Whether rows of the left operand begin at multiples of four numbers, and those of the weights at multiples of `numbers`.
+    pub fn is_aligned(&self, numbers: usize) -> bool {
+        let left = &self.left;
+        self.sizes[2].is_multiple_of(numbers)
+            && self.tensors[left.tensor.0].row.is_multiple_of(4)
+            && left.offset.is_multiple_of(4)
+            && left.strides.iter().all(|(axis, stride)| *axis == DEPTH || stride.is_multiple_of(4))
+    }
+
     /// What rows of the left operand are prepared for, if the weights meet them as pairs of 16-bit numbers.
     pub fn prepared(&self) -> Option<Dtype> {
         match self.tensors[self.weights.0].store {
@@ -385,9 +394,16 @@ pub struct Attention {
     /// Into how many parts the positions are cut in a call of few rows, so that every block of a GPU has work. More than one: the
     /// word behind those of the caches is the workspace.
     pub splits: usize,
+    /// Calls of many rows may round queries, keys, values and weights to bfloat16, as the model's weights are.
+    pub rounded: bool,
 }
 
 impl Attention {
+    /// Whether a GPU's matrix units do calls of many rows: keys and values fit in shared memory, and a value's elements come in fours.
+    pub fn is_tiled(&self) -> bool {
+        self.rounded && self.key <= 256 && self.value <= 256 && self.value.is_multiple_of(4)
+    }
+
     /// Channels of a position in the cache of keys.
     pub fn channels(&self) -> usize {
         self.key + self.keyed.iter().map(|(_, count)| count).sum::<usize>()

@@ -7,6 +7,7 @@ mod memory;
 mod order;
 mod print;
 mod tasks;
+mod tiling;
 mod verify;
 mod work;
 
@@ -19,6 +20,7 @@ pub use print::print;
 pub use tasks::{
     BLOCKS, COLUMNS_AT_ONCE, PIECE, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task, is_shared_by_blocks,
 };
+pub use tiling::{QUERIES, Tiling, attention_tiles, tilings};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -52,6 +54,23 @@ pub struct Tasks {
     pub cost: usize,
     /// Calls of fewer rows have no task.
     pub least: usize,
+    /// How calls of many rows are cut instead on a GPU; of those that fit a call the last one counts.
+    pub tiles: [Option<Tiles>; 2],
+}
+
+/// `factor · ⌈count / by⌉` tasks, where `count` is that of [`Tiles::per`], `times` for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    /// What is counted.
+    pub per: Per,
+    /// How often.
+    pub times: usize,
+    /// Least count of a call that is cut so; its rows are more than [`STEP_ROWS`].
+    pub from: usize,
+    /// Rows of a tile, a power of two.
+    pub by: usize,
+    /// See the type.
+    pub factor: usize,
 }
 
 /// One function of the artifact. Attention is two: it stores the call's keys and values before any row reads them.

@@ -1,6 +1,6 @@
 //! What a step needs of those before: what blocks of a GPU do side by side must not touch the same memory.
 
-use super::{Order, Plan, Step};
+use super::{Order, Plan, Step, tilings};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{Code, Matmul, Rows};
 use crate::fuse::{Kernel, Operand};
@@ -112,7 +112,7 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
 fn follows(earlier: &Kernel, later: &Kernel) -> bool {
     let (Code::Matmul(first), Code::Matmul(second)) = (&earlier.code, &later.code) else { return false };
     let shape = |product: &Matmul| (product.rows, product.sizes[0], product.sizes[1], product.sizes[3], product.chosen.is_some());
-    if shape(first) != shape(second) || first.chosen.is_some() {
+    if shape(first) != shape(second) || first.chosen.is_some() || tilings(first) != tilings(second) {
         return false;
     }
     let source = |kernel: &Kernel, view: &View, product: &Matmul| {

@@ -1,6 +1,6 @@
 //! How a kernel's work is cut into tasks.
 
-use super::{Per, Tasks};
+use super::{Per, Tasks, tiling};
 use crate::fuse::Kernel;
 use crate::fuse::kernel::{Attention, Code, Matmul, Nest, Part, Rows, Walk};
 use crate::target::Target;
@@ -32,7 +32,7 @@ fn per(rows: Rows) -> Per {
 
 /// The tasks of a kernel; of attention, those of the part that stores keys or of the one that reads them.
 pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
-    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: 0 };
+    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: 0, tiles: [None; 2] };
     match &kernel.code {
         Code::Nests(nests) => {
             let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
@@ -64,20 +64,24 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             Tasks { per: Per::Segment, factor: along.channels.div_ceil(block), cost: block * along.taps, ..rows }
         }
         Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
-        Code::Attention(attention) if stores_keys => {
-            let factor = if target.gpu.is_some() { attention.groups } else { 1 };
-            Tasks { factor, cost: attention.groups * attention.key * 4, ..rows }
-        }
-        Code::Attention(attention) => {
-            let heads = heads(attention, target);
-            let cost = heads * (attention.key + attention.value) * 64;
-            Tasks { factor: attention.groups * attention.per / heads * attention.splits, cost, ..rows }
-        }
+        Code::Attention(attention) => attention_tasks(attention, stores_keys, rows, target),
     }
 }
 
 pub(super) fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
     nest.stmts.iter().map(|s| (s.expr.cost() + 1) * s.space.iter().map(|a| sizes[a.0]).product::<usize>()).sum()
+}
+
+fn attention_tasks(attention: &Attention, stores_keys: bool, rows: Tasks, target: &Target) -> Tasks {
+    let on_gpu = target.gpu.is_some();
+    let tiles = [tiling::attention_tiles(attention, stores_keys, rows.per).filter(|_| on_gpu), None];
+    if stores_keys {
+        let factor = if on_gpu { attention.groups } else { 1 };
+        return Tasks { factor, cost: attention.groups * attention.key * 4, tiles, ..rows };
+    }
+    let heads = heads(attention, target);
+    let cost = heads * (attention.key + attention.value) * 64;
+    Tasks { factor: attention.groups * attention.per / heads * attention.splits, cost, tiles, ..rows }
 }
 
 /// Heads of attention that one task does together.
@@ -86,14 +90,14 @@ fn heads(attention: &Attention, target: &Target) -> usize {
 }
 
 /// Every block has a share of the columns, for all rows; or a task is a batch element and some columns, or a row where each chooses
-/// its weights.
+/// its weights, or a tile.
 fn device_product(product: &Matmul, rows: Tasks) -> Tasks {
     let [inner, batch, _, columns] = product.sizes;
     let blocks = columns.div_ceil(columns_of_a_task(product));
     match product.chosen {
         Some(_) => Tasks { times: inner, factor: blocks, ..rows },
-        None if is_shared_by_blocks(product) => Tasks { per: Per::Block, ..rows },
-        None => Tasks { per: Per::Once, factor: batch * blocks, ..rows },
+        None if is_shared_by_blocks(product) => Tasks { per: Per::Block, tiles: tiling::tiles(product, rows.per), ..rows },
+        None => Tasks { per: Per::Once, factor: batch * blocks, tiles: tiling::tiles(product, rows.per), ..rows },
     }
 }
 

@@ -11,8 +11,11 @@ use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
 /// Words of one step as the entries read it, before its operands: function, what is counted, times, by, factor, least rows, whether
-/// it waits for all steps before (1) or its tasks are dealt as those of the step before (2).
-pub const STEP_WORDS: usize = 7;
+/// it waits for all steps before (1) or its tasks are dealt as those of the step before (2); what is counted for tiles, times, and
+/// twice from which count on, the logarithm of by to the base of two, factor.
+pub const STEP_WORDS: usize = 15;
+/// Most entries of [`Launch::tiles`].
+const TILES: usize = 2;
 
 /// Words (of 32 bits) of a stream as the entries read it: offset in the weights in [`STREAM_ALIGN`]s, columns, bytes of a column, 0.
 pub const STREAM_WORDS: usize = 4;
@@ -76,6 +79,9 @@ pub struct Launch {
     /// The weights that it reads once if the call is of one row whose outputs are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
+    /// How calls of more rows than [`Device::step_rows`] are cut instead; of those that fit a call the last one counts.
+    #[serde(default)]
+    pub tiles: Vec<Tiles>,
 }
 
 /// Columns of weights, one after the other, which blocks share evenly and read before the step.
@@ -102,21 +108,60 @@ impl Stream {
     }
 }
 
+/// `factor · ⌈count · times / by⌉` tasks of tiles, in calls whose `count · times` is at least `from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiles {
+    /// What is counted, as [`Launch::per`]; the same in all tiles of a step.
+    pub per: usize,
+    /// How often; the same in all tiles of a step.
+    pub times: usize,
+    /// See the type.
+    pub from: usize,
+    /// Rows of a tile, a power of two.
+    pub by: usize,
+    /// See the type.
+    pub factor: usize,
+}
+
 impl Launch {
-    /// How many tasks it has in a call of so many rows. `counts`: what [`Launch::per`] counts there.
-    pub fn count(&self, counts: [usize; 5], rows: usize) -> usize {
+    /// How many tasks it has in a call of so many rows, of which `step_rows` are too few for tiles. `counts`: what [`Launch::per`]
+    /// counts there.
+    pub fn count(&self, counts: [usize; 5], rows: usize, step_rows: usize) -> usize {
+        let tiled = |tiles: &&Tiles| rows > step_rows && counts[tiles.per.min(4)].saturating_mul(tiles.times) >= tiles.from;
+        if let Some(tiles) = self.tiles.iter().rev().find(tiled) {
+            let counted = counts[tiles.per.min(4)].saturating_mul(tiles.times);
+            return counted.div_ceil(tiles.by.max(1)).saturating_mul(tiles.factor);
+        }
         let counted = counts[self.per.min(4)].saturating_mul(self.times).div_ceil(self.by.max(1));
         if rows < self.least { 0 } else { counted.saturating_mul(self.factor) }
     }
 
     /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
     pub fn tasks(&self) -> String {
-        let counted = ["1", "rows", "wanted rows", "segments", "blocks"][self.per.min(4)];
-        let times = if self.times == 1 { counted.into() } else { format!("{} {counted}", self.times) };
-        let by = if self.by == 1 { times } else { format!("⌈{times} / {}⌉", self.by) };
-        let tasks = if self.factor == 1 { by } else { format!("{} {by}", self.factor) };
-        if self.least > 1 { format!("{tasks}, from {} rows on", self.least) } else { tasks }
+        let tasks = counted(self.per, self.times, self.by, self.factor);
+        let tasks = if self.least > 1 { format!("{tasks}, from {} rows on", self.least) } else { tasks };
+        self.tiles.iter().fold(tasks, |text, tiles| format!("{text}; {}", tiles.text()))
     }
+}
+
+impl Tiles {
+    fn is_sound(&self) -> bool {
+        let small = [self.times, self.from, self.by, self.factor].iter().all(|number| *number <= 1 << 31);
+        self.per <= 3 && self.by.is_power_of_two() && small
+    }
+
+    /// For people: `512 ⌈rows / 64⌉ from 17 on`.
+    fn text(&self) -> String {
+        format!("{} from {} on", counted(self.per, self.times, self.by, self.factor), self.from)
+    }
+}
+
+/// `2 ⌈3 rows / 8⌉`.
+fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
+    let counted = ["1", "rows", "wanted rows", "segments", "blocks"][per.min(4)];
+    let times = if times == 1 { counted.into() } else { format!("{times} {counted}") };
+    let by = if by == 1 { times } else { format!("⌈{times} / {by}⌉") };
+    if factor == 1 { by } else { format!("{factor} {by}") }
 }
 
 impl Device {
@@ -125,7 +170,11 @@ impl Device {
         let row = |step: &Launch| {
             let order = if step.follows { 2 } else { usize::from(step.wait) };
             let own = [step.function, step.per, step.times, step.by, step.factor, step.least, order];
-            let mut row: Vec<i64> = own.into_iter().map(|number| number as i64).chain(step.words.iter().copied()).collect();
+            let (per, times) = step.tiles.first().map_or((0, 0), |tiles| (tiles.per, tiles.times));
+            let mut row: Vec<i64> = own.into_iter().chain([per, times]).map(|number| number as i64).collect();
+            let words_of = |tiles: &Tiles| [tiles.from as i64, i64::from(tiles.by.trailing_zeros()), tiles.factor as i64];
+            row.extend((0..TILES).flat_map(|at| step.tiles.get(at).map_or([i64::MAX, 0, 0], words_of)));
+            row.extend(&step.words);
             row.resize(self.row_words, 0);
             row
         };
@@ -161,6 +210,9 @@ impl Device {
             let small = [step.times, step.by, step.factor, step.least].iter().all(|number| *number <= 1 << 31);
             ensure(!(step.wait && step.follows), || "a step both waits and follows".into())?;
             step.stream.iter().try_for_each(Stream::check)?;
+            ensure(step.tiles.len() <= TILES && step.tiles.iter().all(Tiles::is_sound), || {
+                "a step's tiles are out of range".into()
+            })?;
             ensure(step.per <= 4 && step.by > 0 && small, || "a step's tasks are out of range".into())
         })
     }

@@ -1,7 +1,7 @@
 //! `bench`: how fast an artifact reads a prompt and generates, beside what memory gives.
 
 use super::{ModelOptions, print, print_json, size};
-use crate::artifact::{Device, Launch, Manifest};
+use crate::artifact::{Launch, Manifest};
 use crate::error::{Error, Result};
 use crate::random;
 use crate::session::{Bandwidth, Inputs, Session, Settings, Wanted};
@@ -32,6 +32,9 @@ pub struct BenchArgs {
     /// List how long each step of the GPU's launch takes alone when decoding.
     #[arg(long)]
     pub steps: bool,
+    /// List the same for the last call of the prompt.
+    #[arg(long, conflicts_with = "steps")]
+    pub prompt_steps: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -70,7 +73,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let blank = Inputs::blank(&artifact.manifest, prompt);
     let mut session = Session::new(artifact, weights, settings)?;
     (0..batch).try_for_each(|slot| session.give(slot, blank.clone()))?;
-    let report = Report::measure(&mut session, [prompt, context, tokens], args.steps)?;
+    let report = Report::measure(&mut session, [prompt, context, tokens], (args.steps, args.prompt_steps))?;
     let shape = Shape { prompt, context, batch };
     if args.json { print_json(&report.json(&session, &shape)) } else { print(&report.table(&session, &shape)) }
 }
@@ -82,10 +85,12 @@ struct Shape {
 }
 
 impl Report {
-    fn measure(session: &mut Session, [prompt, context, tokens]: [usize; 3], steps: bool) -> Result<Self> {
+    fn measure(session: &mut Session, [prompt, context, tokens]: [usize; 3], (steps, of_prompt): (bool, bool)) -> Result<Self> {
         let ids = ids(session, context);
         read(session, &ids[..prompt])?; // a warm-up
         let prefill = median(TURNS, || read(session, &ids[..prompt]))?;
+        let rows = (prompt - 1) % session.manifest().max_rows + 1;
+        let prompt_steps = if of_prompt { alone(session, rows)? } else { Vec::new() };
         read(session, &ids)?;
         let next: Vec<_> = (0..session.slots()).map(|slot| (slot, ids[slot % ids.len()])).collect();
         session.step(&next)?;
@@ -97,7 +102,7 @@ impl Report {
         let wall = start.elapsed() / tokens as u32;
         let weights = read_bytes(session.manifest());
         let bandwidth = session.bandwidth()?;
-        let steps = if steps { alone(session)? } else { Vec::new() };
+        let steps = if steps { alone(session, session.slots())? } else { prompt_steps };
         Ok(Self { prefill, decode, wall, weights, bandwidth, steps })
     }
 
@@ -197,15 +202,16 @@ fn read(session: &mut Session, ids: &[i32]) -> Result<Duration> {
     Ok(session.time(prefill)?.1)
 }
 
-/// The steps of the last call: tasks, and how long each takes alone.
-fn alone(session: &mut Session) -> Result<Vec<(usize, Duration)>> {
+/// The steps of the last call, of so many rows: tasks, and how long each takes alone.
+fn alone(session: &mut Session, rows: usize) -> Result<Vec<(usize, Duration)>> {
     let times = session.profile(LAUNCHES)?;
-    let rows = session.slots();
     let multiprocessors = crate::gpu_at_hand()?.multiprocessors;
-    let count = |device: &Device, step: &Launch| step.count([1, rows, rows, rows, device.step.blocks * multiprocessors], rows);
-    let devices = session.manifest().device.iter();
-    let steps = devices.flat_map(|device| device.steps.iter().map(move |step| (device, step)));
-    Ok(steps.map(|(device, step)| count(device, step)).zip(times).collect())
+    let slots = session.slots();
+    let Some(device) = &session.manifest().device else { return Ok(vec![]) };
+    let (wanted, segments) = if rows > slots { (1, 1) } else { (rows, rows) };
+    let counts = [1, rows, wanted, segments, device.step.blocks * multiprocessors];
+    let tasks = device.steps.iter().map(|step| step.count(counts, rows, device.step_rows));
+    Ok(tasks.zip(times).collect())
 }
 
 /// Tokens without a pattern.

@@ -129,6 +129,7 @@ impl Case {
             tensors,
             caches: 6,
             splits: 1,
+            rounded: false,
         }
     }
 

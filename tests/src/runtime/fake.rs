@@ -1,7 +1,7 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
 use braid_runtime::artifact::{
-    self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Stream, Truncate,
+    self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Stream, Tiles, Truncate,
 };
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
@@ -69,16 +69,19 @@ pub fn device() -> Device {
         wait,
         follows: false,
         stream: wait.then_some(Stream { offset: 64, columns: 3, column_bytes: 32 }),
+        tiles: vec![],
     };
+    let tiles = Tiles { per: 1, times: 1, from: 5, by: 4, factor: 3 };
+    let first = Launch { tiles: vec![tiles], ..step(0, &[5, -6, 7], 3, 1, false) };
     Device {
         arch: "sm_90a".into(),
         functions: ["sums", "head", "mark"].map(String::from).into(),
         prefill: Grid { threads: 64, shared_bytes: 0, blocks: 2 },
         step: Grid { threads: 64, shared_bytes: 100_000, blocks: 4 },
         step_rows: 4,
-        row_words: 10,
+        row_words: 18,
         prepare: vec![step(2, &[9], 0, 1, false)],
-        steps: vec![step(0, &[5, -6, 7], 3, 1, false), step(1, &[8], 2, 3, true)],
+        steps: vec![first, step(1, &[8], 2, 3, true)],
     }
 }
 

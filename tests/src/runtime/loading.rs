@@ -235,6 +235,12 @@ fn manifests_of_gpus() {
     assert!(wrong(&|device| device.steps[0].function = 3).contains("calls no function"));
     assert!(wrong(&|device| device.prepare[0].by = 0).contains("out of range"));
     assert!(wrong(&|device| device.steps[1].follows = true).contains("both waits and follows"));
+    assert!(wrong(&|device| device.steps[0].tiles[0].by = 3).contains("tiles are out of range"));
+    assert!(wrong(&|device| device.steps[0].tiles = vec![device.steps[0].tiles[0]; 3]).contains("tiles are out of range"));
+    let first = &device().steps[0];
+    let tasks = |rows| first.count([1, rows, 1, 2, 8], rows, 4);
+    assert_eq!([tasks(2), tasks(4), tasks(5), tasks(8), tasks(9)], [2, 2, 6, 6, 9]);
+    assert_eq!(first.tasks(), "segments; 3 ⌈rows / 4⌉ from 5 on");
     let mut runs = device();
     assert!(runs.runs_on((9, 0)) && !runs.runs_on((9, 1)) && !runs.runs_on((10, 0)) && !runs.runs_on((8, 9)));
     runs.arch = "sm_80".into();

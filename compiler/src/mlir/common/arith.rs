@@ -164,6 +164,16 @@ impl<'c> Emitter<'c> {
         self.binary("arith.shrsi", "arith.shrsi", a, self.int(a.ty(), by))
     }
 
+    /// `a · 2^by`, where `by` is no constant.
+    pub fn shifted_left(&self, a: Val<'c>, by: Val<'c>) -> Val<'c> {
+        self.binary("arith.shli", "arith.shli", a, by)
+    }
+
+    /// `⌊a / 2^by⌋`, where `by` is no constant.
+    pub fn shifted_right(&self, a: Val<'c>, by: Val<'c>) -> Val<'c> {
+        self.binary("arith.shrsi", "arith.shrsi", a, by)
+    }
+
     /// An operation of one operand that keeps its type.
     pub(super) fn intrinsic(&self, name: &'static str, a: Val<'c>) -> Val<'c> {
         self.op(name, &[a], &[], a.ty())

@@ -18,7 +18,7 @@ pub enum Linkage {
 }
 
 impl<'c> Emitter<'c> {
-    /// `for iv in (lo..hi).step_by(step)` with values carried from turn to turn; returns what the last turn gave.
+    /// `for iv in (lo..hi).step_by(step)` (integers of one type) with values carried from turn to turn; returns what the last turn gave.
     pub fn for_loop(
         &self,
         lo: Val<'c>,
@@ -28,7 +28,7 @@ impl<'c> Emitter<'c> {
         body: impl FnOnce(Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let carried: Vec<Ty> = init.iter().map(|v| v.ty()).collect();
-        let arguments: Vec<Ty> = std::iter::once(Ty::I64).chain(carried.iter().copied()).collect();
+        let arguments: Vec<Ty> = std::iter::once(lo.ty()).chain(carried.iter().copied()).collect();
         let (region, ()) = self.region(&arguments, |values| {
             let next = body(values[0], &values[1..]);
             self.same_types("a loop's body", &next, &carried);

@@ -54,6 +54,11 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.barrier0", &[], &[]);
     }
 
+    /// All lanes of the warp come here; what they read and write before does not sink behind this.
+    pub fn sync_warp(&self) {
+        self.op_none("nvvm.bar.warp.sync", &[self.i32(-1)], &[]);
+    }
+
     /// The value of the lane whose number differs from this one's in the bits of `by`. All lanes of the warp take part.
     pub fn exchange(&self, value: Val<'c>, by: usize) -> Val<'c> {
         let all = self.i32(-1);

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use melior::ir::attribute::{DenseElementsAttribute, FloatAttribute, IntegerAttribute};
+use melior::dialect::llvm;
+use melior::ir::attribute::{DenseElementsAttribute, DenseI64ArrayAttribute, FloatAttribute, IntegerAttribute};
 use melior::ir::block::BlockLike;
 use melior::ir::operation::{OperationBuilder, OperationLike};
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Region, RegionLike, Type, Value, ValueLike};
@@ -141,13 +142,40 @@ impl<'c> Emitter<'c> {
 
     fn op_in(&self, block: BlockRef<'c, 'c>, parts: OpParts<'_, 'c>, results: &[Ty]) -> Vec<Val<'c>> {
         let types: Vec<Type<'c>> = results.iter().map(|ty| ty.to_mlir(self.cx())).collect();
+        self.op_typed(block, parts, &types, results)
+    }
+
+    /// Appends an operation whose result is a structure of scalars, and takes them out.
+    pub(super) fn op_members(
+        &self,
+        name: &str,
+        operands: &[Val<'c>],
+        attributes: &[(&str, Attribute<'c>)],
+        members: &[Ty],
+    ) -> Vec<Val<'c>> {
+        let Some(block) = self.state.borrow().blocks.last().copied() else { return self.outside(name, members) };
+        let types: Vec<Type<'c>> = members.iter().map(|ty| ty.to_mlir(self.cx())).collect();
+        let whole = llvm::r#type::r#struct(self.cx(), &types, false);
+        let parts = OpParts { name, operands, attributes, regions: Vec::new() };
+        // The structure's value has no type of ours; only the next operations see it.
+        let Some(made) = self.op_typed(block, parts, &[whole], &[Ty::I32]).pop() else {
+            return members.iter().map(|ty| self.stand_in(*ty)).collect();
+        };
+        let member = |(at, ty): (usize, &Ty)| {
+            let position = DenseI64ArrayAttribute::new(self.cx(), &[at as i64]).into();
+            self.op("llvm.extractvalue", &[made], &[("position", position)], *ty)
+        };
+        members.iter().enumerate().map(member).collect()
+    }
+
+    fn op_typed(&self, block: BlockRef<'c, 'c>, parts: OpParts<'_, 'c>, types: &[Type<'c>], results: &[Ty]) -> Vec<Val<'c>> {
         let operands: Vec<Value<'c, 'c>> = parts.operands.iter().map(|v| v.raw).collect();
         let attributes: Vec<_> = parts.attributes.iter().map(|(name, a)| (Identifier::new(self.cx(), name), *a)).collect();
         let built = OperationBuilder::new(parts.name, self.location())
             .add_operands(&operands)
             .add_attributes(&attributes)
             .add_regions_vec(parts.regions)
-            .add_results(&types)
+            .add_results(types)
             .build();
         let Ok(operation) = built else {
             self.fault(format!("`{}` could not be built", parts.name));

@@ -43,6 +43,11 @@ impl<'c> Emitter<'c> {
         self.bitcast(self.shift_left(self.add(n, self.int(n.ty(), 127)), 23), Elem::F32)
     }
 
+    /// `2^x` as the hardware of a GPU makes it, to about 22 bits.
+    pub fn power_of_two_of(&self, x: Val<'c>) -> Val<'c> {
+        self.intrinsic("llvm.intr.exp2", x)
+    }
+
     /// `e^x`. Cody and Waite's reduction by ln 2 and a polynomial of degree 7.
     pub fn exp(&self, x: Val<'c>) -> Val<'c> {
         // Past these bounds the result is zero or infinite anyway. NaN passes, as both comparisons are false.

@@ -16,6 +16,7 @@ pub mod expr;
 mod global;
 mod lower;
 pub mod math;
+mod matrix;
 mod memory;
 pub mod pair;
 mod pow;

@@ -13,6 +13,7 @@ use crate::mlir::common::device::WARP;
 use crate::mlir::common::pair::{Pair, Scores, body, capture};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use crate::plan::{Per, attention_tiles};
 use braid_dsl::model::Reduce;
 
 const WARPS: usize = THREADS / WARP;
@@ -32,22 +33,34 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut work = Work { e, code, site, args, heads: code.heads_of_a_block() };
-        for_each(e, args.begin, args.end, e.blocks(), |task| match stores_keys {
-            true => work.store_row(task),
-            false => work.read_row(task),
-        });
+        let (one, several): (Each<'_, '_>, Each<'_, '_>) = match stores_keys {
+            true => (Work::store_row, Work::store_rows),
+            false => (Work::read_row, Work::read_rows),
+        };
+        let Some(tiles) = attention_tiles(code, stores_keys, Per::Row) else { return work.each_task(one) };
+        let many = e.cmp(Cmp::Ge, e.call_field(args.call, Field::Rows), e.i64(tiles.from));
+        e.if_then(many, || work.each_task(several));
+        e.if_then(e.not(many), || work.each_task(one));
     });
 }
 
-struct Work<'k, 'c> {
-    e: &'k Emitter<'c>,
-    code: &'k Attention,
-    site: Site<'k, 'c>,
-    args: KernelArgs<'c>,
+/// What a task is done by.
+type Each<'k, 'c> = fn(&mut Work<'k, 'c>, Val<'c>);
+
+pub(super) struct Work<'k, 'c> {
+    pub(super) e: &'k Emitter<'c>,
+    pub(super) code: &'k Attention,
+    pub(super) site: Site<'k, 'c>,
+    pub(super) args: KernelArgs<'c>,
     heads: usize,
 }
 
 impl<'c> Work<'_, 'c> {
+    fn each_task(&mut self, one: fn(&mut Self, Val<'c>)) {
+        let (e, args) = (self.e, self.args);
+        for_each(e, args.begin, args.end, e.blocks(), |task| one(self, task));
+    }
+
     /// Stores the keys and values of a row and a group, an element a thread.
     fn store_row(&mut self, task: Val<'c>) {
         let e = self.e;
@@ -385,7 +398,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Divides by the sum of weights, which a sink joins, and stores the result.
-    fn finish(&mut self, first: Val<'c>, head: Val<'c>, column: Val<'c>, own: Sum<'c>) {
+    pub(super) fn finish(&mut self, first: Val<'c>, head: Val<'c>, column: Val<'c>, own: Sum<'c>) {
         let e = self.e;
         self.site.index.insert(BATCH, e.add(first, head));
         self.site.index.insert(COLUMN, column);
@@ -416,14 +429,14 @@ struct Split<'c> {
 
 /// A sum of values weighted by `exp(score - most)`, and the total of the weights.
 #[derive(Clone, Copy)]
-struct Sum<'c> {
-    most: Val<'c>,
-    total: Val<'c>,
-    sum: Val<'c>,
+pub(super) struct Sum<'c> {
+    pub(super) most: Val<'c>,
+    pub(super) total: Val<'c>,
+    pub(super) sum: Val<'c>,
 }
 
 /// Both sums, relative to the larger maximum.
-fn join<'c>(e: &Emitter<'c>, a: Sum<'c>, b: Sum<'c>) -> Sum<'c> {
+pub(super) fn join<'c>(e: &Emitter<'c>, a: Sum<'c>, b: Sum<'c>) -> Sum<'c> {
     let most = e.max(a.most, b.most);
     // Where nothing was seen the maximum stays minus infinity; any finite anchor gives weights of zero.
     let none = e.cmp(Cmp::Eq, most, e.f32(f32::NEG_INFINITY));

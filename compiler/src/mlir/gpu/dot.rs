@@ -2,7 +2,7 @@
 
 use super::THREADS;
 use super::team::across_lanes;
-use crate::fuse::kernel::{DEPTH, Matmul, Store};
+use crate::fuse::kernel::{Matmul, Store};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use crate::plan::COLUMNS_AT_ONCE;
@@ -60,11 +60,7 @@ impl Dot {
         let weights = code.tensors[code.weights.0].store;
         let wide = 16 / weights.bytes();
         let vector = if code.sizes[2].is_multiple_of(wide) { wide } else { 1 };
-        let left = &code.left;
-        let aligned = code.tensors[left.tensor.0].row.is_multiple_of(4)
-            && left.offset.is_multiple_of(4)
-            && left.strides.iter().all(|(axis, stride)| *axis == DEPTH || stride.is_multiple_of(4));
-        Dot { rows, weights, vector, aligned: aligned && vector > 1 }
+        Dot { rows, weights, vector, aligned: vector > 1 && code.is_aligned(wide) }
     }
 
     /// Its name.

@@ -1,7 +1,7 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
 //! One row: stream.rs. Few rows: a warp has a few columns, or a part of them; its lanes walk the contracted axis in loads of 16
-//! bytes, and every weight is read once for all rows at hand (dot.rs). The functions that do this are shared by all products of an artifact; what is a
+//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of bfloat16 weights: tiles.rs. The functions that do this are shared by all products of an artifact; what is a
 //! product's own is where its rows lie, and its epilogue.
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
@@ -50,18 +50,19 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut product = Product { e, code, site, args, stream, streams };
-        if is_shared_by_blocks(code) {
-            return product.share();
-        }
-        for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task));
+        let done = product.tiles(product.count());
+        e.if_then(e.not(done), || match is_shared_by_blocks(code) {
+            true => product.share(),
+            false => for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task)),
+        });
     });
 }
 
-struct Product<'k, 'c> {
-    e: &'k Emitter<'c>,
-    code: &'k Matmul,
-    site: Site<'k, 'c>,
-    args: KernelArgs<'c>,
+pub(super) struct Product<'k, 'c> {
+    pub(super) e: &'k Emitter<'c>,
+    pub(super) code: &'k Matmul,
+    pub(super) site: Site<'k, 'c>,
+    pub(super) args: KernelArgs<'c>,
     stream: Option<Stream>,
     streams: Streams,
 }
@@ -189,7 +190,7 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// Where the weights of a column begin.
-    fn weights(&self, element: Val<'c>, column: Val<'c>) -> Val<'c> {
+    pub(super) fn weights(&self, element: Val<'c>, column: Val<'c>) -> Val<'c> {
         let e = self.e;
         let [_, _, depth, columns] = self.code.sizes;
         let bytes = depth * self.code.tensors[self.code.weights.0].store.bytes();

@@ -5,12 +5,16 @@
 
 mod ahead;
 mod along;
+mod attend;
 mod attention;
 mod dot;
+mod keep;
 mod matmul;
 mod nest;
 mod stream;
 mod team;
+mod tile;
+mod tiles;
 mod top;
 mod walk;
 
@@ -28,6 +32,8 @@ pub use walk::row_words;
 
 /// Blocks that one multiprocessor holds.
 pub const BLOCKS: usize = 2;
+/// Most rows of one sequence in a call: weights are read once for all of them.
+pub const MOST_ROWS: usize = 2048;
 /// Most scratch bytes of a kernel of nests that lie in shared memory; more lies in the device's.
 const SHARED_SCRATCH: usize = 48 * 1024;
 
@@ -74,9 +80,15 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     matmul::is_read_ahead(product).then_some([offset, columns, depth * weights.store.bytes()])
 }
 
-/// Dynamic shared memory of a block, in bytes.
-pub fn shared_bytes(plan: &Plan, target: &Target) -> usize {
-    Streams::of(plan, target).end()
+/// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
+pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
+    let tiles = |function: &Function| match &function.code {
+        Code::Matmul(product) => tiles::shared_bytes(product),
+        Code::Attention(attention) => attend::shared_bytes(attention),
+        _ => 0,
+    };
+    let tiles = plan.functions.iter().filter(|_| many).map(tiles).max().unwrap_or(0);
+    Streams::of(plan, target).end().max(tiles.next_multiple_of(ALIGN))
 }
 
 /// Shared memory that a block needs for any kernel of a plan.

@@ -2,9 +2,9 @@
 //! wrote. A deeper model has a longer table, not more code.
 
 use super::ahead::Ahead;
-use super::{BLOCKS, Streams, THREADS};
+use super::{BLOCKS, STEP_ROWS, Streams, THREADS};
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
-use crate::plan::{Plan, Step};
+use crate::plan::{Per, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
 
 /// Words of a row of the tables of steps.
@@ -18,12 +18,13 @@ pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
         (0..plan.functions.len()).filter(|at| steps.iter().any(|step| step.function == *at)).collect()
     };
     let (prepare, steps) = (used(&plan.prepare), used(&plan.steps));
-    entry(e, "braid_prepare", plan, &prepare, streams);
-    entry(e, "braid_prefill", plan, &steps, streams);
-    entry(e, "braid_step", plan, &steps, streams);
+    entry(e, "braid_prepare", plan, &prepare, (streams, false));
+    entry(e, "braid_prefill", plan, &steps, (streams, true));
+    entry(e, "braid_step", plan, &steps, (streams, false));
 }
 
-fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], streams: Streams) {
+/// `many`: calls may have more than [`STEP_ROWS`] rows.
+fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, many): (Streams, bool)) {
     let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR, Ty::I64, Ty::PTR];
     e.device_entry(name, (THREADS, BLOCKS), &parameters, |values| {
         let [call, steps, count, table, length, barrier] = *values else { return };
@@ -32,7 +33,7 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], streams: Str
         let (call, next) = rows.begin(call);
         let own = e.offset_by(e.shared_memory(), streams.table);
         Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
-        let walk = Walk { e, plan, functions, call, barrier, block: e.block_number(), blocks: e.blocks() };
+        let walk = Walk { e, plan, functions, call, barrier, block: e.block_number(), blocks: e.blocks(), many };
         // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; a word of the row
         // after this one.
         let zero = e.i64(0);
@@ -113,6 +114,8 @@ struct Walk<'k, 'c> {
     barrier: Val<'c>,
     block: Val<'c>,
     blocks: Val<'c>,
+    /// Calls of the entry may have many rows.
+    many: bool,
 }
 
 impl<'c> Walk<'_, 'c> {
@@ -123,6 +126,7 @@ impl<'c> Walk<'_, 'c> {
         let [function, per, times, _, factor, least, order] = std::array::from_fn(word);
         let (waiting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
         let tasks = self.tasks([per, times, factor, least]);
+        let tasks = if self.many { self.tiles(tasks, std::array::from_fn(|n| word(7 + n))) } else { tasks };
         let waits = e.add(waits, e.select(waiting, e.i64(1), e.i64(0)));
         // All threads are done with the step before, and see the next row.
         e.sync();
@@ -147,6 +151,20 @@ impl<'c> Walk<'_, 'c> {
         // On a GPU no task has several of what is counted: `by` is 1.
         let tasks = e.mul(factor, e.mul(counted, times));
         e.select(e.cmp(Cmp::Ge, rows, least), tasks, e.i64(0))
+    }
+
+    /// The tasks of a call of many rows: tiles, if the step has some for so many.
+    fn tiles(&self, tasks: Val<'c>, [per, times, own @ ..]: [Val<'c>; STEP_WORDS - 7]) -> Val<'c> {
+        let e = self.e;
+        let rows = e.call_field(self.call, Field::Rows);
+        let wanted = e.cmp(Cmp::Eq, per, e.i64(Per::Wanted as i64));
+        let counted = e.mul(e.select(wanted, e.call_field(self.call, Field::Wanted), rows), times);
+        let many = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
+        own.chunks_exact(3).fold(tasks, |tasks, own| {
+            let above = e.sub(e.add(counted, e.shifted_left(e.i64(1), own[1])), e.i64(1));
+            let tiles = e.mul(own[2], e.shifted_right(above, own[1]));
+            e.select(e.and(many, e.cmp(Cmp::Ge, counted, own[0])), tiles, tasks)
+        })
     }
 
     /// Calls the function of that number: a search by halves.

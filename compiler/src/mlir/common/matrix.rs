@@ -1,0 +1,56 @@
+//! A GPU's matrix units: loads of fragments from shared memory, products, rounding.
+//!
+//! Fragments are those of PTX's `mma.m16n8k16`: lane `l` has of the left matrix pairs of columns of rows `l / 4` and `l / 4 + 8`, of the
+//! right one pairs of rows of column `l / 4`, and of the result columns `2 (l % 4)` and the next of the same two rows.
+
+use melior::ir::attribute::DenseI32ArrayAttribute;
+
+use super::emitter::{Emitter, Val};
+use super::ty::{Elem, Ty};
+
+impl<'c> Emitter<'c> {
+    /// Four matrices of 8 rows of 16 bytes each; lane `l` has the address of row `l % 8` of matrix `l / 8`, and gets of each matrix the
+    /// four bytes number `l % 4` of row `l / 4`.
+    pub fn load_fragments(&self, row: Val<'c>) -> [Val<'c>; 4] {
+        self.fragments(row, "#nvvm.mma_layout<row>")
+    }
+
+    /// The same of matrices of 16-bit numbers, turned: a lane gets of each numbers `2 (l % 4)` and the next of column `l / 4`.
+    pub fn load_turned_fragments(&self, row: Val<'c>) -> [Val<'c>; 4] {
+        self.fragments(row, "#nvvm.mma_layout<col>")
+    }
+
+    fn fragments(&self, row: Val<'c>, layout: &'static str) -> [Val<'c>; 4] {
+        let attributes = [
+            ("num", self.i32_attribute(4)),
+            ("layout", self.attribute(layout)),
+            ("shape", self.attribute("#nvvm.ld_st_matrix_shape<m = 8, n = 8>")),
+            ("eltType", self.attribute("#nvvm.ld_st_matrix_elt_type<b16>")),
+        ];
+        let made = self.op_members("nvvm.ldmatrix", &[row], &attributes, &[Ty::I32; 4]);
+        std::array::from_fn(|at| made[at])
+    }
+
+    /// `left · right + sums` of a whole warp: 16 x 16 by 16 x 8 bfloat16 numbers, sums in single precision.
+    pub fn multiply_fragments(&self, left: [Val<'c>; 4], right: [Val<'c>; 2], sums: [Val<'c>; 4]) -> [Val<'c>; 4] {
+        let bf16 = self.attribute("#nvvm.mma_type<bf16>");
+        let attributes = [
+            ("shape", self.attribute("#nvvm.shape<m = 16, n = 8, k = 16>")),
+            ("layoutA", self.attribute("#nvvm.mma_layout<row>")),
+            ("layoutB", self.attribute("#nvvm.mma_layout<col>")),
+            ("multiplicandAPtxType", bf16),
+            ("multiplicandBPtxType", bf16),
+            ("operandSegmentSizes", DenseI32ArrayAttribute::new(self.cx(), &[4, 2, 4]).into()),
+        ];
+        let operands: Vec<Val> = left.into_iter().chain(right).chain(sums).collect();
+        let made = self.op_members("nvvm.mma.sync", &operands, &attributes, &[Ty::F32; 4]);
+        std::array::from_fn(|at| made[at])
+    }
+
+    /// Two numbers rounded to bfloat16 (to the nearest, ties to even), the first in the low half of an `i32`.
+    pub fn pack_bf16(&self, low: Val<'c>, high: Val<'c>) -> Val<'c> {
+        let pair = self.insert(self.insert(self.poison(Ty::f32(2)), 0, low), 1, high);
+        let narrow = self.convert(pair, Elem::Bf16);
+        self.op("llvm.bitcast", &[narrow], &[], Ty::I32)
+    }
+}
