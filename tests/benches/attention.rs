@@ -16,9 +16,12 @@ use std::time::Instant;
 const THREADS: usize = 2;
 const RUNS: usize = 3;
 const LENGTH: usize = 16 * 1024;
+/// Tokens behind a long text.
+const STEPS: i32 = 32;
 
 fn main() {
     patterns();
+    choices();
     diffusion();
 }
 
@@ -27,15 +30,31 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-/// One attention of 8 heads on 2 heads of keys, of 64 each, and nothing but projections around it.
+/// An attention of 8 heads on 2 heads of keys, of 64 each, and nothing but projections around it.
 fn pattern(keep: &str) -> Session {
-    let spec = format!(
+    attention("", &format!("attend[k](q, kk, vv) {{ keep: {keep}   score: s * k ^ -0.5 }}"))
+}
+
+/// The same, of which `o` is an expression after some statements over queries, keys and values.
+fn attention(before: &str, o: &str) -> Session {
+    opened(&format!(
         "model m(d: dim = 16, groups: dim = 2, per: dim = 4, k: dim = 64, vocab: dim = 64)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  \
-         param wq: [groups, per, k, d]   param wk, wv: [groups, k, d]   param wo: [d, groups, per, k]\n  x = embed[vocab: tokens]\n  o = \
-         attend[k](sum[d] x * wq, sum[d] x * wk, sum[d] x * wv) {{ keep: {keep}   score: s * k ^ -0.5 }}\n  generate autoregressive\n  return sum[d] \
-         (x + (sum[groups, per, k] o * wo)) * embed\n}}\n"
-    );
-    let built = build(&spec, "", "cpu", Dtype::F32);
+         param wq: [groups, per, k, d]   param wk, wv: [groups, k, d]   param wo: [d, groups, per, k]\n  x = embed[vocab: tokens]\n  q = sum[d] x * \
+         wq\n  kk = sum[d] x * wk\n  vv = sum[d] x * wv\n  {before}\n  o = {o}\n  generate autoregressive\n  return sum[d] (x + (sum[groups, per, k] o \
+         * wo)) * embed\n}}\n"
+    ))
+}
+
+/// A mixer of the library.
+fn mixer(call: &str) -> Session {
+    opened(&format!(
+        "model m(d: dim = 16, vocab: dim = 64)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]\n  x = embed[vocab: tokens]\n  mixer = {call}\n  \
+         generate autoregressive\n  return sum[d] (x + mixer(x)) * embed\n}}\n"
+    ))
+}
+
+fn opened(spec: &str) -> Session {
+    let built = build(spec, "", "cpu", Dtype::F32);
     let weights = Weights::open(&built.artifact.manifest, "random:1", THREADS, &Hidden).expect("random weights");
     let settings = Settings { threads: THREADS, capacity: LENGTH, slots: 1 };
     Session::new(Arc::new(built.artifact), Arc::new(weights), settings).expect("a session")
@@ -49,22 +68,51 @@ fn patterns() {
         ("blocks of 1024, not looking back", "causal() && query - query % 1024 == key - key % 1024"),
         ("window of 512 and every 32nd", "causal() && (within(512) || key % 32 == 31)"),
     ];
-    let mut sessions: Vec<Session> = kinds.iter().map(|(_, keep)| pattern(keep)).collect();
-    let tokens: Vec<i32> = (0..LENGTH as i32).map(|at| at * 7 % 64).collect();
-    let mut times = vec![vec![]; kinds.len()];
+    let patterns = kinds.iter().map(|(name, keep)| (*name, pattern(keep)));
+    compare("keys that a query sees", patterns.collect());
+}
+
+/// Keys chosen by a score.
+fn choices() {
+    let tokens = "dim few = 1024\n  dim j = 4\n  dim c = 32\n  param iq: [j, c, d]   param ik: [c, d]   param iw: [j, d]\n  w = sum[d] x * iw
+  ids = choose[c as few](sum[d] x * iq, sum[d] x * ik, few) { score: sum[j] w[t: query] * max(s, 0.0) }";
+    let chosen = "attend[k](q, kk, vv) { keep: causal() && chosen[few](ids, 1)   score: s * k ^ -0.5 }";
+    let choices = vec![
+        ("all before", pattern("causal()")),
+        (
+            "own block of 64 and 15 others by their mean keys, each head its own (MoBA)",
+            mixer("block_choice_attention(heads: 8, groups: 2, k: 64, span: 64, top: 16)"),
+        ),
+        (
+            "compressed blocks of 64, 16 chosen for 4 heads each, and a window of 512 (NSA)",
+            mixer("native_sparse_attention(heads: 8, groups: 2, k: 64, span: 64, top: 16, window: 512)"),
+        ),
+        ("1024 tokens by an indexer of 4 heads of 32, one choice for all heads (DeepSeek V3.2)", attention(tokens, chosen)),
+    ];
+    compare("keys that were chosen", choices);
+}
+
+/// The time of a long text, and of one token behind it.
+fn compare(what: &str, mut kinds: Vec<(&str, Session)>) {
+    let tokens: Vec<i32> = (0..LENGTH as i32 - STEPS).map(|at| (at * 7 + at / 64 * 5) % 64).collect();
+    let mut times = vec![(vec![], vec![]); kinds.len()];
     for _ in 0..RUNS {
-        for (session, times) in sessions.iter_mut().zip(&mut times) {
+        for ((_, session), (whole, step)) in kinds.iter_mut().zip(&mut times) {
             session.reset(0).expect("a slot");
             let start = Instant::now();
             session.prefill(0, &tokens, Wanted::Last, |_, _| ()).expect("room");
-            times.push(start.elapsed().as_secs_f64());
+            whole.push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            (0..STEPS).for_each(|at| drop(session.step(&[(0, at)]).expect("room").to_vec()));
+            step.push(start.elapsed().as_secs_f64() / f64::from(STEPS));
         }
     }
-    println!("| keys that a query sees, of {LENGTH} positions | time | times less than all |\n| --- | --- | --- |");
-    let all = median(times[0].clone());
-    for ((name, _), times) in kinds.iter().zip(times) {
-        let time = median(times);
-        println!("| {name} | {:.2} s | {:.1} |", time, all / time);
+    println!("\n| {what}, of {LENGTH} positions | time | times less than all | a token behind them | times less |");
+    println!("| --- | --- | --- | --- | --- |");
+    let medians: Vec<(f64, f64)> = times.into_iter().map(|(whole, step)| (median(whole), median(step))).collect();
+    for ((name, _), (whole, step)) in kinds.iter().zip(&medians) {
+        let (all, one) = medians[0];
+        println!("| {name} | {whole:.2} s | {:.1} | {:.0} µs | {:.1} |", all / whole, 1e6 * step, one / step);
     }
 }
 

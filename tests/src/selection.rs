@@ -1,9 +1,15 @@
 //! Keys chosen by a score, against golden results of the papers' operators: in double precision, as native code, whole, token by token and cut
 //! at odd places.
 
+use crate::build::model;
 use crate::properties::compiled::{Compiled, agree, feed};
 use crate::recurrences::case::Case;
 use crate::recurrences::golden::Golden;
+use braid_compiler::forms::Chunks;
+use braid_compiler::inspect::{inspect, json};
+use braid_compiler::pipeline::{self, Options};
+use braid_compiler::target::Target;
+use braid_runtime::artifact::Dtype;
 use braid_runtime::session::Settings;
 
 const QKV: &str = "q[heads, c] kk=k[heads, c] vv=v[heads, e]";
@@ -154,5 +160,45 @@ fn any_cut_gives_the_same() {
             let found = feed(session, slot, &text[101..]);
             agree(mixer, &found, &wanted[101 * 20..], 1e-5).unwrap_or_else(|error| panic!("{error}"));
         }
+    }
+}
+
+/// A text far longer than what is chosen of it costs about as much a token as a short one.
+#[test]
+fn what_is_not_chosen_costs_nothing() {
+    let spec =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/suite/specs/chosen_blocks.braid")).expect("the spec");
+    let flops = |spec: &str| -> Vec<u64> {
+        let report = json(&inspect(&model(spec)));
+        report["totals"]
+            .as_array()
+            .expect("totals")
+            .iter()
+            .map(|total| total["decode_flops"].as_u64().expect("a number"))
+            .collect()
+    };
+    let (chosen, all) = (flops(&spec), flops(&spec.replace("(own(16) || chosen[few](blocks, 16))", "everything()")));
+    // Only the mean keys, one of 16, grow with the text.
+    assert!(chosen[4] * 20 < all[4], "{chosen:?} {all:?}");
+}
+
+/// Each limit is told by what is written.
+#[test]
+fn what_is_not_lowered_yet_is_said() {
+    let spec =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/suite/specs/chosen_blocks.braid")).expect("the spec");
+    let twice = spec.replace("chosen[few](blocks, 16))", "chosen[few](blocks, 16) || chosen[few](blocks, 8))");
+    let alone = spec.replace("own(16) || chosen[few](blocks, 16)", "ends(16) && chosen[few](blocks, 16)");
+    let cases = [
+        (&spec, "cuda:sm_90a", "choosing keys by a score"),
+        (&twice, "cpu:x86-64-v3", "attention to several choices"),
+        (&alone, "cpu:x86-64-v3", "of which one of each block is stored"),
+    ];
+    for (spec, target, what) in cases {
+        let target = Target::parse(target).expect("a target");
+        let options = Options { target, dtype: Dtype::F32, chunks: Chunks::Auto, params: vec![], sources: vec![] };
+        let until = pipeline::stage("fused").expect("a stage");
+        let error = pipeline::run(model(spec), options, until, &|_| ()).err().expect("a limit").to_string();
+        assert!(error.contains(what), "{error}");
     }
 }

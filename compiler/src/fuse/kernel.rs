@@ -415,6 +415,12 @@ impl Attention {
         Some((self.key + self.keyed[..at].iter().map(|(_, count)| count).sum::<usize>(), self.keyed[at].1))
     }
 
+    /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.
+    pub fn by_row(&self) -> bool {
+        let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
+        self.reach.every() > 1 || self.chosen.is_some_and(alone)
+    }
+
     /// Heads of a group that one task does: those that look at the same keys.
     pub fn heads_of_a_task(&self) -> usize {
         match (self.best, &self.chosen) {

@@ -172,14 +172,13 @@ fn axes(fused: &Fused, state: &StateDecl) -> Vec<(String, usize)> {
 
 /// Parts and block of a cache as the attention's kernels store it; one of each for any other state.
 fn pieces(fused: &Fused, state: &StateDecl) -> (usize, usize) {
-    let groups = fused.kernels.iter().find_map(|kernel| match &kernel.code {
-        Code::Attention(code) if kernel.nodes.contains(&state.node) => Some(code.groups),
+    let own = fused.kernels.iter().find_map(|kernel| match &kernel.code {
+        Code::Attention(code) if kernel.nodes.contains(&state.node) => Some(code),
         _ => None,
     });
-    match (state.kind, groups) {
-        (StateKind::Keys, Some(groups)) if fused.forms.reach(state.node).every() == 1 => (groups, BLOCK),
-        (StateKind::Keys, Some(groups)) => (groups, 1),
-        (StateKind::Values, Some(groups)) => (groups, 1),
+    match (state.kind, own) {
+        (StateKind::Keys, Some(code)) if !code.by_row() => (code.groups, BLOCK),
+        (StateKind::Keys | StateKind::Values, Some(code)) => (code.groups, 1),
         _ => (1, 1),
     }
 }

@@ -7,7 +7,8 @@ use crate::fuse::kernel::Attention;
 /// The caches of a sequence.
 #[derive(Clone, Copy)]
 pub struct Caches<'c> {
-    /// `[groups][slots / 16][key][16]`; `[groups][slots][share of a key]` where a row belongs to several positions.
+    /// `[groups][slots / 16][key][16]`; `[groups][slots][key]` where keys are looked up one by one, and of that a share of a key where it
+    /// stands for several positions.
     pub keys: Val<'c>,
     /// `[groups][slots][value]`.
     pub values: Val<'c>,
@@ -69,7 +70,7 @@ pub struct Rows<'c> {
 impl<'c> Rows<'c> {
     /// A group's keys.
     pub fn keys(e: &Emitter<'c>, code: &Attention, caches: &Caches<'c>, group: Val<'c>) -> Rows<'c> {
-        let block = if code.reach.every() == 1 { BLOCK } else { 1 };
+        let block = if code.by_row() { 1 } else { BLOCK };
         Rows::of(e, (caches.keys, code.channels().div_ceil(code.reach.every())), block, caches, group)
     }
 

@@ -8,6 +8,7 @@
 //! side by side in the place of the block's positions, and there is no table.
 
 mod best;
+mod dots;
 mod walk;
 
 use crate::forms::{BLOCK, Beside, decided};
@@ -260,30 +261,6 @@ impl<'c> Work<'_, 'c> {
             self.add_values(keys, &scales);
         }
         next
-    }
-
-    /// Dot products of some heads with keys; lanes are positions.
-    fn dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
-        let e = self.e;
-        let key = self.code.key;
-        let stride = self.code.views.query.stride(COLUMN) * 4;
-        // Few heads walk several elements at once, so that enough sums are under way.
-        let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
-        let start = vec![e.float(Ty::f32(BLOCK), 0.0); heads.len() * together];
-        let sums = e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
-            let mut sums = sums.to_vec();
-            for part in 0..together {
-                let k = e.add(k, e.i64(part));
-                let column = keys.channels.load(e, k, Ty::f32(BLOCK));
-                for (h, head) in heads.iter().enumerate() {
-                    let q = e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
-                    let sum = &mut sums[part * heads.len() + h];
-                    *sum = e.fma(e.splat(q, BLOCK), column, *sum);
-                }
-            }
-            sums
-        });
-        (0..heads.len()).map(|h| (1..together).fold(sums[h], |sum, part| e.add(sum, sums[part * heads.len() + h]))).collect()
     }
 
     fn weights_of(&self, head: usize) -> Val<'c> {

@@ -101,9 +101,15 @@ impl<'c> Work<'_, 'c> {
         let first = e.mul(block, e.i64(BLOCK * every));
         let (keys, values) = self.rows(task);
         if every == 1 {
-            let base = e.offset(keys.base, keys.offset(e, first));
-            let channels = Channels { base, stride: keys.stride, offsets: None };
             let positions = e.load(e.element(task.caches.positions, first, 4), Ty::i32(BLOCK));
+            let offset = keys.offset(e, first);
+            let channels = match self.code.by_row() {
+                false => Channels { base: e.offset(keys.base, offset), stride: keys.stride, offsets: None },
+                true => {
+                    let lanes = e.add(e.splat(first, BLOCK), e.convert(e.iota(BLOCK), Elem::I64));
+                    Channels { base: keys.base, stride: keys.stride, offsets: Some(keys.offset(e, lanes)) }
+                }
+            };
             return Keys { channels, positions, values, slots: first };
         }
         let steps = e.mul(e.convert(e.iota(BLOCK), Elem::I64), e.int(Ty::vector(Elem::I64, BLOCK), every as i64));

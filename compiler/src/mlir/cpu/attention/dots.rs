@@ -1,0 +1,79 @@
+//! Dot products of queries with sixteen keys, one key a lane.
+
+use super::walk::Keys;
+use super::{Head, Work};
+use crate::forms::BLOCK;
+use crate::fuse::kernel::COLUMN;
+use crate::mlir::common::{Ty, Val};
+
+/// Keys whose sums are under way at once where their channels lie side by side.
+const ROWS: usize = 8;
+
+impl<'c> Work<'_, 'c> {
+    /// Dot products of some heads with keys; lanes are positions.
+    pub(super) fn dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+        match keys.channels.offsets {
+            Some(offsets) if self.code.views.query.stride(COLUMN) == 1 => {
+                let places = self.places_of(keys, offsets);
+                heads.iter().map(|head| self.row_dots(&places, *head)).collect()
+            }
+            _ => self.column_dots(keys, heads),
+        }
+    }
+
+    /// A channel of all keys at a time.
+    fn column_dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+        let e = self.e;
+        let key = self.code.key;
+        let stride = self.code.views.query.stride(COLUMN) * 4;
+        // Few heads walk several elements at once, so that enough sums are under way.
+        let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
+        let start = vec![e.float(Ty::f32(BLOCK), 0.0); heads.len() * together];
+        let sums = e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
+            let mut sums = sums.to_vec();
+            for part in 0..together {
+                let k = e.add(k, e.i64(part));
+                let column = keys.channels.load(e, k, Ty::f32(BLOCK));
+                for (h, head) in heads.iter().enumerate() {
+                    let q = e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
+                    let sum = &mut sums[part * heads.len() + h];
+                    *sum = e.fma(e.splat(q, BLOCK), column, *sum);
+                }
+            }
+            sums
+        });
+        (0..heads.len()).map(|h| (1..together).fold(sums[h], |sum, part| e.add(sum, sums[part * heads.len() + h]))).collect()
+    }
+
+    /// Where each key's channels begin.
+    fn places_of(&self, keys: Keys<'c>, offsets: Val<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        (0..BLOCK).map(|lane| e.offset(keys.channels.base, e.extract(offsets, lane))).collect()
+    }
+
+    /// Sixteen channels of a key at a time.
+    fn row_dots(&self, places: &[Val<'c>], head: Head<'c>) -> Val<'c> {
+        let e = self.e;
+        let halves: Vec<Val> = places.chunks(ROWS).map(|rows| e.reduce_add_each(&self.row_sums(rows, head))).collect();
+        let lanes: Vec<i64> = (0..BLOCK as i64).collect();
+        e.shuffle(halves[0], halves[1], &lanes)
+    }
+
+    fn row_sums(&self, rows: &[Val<'c>], head: Head<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        let (whole, left) = (self.code.key / BLOCK * BLOCK, self.code.key % BLOCK);
+        let start = vec![e.float(Ty::f32(BLOCK), 0.0); rows.len()];
+        let sums = e.for_loop(e.i64(0), e.i64(whole), e.i64(BLOCK), &start, |k, sums| {
+            let load = |place: Val<'c>| e.load(e.element(place, k, 4), Ty::f32(BLOCK));
+            let query = load(head.query);
+            rows.iter().zip(sums).map(|(row, sum)| e.fma(query, load(*row), *sum)).collect()
+        });
+        if left == 0 {
+            return sums;
+        }
+        let mask = e.mask(BLOCK, e.i64(left));
+        let load = |place: Val<'c>| e.load_masked(e.offset_by(place, whole * 4), mask, Ty::f32(BLOCK));
+        let query = load(head.query);
+        rows.iter().zip(sums).map(|(row, sum)| e.fma(query, load(*row), sum)).collect()
+    }
+}
