@@ -77,16 +77,24 @@ fn choices() {
     let tokens = "dim few = 1024\n  dim j = 4\n  dim c = 32\n  param iq: [j, c, d]   param ik: [c, d]   param iw: [j, d]\n  w = sum[d] x * iw
   ids = choose[c as few](sum[d] x * iq, sum[d] x * ik, few) { score: sum[j] w[t: query] * max(s, 0.0) }";
     let chosen = "attend[k](q, kk, vv) { keep: causal() && chosen[few](ids, 1)   score: s * k ^ -0.5 }";
+    let shared = "dim few = 15
+  recur sum_k: [groups, k] over t {
+    sum_k = select(position[t] % 64 == 0, 0.0, sum_k) + kk
+    middle = sum_k / 64.0
+  }
+  ids = choose[k as few](q, middle, few) { keep: earlier(64) && ends(64)   score: sum[per] s }";
+    let of_blocks = "attend[k](q, kk, vv) { keep: causal() && (own(64) || chosen[few](ids, 64))   score: s * k ^ -0.5 }";
+    let blocks = |top: usize| mixer(&format!("block_choice_attention(heads: 8, groups: 2, k: 64, span: 64, top: {top})"));
+    let compressed = |top: usize, window: usize| {
+        mixer(&format!("native_sparse_attention(heads: 8, groups: 2, k: 64, span: 64, top: {top}, window: {window})"))
+    };
     let choices = vec![
         ("all before", pattern("causal()")),
-        (
-            "own block of 64 and 15 others by their mean keys, each head its own (MoBA)",
-            mixer("block_choice_attention(heads: 8, groups: 2, k: 64, span: 64, top: 16)"),
-        ),
-        (
-            "compressed blocks of 64, 16 chosen for 4 heads each, and a window of 512 (NSA)",
-            mixer("native_sparse_attention(heads: 8, groups: 2, k: 64, span: 64, top: 16, window: 512)"),
-        ),
+        ("16 blocks of 64 by their mean keys, each head its own (MoBA)", blocks(16)),
+        ("the same, one choice for 4 heads", attention(shared, of_blocks)),
+        ("4 blocks of 64, each head its own", blocks(4)),
+        ("compressed blocks of 64, 16 chosen for 4 heads each, a window of 512 (NSA)", compressed(16, 512)),
+        ("the same, 4 chosen, a window of 128", compressed(4, 128)),
         ("1024 tokens by an indexer of 4 heads of 32, one choice for all heads (DeepSeek V3.2)", attention(tokens, chosen)),
     ];
     compare("keys that were chosen", choices);

@@ -430,6 +430,11 @@ impl Attention {
         }
     }
 
+    /// Blocks of keys that a task's heads look at together: enough sums are under way then, and the running maximum moves less often.
+    pub fn blocks_at_once(&self) -> usize {
+        if self.best > 0 { 1 } else { (8 / self.heads_of_a_task()).clamp(1, 4) }
+    }
+
     /// Heads of a group whose scores are computed together: they share the loads of keys and values.
     pub fn heads_at_once(&self) -> usize {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)

@@ -20,12 +20,17 @@ use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use braid_dsl::model::{Body, Gives};
 use walk::{Keys, Task};
 
-/// Scratch of the reading kernel: weighted sums of values, and the block's weights, of each head, and where the block's values are.
+/// Scratch of the reading kernel: weighted sums of values, and the weights of the blocks at hand, of each head; where the blocks' values are.
 pub fn scratch_bytes(code: &Attention) -> usize {
     match code.best {
-        0 => code.heads_at_once() * (padded(code.value) + BLOCK) * 4 + BLOCK * 8,
+        0 => places_at(code) + code.blocks_at_once() * BLOCK * 8,
         _ => best::scratch_bytes(code),
     }
+}
+
+/// Where the list of places of values begins.
+fn places_at(code: &Attention) -> usize {
+    code.heads_of_a_task() * (padded(code.value) + code.blocks_at_once() * BLOCK) * 4
 }
 
 fn padded(value: usize) -> usize {
@@ -137,7 +142,8 @@ impl<'c> Work<'_, 'c> {
             }
             Some(chosen) => {
                 let beside = Sight { seen: decided(keep, false), unless: None };
-                let visit = |work: &mut Self, keys, state: &[Val<'c>]| work.visit(&task, &heads, keys, &beside, state);
+                let visit =
+                    |work: &mut Self, keys: &[Keys<'c>], state: &[Val<'c>]| work.visit(&task, &heads, keys, &beside, state);
                 let state = match chosen.beside {
                     Beside::Nothing => start,
                     Beside::Near { window, first } => self.near(&task, (window, first), &start, visit),
@@ -185,14 +191,22 @@ impl<'c> Work<'_, 'c> {
         (0..count).map(head).collect()
     }
 
-    /// Some keys for all heads; the new maxima and sums. Keys of which no head may see anything cost a look at `keep`.
-    fn visit(&mut self, task: &Task<'c>, heads: &[Head<'c>], keys: Keys<'c>, sight: &Sight, state: &[Val<'c>]) -> Vec<Val<'c>> {
+    /// Blocks of keys for all heads; the new maxima and sums. Keys of which no head may see anything cost a look at `keep`.
+    fn visit(
+        &mut self,
+        task: &Task<'c>,
+        heads: &[Head<'c>],
+        keys: &[Keys<'c>],
+        sight: &Sight,
+        state: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
         let e = self.e;
         let query = e.to_i32(task.query);
-        let pair = Pair { query, key: keys.positions, channels: Some(keys.channels), score: None };
-        let visible = self.visible(heads, pair, sight);
-        let some = visible.iter().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
-        let seen = || self.seen_keys(keys, heads, (pair, &visible), state);
+        let pair = |keys: &Keys<'c>| Pair { query, key: keys.positions, channels: Some(keys.channels), score: None };
+        let pairs: Vec<Pair> = keys.iter().map(pair).collect();
+        let visible: Vec<Vec<Val>> = pairs.iter().map(|pair| self.visible(heads, *pair, sight)).collect();
+        let some = visible.iter().flatten().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
+        let seen = || self.seen_keys(keys, heads, (&pairs, &visible), state);
         e.if_else(some, seen, || state.to_vec())
     }
 
@@ -221,39 +235,44 @@ impl<'c> Work<'_, 'c> {
 
     fn seen_keys(
         &mut self,
-        keys: Keys<'c>,
+        keys: &[Keys<'c>],
         heads: &[Head<'c>],
-        (pair, visible): (Pair<'c>, &[Val<'c>]),
+        (pairs, visible): (&[Pair<'c>], &[Vec<Val<'c>>]),
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
         let e = self.e;
         let dots = self.dots(keys, heads);
+        let hidden = e.float(Ty::f32(BLOCK), if self.code.attend.plain { 0.0 } else { f64::NEG_INFINITY });
         let mut next = Vec::new();
         let mut scales = Vec::new();
         for (at, head) in heads.iter().enumerate() {
             let (most, sum) = (state[2 * at], state[2 * at + 1]);
             self.site.index.insert(BATCH, head.number);
-            let pair = Pair { score: Some(Scores::Here(dots[at])), ..pair };
-            let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
+            let scores: Vec<Val> = (0..keys.len())
+                .map(|block| {
+                    let pair = Pair { score: Some(Scores::Here(dots[block][at])), ..pairs[block] };
+                    let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
+                    e.select(visible[block][at], e.splat(score, BLOCK), hidden)
+                })
+                .collect();
             if self.code.attend.plain {
-                let weights = e.select(visible[at], e.splat(score, BLOCK), e.float(Ty::f32(BLOCK), 0.0));
-                e.store(self.weights_of(at), weights);
+                self.store_weights(at, &scores);
                 next.extend([most, sum]);
                 scales.push(e.f32(1.0));
                 continue;
             }
-            let hidden = e.float(Ty::f32(BLOCK), f64::NEG_INFINITY);
-            let score = e.select(visible[at], e.splat(score, BLOCK), hidden);
-            let most_now = e.max(most, e.reduce_max(score));
+            let largest = scores.iter().copied().reduce(|a, b| e.max(a, b)).unwrap_or(hidden);
+            let most_now = e.max(most, e.reduce_max(largest));
             // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
             let none = e.cmp(Cmp::Eq, most_now, e.f32(f32::NEG_INFINITY));
             let anchor = e.select(none, e.f32(0.0), most_now);
             let scale = e.exp(e.sub(most, anchor));
-            let weights = e.exp(e.sub(score, anchor));
+            let weights: Vec<Val> = scores.iter().map(|score| e.exp(e.sub(*score, anchor))).collect();
+            let total = weights.iter().copied().reduce(|a, b| e.add(a, b)).unwrap_or(hidden);
             next.push(most_now);
-            next.push(e.add(e.mul(sum, scale), e.reduce_add(weights)));
+            next.push(e.add(e.mul(sum, scale), e.reduce_add(total)));
             if self.code.value > 0 {
-                e.store(self.weights_of(at), weights);
+                self.store_weights(at, &weights);
                 scales.push(scale);
             }
         }
@@ -263,8 +282,13 @@ impl<'c> Work<'_, 'c> {
         next
     }
 
-    fn weights_of(&self, head: usize) -> Val<'c> {
-        let at = (self.code.heads_at_once() * padded(self.code.value) + head * BLOCK) * 4;
+    fn store_weights(&self, head: usize, weights: &[Val<'c>]) {
+        weights.iter().enumerate().for_each(|(block, weights)| self.e.store(self.weights_of(head, block), *weights));
+    }
+
+    fn weights_of(&self, head: usize, block: usize) -> Val<'c> {
+        let before = head * self.code.blocks_at_once() + block;
+        let at = (self.code.heads_of_a_task() * padded(self.code.value) + before * BLOCK) * 4;
         scratch(self.e, self.args, self.setting, at)
     }
 
@@ -272,26 +296,30 @@ impl<'c> Work<'_, 'c> {
         scratch(self.e, self.args, self.setting, head * padded(self.code.value) * 4)
     }
 
-    /// `sums = sums · scale + weights · values`, a vector of value elements at a time.
-    fn add_values(&self, keys: Keys<'c>, scales: &[Val<'c>]) {
+    /// `sums = sums · scale + weights · values`, a vector of value elements at a time. Blocks have sums of their own until the end.
+    fn add_values(&self, keys: &[Keys<'c>], scales: &[Val<'c>]) {
         let e = self.e;
-        self.list(keys);
+        keys.iter().enumerate().for_each(|(block, keys)| self.list(*keys, block));
         self.over_value(|lanes, at, mask| {
-            let start: Vec<Val> = scales
-                .iter()
-                .enumerate()
-                .map(|(h, scale)| e.mul(e.load(e.element(self.sums_of(h), at, 4), Ty::f32(lanes)), *scale))
-                .collect();
+            let before = |h: usize| e.mul(e.load(e.element(self.sums_of(h), at, 4), Ty::f32(lanes)), scales[h]);
+            let mut start: Vec<Val> = (0..scales.len()).map(before).collect();
+            start.resize(scales.len() * keys.len(), e.float(Ty::f32(lanes), 0.0));
             let sums = e.for_loop(e.i64(0), e.i64(BLOCK), e.i64(1), &start, |lane, sums| {
-                let place = e.element(self.value_of(keys, lane), at, 4);
-                let part = match mask {
-                    Some(mask) => e.load_masked(place, mask, Ty::f32(lanes)),
-                    None => e.load(place, Ty::f32(lanes)),
-                };
-                let weigh = |h: usize| e.splat(e.load(e.element(self.weights_of(h), lane, 4), Ty::F32), lanes);
-                sums.iter().enumerate().map(|(h, sum)| e.fma(weigh(h), part, *sum)).collect()
+                let mut next = Vec::new();
+                for (block, (keys, sums)) in keys.iter().zip(sums.chunks(scales.len())).enumerate() {
+                    let place = e.element(self.value_of(*keys, block, lane), at, 4);
+                    let part = match mask {
+                        Some(mask) => e.load_masked(place, mask, Ty::f32(lanes)),
+                        None => e.load(place, Ty::f32(lanes)),
+                    };
+                    let weigh = |h: usize| e.splat(e.load(e.element(self.weights_of(h, block), lane, 4), Ty::F32), lanes);
+                    next.extend(sums.iter().enumerate().map(|(h, sum)| e.fma(weigh(h), part, *sum)));
+                }
+                next
             });
-            for (h, sum) in sums.into_iter().enumerate() {
+            for h in 0..scales.len() {
+                let own = sums.iter().copied().skip(h).step_by(scales.len());
+                let sum = own.reduce(|a, b| e.add(a, b)).unwrap_or(sums[h]);
                 e.store(e.element(self.sums_of(h), at, 4), sum);
             }
         });

@@ -30,7 +30,7 @@ impl<'c> Work<'_, 'c> {
         let (task, head) = self.task(task);
         let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
         let start = [e.i64(0), e.i64(i64::from(i32::MIN))];
-        let ends = self.all(&task, &start, |work, keys, state| work.weigh(&task, head, keys, &sight, [state[0], state[1]]));
+        let ends = self.all(&task, &start, |work, keys, state| work.weigh(&task, head, keys[0], &sight, [state[0], state[1]]));
         let [kept, _] = self.cut([ends[0], ends[1]], e.i64(self.code.best));
         self.site.index.insert(BATCH, head);
         for_each(e, e.i64(0), e.i64(self.code.best), e.i64(1), |slot| {
@@ -67,15 +67,15 @@ impl<'c> Work<'_, 'c> {
                 let at_once = self.code.heads_at_once();
                 for_each(e, e.i64(0), e.i64(self.code.per), e.i64(at_once), |first| {
                     let heads = self.heads(first, at_once);
-                    for (at, dots) in self.dots(keys, &heads).into_iter().enumerate() {
-                        e.store(e.element(self.all_dots(), e.add(first, e.i64(at)), 4 * BLOCK), dots);
+                    for (at, dots) in self.dots(&[keys], &heads)[0].iter().enumerate() {
+                        e.store(e.element(self.all_dots(), e.add(first, e.i64(at)), 4 * BLOCK), *dots);
                     }
                 });
                 Scores::At(self.all_dots())
             }
             false => {
                 let heads = self.heads(head, 1);
-                Scores::Here(self.dots(keys, &heads)[0])
+                Scores::Here(self.dots(&[keys], &heads)[0][0])
             }
         };
         self.site.index.insert(BATCH, head);

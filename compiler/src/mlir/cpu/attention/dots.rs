@@ -4,50 +4,54 @@ use super::walk::Keys;
 use super::{Head, Work};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::COLUMN;
-use crate::mlir::common::{Ty, Val};
+use crate::mlir::common::{Elem, Ty, Val};
 
 /// Keys whose sums are under way at once where their channels lie side by side.
 const ROWS: usize = 8;
 
 impl<'c> Work<'_, 'c> {
-    /// Dot products of some heads with keys; lanes are positions.
-    pub(super) fn dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
-        match keys.channels.offsets {
-            Some(offsets) if self.code.views.query.stride(COLUMN) == 1 => {
-                let places = self.places_of(keys, offsets);
-                heads.iter().map(|head| self.row_dots(&places, *head)).collect()
-            }
-            _ => self.column_dots(keys, heads),
+    /// Dot products of some heads with blocks of keys; lanes are positions.
+    pub(super) fn dots(&self, keys: &[Keys<'c>], heads: &[Head<'c>]) -> Vec<Vec<Val<'c>>> {
+        if self.code.views.query.stride(COLUMN) != 1 || keys.iter().any(|keys| keys.channels.offsets.is_none()) {
+            return self.column_dots(keys, heads);
         }
+        let of_block = |keys: &Keys<'c>| {
+            let places = self.places_of(*keys);
+            heads.iter().map(|head| self.row_dots(&places, *head)).collect()
+        };
+        keys.iter().map(of_block).collect()
     }
 
     /// A channel of all keys at a time.
-    fn column_dots(&self, keys: Keys<'c>, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+    fn column_dots(&self, keys: &[Keys<'c>], heads: &[Head<'c>]) -> Vec<Vec<Val<'c>>> {
         let e = self.e;
         let key = self.code.key;
         let stride = self.code.views.query.stride(COLUMN) * 4;
-        // Few heads walk several elements at once, so that enough sums are under way.
-        let together = [4, 2].into_iter().find(|n| heads.len() * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
-        let start = vec![e.float(Ty::f32(BLOCK), 0.0); heads.len() * together];
+        let all = keys.len() * heads.len();
+        // Few sums walk several elements at once, so that enough are under way.
+        let together = [4, 2].into_iter().find(|n| all * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
+        let start = vec![e.float(Ty::f32(BLOCK), 0.0); all * together];
         let sums = e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
             let mut sums = sums.to_vec();
-            for part in 0..together {
+            for (part, sums) in sums.chunks_mut(all).enumerate() {
                 let k = e.add(k, e.i64(part));
-                let column = keys.channels.load(e, k, Ty::f32(BLOCK));
-                for (h, head) in heads.iter().enumerate() {
-                    let q = e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
-                    let sum = &mut sums[part * heads.len() + h];
-                    *sum = e.fma(e.splat(q, BLOCK), column, *sum);
+                let query = |head: &Head<'c>| e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
+                let queries: Vec<Val> = heads.iter().map(|head| e.splat(query(head), BLOCK)).collect();
+                for (keys, sums) in keys.iter().zip(sums.chunks_mut(heads.len())) {
+                    let column = keys.channels.load(e, k, Ty::f32(BLOCK));
+                    queries.iter().zip(sums).for_each(|(query, sum)| *sum = e.fma(*query, column, *sum));
                 }
             }
             sums
         });
-        (0..heads.len()).map(|h| (1..together).fold(sums[h], |sum, part| e.add(sum, sums[part * heads.len() + h]))).collect()
+        let total = |at: usize| (1..together).fold(sums[at], |sum, part| e.add(sum, sums[part * all + at]));
+        (0..keys.len()).map(|block| (0..heads.len()).map(|h| total(block * heads.len() + h)).collect()).collect()
     }
 
     /// Where each key's channels begin.
-    fn places_of(&self, keys: Keys<'c>, offsets: Val<'c>) -> Vec<Val<'c>> {
+    fn places_of(&self, keys: Keys<'c>) -> Vec<Val<'c>> {
         let e = self.e;
+        let offsets = keys.channels.offsets.unwrap_or(e.int(Ty::vector(Elem::I64, BLOCK), 0));
         (0..BLOCK).map(|lane| e.offset(keys.channels.base, e.extract(offsets, lane))).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Which keys a query looks at, sixteen at a time, and where they lie.
 
-use super::{Work, padded};
+use super::{Work, places_at};
 use crate::forms::{BLOCK, Reach};
 use crate::fuse::kernel::{COLUMN, Chosen};
 use crate::mlir::common::cache::{Caches, Rows};
@@ -39,16 +39,16 @@ impl<'c> Work<'_, 'c> {
         &mut self,
         task: &Task<'c>,
         state: &[Val<'c>],
-        visit: impl FnOnce(&mut Self, Keys<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        visit: impl FnOnce(&mut Self, &[Keys<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
         // Blocks of a ring are counted as if it were unrolled.
         if let Reach::Window { rows, window } = self.code.reach {
             let first = e.max(e.sub(task.query, e.i64(window - 1)), e.i64(0));
-            return self.between(task, (first, task.query), Some(rows), state, visit);
+            return self.between(task, (first, task.query), (Some(rows), self.code.blocks_at_once()), state, visit);
         }
         let (first, seen) = task.caches.seen(e, self.code, task.query, task.last);
-        self.between(task, (first, seen), None, state, visit)
+        self.between(task, (first, seen), (None, self.code.blocks_at_once()), state, visit)
     }
 
     /// Visits the first positions, and then a window up to the query.
@@ -57,7 +57,7 @@ impl<'c> Work<'_, 'c> {
         task: &Task<'c>,
         (window, first): (usize, usize),
         state: &[Val<'c>],
-        visit: impl Fn(&mut Self, Keys<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        visit: impl Fn(&mut Self, &[Keys<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
         let start = e.max(e.sub(task.query, e.i64(window.max(1) - 1)), e.i64(0));
@@ -66,20 +66,22 @@ impl<'c> Work<'_, 'c> {
         if first > 0 {
             let ends = e.i64(first.next_multiple_of(BLOCK));
             let last = e.min(e.sub(ends, e.i64(1)), task.query);
-            state = self.between(task, (e.i64(0), last), None, &state, &visit);
+            let at_once = self.code.blocks_at_once().min(first.div_ceil(BLOCK));
+            state = self.between(task, (e.i64(0), last), (None, at_once), &state, &visit);
             from = e.max(start, ends);
         }
-        if window == 0 { state } else { self.between(task, (from, task.query), None, &state, visit) }
+        let at_once = self.code.blocks_at_once().min(window.div_ceil(BLOCK) + 1);
+        if window == 0 { state } else { self.between(task, (from, task.query), (None, at_once), &state, visit) }
     }
 
-    /// Visits the slots from one to another, in a ring of so many.
+    /// Visits the slots from one to another, in a ring of so many, so many blocks at once.
     fn between(
         &mut self,
         task: &Task<'c>,
         (first, last): (Val<'c>, Val<'c>),
-        ring: Option<usize>,
+        (ring, at_once): (Option<usize>, usize),
         state: &[Val<'c>],
-        visit: impl FnOnce(&mut Self, Keys<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        visit: impl FnOnce(&mut Self, &[Keys<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
         let size = BLOCK * self.code.reach.every();
@@ -87,10 +89,21 @@ impl<'c> Work<'_, 'c> {
         // Where nothing lies between the two, the loop has no turn.
         let end = e.add(e.div(e.max(last, e.i64(-1)), e.i64(size)), e.i64(1));
         let end = e.select(e.cmp(Cmp::Lt, last, first), begin, end);
-        e.for_loop(begin, end, e.i64(1), state, |block, state| {
-            let block = ring.map_or(block, |rows| e.rem(block, e.i64(rows / BLOCK)));
-            let keys = self.block(task, block);
-            visit(self, keys, state)
+        let final_one = e.sub(end, e.i64(1));
+        e.for_loop(begin, end, e.i64(at_once), state, |block, state| {
+            let one = |n: usize| {
+                let own = e.add(block, e.i64(n));
+                // Behind the end the last block stands once more, and is not looked at.
+                let here = if n == 0 { own } else { e.min(own, final_one) };
+                let here = ring.map_or(here, |rows| e.rem(here, e.i64(rows / BLOCK)));
+                let keys = self.block(task, here);
+                let nothing = e.int(Ty::i32(BLOCK), -1);
+                let inside = e.cmp(Cmp::Le, own, final_one);
+                let positions = if n == 0 { keys.positions } else { e.select(inside, keys.positions, nothing) };
+                Keys { positions, ..keys }
+            };
+            let keys: Vec<Keys> = (0..at_once).map(one).collect();
+            visit(self, &keys, state)
         })
     }
 
@@ -141,7 +154,7 @@ impl<'c> Work<'_, 'c> {
         task: &Task<'c>,
         chosen: Chosen,
         state: &[Val<'c>],
-        visit: impl FnOnce(&mut Self, Keys<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        visit: impl FnOnce(&mut Self, &[Keys<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
         self.site.index.insert(COLUMN, e.i64(0));
@@ -157,7 +170,8 @@ impl<'c> Work<'_, 'c> {
             // An id below zero is none.
             let last = e.select(e.cmp(Cmp::Lt, id, e.i64(0)), e.i64(-1), last);
             let first = e.max(first, e.i64(0));
-            self.between(task, (first, last), None, state, visit)
+            let at_once = self.code.blocks_at_once().min(chosen.block / BLOCK);
+            self.between(task, (first, last), (None, at_once), state, visit)
         })
     }
 
@@ -168,48 +182,57 @@ impl<'c> Work<'_, 'c> {
         chosen: Chosen,
         (ids, stride): (Val<'c>, usize),
         state: &[Val<'c>],
-        visit: impl FnOnce(&mut Self, Keys<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        visit: impl FnOnce(&mut Self, &[Keys<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
-        let wide = Ty::vector(Elem::I64, BLOCK);
+        let at_once = self.code.blocks_at_once();
         let all = chosen.count * chosen.block;
-        e.for_loop(e.i64(0), e.i64(all), e.i64(BLOCK), state, |from, state| {
-            let numbers = e.add(e.splat(from, BLOCK), e.convert(e.iota(BLOCK), Elem::I64));
-            let there = e.cmp(Cmp::Lt, numbers, e.int(wide, all as i64));
-            let (slots, within) = match chosen.block {
-                1 => (numbers, e.int(wide, 0)),
-                block => (e.div(numbers, e.int(wide, block as i64)), e.rem(numbers, e.int(wide, block as i64))),
-            };
-            let places = e.mul(slots, e.int(wide, stride as i64 * 4));
-            let ids = e.to_i64(e.gather(ids, places, there, Ty::i32(BLOCK)));
-            let there = e.and(there, e.cmp(Cmp::Ge, ids, e.int(wide, 0)));
-            let begins = if chosen.block == 1 { ids } else { e.sub(ids, e.rem(ids, e.int(wide, chosen.block as i64))) };
-            let positions = e.select(there, e.add(begins, within), e.int(wide, -1));
-            let some = e.any(there);
-            let keys = self.listed(task, positions);
-            e.if_else(some, || visit(self, keys, state), || state.to_vec())
+        e.for_loop(e.i64(0), e.i64(all), e.i64(at_once * BLOCK), state, |from, state| {
+            let positions = |n: usize| self.positions(chosen, (ids, stride), e.add(from, e.i64(n * BLOCK)));
+            let positions: Vec<Val> = (0..at_once).map(positions).collect();
+            let zero = e.like(positions[0], 0.0);
+            let some = positions.iter().map(|all| e.cmp(Cmp::Ge, *all, zero)).reduce(|a, b| e.or(a, b));
+            let some = some.map_or(e.bool(false), |some| e.any(some));
+            let keys: Vec<Keys> = positions.into_iter().map(|positions| self.listed(task, positions)).collect();
+            e.if_else(some, || visit(self, &keys, state), || state.to_vec())
         })
     }
 
-    /// Makes it known where the values of keys are that do not lie side by side.
-    pub(super) fn list(&self, keys: Keys<'c>) {
+    /// Sixteen positions of chosen blocks, from one on; -1: none.
+    fn positions(&self, chosen: Chosen, (ids, stride): (Val<'c>, usize), from: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let wide = Ty::vector(Elem::I64, BLOCK);
+        let numbers = e.add(e.splat(from, BLOCK), e.convert(e.iota(BLOCK), Elem::I64));
+        let there = e.cmp(Cmp::Lt, numbers, e.int(wide, (chosen.count * chosen.block) as i64));
+        let (slots, within) = match chosen.block {
+            1 => (numbers, e.int(wide, 0)),
+            block => (e.div(numbers, e.int(wide, block as i64)), e.rem(numbers, e.int(wide, block as i64))),
+        };
+        let places = e.mul(slots, e.int(wide, stride as i64 * 4));
+        let ids = e.to_i64(e.gather(ids, places, there, Ty::i32(BLOCK)));
+        let there = e.and(there, e.cmp(Cmp::Ge, ids, e.int(wide, 0)));
+        let begins = if chosen.block == 1 { ids } else { e.sub(ids, e.rem(ids, e.int(wide, chosen.block as i64))) };
+        e.select(there, e.add(begins, within), e.int(wide, -1))
+    }
+
+    /// Makes it known where the values of a block of keys are that do not lie side by side.
+    pub(super) fn list(&self, keys: Keys<'c>, block: usize) {
         if keys.slots.lanes() > 1 {
-            self.e.store(self.places(), keys.values.offset(self.e, keys.slots));
+            self.e.store(self.places(block), keys.values.offset(self.e, keys.slots));
         }
     }
 
     /// Where the value of a key is.
-    pub(super) fn value_of(&self, keys: Keys<'c>, lane: Val<'c>) -> Val<'c> {
+    pub(super) fn value_of(&self, keys: Keys<'c>, block: usize, lane: Val<'c>) -> Val<'c> {
         let e = self.e;
         let offset = match keys.slots.lanes() {
             1 => keys.values.offset(e, e.add(keys.slots, lane)),
-            _ => e.load(e.element(self.places(), lane, 8), Ty::I64),
+            _ => e.load(e.element(self.places(block), lane, 8), Ty::I64),
         };
         e.offset(keys.values.base, offset)
     }
 
-    fn places(&self) -> Val<'c> {
-        let at = self.code.heads_at_once() * (padded(self.code.value) + BLOCK) * 4;
-        scratch(self.e, self.args, self.setting, at)
+    fn places(&self, block: usize) -> Val<'c> {
+        scratch(self.e, self.args, self.setting, places_at(self.code) + block * BLOCK * 8)
     }
 }
