@@ -1,7 +1,7 @@
 //! From a plan to the artifact's parts: the library's code and the manifest.
 
 use crate::error::Error;
-use crate::forms::{Extent, MAX_ROWS, WHOLE};
+use crate::forms::{Extent, Forms, MAX_ROWS, WHOLE};
 use crate::fuse::{Buffer, Options};
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
@@ -149,11 +149,12 @@ fn unmask(generate: &Generate) -> Option<Unmask> {
     Some(Unmask { mask: id(how.mask), block: how.block, steps: how.steps, random, never, guidance: how.guidance as f32 })
 }
 
-/// Bytes of the weights that a step of one token reads. A parameter that is packed for several readers is read once.
-fn token_weights(graph: &Graph, packed: &[Packed]) -> usize {
+/// Bytes of the weights that a step of one token reads; what only the source needs is not among them. A parameter that is packed for several readers is read once.
+fn token_weights(forms: &Forms, packed: &[Packed]) -> usize {
+    let graph = &forms.graph;
     // For each parameter: elements that one token reads.
     let mut read = vec![0; graph.params.len()];
-    for node in graph.order() {
+    for node in graph.order().into_iter().filter(|node| !forms.is_encoded(*node)) {
         for (place, arg) in graph.args(node).into_iter().enumerate() {
             let Op::Param(param) = graph.op(arg) else { continue };
             let all = graph.row_elements(graph.ty(arg));
@@ -199,7 +200,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         params,
         packed: memory.packed.clone(),
         weights_bytes: memory.weights_bytes,
-        token_weights_bytes: token_weights(graph, &memory.packed),
+        token_weights_bytes: token_weights(&plan.fused.forms, &memory.packed),
         prepared_bytes: memory.prepared_bytes,
         arena_row_bytes: memory.arena_row_bytes,
         scratch_bytes: if target.gpu.is_some() { gpu::scratch_bytes(plan) } else { setting(plan, target).scratch },

@@ -497,3 +497,26 @@ fn inputs_beside_token_ids() {
     desk.check(0, &["build", "seen.braid", "-o", "seen.braidart"]);
     has(&desk.check(0, &["info", "seen.braidart"]), &["takes         patches [t, d=6]"]);
 }
+
+/// The example with a picture in its text: another picture, another text.
+#[test]
+fn a_picture_in_a_text() {
+    let desk = Desk::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/captions");
+    let example = example.to_str().expect("a path in UTF-8");
+    tensors(&desk.path("other.safetensors"), &[("picture", &[16, 3, 4, 4])]);
+    let run = |picture: &str| {
+        let picture = format!("picture={picture}");
+        let line = ["run", example, "--weights", "random:1", "--ids", "1,3,3,3,3,2", "-n", "12", "--json", "--input", &picture];
+        let json: serde_json::Value = serde_json::from_slice(&desk.run(&line).stdout).expect("JSON");
+        json["ids"].clone()
+    };
+    let own = run(&format!("{example}/picture.safetensors"));
+    assert_eq!(own.as_array().map(Vec::len), Some(12));
+    assert_ne!(own, run("other.safetensors"));
+    has(
+        &desk.check(1, &["run", example, "--weights", "random:1", "--ids", "1"]),
+        &["input `picture [s, channels=3", "is not given"],
+    );
+    has(&desk.check(0, &["explain", example]), &["every row of the source"]);
+}

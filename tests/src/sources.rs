@@ -137,6 +137,20 @@ fn sequences_with_sources_of_their_own() {
     }
 }
 
+/// A step of decoding reads the weights of the decoder alone.
+#[test]
+fn a_step_reads_no_weights_of_the_encoder() {
+    let compiled = Compiled::new(BOTH);
+    let session = compiled.session(1, 1);
+    let manifest = session.manifest();
+    let encoder = manifest.packed.iter().filter(|packed| {
+        let path = &manifest.params[packed.param].path;
+        path.starts_with("encoder")
+            || [".wk", ".wv", ".bk", ".bv"].iter().any(|end| path.starts_with("cross") && path.ends_with(end))
+    });
+    assert!(manifest.token_weights_bytes + encoder.map(|packed| packed.bytes).sum::<usize>() <= manifest.weights_bytes);
+}
+
 /// A slot that is reset takes another source; one that is restored has that of then; what is made of the source stays when a text is cut.
 #[test]
 fn sources_stay_with_their_sequences() {
