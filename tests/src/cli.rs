@@ -519,4 +519,7 @@ fn a_picture_in_a_text() {
         &["input `picture [s, channels=3", "is not given"],
     );
     has(&desk.check(0, &["explain", example]), &["every row of the source"]);
+    let saves = ["run", example, "--weights", "random:1", "--ids", "1", "--save-state", "x.state"];
+    has(&desk.check(3, &saves), &["a state file of a model with a source is not supported yet"]);
+    has(&desk.check(3, &["build", example, "--target", "cuda:sm_90a", "-o", "x.braidart"]), &["on a GPU"]);
 }

@@ -190,6 +190,9 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
         return fill::run((artifact, weights), wish, tokenizer.as_ref(), options, start);
     }
     options.begins()?;
+    if options.save_state.is_some() {
+        Saved::possible(&artifact.manifest)?;
+    }
     let saved = options.load_state.as_deref().map(|path| Saved::read(path, &artifact.manifest, &weights)).transpose()?;
     let seen = saved.as_ref().map_or(0, |saved| saved.snapshot.position());
     let capacity = options.context.unwrap_or_else(|| seen + positions(&request));

@@ -34,9 +34,20 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// Whether there are files of a model's states.
+    ///
+    /// # Errors
+    /// The limit: a file has no place for a source.
+    pub fn possible(manifest: &Manifest) -> Result<()> {
+        match manifest.encodes() {
+            true => Err(Error::Limit { what: "a state file of a model with a source".into() }),
+            false => Ok(()),
+        }
+    }
+
     /// Writes a file; it appears whole or not at all.
     pub fn write(&self, path: &Path, manifest: &Manifest, weights: &Weights) -> Result<()> {
-        no_source(manifest)?;
+        Self::possible(manifest)?;
         let position = self.snapshot.position();
         let bytes = self.snapshot.bytes();
         let states = manifest.states.iter().zip(names(manifest));
@@ -60,7 +71,7 @@ impl Saved {
 
     /// Reads and checks a file: that it is whole, and of this model with these weights.
     pub fn read(path: &Path, manifest: &Manifest, weights: &Weights) -> Result<Self> {
-        no_source(manifest)?;
+        Self::possible(manifest)?;
         let file = std::fs::read(path).map_err(Error::file("read", path))?;
         let broken = |what: String| Error::content(path, what);
         let tensors = checkpoint::parse(&file).map_err(broken)?;
@@ -91,14 +102,6 @@ impl Saved {
         let position = position.ok_or_else(|| broken("no position in it".into()))?;
         let contents = Contents { file: &file, tensors: &tensors, manifest, position };
         contents.saved().map_err(broken)
-    }
-}
-
-/// A file has no place for a source.
-fn no_source(manifest: &Manifest) -> Result<()> {
-    match manifest.encodes() {
-        true => Err(Error::Limit { what: "a state file of a model with a source".into() }),
-        false => Ok(()),
     }
 }
 
