@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Sizes of the axes that arguments name.
 const DIMS: &str = "d: dim = 12, heads: dim = 2, k: dim = 4, v: dim = 3, n: dim = 5, inner: dim = 8, p: dim = 6, rank: dim = 2, near: dim = 1, \
-                    far: dim = 1, hidden: dim = 7, rank_w: dim = 2, rank_a: dim = 2, rank_v: dim = 2, rank_g: dim = 2, vocab: dim = 9, latent: dim = 6, nope: dim = 3";
+                    far: dim = 1, hidden: dim = 7, rank_w: dim = 2, rank_a: dim = 2, rank_v: dim = 2, rank_g: dim = 2, vocab: dim = 9, latent: dim = 6, nope: dim = 3, groups: dim = 2";
 
 /// A block's head.
 struct Head {
@@ -27,7 +27,8 @@ fn heads(text: &str) -> Vec<Head> {
         let input = |input: &str| input.split_once(": ").map(|(name, axes)| (name.into(), axes.trim_matches(['[', ']']).into()));
         Head { name, more: inputs.split("], ").skip(1).filter_map(input).collect(), results }
     };
-    text.split("\nblock ").skip(1).map(one).collect()
+    // What gives positions is a part of a mixer.
+    text.split("\nblock ").skip(1).filter(|part| !part.contains(") -> int [")).map(one).collect()
 }
 
 /// Cells of the rows of a table that begin with a code name.
