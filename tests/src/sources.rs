@@ -151,6 +151,21 @@ fn a_step_reads_no_weights_of_the_encoder() {
     assert!(manifest.token_weights_bytes + encoder.map(|packed| packed.bytes).sum::<usize>() <= manifest.weights_bytes);
 }
 
+/// `inspect` counts what works on the source in the prefill, and not in the next token.
+#[test]
+fn the_source_is_counted_once() {
+    let report = braid_compiler::inspect::inspect(&crate::build::model(BOTH));
+    let json = braid_compiler::inspect::json(&report);
+    let layers = json["layers"].as_array().expect("layers");
+    let flops = |layer: &serde_json::Value| layer["flops_per_token"].as_u64().expect("a number");
+    let encoder = layers.iter().find(|layer| layer["path"] == "encoder").expect("the encoder");
+    assert_eq!((flops(encoder), &encoder["active_parameters"]), (0, &serde_json::json!(0)));
+    assert!(encoder["flops_per_source_position"].as_u64() > Some(500));
+    let one = json["totals"][0].clone();
+    let (next, all) = (one["decode_flops"].as_u64().expect("a number"), one["prefill_flops"].as_u64().expect("a number"));
+    assert!(all > next * 1024 / 2 && next < report.root.part.cost.at(1024) + 1);
+}
+
 /// A slot that is reset takes another source; one that is restored has that of then; what is made of the source stays when a text is cut.
 #[test]
 fn sources_stay_with_their_sequences() {

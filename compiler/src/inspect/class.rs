@@ -29,9 +29,9 @@ const CONSTANT: u64 = 16;
 impl Class {
     /// The classes of one part.
     pub fn of(part: &Part, width: &Width) -> Class {
-        let mut work: Vec<Term> = part.cost.keys.iter().map(|k| Term::new(Some(k.reach), k.largest, 1, width)).collect();
-        if part.cost.largest > 1 || work.is_empty() {
-            work.push(Term::new(None, part.cost.largest, 2, width));
+        let mut work: Vec<Term> = part.work().keys.iter().map(|k| Term::new(Some(k.reach), k.largest, 1, width)).collect();
+        if part.work().largest > 1 || work.is_empty() {
+            work.push(Term::new(None, part.work().largest, 2, width));
         }
         let kept: Vec<Term> = part.memory.iter().map(|m| Term::new(m.reach, m.elements, 1, width)).collect();
         Class { prefill: sum(&work, 1, width), decode: sum(&work, 0, width), memory: sum(&kept, 0, width) }

@@ -7,11 +7,11 @@ use serde_json::{Value, json as value};
 
 /// The report as JSON.
 pub fn json(report: &Report) -> Value {
-    let cost = &report.root.part.cost;
+    let (cost, encode) = (&report.root.part.cost, &report.root.part.encode);
     let kept = |n: u64| report.root.part.memory.iter().map(|m| m.bytes(n)).sum::<u64>();
     let totals: Vec<Value> = CONTEXTS
         .iter()
-        .map(|n| value!({ "context": n, "decode_flops": cost.at(*n), "prefill_flops": cost.total(*n), "memory_bytes": kept(*n) }))
+        .map(|n| value!({ "context": n, "decode_flops": cost.at(*n), "prefill_flops": cost.total(*n) + encode.total(*n), "memory_bytes": kept(*n) }))
         .collect();
     value!({
         "model": report.model,
@@ -42,6 +42,7 @@ fn layer(layer: &Layer) -> Value {
         "parameters": part.params,
         "active_parameters": part.active,
         "flops_per_token": part.cost.fixed,
+        "flops_per_source_position": part.encode.fixed,
         "flops_per_token_and_key": keys,
         "memory": memory,
         "complexity": { "prefill": layer.class.prefill, "decode": layer.class.decode, "memory": layer.class.memory },

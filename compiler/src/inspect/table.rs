@@ -48,7 +48,7 @@ fn cells(name: String, layer: &Layer) -> [String; 9] {
         block,
         layer.output.clone(),
         if part.params == 0 { String::new() } else { count(part.params) },
-        flops(&part.cost),
+        flops(part.work()),
         memory(&part.memory),
         class.prefill.clone(),
         class.decode.clone(),
@@ -110,12 +110,12 @@ fn pad(text: &str, width: usize, right: bool) -> String {
 }
 
 fn contexts(report: &Report) -> String {
-    let cost = &report.root.part.cost;
+    let (cost, encode) = (&report.root.part.cost, &report.root.part.encode);
     let kept = |n: u64| report.root.part.memory.iter().map(|m| m.bytes(n)).sum::<u64>();
     let rows: [(&str, Vec<String>); 4] = [
         ("context", CONTEXTS.iter().map(|n| positions(*n)).collect()),
         ("FLOPs of the next token", CONTEXTS.iter().map(|n| count(cost.at(*n))).collect()),
-        ("FLOPs of the prefill", CONTEXTS.iter().map(|n| count(cost.total(*n))).collect()),
+        ("FLOPs of the prefill", CONTEXTS.iter().map(|n| count(cost.total(*n) + encode.total(*n))).collect()),
         ("state + cache of a sequence", CONTEXTS.iter().map(|n| bytes(kept(*n))).collect()),
     ];
     let line = |(name, cells): &(&str, Vec<String>)| {

@@ -4,7 +4,7 @@ use super::cost::{Cost, cost, elements, has_sequence};
 use super::reach::{Reach, Reaches};
 use crate::forms::cached;
 use crate::graph::shape::union;
-use braid_dsl::model::{Attend, Gives, Model, Op, ParamId, ScopeId, Size, Type, Value};
+use braid_dsl::model::{Attend, AxisId, Gives, Model, Op, ParamId, ScopeId, Size, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a sequence carries from token to token.
@@ -88,10 +88,20 @@ pub struct Part {
     pub active: u64,
     /// Operations.
     pub cost: Cost,
+    /// Operations for a position of the source, once for a sequence.
+    pub encode: Cost,
     /// States and caches.
     pub memory: Vec<Memory>,
     /// What it mostly does.
     pub kind: Kind,
+}
+
+impl Part {
+    /// What it does for a token; of a part that works on the source alone, for a position of that.
+    pub fn work(&self) -> &Cost {
+        let none = self.cost.fixed == 0 && self.cost.keys.is_empty();
+        if none { &self.encode } else { &self.cost }
+    }
 }
 
 /// The whole model as parts.
@@ -104,6 +114,7 @@ pub struct Tree {
 #[derive(Clone, Default)]
 struct Own {
     cost: Cost,
+    encode: Cost,
     memory: Vec<Memory>,
     params: u64,
     active: u64,
@@ -121,7 +132,8 @@ impl Tree {
         for (at, value) in model.values.iter().enumerate().filter(|(at, _)| used[*at]) {
             let here = &mut own[value.scope.0 as usize];
             here.first = here.first.min(at);
-            here.cost.add(&cost(model, &model.values, value, &mut reaches));
+            let side = if is_encoded(model, value) { &mut here.encode } else { &mut here.cost };
+            side.add(&cost(model, &model.values, value, &mut reaches));
             // The graph merges equal values, so rows that are looked back to several times are kept once.
             let again = matches!(value.op, Op::Shift(by) if !shifts.insert((by, value.args[0].0)));
             if !again {
@@ -136,6 +148,16 @@ impl Tree {
         let mut root = part(model, &own, ScopeId(0), String::new());
         Ends::of(model, &used).fill(&mut root);
         Tree { root }
+    }
+}
+
+/// Whether a value has a row for each position of the source: the second sequence axis of a model.
+fn is_encoded(model: &Model, value: &Value) -> bool {
+    let source = (0..model.axes.len()).filter(|at| model.axes[*at].size == Size::Seq).nth(1);
+    let is_source = |axis: &AxisId| Some(axis.0 as usize) == source;
+    match &value.op {
+        Op::Recur(recur) => is_source(&recur.seq),
+        _ => value.ty.axes.iter().any(is_source),
     }
 }
 
@@ -175,12 +197,14 @@ fn part(model: &Model, own: &[Own], id: ScopeId, path: String) -> Part {
         params: mine.params + children.iter().map(|c| c.params).sum::<u64>(),
         active: mine.active + children.iter().map(|c| c.active).sum::<u64>(),
         cost: mine.cost.clone(),
+        encode: mine.encode.clone(),
         memory: mine.memory.clone(),
         kind: kind(&mine.ops, &children),
         children,
     };
     for child in &found.children {
         found.cost.add(&child.cost);
+        found.encode.add(&child.encode);
         found.memory.extend(child.memory.iter().cloned());
     }
     found
@@ -278,6 +302,7 @@ fn parameters(model: &Model, used: &[bool]) -> Vec<(usize, u64, u64)> {
             let Op::Param(id) = model.values[arg.0 as usize].op else { continue };
             let all = elements(model, &model.params[id.0 as usize].axes);
             let rows = match value.op {
+                _ if is_encoded(model, value) => 0,
                 Op::Gather(_) if has_sequence(model, &model.values[at].ty) => elements(model, &value.ty.axes).min(all),
                 _ => all,
             };

@@ -86,7 +86,7 @@ fn numbers(layer: &Layer) -> String {
     if part.active < part.params {
         said.push(format!("{} a token", count(part.active)));
     }
-    let work = flops(&part.cost);
+    let work = flops(part.work());
     if !work.is_empty() {
         said.push(format!("{work} FLOPs"));
     }
