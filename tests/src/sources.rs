@@ -257,3 +257,37 @@ fn features_in_the_place_of_tokens() {
     give(&mut session, 0, "picture", &picture);
     agree("by hand", &fed(&mut session, 0, &tokens, &[]), &wanted, 1e-5).unwrap();
 }
+
+/// The golden logits of a whole text, one token after the other, both sequences in one session.
+#[test]
+fn a_golden_decoder_step_by_step() {
+    use crate::build::{Built, build, imported};
+    use braid_runtime::artifact::Dtype;
+    use braid_runtime::progress::Hidden;
+    use braid_runtime::session::Settings;
+    use braid_runtime::verify::Golden;
+    use braid_runtime::weights::Weights;
+    use std::sync::Arc;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/whisper");
+    let (spec, map) = imported(&folder.join("config.json"));
+    let Built { artifact, folder: _scratch } = build(&spec, &map, "cpu", Dtype::F32);
+    let golden = Golden::open(&folder.join("golden.safetensors"), &artifact.manifest).unwrap();
+    let weights = Weights::open(&artifact.manifest, folder.to_str().unwrap(), 2, &Hidden).unwrap();
+    let settings = Settings { threads: 2, capacity: 32, slots: 2 };
+    let mut session = Session::new(Arc::new(artifact), Arc::new(weights), settings).unwrap();
+    assert_eq!(golden.whole.len(), 2);
+    for (slot, whole) in golden.whole.iter().enumerate() {
+        session.give(slot, whole.inputs.clone()).unwrap();
+    }
+    let mut worst = 0.0f32;
+    for at in 0..golden.whole[0].ids.len() {
+        let tokens: Vec<(usize, i32)> = golden.whole.iter().map(|whole| whole.ids[at]).enumerate().collect();
+        let found = session.step(&tokens).unwrap();
+        for (slot, whole) in golden.whole.iter().enumerate() {
+            let pairs = found[slot * 293..][..293].iter().zip(&whole.logits[at * 293..][..293]);
+            worst = pairs.fold(worst, |worst, (a, b)| worst.max((a - b).abs()));
+        }
+    }
+    println!("off by {worst:.2e}");
+    assert!(worst < 9.33e-5, "{worst:e} is beyond the golden's tolerance");
+}
