@@ -435,6 +435,19 @@ impl Attention {
         if self.best > 0 { 1 } else { (8 / self.heads_of_a_task()).clamp(1, 4) }
     }
 
+    /// Blocks that are looked at together where a query may see all positions of a range but those at its ends; elsewhere each block may be one
+    /// of which nothing is seen.
+    pub fn blocks_of_a_range(&self) -> usize {
+        use braid_dsl::model::Binary::{Add, And, Ge, Gt, Le, Lt, Sub};
+        let keep = &self.attend.keep;
+        let is_bound = |op: &Op| match op {
+            Op::QueryPosition | Op::KeyPosition | Op::Const(_) => true,
+            Op::Binary(f) => matches!(f, Add | And | Ge | Gt | Le | Lt | Sub),
+            _ => false,
+        };
+        if keep.values.iter().all(|value| is_bound(&value.op)) { self.blocks_at_once() } else { 1 }
+    }
+
     /// Heads of a group whose scores are computed together: they share the loads of keys and values.
     pub fn heads_at_once(&self) -> usize {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)

@@ -45,10 +45,10 @@ impl<'c> Work<'_, 'c> {
         // Blocks of a ring are counted as if it were unrolled.
         if let Reach::Window { rows, window } = self.code.reach {
             let first = e.max(e.sub(task.query, e.i64(window - 1)), e.i64(0));
-            return self.between(task, (first, task.query), (Some(rows), self.code.blocks_at_once()), state, visit);
+            return self.between(task, (first, task.query), (Some(rows), self.code.blocks_of_a_range()), state, visit);
         }
         let (first, seen) = task.caches.seen(e, self.code, task.query, task.last);
-        self.between(task, (first, seen), (None, self.code.blocks_at_once()), state, visit)
+        self.between(task, (first, seen), (None, self.code.blocks_of_a_range()), state, visit)
     }
 
     /// Visits the first positions, and then a window up to the query.
@@ -66,12 +66,10 @@ impl<'c> Work<'_, 'c> {
         if first > 0 {
             let ends = e.i64(first.next_multiple_of(BLOCK));
             let last = e.min(e.sub(ends, e.i64(1)), task.query);
-            let at_once = self.code.blocks_at_once().min(first.div_ceil(BLOCK));
-            state = self.between(task, (e.i64(0), last), (None, at_once), &state, &visit);
+            state = self.between(task, (e.i64(0), last), (None, 1), &state, &visit);
             from = e.max(start, ends);
         }
-        let at_once = self.code.blocks_at_once().min(window.div_ceil(BLOCK) + 1);
-        if window == 0 { state } else { self.between(task, (from, task.query), (None, at_once), &state, visit) }
+        if window == 0 { state } else { self.between(task, (from, task.query), (None, 1), &state, visit) }
     }
 
     /// Visits the slots from one to another, in a ring of so many, so many blocks at once.
