@@ -163,6 +163,37 @@ fn any_cut_gives_the_same() {
     }
 }
 
+/// Choices among a ring's keys and behind sinks, beside windows and first positions, by numbers that several heads share; totals with sinks.
+#[test]
+fn choices_in_windows_and_behind_sinks() {
+    let compiled = Compiled::new(
+        "model m(d: dim = 12, heads: dim = 2, k: dim = 4, few: dim = 3, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param wq, wk: [heads, k, d]   param logit: [heads]
+  x = embed[vocab: tokens]
+  turn = 0.7 * sin(0.37 * position[t] * (index[k] + 1.0))
+  q = sum[d] x * wq
+  kk = sum[d] x * wk + turn
+  near = choose[k as few](q, kk, few) { keep: causal() && within(40) }
+  sunk = choose[k as few](q, kk, few) { keep: causal() && (within(20) || first(5)) }
+  one = choose[k as few](q, kk[heads: 0], few) { keep: causal()   score: max[heads] s }
+  a = attend[k](q, kk, x) { keep: causal() && (within(3) || first(2) || chosen[few](near, 1)) }
+  b = attend[k](q, kk, x) { keep: causal() && within(200) && chosen[few](sunk, 1)   sink: logit }
+  c = attend[k](q, kk, x) { keep: causal() && (key % 7 == 0 || chosen[few](one, 1)) }
+  total = attend[k](q, kk) { keep: causal() && within(30)   sink: logit }
+  generate autoregressive
+  return sum[d] (x + sum[heads] (a + b + total * c)) * embed
+}
+",
+    );
+    let text: Vec<i32> = (0..120).map(|at| (at * at + at / 7) % 20).collect();
+    let wanted = compiled.evaluated(&text);
+    for rows in [120, 7, 1] {
+        let mut session = compiled.session(1, 1);
+        let found: Vec<f32> = text.chunks(rows).flat_map(|part| feed(&mut session, 0, part)).collect();
+        agree("choices", &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 /// A text far longer than what is chosen of it costs about as much a token as a short one.
 #[test]
 fn what_is_not_chosen_costs_nothing() {
