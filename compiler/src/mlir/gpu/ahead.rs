@@ -234,14 +234,15 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let there = e.cmp(Cmp::Lt, stream, count);
         let at = e.max(e.min(stream, e.sub(count, e.i32(1))), e.i32(0));
         let entry = e.load_aligned(e.element(source.table, e.to_i64(at), STREAM_BYTES), Ty::vector(Elem::I32, 4));
-        let [offset, columns, bytes] = [0, 1, 2].map(|word| e.extract(entry, word));
+        // Where nothing follows, or nothing was read ahead, the entry is not one: its numbers would make no address.
+        let [offset, columns, bytes] = [0, 1, 2].map(|word| e.select(there, e.extract(entry, word), e.i32(0)));
         let (begin, end) = columns_of_block(e, columns);
         let first = e.select(more, following, begin);
         let base = e.element(source.weights, e.to_i64(offset), COPY);
         let columns = e.min(e.sub(end, first), e.i32(ROUND as i32));
         let next = self.share((base, first), columns, bytes);
         // What is not there has no end: nobody looks for what follows it.
-        Cursor { left: e.select(there, next.left, e.i32(i32::MAX)), bytes: e.select(there, bytes, e.i32(0)), end, stream, ..next }
+        Cursor { left: e.select(there, next.left, e.i32(i32::MAX)), bytes, end, stream, ..next }
     }
 
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.

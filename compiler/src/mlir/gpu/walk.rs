@@ -72,7 +72,8 @@ impl<'k, 'c> Rows<'k, 'c> {
     /// The thread's word of a row, or of the last one.
     fn fetch(&self, at: Val<'c>) -> Val<'c> {
         let e = self.e;
-        let row = e.element(self.steps, e.min(at, e.sub(self.count, e.i64(1))), self.words * 8);
+        let last = e.max(e.sub(self.count, e.i64(1)), e.i64(0));
+        let row = e.element(self.steps, e.min(at, last), self.words * 8);
         let word = e.min(e.thread(), e.i32(self.words as i32 - 1));
         e.load_constant(e.element(row, e.to_i64(word), 8), Ty::I64)
     }
