@@ -56,7 +56,7 @@ pub fn compile(plan: &Plan, target: &Target) -> Result<Compiled, Error> {
 
 fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Module<'c>, Error> {
     if target.gpu.is_some() {
-        let emitter = Emitter::for_device(context);
+        let emitter = Emitter::for_device(context, target.has_groups());
         gpu::emit(&emitter, plan, target)?;
         return emitter.finish();
     }

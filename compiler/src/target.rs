@@ -201,6 +201,11 @@ impl Target {
         }
     }
 
+    /// Whether the matrix units of a GPU work for groups of four warps, and read shared memory themselves.
+    pub fn has_groups(&self) -> bool {
+        self.gpu == Some("sm_90a")
+    }
+
     /// Single-precision lanes of a vector register.
     pub fn lanes(&self) -> usize {
         self.vector_bytes / 4

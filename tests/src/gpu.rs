@@ -74,6 +74,8 @@ fn matrix_units_multiply_bfloat16_numbers() {
         for instruction in instructions {
             assert!(ptx.contains(instruction), "{name}: {instruction}");
         }
+        // Groups of warps multiply only on the chip that they are made for.
+        assert_eq!(ptx.contains("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"), target == "cuda:sm_90a");
         let device = manifest.device.expect("a GPU's manifest");
         let tiled = |kind: &str| {
             device.steps.iter().any(|step| device.functions[step.function].starts_with(kind) && !step.tiles.is_empty())

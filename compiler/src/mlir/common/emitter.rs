@@ -73,12 +73,18 @@ pub struct Emitter<'c> {
     module: Module<'c>,
     state: RefCell<State<'c>>,
     device: bool,
+    groups: bool,
 }
 
 impl<'c> Emitter<'c> {
-    /// An emitter of an empty module for a GPU.
-    pub fn for_device(context: &'c Context) -> Self {
-        Emitter { device: true, ..Emitter::new(context) }
+    /// An emitter of an empty module for a GPU; `groups`: its matrix units work for groups of four warps.
+    pub fn for_device(context: &'c Context, groups: bool) -> Self {
+        Emitter { device: true, groups, ..Emitter::new(context) }
+    }
+
+    /// Whether matrix units work for groups of four warps.
+    pub fn has_groups(&self) -> bool {
+        self.groups
     }
 
     /// Whether the code is for a GPU.
@@ -95,7 +101,7 @@ impl<'c> Emitter<'c> {
             faults: Vec::new(),
             shared: HashSet::new(),
         };
-        Emitter { context, module: Module::new(context), state: RefCell::new(state), device: false }
+        Emitter { context, module: Module::new(context), state: RefCell::new(state), device: false, groups: false }
     }
 
     /// The module, verified.
@@ -153,19 +159,46 @@ impl<'c> Emitter<'c> {
         attributes: &[(&str, Attribute<'c>)],
         members: &[Ty],
     ) -> Vec<Val<'c>> {
-        let Some(block) = self.state.borrow().blocks.last().copied() else { return self.outside(name, members) };
+        self.members(self.op_whole(name, operands, attributes, members), members)
+    }
+
+    /// The same without taking them out. A structure has no type of ours: only [`Emitter::members`] and operations that take
+    /// structures may see it.
+    pub(super) fn op_whole(
+        &self,
+        name: &str,
+        operands: &[Val<'c>],
+        attributes: &[(&str, Attribute<'c>)],
+        members: &[Ty],
+    ) -> Val<'c> {
         let types: Vec<Type<'c>> = members.iter().map(|ty| ty.to_mlir(self.cx())).collect();
         let whole = llvm::r#type::r#struct(self.cx(), &types, false);
         let parts = OpParts { name, operands, attributes, regions: Vec::new() };
-        // The structure's value has no type of ours; only the next operations see it.
-        let Some(made) = self.op_typed(block, parts, &[whole], &[Ty::I32]).pop() else {
-            return members.iter().map(|ty| self.stand_in(*ty)).collect();
+        let block = self.state.borrow().blocks.last().copied();
+        let made = match block {
+            Some(block) => self.op_typed(block, parts, &[whole], &[Ty::I32]),
+            None => self.outside(name, members),
         };
+        made.first().copied().unwrap_or_else(|| self.stand_in(Ty::I32))
+    }
+
+    /// The members of a structure.
+    pub(super) fn members(&self, whole: Val<'c>, members: &[Ty]) -> Vec<Val<'c>> {
         let member = |(at, ty): (usize, &Ty)| {
             let position = DenseI64ArrayAttribute::new(self.cx(), &[at as i64]).into();
-            self.op("llvm.extractvalue", &[made], &[("position", position)], *ty)
+            self.op("llvm.extractvalue", &[whole], &[("position", position)], *ty)
         };
         members.iter().enumerate().map(member).collect()
+    }
+
+    /// A structure of some values.
+    pub(super) fn whole_of(&self, values: &[Val<'c>]) -> Val<'c> {
+        let members: Vec<Ty> = values.iter().map(|value| value.ty()).collect();
+        let empty = self.op_whole("llvm.mlir.poison", &[], &[], &members);
+        values.iter().enumerate().fold(empty, |whole, (at, value)| {
+            let position = DenseI64ArrayAttribute::new(self.cx(), &[at as i64]).into();
+            self.op_whole("llvm.insertvalue", &[whole, *value], &[("position", position)], &members)
+        })
     }
 
     fn op_typed(&self, block: BlockRef<'c, 'c>, parts: OpParts<'_, 'c>, types: &[Type<'c>], results: &[Ty]) -> Vec<Val<'c>> {

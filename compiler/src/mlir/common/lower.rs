@@ -13,7 +13,7 @@ use melior::utility::{parse_pass_pipeline, register_all_dialects, register_all_l
 use crate::error::Error;
 
 /// From the dialects of the emitter to LLVM's.
-const PASSES: &str = "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-arith-to-llvm,convert-cf-to-llvm,\
+const PASSES: &str = "builtin.module(convert-nvvm-to-llvm,convert-scf-to-cf,convert-vector-to-llvm,convert-arith-to-llvm,convert-cf-to-llvm,\
                       reconcile-unrealized-casts)";
 
 /// Owns everything that MLIR interns, and remembers what it complained about.

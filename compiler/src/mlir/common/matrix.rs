@@ -53,4 +53,58 @@ impl<'c> Emitter<'c> {
         let narrow = self.convert(pair, Elem::Bf16);
         self.op("llvm.bitcast", &[narrow], &[], Ty::I32)
     }
+
+    // ---- groups of four warps (sm_90a) --------------------------------------------------------------------------
+
+    /// What describes a matrix at an address in shared memory, a multiple of 1024, to the matrix units: rows of 128 bytes, one behind the
+    /// other, whose pieces of 16 bytes are exchanged: piece `p` of row `r` lies where `p ^ (r % 8)` would.
+    pub fn matrix_at(&self, address: Val<'c>) -> Val<'c> {
+        let number = self.op("llvm.ptrtoint", &[address], &[], Ty::I64);
+        let place = self.shift_right(self.and(number, self.i64(0x3FFFF)), 4);
+        // Eight rows take 1024 bytes; the two highest bits say how pieces are exchanged.
+        self.or(place, self.i64((1_i64 << 62) | (64 << 32) | (1 << 16)))
+    }
+
+    /// The matrix that begins so many bytes (an `i64`, a multiple of 16) behind.
+    pub fn matrix_behind(&self, matrix: Val<'c>, bytes: Val<'c>) -> Val<'c> {
+        self.add(matrix, self.shift_right(bytes, 4))
+    }
+
+    /// Lets the matrix units see what this thread wrote to shared memory. A barrier must follow.
+    pub fn show_matrices(&self) {
+        let attributes =
+            [("kind", self.attribute("#nvvm.proxy_kind<async.shared>")), ("space", self.attribute("#nvvm.shared_space<cta>"))];
+        self.op_none("nvvm.fence.proxy", &[], &attributes);
+    }
+
+    /// Begins to add products of bfloat16 matrices, 64 rows and 16 columns by 16 rows and some columns (which lie as rows), to sums:
+    /// a lane of warp `w` of the group has columns `8 j + 2 (l % 4)` and the next of rows `16 w + l / 4` and of that plus 8.
+    pub fn begin_products(&self, pairs: &[(Val<'c>, Val<'c>)], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let [one, bf16] = [self.attribute("#nvvm.wgmma_scale_in<one>"), self.attribute("#nvvm.wgmma_type<bf16>")];
+        let shape = self.attribute_of(format!("#nvvm.shape<m = 64, n = {}, k = 16>", 2 * sums.len()));
+        let attributes = [
+            ("shape", shape),
+            ("typeA", bf16),
+            ("typeB", bf16),
+            ("typeD", self.attribute("#nvvm.wgmma_type<f32>")),
+            ("scaleD", self.attribute("#nvvm.wgmma_scale_out<one>")),
+            ("scaleA", one),
+            ("scaleB", one),
+            ("layoutA", self.attribute("#nvvm.mma_layout<row>")),
+            ("layoutB", self.attribute("#nvvm.mma_layout<col>")),
+        ];
+        self.op_none("nvvm.wgmma.fence.aligned", &[], &[]);
+        let members = vec![Ty::F32; sums.len()];
+        let mut all = self.whole_of(sums);
+        for (left, right) in pairs {
+            all = self.op_whole("nvvm.wgmma.mma_async", &[all, *left, *right], &attributes, &members);
+        }
+        self.op_none("nvvm.wgmma.commit.group.sync.aligned", &[], &[]);
+        self.members(all, &members)
+    }
+
+    /// Waits until the products that were begun are there.
+    pub fn await_products(&self) {
+        self.op_none("nvvm.wgmma.wait.group.sync.aligned", &[], &[("group", self.i64_attribute(0))]);
+    }
 }

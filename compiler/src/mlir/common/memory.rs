@@ -21,6 +21,12 @@ impl<'c> Emitter<'c> {
         self.offset(base, self.mul(index, self.i64(bytes)))
     }
 
+    /// The first address from `base` on that is a multiple of `bytes`, a power of two.
+    pub fn aligned(&self, base: Val<'c>, bytes: usize) -> Val<'c> {
+        let number = self.op("llvm.ptrtoint", &[base], &[], Ty::I64);
+        self.offset(base, self.and(self.sub(self.i64(0), number), self.i64(bytes - 1)))
+    }
+
     fn alignment(&self, ty: Ty) -> melior::ir::Attribute<'c> {
         self.attribute(match ty.elem.bytes() {
             1 => "1 : i64",

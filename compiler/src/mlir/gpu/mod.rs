@@ -8,6 +8,7 @@ mod along;
 mod attend;
 mod attention;
 mod dot;
+mod group;
 mod keep;
 mod matmul;
 mod nest;
@@ -83,7 +84,7 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
 pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
     let tiles = |function: &Function| match &function.code {
-        Code::Matmul(product) => tiles::shared_bytes(product),
+        Code::Matmul(product) => tiles::shared_bytes(product, target.has_groups()),
         Code::Attention(attention) => attend::shared_bytes(attention),
         _ => 0,
     };

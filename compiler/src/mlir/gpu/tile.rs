@@ -11,9 +11,9 @@ use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use crate::plan::Tiling;
 
 /// Stages of weights.
-const STAGES: usize = 4;
+pub(super) const STAGES: usize = 4;
 /// Stages of rows, before those of weights.
-const STAGES_OF_ROWS: usize = 2;
+pub(super) const STAGES_OF_ROWS: usize = 2;
 /// Numbers of a piece of 16 bytes.
 const PIECE: usize = 8;
 
@@ -23,20 +23,25 @@ pub struct Tile {
     /// Its shape.
     pub tiling: Tiling,
     /// Numbers of the contracted axis in a stage.
-    depth: usize,
+    pub(super) depth: usize,
     /// Warps along rows, and along columns.
     warps: (usize, usize),
+    /// Whether groups of four warps multiply together.
+    groups: bool,
 }
 
 impl Tile {
-    /// The function for tiles of a shape.
-    pub fn of(tiling: Tiling) -> Tile {
+    /// The function for tiles of a shape; `groups`: the GPU multiplies for groups of four warps.
+    pub fn of(tiling: Tiling, groups: bool) -> Tile {
+        if groups && tiling.rows == 128 {
+            return Tile { tiling, depth: 64, warps: (THREADS / WARP, 1), groups };
+        }
         // A thread has 16 numbers of the rows under way.
-        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, THREADS / WARP / 2) }
+        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, THREADS / WARP / 2), groups: false }
     }
 
     /// Bytes of a row in a stage.
-    fn row_bytes(&self) -> usize {
+    pub(super) fn row_bytes(&self) -> usize {
         2 * self.depth
     }
 
@@ -69,7 +74,11 @@ impl Tile {
             let [rows, weights, columns, depth, memory] = *values else { return None };
             let weights_at = e.offset_by(memory, STAGES_OF_ROWS * self.tiling.rows * self.row_bytes());
             let work = Work { e, tile: *self, depth: e.to_i32(depth), memory, weights_at };
-            work.walk(Rows::new(&work, rows), Columns::new(&work, weights, columns));
+            let (rows, columns) = (Rows::new(&work, rows), Columns::new(&work, weights, columns));
+            match self.groups {
+                true => work.walk_in_groups(rows, columns),
+                false => work.walk(rows, columns),
+            }
             None
         });
     }
@@ -89,17 +98,17 @@ impl Tile {
     }
 }
 
-struct Work<'k, 'c> {
-    e: &'k Emitter<'c>,
-    tile: Tile,
+pub(super) struct Work<'k, 'c> {
+    pub(super) e: &'k Emitter<'c>,
+    pub(super) tile: Tile,
     /// Numbers of a row; `i32`.
     depth: Val<'c>,
-    memory: Val<'c>,
-    weights_at: Val<'c>,
+    pub(super) memory: Val<'c>,
+    pub(super) weights_at: Val<'c>,
 }
 
 /// A thread's part of a stage of rows: four numbers each of some rows.
-struct Rows<'c> {
+pub(super) struct Rows<'c> {
     /// Addresses of the rows, the first of which is the thread's first.
     table: Val<'c>,
     /// The first number.
@@ -125,7 +134,7 @@ impl<'c> Rows<'c> {
 }
 
 /// A thread's part of a stage of weights: pieces of some columns.
-struct Columns<'c> {
+pub(super) struct Columns<'c> {
     /// Where the columns begin, at the thread's piece.
     places: Vec<Val<'c>>,
     /// The first number.
@@ -158,9 +167,7 @@ impl<'c> Columns<'c> {
 impl<'c> Work<'_, 'c> {
     /// All stages.
     fn walk(&self, rows: Rows<'c>, columns: Columns<'c>) {
-        let (e, tile) = (self.e, self.tile);
-        let depth = e.i32(tile.depth as i32);
-        let stages = e.div(e.add(self.depth, e.sub(depth, e.i32(1))), depth);
+        let e = self.e;
         for stage in 0..STAGES - 1 {
             self.copy_weights(&columns, e.i32(stage as i32));
         }
@@ -169,7 +176,7 @@ impl<'c> Work<'_, 'c> {
         let (left, right) = (self.left_place(), self.right_place());
         let sums = vec![e.f32(0.0); 4 * self.fragments().0 * self.fragments().1];
         let start: Vec<Val> = sums.iter().copied().chain(self.fetch_rows(&rows, e.i32(1))).collect();
-        let end = e.for_loop(e.i32(0), stages, e.i32(1), &start, |stage, state| {
+        let end = e.for_loop(e.i32(0), self.stages(), e.i32(1), &start, |stage, state| {
             let (sums, own) = state.split_at(sums.len());
             e.wait_copies(STAGES - 2);
             e.sync();
@@ -185,6 +192,12 @@ impl<'c> Work<'_, 'c> {
         self.leave(&end[..sums.len()]);
     }
 
+    /// How many stages there are; `i32`.
+    pub(super) fn stages(&self) -> Val<'c> {
+        let (e, depth) = (self.e, self.tile.depth as i32);
+        e.div(e.add(self.depth, e.i32(depth - 1)), e.i32(depth))
+    }
+
     /// Fragments of a warp: 16 rows each, and 8 columns each.
     fn fragments(&self) -> (usize, usize) {
         let Tile { tiling, warps, .. } = self.tile;
@@ -192,7 +205,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Begins the copies of a stage of weights; what is past the end becomes zero.
-    fn copy_weights(&self, columns: &Columns<'c>, stage: Val<'c>) {
+    pub(super) fn copy_weights(&self, columns: &Columns<'c>, stage: Val<'c>) {
         let (e, tile) = (self.e, self.tile);
         let k = e.mul(stage, e.i32(tile.depth as i32));
         let there = e.cmp(Cmp::Lt, e.add(k, columns.first), self.depth);
@@ -208,7 +221,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Begins the loads of a thread's part of a stage of rows.
-    fn fetch_rows(&self, rows: &Rows<'c>, stage: Val<'c>) -> Vec<Val<'c>> {
+    pub(super) fn fetch_rows(&self, rows: &Rows<'c>, stage: Val<'c>) -> Vec<Val<'c>> {
         let e = self.e;
         let k = e.add(e.mul(stage, e.i32(self.tile.depth as i32)), rows.first);
         // Past the end the beginning is read again.
@@ -222,7 +235,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Rounds what was loaded for a stage, and puts it there; what is past the end becomes zero.
-    fn put_rows(&self, rows: &Rows<'c>, loaded: &[Val<'c>], stage: Val<'c>) {
+    pub(super) fn put_rows(&self, rows: &Rows<'c>, loaded: &[Val<'c>], stage: Val<'c>) {
         let (e, tile) = (self.e, self.tile);
         let k = e.add(e.mul(stage, e.i32(tile.depth as i32)), rows.first);
         let there = e.cmp(Cmp::Lt, k, self.depth);
@@ -301,7 +314,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Leaves a warp's sums in shared memory.
-    fn leave(&self, sums: &[Val<'c>]) {
+    pub(super) fn leave(&self, sums: &[Val<'c>]) {
         let e = self.e;
         let (down, across) = self.fragments();
         let (lane, above, before) = self.lane();

@@ -13,9 +13,12 @@ use crate::plan::{STEP_ROWS, Tiling, tilings};
 /// Results of a thread that are under way at once.
 const AHEAD: usize = 8;
 
+/// What the matrix units want operands to be aligned to, in bytes.
+const TILE_ALIGN: usize = 1024;
+
 /// Shared memory of a product in tiles: addresses of a tile's rows, and what the tile needs; bytes.
-pub fn shared_bytes(code: &Matmul) -> usize {
-    let own = |(tiling, _)| Tile::of(tiling).shared_bytes() + 8 * tiling.rows;
+pub fn shared_bytes(code: &Matmul, groups: bool) -> usize {
+    let own = |(tiling, _)| TILE_ALIGN + Tile::of(tiling, groups).shared_bytes() + 8 * tiling.rows;
     tilings(code).into_iter().map(own).max().unwrap_or(0)
 }
 
@@ -35,7 +38,7 @@ impl<'c> Product<'_, 'c> {
         let mut left = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
         let mut done = e.bool(false);
         for (tiling, from) in tilings(self.code).into_iter().rev() {
-            let tile = Tile::of(tiling);
+            let tile = Tile::of(tiling, e.has_groups());
             tile.emit(e);
             let own = e.and(left, e.cmp(Cmp::Ge, count, e.i64(from)));
             e.if_then(own, || {
@@ -81,12 +84,17 @@ impl<'c> Product<'_, 'c> {
         e.add(before, e.select(e.cmp(Cmp::Lt, within, half), first, second))
     }
 
+    /// Where a tile's shared memory begins.
+    fn tile_memory(&self) -> Val<'c> {
+        self.e.aligned(self.e.shared_memory(), TILE_ALIGN)
+    }
+
     fn one_tile(&mut self, tile: Tile, task: Val<'c>, count: Val<'c>) {
         let e = self.e;
         let [_, _, depth, columns] = self.code.sizes;
         let rows = e.i64(tile.tiling.rows);
         let place = self.place(tile, self.number(task), count);
-        let (memory, thread) = (e.shared_memory(), e.to_i64(e.thread()));
+        let (memory, thread) = (self.tile_memory(), e.to_i64(e.thread()));
         let table = e.offset_by(memory, tile.shared_bytes());
         self.site.index.insert(BATCH, place.element);
         self.site.index.insert(DEPTH, e.i64(0));
@@ -132,7 +140,7 @@ impl<'c> Product<'_, 'c> {
     fn make(&mut self, tile: Tile, place: Place<'c>, (row, column): (Val<'c>, Val<'c>), rows: Val<'c>) -> Val<'c> {
         let e = self.e;
         let row = e.min(row, e.sub(rows, e.i64(1)));
-        let sum = e.load(e.offset(e.shared_memory(), tile.place(e, e.to_i32(row), column)), Ty::F32);
+        let sum = e.load(e.offset(self.tile_memory(), tile.place(e, e.to_i32(row), column)), Ty::F32);
         self.site.set_product_row(self.code, e.add(place.row, row));
         self.site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, sum));
         let made = value(&self.site, &self.code.epilogue);
