@@ -9,7 +9,7 @@ use braid_compiler::import::bind;
 use braid_compiler::pipeline::{self, Options, Work};
 use braid_compiler::plan::{Order, Plan, tilings};
 use braid_compiler::target::Target;
-use braid_runtime::artifact::{self, Dtype, Manifest};
+use braid_runtime::artifact::{self, Dtype, Launch, Manifest};
 use std::path::{Path, PathBuf};
 
 fn folder(name: &str) -> PathBuf {
@@ -139,6 +139,19 @@ fn later_steps_wait() {
     // Of three layers: norm (but the first), queries with keys and values, rotation, cache, attention, projection, norm, gate (and up,
     // which follows it), down; then the last norm and the head.
     assert_eq!((device.steps.len(), waits, follows), (38, 3 * 9 - 1 + 2, 3));
+    // A call of one row makes norms where they are multiplied: no step of their own, and no wait. The last layer's second norm also
+    // makes the wanted rows that are added later, and stays a step.
+    assert_eq!((waits_of(&device.steps, 1), waits_of(&device.steps, 2)), (3 * 7 + 2, waits));
+}
+
+/// How often blocks wait in a call of so many rows: a step without tasks leaves its wait to the next one that has some.
+fn waits_of(steps: &[Launch], rows: usize) -> usize {
+    let mut owed = false;
+    let waits = steps.iter().filter(|step| {
+        owed |= step.wait;
+        rows >= step.least && std::mem::take(&mut owed)
+    });
+    waits.count()
 }
 
 /// The products of a decoding step are asked for ahead, each once and within the weights; two blocks fit a multiprocessor.

@@ -52,7 +52,7 @@ impl Draft {
 
     /// The kernel.
     pub fn finish(self, code: Code, nodes: Vec<NodeId>) -> Kernel {
-        Kernel { code, operands: self.operands, rows: self.rows, nodes, reads: self.reads, writes: self.writes }
+        Kernel { code, operands: self.operands, rows: self.rows, least: 0, nodes, reads: self.reads, writes: self.writes }
     }
 
     /// Adds an operand word unless it is there.

@@ -269,6 +269,26 @@ pub struct Matmul {
     /// Each inner row multiplies a batch element of its own, chosen at run time: the ids' view (along [`INNER`]) and how many
     /// batch elements there are. `sizes[BATCH]` is 1 then.
     pub chosen: Option<(View, usize)>,
+    /// What makes the row of the left operand in a call of one row.
+    pub prologue: Option<Box<Prologue>>,
+}
+
+/// The making of a row before it is multiplied. What it needs stands in the kernel behind what the product itself needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Prologue {
+    /// The work; its tensors of [`Base::Tile`] are the row.
+    pub nests: Nests,
+    /// How many of the kernel's operands are the product's own.
+    pub operands: usize,
+    /// How many of the buffers that the kernel reads the product itself reads.
+    pub reads: usize,
+}
+
+impl Prologue {
+    /// The tensors that are the row.
+    pub fn row(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nests.tensors.len()).filter(|tensor| self.nests.tensors[*tensor].base == Base::Tile)
+    }
 }
 
 impl Matmul {

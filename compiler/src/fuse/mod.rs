@@ -94,6 +94,8 @@ pub struct Kernel {
     pub operands: Vec<Operand>,
     /// Which rows.
     pub rows: Rows,
+    /// Rows of a call below which nothing needs it.
+    pub least: usize,
     /// Nodes that it computes, in graph order.
     pub nodes: Vec<NodeId>,
     /// Buffers that it reads and writes.

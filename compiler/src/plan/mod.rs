@@ -6,6 +6,7 @@
 mod memory;
 mod order;
 mod print;
+mod prologue;
 mod tasks;
 mod tiling;
 mod verify;
@@ -129,7 +130,11 @@ pub struct Plan {
 
 /// Plans the calls of a fused model.
 pub fn plan(fused: &Fused, target: &Target) -> Plan {
-    let memory = Memory::place(fused);
+    let mut fused = fused.clone();
+    if target.gpu.is_some() {
+        prologue::add(&mut fused);
+    }
+    let memory = Memory::place(&fused);
     let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory };
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();

@@ -49,12 +49,17 @@ impl Plan {
             };
             return;
         }
-        for buffer in kernel.reads.iter().chain(&kernel.writes) {
+        // Rows are made once, by whoever makes them in a call of several.
+        let (operands, reads) = match &kernel.code {
+            Code::Matmul(Matmul { prologue: Some(own), .. }) => (own.operands, own.reads),
+            _ => (kernel.operands.len(), kernel.reads.len()),
+        };
+        for buffer in kernel.reads[..reads].iter().chain(&kernel.writes) {
             let buffer = &self.fused.buffers[*buffer];
             let size = buffer.elements * buffer.store.bytes();
             if buffer.rows == Rows::Once { work.bytes.once += size } else { work.bytes.row += size }
         }
-        for operand in &kernel.operands {
+        for operand in &kernel.operands[..operands] {
             match operand {
                 Operand::Packed(at) => self.weights(&kernel.code, *at, work),
                 Operand::State(at) => work.bytes.once += 2 * self.memory.states[*at].fixed_bytes,

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use braid_runtime::artifact::{Call, Segment};
+use braid_runtime::artifact::Call;
 
 use super::control::Linkage;
 use super::emitter::{Emitter, Val};
@@ -59,21 +59,6 @@ impl Field {
     }
 }
 
-/// The fields of a [`Segment`], as 64-bit integers.
-#[derive(Clone, Copy)]
-pub struct SegmentFields<'c> {
-    /// Whose states.
-    pub slot: Val<'c>,
-    /// First row.
-    pub row: Val<'c>,
-    /// How many rows.
-    pub rows: Val<'c>,
-    /// Absolute position of the first row.
-    pub position: Val<'c>,
-    /// Positions of the source that the caches hold.
-    pub source: Val<'c>,
-}
-
 /// The parameters of a kernel.
 #[derive(Clone, Copy)]
 pub struct KernelArgs<'c> {
@@ -114,25 +99,5 @@ impl<'c> Emitter<'c> {
     /// A kernel's word.
     pub fn operand(&self, operands: Val<'c>, index: usize) -> Val<'c> {
         self.load(self.offset_by(operands, 8 * index), Ty::I64)
-    }
-
-    /// Entry `index` (an `i64`) of the call's table of segments.
-    pub fn segment(&self, call: Val<'c>, index: Val<'c>) -> SegmentFields<'c> {
-        let table = self.device_memory(self.call_field(call, Field::SegmentTable));
-        let at = self.element(table, index, size_of::<Segment>());
-        let field = |offset| self.to_i64(self.load(self.offset_by(at, offset), Ty::I32));
-        SegmentFields {
-            slot: field(offset_of!(Segment, slot)),
-            row: field(offset_of!(Segment, row)),
-            rows: field(offset_of!(Segment, rows)),
-            position: field(offset_of!(Segment, position)),
-            source: field(offset_of!(Segment, source)),
-        }
-    }
-
-    /// Entry `index` (an `i64`) of one of the call's tables of 32-bit integers, as an `i64`.
-    pub fn table_entry(&self, call: Val<'c>, table: Field, index: Val<'c>) -> Val<'c> {
-        let at = self.element(self.device_memory(self.call_field(call, table)), index, 4);
-        self.to_i64(self.load(at, Ty::I32))
     }
 }

@@ -28,4 +28,15 @@ impl<'c> Emitter<'c> {
     pub fn wait_copies(&self, groups: usize) {
         self.op_none("nvvm.cp.async.wait.group", &[], &[("n", self.i32_attribute(groups as i64))]);
     }
+
+    /// Asks for a cache line of the device's memory, to where all multiprocessors find it.
+    pub fn prefetch_far(&self, ptr: Val<'c>) {
+        // The dialect's operation is for the later chips alone.
+        let attributes = [
+            ("asm_string", self.attribute("\"prefetch.global.L2 [$0];\"")),
+            ("constraints", self.attribute("\"l\"")),
+            ("has_side_effects", self.attribute("unit")),
+        ];
+        self.op_none("llvm.inline_asm", &[ptr], &attributes);
+    }
 }

@@ -192,8 +192,7 @@ fn position<'c>(site: &Site<'_, 'c>) -> Val<'c> {
         e.fault("a position where there is no row");
         return e.i32(0);
     };
-    let table = e.device_memory(e.call_field(site.args.call, Field::Positions));
-    e.load(e.offset(table, e.mul(row, e.i64(4))), Ty::I32)
+    e.to_i32(e.table_entry(site.args.call, Field::Positions, row))
 }
 
 /// A number from an Int or Bool.

@@ -22,13 +22,15 @@ pub mod pair;
 mod pow;
 pub mod segment;
 pub mod site;
+pub mod tables;
 mod trig;
 mod ty;
 mod vector;
 
-pub use abi::{Field, KernelArgs, SegmentFields};
+pub use abi::{Field, KernelArgs};
 pub use arith::Cmp;
 pub use control::Linkage;
 pub use emitter::{Emitter, Val};
 pub use lower::{Context, Lowered, Module};
+pub use tables::SegmentFields;
 pub use ty::{Elem, Ty};

@@ -1,6 +1,6 @@
 //! The place of a computation inside a kernel: addresses of tensors, indices, lanes.
 
-use super::{Elem, Emitter, Field, KernelArgs, Ty, Val};
+use super::{Emitter, Field, KernelArgs, Val};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Base, INNER, Matmul, Rows, Store, Tensor};
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ pub struct Setting {
     pub scratch: usize,
     /// Most rows of a tile of a matrix product.
     pub tile_rows: usize,
-    /// Scratch lies in a block's shared memory.
-    pub shared: bool,
+    /// Where scratch begins in a block's shared memory, if it lies there.
+    pub shared: Option<usize>,
     /// Whether one instruction multiplies pairs of 16-bit integers and adds both to a sum.
     pub vnni: bool,
 }
@@ -86,10 +86,7 @@ impl<'k, 'c> Site<'k, 'c> {
     /// Tells which row is at hand; `wanted`: it counts the wanted rows.
     pub fn set_row(&mut self, row: Val<'c>, wanted: bool) {
         let e = self.e;
-        let listed = wanted.then(|| {
-            let list = e.device_memory(e.call_field(self.args.call, Field::WantedRows));
-            e.convert(e.load(e.offset(list, e.mul(row, e.i64(4))), Ty::I32), Elem::I64)
-        });
+        let listed = wanted.then(|| e.table_entry(self.args.call, Field::WantedRows, row));
         self.row = Some(listed.unwrap_or(row));
         for (at, tensor) in self.tensors.iter().enumerate() {
             let Some(start) = self.bases[at] else { continue };
@@ -179,8 +176,8 @@ fn base<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, tensor: &Tensor, setting: Set
 
 /// An address in the thread's scratch; on a GPU the block's.
 pub fn scratch<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, setting: Setting, at: usize) -> Val<'c> {
-    if setting.shared {
-        return e.offset_by(e.shared_memory(), at);
+    if let Some(first) = setting.shared {
+        return e.offset_by(e.shared_memory(), first + at);
     }
     let own = e.mul(args.thread, e.i64(setting.scratch));
     e.offset_by(e.device_memory(e.offset(e.call_field(args.call, Field::Scratch), own)), at)

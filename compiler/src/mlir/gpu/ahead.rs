@@ -20,7 +20,7 @@ pub const WARPS: usize = THREADS / WARP;
 /// What the block knows of the call and its table of streams: whether it reads ahead, how many streams, their address in shared
 /// memory; 4 bytes each.
 const KNOWN: &str = "known_streams";
-/// The warps' cursors, where steps leave them for each other.
+/// The cursors of a ring's warps, where steps leave them for each other.
 const CURSORS: &str = "cursors";
 const CURSOR_BYTES: usize = 64;
 /// Bytes of a table's entry: offset in the weights in [`COPY`]s, columns, bytes of a column, nothing.
@@ -265,7 +265,8 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     fn kept(&self) -> Val<'c> {
-        self.e.element(self.e.shared_place(CURSORS, WARPS * CURSOR_BYTES), self.e.to_i64(self.warp), CURSOR_BYTES)
+        let all = self.e.shared_place(&format!("{CURSORS}_{}", self.ring.at), WARPS * CURSOR_BYTES);
+        self.e.element(all, self.e.to_i64(self.warp), CURSOR_BYTES)
     }
 
     /// Leaves the cursor, and the place of the ring that is read next, for the next step.

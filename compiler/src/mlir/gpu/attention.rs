@@ -1,8 +1,9 @@
 //! Attention over a cache, laid out as the kernels of CPUs have it: keys `[groups][blocks][key][16]`, values `[groups][slots][value]`.
 //!
-//! The lanes of a warp are 32 positions: each makes the scores of its position for all heads of the task, and then the warp adds
-//! up values with lanes along a value's elements. Warps take chunks of positions in turn, each with a running softmax of its own,
-//! and are merged through shared memory at the end.
+//! The lanes of a warp are 16 positions, two of them for each: they make the scores of their position for all heads of the task,
+//! each from half of the key, and then the warp adds up values with lanes along a value's elements. So what a chunk reads is under
+//! way in two parts, keys and values. Warps take chunks of positions in turn, each with a running softmax of its own, and are
+//! merged through shared memory at the end.
 
 use super::team::across_lanes;
 use super::{STEP_ROWS, THREADS};
@@ -17,8 +18,12 @@ use crate::plan::{Per, attention_tiles};
 use braid_dsl::model::Reduce;
 
 const WARPS: usize = THREADS / WARP;
-/// Positions whose values are loaded at once.
-const AHEAD: usize = 4;
+/// Positions of a chunk.
+const CHUNK: usize = BLOCK;
+/// Loads of a lane that are under way at once.
+const AHEAD: usize = 32;
+/// Bytes of a cache line.
+const LINE: usize = 128;
 /// Words of the operands that say where the caches are.
 const CACHE_WORDS: usize = 6;
 
@@ -109,8 +114,8 @@ impl<'c> Work<'_, 'c> {
         let caches = Caches::of(e, self.args, self.code, segment.slot);
         let last = e.sub(e.add(segment.position, segment.rows), e.i64(1));
         let (before, seen) = caches.seen(e, self.code, position, last);
-        let start = e.div(before, e.i64(WARP));
-        let chunks = e.sub(e.add(e.div(seen, e.i64(WARP)), e.i64(1)), start);
+        let start = e.div(before, e.i64(CHUNK));
+        let chunks = e.sub(e.add(e.div(seen, e.i64(CHUNK)), e.i64(1)), start);
         let own = self.split_of(chunks, number, split);
         let own = Split { from: e.add(own.from, start), to: e.add(own.to, start), ..own };
         e.if_then(e.cmp(Cmp::Lt, own.from, own.to), || {
@@ -129,7 +134,7 @@ impl<'c> Work<'_, 'c> {
         }
     }
 
-    /// A part is at least a chunk for each warp; in a call of many rows there is one.
+    /// A part is at least two chunks for each warp; in a call of many rows there is one.
     fn split_of(&self, chunks: Val<'c>, number: Val<'c>, split: Val<'c>) -> Split<'c> {
         let e = self.e;
         let one = e.i64(1);
@@ -138,7 +143,7 @@ impl<'c> Work<'_, 'c> {
         }
         let many = e.cmp(Cmp::Gt, e.call_field(self.args.call, Field::Rows), e.i64(STEP_ROWS));
         let above = e.sub(e.add(chunks, e.i64(self.code.splits)), one);
-        let span = e.max(e.div(above, e.i64(self.code.splits)), e.i64(WARPS));
+        let span = e.max(e.div(above, e.i64(self.code.splits)), e.i64(2 * WARPS));
         let span = e.select(many, chunks, span);
         let from = e.mul(split, span);
         let used = e.to_i64(e.div(e.to_i32(e.sub(e.add(chunks, span), one)), e.to_i32(span)));
@@ -177,7 +182,7 @@ impl<'c> Work<'_, 'c> {
         self.site.index.insert(COLUMN, e.i64(0));
     }
 
-    /// 32 positions for all heads of the task; the new state.
+    /// A chunk for all heads of the task; the new state.
     fn chunk(
         &mut self,
         caches: Caches<'c>,
@@ -188,14 +193,14 @@ impl<'c> Work<'_, 'c> {
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
         let e = self.e;
-        let base = e.mul(chunk, e.i64(WARP));
-        // The last chunk may be half of one.
-        let own = e.add(base, lane);
+        let base = e.mul(chunk, e.i64(CHUNK));
+        self.prefetch_values(caches, group, base, lane);
+        let own = e.add(base, e.and(lane, e.i64(CHUNK - 1)));
         let inside = e.cmp(Cmp::Lt, own, caches.slots);
         let slot = e.min(own, e.sub(caches.slots, e.i64(1)));
         let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);
         let there = e.and(inside, e.cmp(Cmp::Ge, place, e.i32(0)));
-        let dots = self.dots(caches, group, slot);
+        let dots = self.dots(caches, group, slot, lane);
         let sums = self.code.value.div_ceil(WARP);
         let mut next = Vec::new();
         let mut weights = Vec::new();
@@ -215,14 +220,23 @@ impl<'c> Work<'_, 'c> {
             let weight = e.exp(e.sub(score, anchor));
             weights.push(weight);
             next.push(most);
-            next.push(e.fma(own[1], scale, across_lanes(e, Reduce::Sum, weight, WARP)));
+            next.push(e.fma(own[1], scale, across_lanes(e, Reduce::Sum, weight, CHUNK)));
             next.extend(own[2..].iter().map(|sum| e.mul(*sum, scale)));
         }
         self.add_values(caches, group, base, lane, &weights, next)
     }
 
-    /// Dot products of all heads with the lane's key.
-    fn dots(&self, caches: Caches<'c>, group: Val<'c>, slot: Val<'c>) -> Vec<Val<'c>> {
+    /// Asks for the values of a chunk, which are needed when its scores are known.
+    fn prefetch_values(&self, caches: Caches<'c>, group: Val<'c>, base: Val<'c>, lane: Val<'c>) {
+        let e = self.e;
+        let row = self.code.value * 4;
+        let first = e.element(caches.values, e.add(e.mul(group, caches.slots), base), row);
+        let end = e.mul(e.min(e.sub(caches.slots, base), e.i64(CHUNK)), e.i64(row));
+        for_each(e, e.mul(lane, e.i64(LINE)), end, e.i64(WARP * LINE), |at| e.prefetch_far(e.offset(first, at)));
+    }
+
+    /// Dot products of all heads with the key of the lane's position.
+    fn dots(&self, caches: Caches<'c>, group: Val<'c>, slot: Val<'c>, lane: Val<'c>) -> Vec<Val<'c>> {
         let e = self.e;
         let key = self.code.key;
         let blocks = e.div(caches.slots, e.i64(BLOCK));
@@ -230,9 +244,13 @@ impl<'c> Work<'_, 'c> {
         let row = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK));
         let keys = e.element(caches.keys, e.add(row, within), 4);
         let queries = e.shared_memory();
-        let together = [32, 16, 8, 4, 2].into_iter().find(|n| key.is_multiple_of(*n)).unwrap_or(1);
+        let half = key.div_ceil(2);
+        let from = e.select(e.cmp(Cmp::Lt, lane, e.i64(CHUNK)), e.i64(0), e.i64(half));
+        let to = e.min(e.add(from, e.i64(half)), e.i64(key));
+        let fits = |n: &usize| key.is_multiple_of(2 * n) && n * self.heads <= 2 * AHEAD;
+        let together = [AHEAD, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         let start = vec![e.f32(0.0); self.heads];
-        e.for_loop(e.i64(0), e.i64(key), e.i64(together), &start, |k, sums| {
+        let sums = e.for_loop(from, to, e.i64(together), &start, |k, sums| {
             let mut sums = sums.to_vec();
             for part in 0..together {
                 let k = e.add(k, e.i64(part));
@@ -243,10 +261,11 @@ impl<'c> Work<'_, 'c> {
                 }
             }
             sums
-        })
+        });
+        sums.into_iter().map(|sum| e.add(sum, e.exchange(sum, CHUNK))).collect()
     }
 
-    /// Adds the weighted values of 32 positions to the lane's sums.
+    /// Adds the weighted values of a chunk to the lane's sums.
     fn add_values(
         &self,
         caches: Caches<'c>,
@@ -266,9 +285,10 @@ impl<'c> Work<'_, 'c> {
             let column = |part: usize| e.min(e.add(lane, e.i64(part * WARP)), e.i64(value - 1));
             (0..sums).map(|part| e.load(e.element(row, column(part), 4), Ty::F32)).collect()
         };
-        e.for_loop(e.i64(0), e.i64(WARP), e.i64(AHEAD), &state, |first, state| {
+        let together = [16, 8, 4, 2].into_iter().find(|n| n * sums <= AHEAD).unwrap_or(1);
+        e.for_loop(e.i64(0), e.i64(CHUNK), e.i64(together), &state, |first, state| {
             let mut state = state.to_vec();
-            let positions: Vec<Val> = (0..AHEAD).map(|at| e.add(first, e.i64(at))).collect();
+            let positions: Vec<Val> = (0..together).map(|at| e.add(first, e.i64(at))).collect();
             // All loads first: they are under way together.
             let loaded: Vec<Vec<Val>> = positions.iter().map(|at| load(*at)).collect();
             for (at, parts) in positions.iter().zip(loaded) {

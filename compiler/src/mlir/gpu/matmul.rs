@@ -6,6 +6,7 @@
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
 use super::dot::{self, Dot, Share};
+use super::row;
 use super::stream::{self, Round, Stream, sum_of};
 use super::{Streams, THREADS};
 use crate::fuse::expr::{TensorId, View};
@@ -17,7 +18,7 @@ use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
-    ROWS_AT + (8 * dot::MOST_ROWS).max(Stream::row_bytes(Dot::of(code, 1), code.sizes[2]))
+    (ROWS_AT + 8 * dot::MOST_ROWS).max(row::end(code, ROWS_AT))
 }
 
 /// Where rows begin in shared memory, behind the sums.
@@ -31,7 +32,7 @@ fn has_stream(code: &Matmul) -> bool {
 
 /// Whether the weights of a step of decoding can be asked for before the step.
 pub fn is_read_ahead(code: &Matmul) -> bool {
-    has_stream(code) && is_shared_by_blocks(code) && code.sizes[0] == 1 && code.rows != Rows::Once
+    has_stream(code) && is_shared_by_blocks(code) && code.sizes[0] == 1 && matches!(code.rows, Rows::All | Rows::Wanted)
 }
 
 /// Whether a single row's product asks for weights when it is there, beside those that are asked for ahead.
@@ -107,16 +108,13 @@ impl<'c> Product<'_, 'c> {
         self.all(other, (first, end));
     }
 
-    /// All rows times some columns.
+    /// All rows times some columns: as many rows at once as are left, the last of an odd number alone.
     fn all(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>)) {
         let e = self.e;
         let count = self.count();
-        if self.stream.is_none() {
-            return self.rows(element, columns, count);
-        }
-        let alone = e.cmp(Cmp::Eq, count, e.i64(1));
-        e.if_then(alone, || self.one(element, columns, e.i64(0)));
-        e.if_then(e.not(alone), || self.rows(element, columns, count));
+        let pairs = e.and(count, e.i64(-2));
+        e.if_then(e.cmp(Cmp::Gt, pairs, e.i64(0)), || self.rows(element, columns, pairs));
+        e.if_then(e.cmp(Cmp::Gt, count, pairs), || self.one(element, columns, pairs));
     }
 
     /// One row times some columns.
@@ -127,19 +125,16 @@ impl<'c> Product<'_, 'c> {
         }
     }
 
-    /// Several rows times the task's columns, as many rows at once as are left.
+    /// An even number of rows times some columns.
     fn rows(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), count: Val<'c>) {
         let e = self.e;
         let most = e.i64(dot::MOST_ROWS);
-        let mut done = e.mul(e.div(count, most), most);
+        let mut done = e.and(count, e.i64(-(dot::MOST_ROWS as i64)));
         for_each(e, e.i64(0), done, most, |row| self.columns(element, columns, row, dot::MOST_ROWS));
-        for rows in &dot::ROWS[1..] {
-            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(*rows));
-            e.if_then(fits, || match rows {
-                1 => self.one(element, columns, done),
-                _ => self.columns(element, columns, done, *rows),
-            });
-            done = e.add(done, e.select(fits, e.i64(*rows), e.i64(0)));
+        for rows in dot::ROWS.into_iter().filter(|rows| (2..dot::MOST_ROWS).contains(rows)) {
+            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(rows));
+            e.if_then(fits, || self.columns(element, columns, done, rows));
+            done = e.add(done, e.select(fits, e.i64(rows), e.i64(0)));
         }
     }
 
@@ -163,21 +158,21 @@ impl<'c> Product<'_, 'c> {
         let left = self.site.address(&self.code.left);
         for_each(e, first, end, e.i64(ROUND), |first| {
             let columns = e.to_i32(e.min(e.sub(end, first), e.i64(ROUND)));
+            let round = Round {
+                columns,
+                depth: e.i32(depth as i32),
+                ahead,
+                all,
+                table: e.offset_by(memory, self.streams.table),
+                sums: memory,
+                row: e.offset_by(memory, ROWS_AT),
+            };
             e.sync();
-            stream.call(
-                e,
-                Round {
-                    row: left,
-                    weights: self.weights(element, first),
-                    columns,
-                    depth: e.i32(depth as i32),
-                    ahead,
-                    all,
-                    table: e.offset_by(memory, self.streams.table),
-                    sums: memory,
-                    copy: e.offset_by(memory, ROWS_AT),
-                },
-            );
+            e.if_then(e.not(ahead), || stream.begin(e, self.weights(element, first), round));
+            row::fetch(e, self.code, left, ROWS_AT, self.args);
+            e.sync();
+            stream.call(e, round);
+            row::keep(e, left);
             e.sync();
             let thread = e.thread();
             e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
@@ -248,5 +243,7 @@ impl<'c> Product<'_, 'c> {
     }
 }
 
+/// Rows are halved, not divided.
+const _: () = assert!(dot::MOST_ROWS.is_power_of_two());
 /// Threads that finish a tile: one for each result.
 const _: () = assert!(dot::MOST_ROWS * COLUMNS_AT_ONCE <= THREADS);

@@ -12,6 +12,7 @@ mod group;
 mod keep;
 mod matmul;
 mod nest;
+mod row;
 mod stream;
 mod team;
 mod tile;
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::fuse::kernel::{Code, Nests};
 use crate::mlir::common::Emitter;
 use crate::mlir::common::site::Setting;
+use crate::mlir::common::tables::SHORT;
 use crate::plan::{Function, Plan, Step};
 use crate::target::Target;
 use ahead::Ring;
@@ -35,6 +37,8 @@ pub use walk::row_words;
 pub const BLOCKS: usize = 2;
 /// Most rows of one sequence in a call: weights are read once for all of them.
 pub const MOST_ROWS: usize = 2048;
+/// A step's tables are in shared memory.
+const _: () = assert!(STEP_ROWS <= SHORT);
 /// Most scratch bytes of a kernel of nests that lie in shared memory; more lies in the device's.
 const SHARED_SCRATCH: usize = 48 * 1024;
 
@@ -133,10 +137,10 @@ pub fn emit(e: &Emitter, plan: &Plan, target: &Target) -> Result<(), Error> {
 }
 
 fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Streams) -> Result<(), Error> {
-    let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: true, vnni: false };
+    let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: Some(0), vnni: false };
     let name = &function.name;
     match &function.code {
-        Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests), ..setting }),
+        Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests).then_some(0), ..setting }),
         Code::Matmul(product) => matmul::emit(e, name, product, setting, streams),
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),

@@ -60,19 +60,24 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                     site.set_row(row, *rows == Rows::Wanted);
                 }
                 e.sync();
-                all(&mut site, code, (piece, pieces));
+                all(&mut site, code, Some((piece, pieces)), 0);
             }
             Walk::Segments { .. } => segment(&mut site, code, task, args),
         });
     });
 }
 
-/// `piece`: which of how many pieces of the row.
-fn all<'c>(site: &mut Site<'_, 'c>, code: &Nests, piece: (Val<'c>, usize)) {
+/// `piece`: which of how many pieces of the row; none: all of it.
+fn all<'c>(site: &mut Site<'_, 'c>, code: &Nests, piece: Option<(Val<'c>, usize)>, shared: usize) {
     for nest in &code.nests {
-        Loops { code, nest, first: None, piece: Some(piece) }.run(site);
+        Loops { code, nest, first: None, piece, shared }.run(site);
         site.e.sync();
     }
+}
+
+/// The site's whole row, with what shared memory it needs from byte `shared` on.
+pub fn row(site: &mut Site<'_, '_>, code: &Nests, shared: usize) {
+    all(site, code, None, shared);
 }
 
 /// One sequence, one place of the grid: step by step, or chunk by chunk.
@@ -91,7 +96,7 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: Kerne
             if let (Some((axis, _)), Some(first)) = (cut, first) {
                 site.index.insert(*axis, first);
             }
-            Loops { code, nest, first, piece: None }.run(site);
+            Loops { code, nest, first, piece: None, shared: 0 }.run(site);
             e.sync();
         }
     });
@@ -104,6 +109,8 @@ struct Loops<'n, 'c> {
     first: Option<Val<'c>>,
     /// Which of how many pieces of the row is done.
     piece: Option<(Val<'c>, usize)>,
+    /// Where the kernel's shared memory begins.
+    shared: usize,
 }
 
 /// Elements of a thread that are loaded together.
@@ -171,7 +178,7 @@ impl<'c> Loops<'_, 'c> {
         let e = site.e;
         let totals: Vec<(&Stmt, &Reduction)> = self.nest.stmts.iter().filter_map(|s| Some((s, s.reduce.as_ref()?))).collect();
         let (team, member) = teams.place(e);
-        let memory = e.offset_by(e.shared_memory(), sums_at(self.code));
+        let memory = e.offset_by(e.shared_memory(), self.shared + sums_at(self.code));
         for_each(e, e.i64(0), e.i64(results), e.i64(teams.count()), |base| {
             let whole = results.is_multiple_of(teams.count());
             let alive = self.place(site, axes, (e.add(base, team), results, whole));

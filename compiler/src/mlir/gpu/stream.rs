@@ -1,15 +1,13 @@
 //! Dot products of one row with many columns of weights: what decoding one sequence is made of.
 //!
-//! The row is copied to shared memory once. The warps of a block share the columns' units evenly (ahead.rs): a warp's share may
+//! The row lies in shared memory (row.rs). The warps of a block share the columns' units evenly (ahead.rs): a warp's share may
 //! begin and end inside of a column, whose sum is then added up from parts, in the order of the warps.
 
-use super::THREADS;
 use super::ahead::{Ahead, Cursor, ROUND, Ring, Share, Source, UNIT, WARPS, units};
 use super::dot::{Dot, single};
 use super::team::across_lanes;
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use braid_dsl::model::Reduce;
 
@@ -31,10 +29,6 @@ pub struct Stream {
 /// What a call of the function is about.
 #[derive(Clone, Copy)]
 pub struct Round<'c> {
-    /// The row.
-    pub row: Val<'c>,
-    /// The first column.
-    pub weights: Val<'c>,
     /// How many columns, at most [`ROUND`]; `i32`.
     pub columns: Val<'c>,
     /// Numbers of a column; `i32`.
@@ -47,19 +41,14 @@ pub struct Round<'c> {
     pub table: Val<'c>,
     /// Where the columns' sums go, in shared memory: [`SUMS_BYTES`].
     pub sums: Val<'c>,
-    /// Room for [`Stream::row_bytes`] in shared memory.
-    pub copy: Val<'c>,
+    /// The row in shared memory, padded with zeros to whole units.
+    pub row: Val<'c>,
 }
 
 impl Stream {
     /// The function for a product's way of storing weights.
     pub fn of(dot: Dot, (ahead, alone): (Ring, Ring)) -> Stream {
         Stream { dot, ahead, alone }
-    }
-
-    /// Shared bytes of a row of `depth` numbers: whole units.
-    pub fn row_bytes(dot: Dot, depth: usize) -> usize {
-        4 * depth.next_multiple_of(WARP * dot.vector)
     }
 
     /// Its name.
@@ -73,18 +62,35 @@ impl Stream {
             return;
         }
         let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        let parameters = [global, global, Ty::I32, Ty::I32, Ty::BOOL, global, shared, shared, shared];
+        let parameters = [Ty::I32, Ty::I32, Ty::BOOL, global, shared, shared, shared];
         e.function(&self.name(), Linkage::Private, &parameters, None, |values| {
-            let [row, weights, columns, depth, ahead, all, table, sums, copy] = *values else { return None };
-            self.body(e, Round { row, weights, columns, depth, ahead, all, table, sums, copy });
+            let [columns, depth, ahead, all, table, sums, row] = *values else { return None };
+            self.body(e, Round { columns, depth, ahead, all, table, sums, row });
             None
         });
     }
 
+    /// Asks for the first weights of a round whose weights were not asked for ahead; all threads of the block.
+    pub fn begin<'c>(&self, e: &Emitter<'c>, weights: Val<'c>, round: Round<'c>) {
+        let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
+        let name = "begin_stream";
+        if e.first_time(name) {
+            e.function(name, Linkage::Private, &[global, Ty::I32, Ty::I32, global, shared], None, |values| {
+                let [weights, columns, bytes, all, table] = *values else { return None };
+                let own = Ahead::new(e, self.alone);
+                let cursor = own.fill(own.alone(weights, columns, bytes), Source { weights: all, table });
+                own.leave(cursor, e.i32(0));
+                None
+            });
+        }
+        let bytes = e.mul(round.depth, e.i32(self.dot.weights.bytes() as i32));
+        e.call(name, &[weights, round.columns, bytes, round.all, round.table], None);
+    }
+
     /// Calls it; all threads of the block.
     pub fn call<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
-        let Round { row, weights, columns, depth, ahead, all, table, sums, copy } = round;
-        e.call(&self.name(), &[row, weights, columns, depth, ahead, all, table, sums, copy], None);
+        let Round { columns, depth, ahead, all, table, sums, row } = round;
+        e.call(&self.name(), &[columns, depth, ahead, all, table, sums, row], None);
     }
 
     fn body<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
@@ -92,33 +98,14 @@ impl Stream {
         let bytes = e.mul(round.depth, e.i32(self.dot.weights.bytes() as i32));
         let walk = Walk { stream: self, e, round, source, units: units(e, bytes) };
         if self.ahead == self.alone {
-            let ahead = Ahead::new(e, self.ahead);
-            let kept = || {
-                let (cursor, slot) = ahead.take();
-                cursor.values().into_iter().chain([slot]).collect()
-            };
-            let fresh = || {
-                let cursor = ahead.fill(ahead.alone(round.weights, round.columns, bytes), source);
-                cursor.values().into_iter().chain([e.i32(0)]).collect()
-            };
-            let start = e.if_else(round.ahead, kept, fresh);
-            let (cursor, slot) = walk.run(ahead, Cursor::from(&start), start[8]);
-            return e.if_then(round.ahead, || ahead.leave(cursor, slot));
+            return walk.run(self.ahead);
         }
-        // What is chosen in the call cannot be asked for ahead, and needs places of its own.
-        let own = |ring: Ring, ahead: bool| {
-            let own = Ahead::new(e, ring);
-            let (cursor, slot) = match ahead {
-                true => own.take(),
-                false => (own.fill(own.alone(round.weights, round.columns, bytes), source), e.i32(0)),
-            };
-            let (cursor, slot) = walk.run(own, cursor, slot);
-            if ahead {
-                own.leave(cursor, slot);
-            }
+        // What is chosen in the call cannot be asked for ahead, and has places of its own.
+        let own = |ring: Ring| {
+            walk.run(ring);
             vec![]
         };
-        e.if_else(round.ahead, || own(self.ahead, true), || own(self.alone, false));
+        e.if_else(round.ahead, || own(self.ahead), || own(self.alone));
     }
 }
 
@@ -133,9 +120,10 @@ struct Walk<'k, 'c> {
 
 impl<'c> Walk<'_, 'c> {
     /// All units of the warp's share, one after the other.
-    fn run(&self, ahead: Ahead<'_, 'c>, cursor: Cursor<'c>, slot: Val<'c>) -> (Cursor<'c>, Val<'c>) {
+    fn run(&self, ring: Ring) {
         let e = self.e;
-        self.copy();
+        let ahead = Ahead::new(e, ring);
+        let (cursor, slot) = ahead.take();
         let units = e.max(self.units, e.i32(1));
         let share = Share::of(e, ahead.warp, e.mul(self.round.columns, units));
         let column = e.div(share.from, units);
@@ -145,7 +133,6 @@ impl<'c> Walk<'_, 'c> {
         let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), column, apart);
         let numbers = vec![e.f32(0.0); CHAINS];
         let start: Vec<Val> = [column, unit, target, slot].into_iter().chain(numbers).chain(cursor.values()).collect();
-        e.sync();
         let (from, to) = (e.to_i64(share.from), e.to_i64(share.to));
         let end = e.for_loop(from, to, e.i64(1), &start, |at, state| {
             let [column, unit, target, slot] = [state[0], state[1], state[2], state[3]];
@@ -167,7 +154,7 @@ impl<'c> Walk<'_, 'c> {
             ];
             place.into_iter().chain(made).chain(cursor.values()).collect()
         });
-        (Cursor::from(&end[4 + CHAINS..]), end[3])
+        ahead.leave(Cursor::from(&end[4 + CHAINS..]), end[3]);
     }
 
     /// Writes the sum of a column, or of the warp's part of it.
@@ -178,38 +165,20 @@ impl<'c> Walk<'_, 'c> {
         e.if_then(e.cmp(Cmp::Eq, ahead.lane, e.i32(0)), || e.store(e.element(self.round.sums, e.to_i64(target), 4), all));
     }
 
-    /// Copies the row, padded with zeros to whole units. A lane's numbers come in fours: the first fours of all lanes lie side by
-    /// side, then the second ones, so that a warp reads without conflicts.
-    fn copy(&self) {
-        let (e, vector) = (self.e, self.stream.dot.vector);
-        let depth = e.to_i64(self.round.depth);
-        let groups = e.mul(e.to_i64(self.units), e.i64(WARP));
-        for_each(e, e.to_i64(e.thread()), groups, e.i64(THREADS), |group| {
-            let first = e.mul(group, e.i64(vector));
-            let there = e.cmp(Cmp::Lt, first, depth);
-            let place = e.element(self.round.row, e.select(there, first, e.i64(0)), 4);
-            for four in 0..vector / 4 {
-                let own = self.four(e.offset_by(place, 16 * four));
-                let own = e.select(there, own, e.float(Ty::f32(4), 0.0));
-                e.store_aligned(self.plane(group, four), own);
-            }
-        });
-    }
-
-    /// Where the `four`-th four numbers of a group lie.
-    fn plane(&self, group: Val<'c>, four: usize) -> Val<'c> {
-        let e = self.e;
-        let groups = e.mul(e.to_i64(self.units), e.i64(WARP));
-        e.element(self.round.copy, e.add(e.mul(groups, e.i64(four)), group), 16)
-    }
-
-    fn four(&self, place: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        if self.stream.dot.aligned {
-            return e.load_aligned(place, Ty::f32(4));
+    /// The lane's numbers of the row in a unit.
+    fn numbers(&self, group: Val<'c>) -> Vec<Val<'c>> {
+        let (e, fours) = (self.e, self.stream.dot.vector / 4);
+        let own = e.element(self.round.row, group, 16 * fours);
+        if fours == 1 {
+            let four = e.load_aligned(own, Ty::f32(4));
+            return (0..4).map(|at| e.extract(four, at)).collect();
         }
-        let lanes = (0..4).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32));
-        lanes.enumerate().fold(e.poison(Ty::f32(4)), |four, (at, x)| e.insert(four, at, x))
+        // Every other four lanes read their halves the other way round, so that lanes that read at once read all banks.
+        let turned = e.cmp(Cmp::Ne, e.and(group, e.i64(4)), e.i64(0));
+        let half = |turned: Val<'c>| e.load_aligned(e.offset(own, e.select(turned, e.i64(16), e.i64(0))), Ty::f32(4));
+        let (a, b) = (half(turned), half(e.not(turned)));
+        let of = |turned: Val<'c>, at: usize| e.select(turned, e.extract(b, at), e.extract(a, at));
+        (0..4).map(|at| of(turned, at)).chain((0..4).map(|at| of(e.not(turned), at))).collect()
     }
 
     /// Adds the products of a unit to the lane's sums.
@@ -217,8 +186,7 @@ impl<'c> Walk<'_, 'c> {
         let (e, dot) = (self.e, self.stream.dot);
         let group = e.to_i64(e.add(e.mul(unit, e.i32(WARP as i32)), ahead.lane));
         let weights = e.load_aligned(ahead.slot(slot), dot.loaded());
-        let fours = (0..dot.vector / 4).map(|four| e.load_aligned(self.plane(group, four), Ty::f32(4)));
-        let x: Vec<Val> = fours.flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect();
+        let x = self.numbers(group);
         let mut sums = sums.to_vec();
         for (n, (x, w)) in x.iter().zip(single(e, weights)).enumerate() {
             let sum = &mut sums[n % CHAINS];

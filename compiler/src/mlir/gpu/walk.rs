@@ -3,6 +3,8 @@
 
 use super::ahead::Ahead;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS};
+use super::{matmul, row};
+use crate::fuse::kernel::Code;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
 use crate::plan::{Per, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
@@ -35,12 +37,13 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
         let walk = Walk { e, plan, functions, call, barrier, block: e.block_number(), blocks: e.blocks(), many };
         // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; a word of the row
-        // after this one.
+        // after this one; whether a step that had nothing to do in this call would have waited.
         let zero = e.i64(0);
-        e.for_loop(zero, count, e.i64(1), &[zero, zero, zero, next], |at, state| {
+        let start = [zero, zero, zero, next, e.bool(false)];
+        e.for_loop(zero, count, e.i64(1), &start, |at, state| {
             let next = rows.advance(at, state[3]);
-            let [waits, from, dealt] = walk.step(rows.place(at), [state[0], state[1], state[2]]);
-            vec![waits, from, dealt, next]
+            let (owed, [waits, from, dealt]) = walk.step(rows.place(at), state[4], [state[0], state[1], state[2]]);
+            vec![waits, from, dealt, next, owed]
         });
         walk.leave();
     });
@@ -85,7 +88,7 @@ impl<'k, 'c> Rows<'k, 'c> {
         });
     }
 
-    /// Copies the call and the first row to shared memory; gives where the call is, and the thread's word of the second row.
+    /// Copies the call, its tables and the first row to shared memory; gives where the call is, and the thread's word of the second row.
     fn begin(&self, call: Val<'c>) -> (Val<'c>, Val<'c>) {
         let e = self.e;
         let own = e.shared_place("call", size_of::<Call>());
@@ -95,7 +98,9 @@ impl<'k, 'c> Rows<'k, 'c> {
         });
         self.put(e.i64(0), self.fetch(e.i64(0)));
         let next = self.fetch(e.i64(1));
+        row::forget(e);
         e.sync();
+        e.copy_tables(own, THREADS);
         (own, next)
     }
 
@@ -105,6 +110,11 @@ impl<'k, 'c> Rows<'k, 'c> {
         self.put(e.add(at, e.i64(1)), next);
         self.fetch(e.add(at, e.i64(2)))
     }
+}
+
+/// Whether a function leaves the row in shared memory that the last product multiplied.
+fn keeps_row(code: &Code) -> bool {
+    matches!(code, Code::Matmul(product) if matmul::is_read_ahead(product))
 }
 
 struct Walk<'k, 'c> {
@@ -121,13 +131,16 @@ struct Walk<'k, 'c> {
 
 impl<'c> Walk<'_, 'c> {
     /// One step; gives the loop's state after it.
-    fn step(&self, row: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> [Val<'c>; 3] {
+    fn step(&self, row: Val<'c>, owed: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> (Val<'c>, [Val<'c>; 3]) {
         let e = self.e;
         let word = |n: usize| e.load(e.offset_by(row, 8 * n), Ty::I64);
         let [function, per, times, _, factor, least, order] = std::array::from_fn(word);
-        let (waiting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
+        let (wanting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
         let tasks = self.tasks([per, times, factor, least]);
         let tasks = if self.many { self.tiles(tasks, std::array::from_fn(|n| word(7 + n))) } else { tasks };
+        // Whoever has nothing to do leaves the wait to whoever comes next and has.
+        let (wanting, some) = (e.or(wanting, owed), e.cmp(Cmp::Gt, tasks, e.i64(0)));
+        let (waiting, owed) = (e.and(wanting, some), e.and(wanting, e.not(some)));
         let waits = e.add(waits, e.select(waiting, e.i64(1), e.i64(0)));
         // All threads are done with the step before, and see the next row.
         e.sync();
@@ -139,7 +152,7 @@ impl<'c> Walk<'_, 'c> {
         let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, self.block];
         e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
         let dealt = e.rem(e.to_i32(e.add(from, tasks)), e.to_i32(self.blocks));
-        [waits, from, e.to_i64(dealt)]
+        (owed, [waits, from, e.to_i64(dealt)])
     }
 
     fn tasks(&self, [per, times, factor, least]: [Val<'c>; 4]) -> Val<'c> {
@@ -174,7 +187,11 @@ impl<'c> Walk<'_, 'c> {
         match functions {
             [] => {}
             [only] => {
-                e.call(&self.plan.functions[*only].name, arguments, None);
+                let function = &self.plan.functions[*only];
+                if !keeps_row(&function.code) {
+                    row::forget(e);
+                }
+                e.call(&function.name, arguments, None);
             }
             _ => {
                 let (low, high) = functions.split_at(functions.len() / 2);
@@ -194,6 +211,7 @@ impl<'c> Walk<'_, 'c> {
             e.count_up(self.barrier, e.i32(1));
             let all = e.to_i32(e.mul(waits, self.blocks));
             e.until(|| e.cmp(Cmp::Ge, e.watch(self.barrier), all));
+            row::forget(e);
         });
         e.sync();
     }
@@ -201,6 +219,8 @@ impl<'c> Walk<'_, 'c> {
     /// The last block to leave makes the barrier ready for the next launch.
     fn leave(&self) {
         let e = self.e;
+        // What was asked for and not needed must not arrive when this memory is another launch's.
+        e.wait_copies(0);
         e.sync();
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             let left = e.offset_by(self.barrier, 4);
