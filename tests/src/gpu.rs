@@ -19,9 +19,14 @@ fn folder(name: &str) -> PathBuf {
 /// The PTX and the manifest of a golden model.
 fn compiled(name: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
     let (spec, map) = imported(&folder(name).join("config.json"));
+    built(&spec, &map, target, dtype)
+}
+
+/// The PTX and the manifest of a spec.
+fn built(spec: &str, map: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
     let room = tempfile::tempdir().expect("a folder");
     let path = room.path().join("model.braidart");
-    write(&path, &spec, &map, target, dtype, Chunks::Auto);
+    write(&path, spec, map, target, dtype, Chunks::Auto);
     let bytes = std::fs::read(&path).expect("an artifact");
     let (code, manifest) = artifact::decode(&bytes).expect("a sound artifact");
     (String::from_utf8(code.to_vec()).expect("text"), manifest)
@@ -121,12 +126,7 @@ fn depth_is_data() {
 fn of_depth(layers: usize) -> (String, Manifest) {
     let text = braid_stdlib::files().iter().find(|(name, _)| *name == "models/transformer.braid").expect("a model").1;
     let spec = text.replace("layers: int = 4", &format!("layers: int = {layers}"));
-    let room = tempfile::tempdir().expect("a folder");
-    let path = room.path().join("model.braidart");
-    write(&path, &spec, "", "cuda:sm_90a", Dtype::F32, Chunks::Auto);
-    let bytes = std::fs::read(&path).expect("an artifact");
-    let (code, manifest) = artifact::decode(&bytes).expect("a sound artifact");
-    (String::from_utf8(code.to_vec()).expect("text"), manifest)
+    built(&spec, "", "cuda:sm_90a", Dtype::F32)
 }
 
 /// Steps that touch the same memory wait: what one writes and a later one reads or writes has a wait, or an order, in between.
@@ -170,6 +170,63 @@ fn weights_are_read_ahead() {
         assert!(device.step.shared_bytes <= most, "{}", device.step.shared_bytes);
         assert!(code.contains("cp.async.cg.shared.global"));
     }
+}
+
+/// `a` is multiplied twice, and that is all; `b` whole and in heads, which begin at the same place; `c` is also added.
+const MAKERS: &str = "model m(h: dim = 4, k: dim = 16, j: dim = 16, e: dim = 64, f: dim = 64, vocab: dim = 80)(tokens: [t])
+  -> [t, vocab] {
+  param embed: [vocab, e]   param w1, w2: [e, h, k]   param w3: [h, k, e]   param w4: [h, k, j]   param w5: [e, f]   param w6: [f, vocab]
+  param w7: [h, j, f]
+  x = embed[vocab: tokens]
+  y = x + shift(x, 1)
+  a = y / (1.0 + sum[e] y * y)
+  p = (sum[e] a * w1) * sigmoid(sum[e] a * w2)
+  b = p / (1.0 + sum[h, k] p * p)
+  q = sum[k] b * w4
+  r = sum[h, k] b * w3
+  c = r / (1.0 + sum[e] r * r)
+  u = sum[e] c * w5
+  v = sum[h, j] q * w7
+  return sum[f] (u + v + sum[e] c) * w6
+}";
+
+/// A row is left to products only where nobody else reads it; what it is made of stays until the last of them.
+#[test]
+fn products_make_rows_that_only_they_read() {
+    let plan = planned(MAKERS);
+    let kernels = &plan.fused.kernels;
+    let makers: Vec<usize> = (0..kernels.len()).filter(|at| kernels[*at].least > 1).collect();
+    let [maker] = makers[..] else { panic!("{makers:?} leave rows to products, not just the one that makes `a`") };
+    let reads = |at: &usize| kernels[*at].reads.contains(&kernels[maker].writes[0]);
+    let readers: Vec<usize> = (maker + 1..kernels.len()).filter(reads).collect();
+    assert_eq!(readers.len(), 2);
+    for reader in readers {
+        assert!(matches!(&kernels[reader].code, Code::Matmul(product) if product.prologue.is_some()));
+        for read in &kernels[maker].reads {
+            assert!(plan.memory.lifetimes[*read].1 >= reader, "buffer {read} is gone when kernel {reader} makes the row of it");
+        }
+    }
+    let prologues = kernels.iter().filter(|kernel| matches!(&kernel.code, Code::Matmul(product) if product.prologue.is_some()));
+    assert_eq!(prologues.count(), 2);
+}
+
+/// Heads of a row leave no row to the next product, which would take one head for all of them.
+#[test]
+fn a_part_is_not_taken_for_the_row() {
+    let (code, _) = built(MAKERS, "", "cuda:sm_90a", Dtype::F32);
+    let plan = planned(MAKERS);
+    let products = plan.functions.iter().filter_map(|function| match &function.code {
+        Code::Matmul(product) => Some((&function.name, product)),
+        _ => None,
+    });
+    let mut heads = 0;
+    for (name, product) in products {
+        let start = code.find(&format!(".func {name}(")).expect("the function");
+        let own = &code[start..][..code[start + 1..].find("\n.func ").unwrap_or(code.len() - start - 1)];
+        assert_eq!(own.contains("kept_row"), product.sizes[1] == 1, "{name}");
+        heads += usize::from(product.sizes[1] > 1);
+    }
+    assert_eq!(heads, 1);
 }
 
 /// `y` is laid where `a` was, which other blocks may still read when one of them is through with the first product.

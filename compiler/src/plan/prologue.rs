@@ -37,7 +37,9 @@ fn maker_of(fused: &Fused, at: usize) -> Option<(usize, Nests)> {
     let cost: usize = nests.nests.iter().map(|nest| nest_cost(nest, &nests.sizes)).sum();
     let plain = nests.nests.iter().flat_map(|nest| &nest.stmts).all(|stmt| stmt.system.is_none() && stmt.ordered.is_none());
     let small = cost <= COST * made.elements && nests.scratch <= SCRATCH;
-    (by_rows && plain && small && !made.output && made.store == Store::F32).then(|| (*buffer, nests.clone()))
+    // A state may have changed by the time that the row is multiplied; buffers are written once.
+    let steady = kernel.operands.iter().all(|operand| matches!(operand, Operand::Buffer(_) | Operand::Packed(_)));
+    (by_rows && plain && small && steady && !made.output && made.store == Store::F32).then(|| (*buffer, nests.clone()))
 }
 
 /// Whether a kernel is a product that multiplies the buffer's whole row, and does nothing else with it.

@@ -1,8 +1,8 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
 //! One row: stream.rs. Few rows: a warp has a few columns, or a part of them; its lanes walk the contracted axis in loads of 16
-//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of bfloat16 weights: tiles.rs. The functions that do this are shared by all products of an artifact; what is a
-//! product's own is where its rows lie, and its epilogue.
+//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of bfloat16 weights: tiles.rs. The functions that
+//! do this are shared by all products of an artifact; what is a product's own is where its rows lie, and its epilogue.
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
 use super::dot::{self, Dot, Share};
@@ -172,7 +172,7 @@ impl<'c> Product<'_, 'c> {
             row::fetch(e, self.code, left, ROWS_AT, self.args);
             e.sync();
             stream.call(e, round);
-            row::keep(e, left);
+            row::keep(e, self.code, left);
             e.sync();
             let thread = e.thread();
             e.if_then(e.cmp(Cmp::Lt, thread, columns), || {

@@ -1,15 +1,19 @@
-//! The row that a product multiplies, in shared memory: copied, or made there by the block itself. It stays for the next product.
+//! The row that a product multiplies, in shared memory: copied, or made there by the block itself. In a launch that reads ahead it
+//! stays for the next product, if that multiplies the same row.
 
 use super::ahead::Ahead;
 use super::dot::Dot;
+use super::matmul::is_read_ahead;
 use super::{THREADS, nest};
 use crate::fuse::kernel::{Matmul, Prologue, Rows};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
 
-/// Where the block remembers which row it has: the address that the row has, or would have, in the device's memory.
+/// Where the block remembers which row it has: the address that the row has, or would have, in the device's memory, and how many
+/// numbers. Another row may begin at the same place.
 const KEPT: &str = "kept_row";
+const KEPT_BYTES: usize = 16;
 
 /// Numbers of a row in shared memory: whole units.
 fn padded(code: &Matmul) -> usize {
@@ -24,15 +28,25 @@ pub fn end(code: &Matmul, at: usize) -> usize {
 
 /// Forgets the row: its place is used for something else, or it may have changed.
 pub fn forget(e: &Emitter) {
-    let kept = e.shared_place(KEPT, 8);
+    let kept = e.shared_place(KEPT, KEPT_BYTES);
     e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || e.store(kept, e.i64(0)));
+}
+
+/// Whether the block has the product's row from the last one.
+fn is_kept<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) -> Val<'c> {
+    if !is_read_ahead(code) {
+        return e.bool(false);
+    }
+    let kept = e.shared_place(KEPT, KEPT_BYTES);
+    let place = e.cmp(Cmp::Eq, e.load(kept, Ty::scalar(Elem::Global)), left);
+    let depth = e.cmp(Cmp::Eq, e.load(e.offset_by(kept, 8), Ty::I64), e.i64(code.sizes[2]));
+    e.and(Ahead::is_on(e), e.and(place, depth))
 }
 
 /// Puts a row of the product's left operand to byte `at` of shared memory, unless it is there. `left`: where it is in the
 /// device's memory. All threads of the block; they must meet before they read it.
 pub fn fetch<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: KernelArgs<'c>) {
-    let kept = e.load(e.shared_place(KEPT, 8), Ty::scalar(Elem::Global));
-    let there = e.and(Ahead::is_on(e), e.cmp(Cmp::Eq, kept, left));
+    let there = is_kept(e, code, left);
     fill(e, code, at);
     e.if_then(e.not(there), || {
         let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
@@ -42,10 +56,15 @@ pub fn fetch<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args:
     });
 }
 
-/// Remembers the row for what follows in a launch that reads ahead.
-pub fn keep<'c>(e: &Emitter<'c>, left: Val<'c>) {
-    let kept = e.shared_place(KEPT, 8);
-    e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || e.store(kept, left));
+/// Remembers the row for the next product; one that is not read ahead may have only a part of it.
+pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
+    if is_read_ahead(code) {
+        let kept = e.shared_place(KEPT, KEPT_BYTES);
+        e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
+            e.store(kept, left);
+            e.store(e.offset_by(kept, 8), e.i64(code.sizes[2]));
+        });
+    }
 }
 
 /// Does the maker's work for the call's one row.
