@@ -10,8 +10,10 @@ use crate::mlir::common::{Context, Emitter, Module};
 use crate::mlir::{cpu, gpu};
 use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
-use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask};
-use braid_runtime::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Packed, Param, Source, Stream, Tiles, Unmask};
+use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask, Type};
+use braid_runtime::artifact::{
+    Device, Dtype, Grid, Input, Launch, Manifest, Output, Packed, Param, Source, Stream, Tiles, Unmask,
+};
 
 /// What LLVM made of a plan.
 pub struct Compiled {
@@ -101,17 +103,21 @@ fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
 
 /// The rows of the smallest table that token ids are looked up in; without a table every id will do, and without ids none.
 fn tokens(graph: &Graph) -> usize {
-    let Some(input) = graph.token_input() else { return 0 };
+    graph.token_input().map_or(0, |input| table(graph, input).unwrap_or(i32::MAX as usize))
+}
+
+/// The rows of the smallest table that an input's numbers are looked up in.
+fn table(graph: &Graph, input: usize) -> Option<usize> {
     let is_input = |op: &Op| *op == Op::Input(input);
-    let is_tokens = |id: NodeId| match graph.op(id) {
+    let is_given = |id: NodeId| match graph.op(id) {
         Op::Wanted => is_input(graph.op(graph.args(id)[0])),
         op => is_input(op),
     };
     let rows = |node: &NodeId| match graph.op(*node) {
-        Op::Gather(axis) if is_tokens(graph.args(*node)[1]) => graph.size(*axis),
+        Op::Gather(axis) if is_given(graph.args(*node)[1]) => graph.size(*axis),
         _ => None,
     };
-    graph.order().iter().filter_map(rows).min().unwrap_or(i32::MAX as usize)
+    graph.order().iter().filter_map(rows).min()
 }
 
 /// What the caller writes into the arena; of inputs that nothing reads there is nothing.
@@ -132,12 +138,19 @@ fn inputs(plan: &Plan, sources: &[(String, Source)]) -> Vec<Input> {
                 arena_row_offset: *place,
                 source,
                 encoded: graph.of_source(ty),
+                below: table(graph, *n),
             },
         ))
     };
     let mut found: Vec<_> = plan.fused.buffers.iter().zip(&plan.memory.buffers).filter_map(input).collect();
     found.sort_by_key(|(n, _)| *n);
     found.into_iter().map(|(_, input)| input).collect()
+}
+
+/// What stands behind the logits of a row.
+fn outputs(graph: &Graph) -> Vec<Output> {
+    let axes = |ty: &Type| ty.axes.iter().filter_map(|axis| Some((graph.axis(*axis).name.clone(), graph.size(*axis)?))).collect();
+    graph.outputs.iter().map(|(name, ty)| Output { name: name.clone(), axes: axes(ty) }).collect()
 }
 
 /// The declaration of masked diffusion, as the runtime reads it.
@@ -191,6 +204,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         dtype,
         vocab: graph.row_elements(graph.ty(output)),
         tokens: tokens(graph),
+        outputs: outputs(graph),
         inputs: inputs(plan, sources),
         autoregressive: graph.generate == Generate::Autoregressive,
         unmask: unmask(&graph.generate),

@@ -203,6 +203,8 @@ pub enum StmtKind {
     Recur(Recur),
     /// `generate how` or `generate how(name: value, …)`
     Generate(Ident, Vec<Arg>),
+    /// `output a = e`
+    Output(Ident, Expr),
     /// `return a, b`
     Return(Vec<Expr>),
 }

@@ -470,10 +470,27 @@ pub struct Model {
     pub inputs: Vec<(String, Type)>,
     /// The result.
     pub output: ValueId,
+    /// What blocks declare beside it: paths of their instances with names, and types.
+    pub outputs: Vec<(String, Type)>,
+    /// A row of the result with those of all outputs behind it, if there are any.
+    pub joined: Option<ValueId>,
     /// How it generates.
     pub generate: Generate,
     /// Every compile-time parameter with its value, by name.
     pub constants: Vec<(String, Constant)>,
     /// What the text calls values, for messages; the last name of each counts.
     pub names: Vec<(ValueId, String)>,
+}
+
+impl Model {
+    /// The model that gives its outputs too, behind its result; `None` if it declares none.
+    pub fn with_outputs(mut self) -> Option<Model> {
+        self.output = self.joined?;
+        Some(self)
+    }
+
+    /// The outputs that it gives behind its result.
+    pub fn delivered(&self) -> &[(String, Type)] {
+        if self.joined == Some(self.output) { &self.outputs } else { &[] }
+    }
 }

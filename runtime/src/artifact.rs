@@ -22,7 +22,7 @@ pub use file::{ArtifactError, decode, encode, write};
 #[cfg(feature = "run")]
 pub(crate) use file::{fnv1a, fnv1a_on, replace};
 pub use header::header;
-pub use input::{Input, Source};
+pub use input::{Input, Output, Source};
 pub use state::{POSITIONS, State, Truncate};
 pub use work::{Amount, Work};
 
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 
@@ -46,8 +46,12 @@ pub struct Manifest {
     pub features: Vec<String>,
     /// Storage of the large weights.
     pub dtype: Dtype,
-    /// Size of the last axis of the output (the vocabulary of a language model).
+    /// Floats in a row of the output: those of the model's result (the vocabulary of a language model), and behind them
+    /// [`Manifest::outputs`].
     pub vocab: usize,
+    /// What blocks declare beside the result, in the order in which a row has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Output>,
     /// Token ids are below this: the rows of the smallest table that they are looked up in. 0: the model takes none, and a call's ids
     /// only count its rows.
     pub tokens: usize,
@@ -98,6 +102,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Floats of the model's result in a row of the output.
+    pub fn result(&self) -> usize {
+        self.vocab - self.outputs.iter().map(Output::elements).sum::<usize>()
+    }
+
     /// Whether a sequence has a source, which `braid_encode` takes.
     pub fn encodes(&self) -> bool {
         self.inputs.iter().any(|input| input.encoded)

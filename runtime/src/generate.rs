@@ -82,6 +82,7 @@ fn check(session: &Session, request: &Request) -> Result<()> {
     if !session.manifest().autoregressive {
         return Err(Error::input("the model does not generate: it has no `generate autoregressive`", "use `logits` instead"));
     }
+    session.gives_logits()?;
     if request.prompt.is_empty() && request.follows.is_empty() {
         return Err(Error::input("an empty prompt: there is nothing to predict from", "give at least one token"));
     }

@@ -80,6 +80,7 @@ impl<'a> Work<'a> {
             let hint = "use `logits` or `run` as it was compiled";
             return Err(Error::input("the model does not fill masks: it has no `generate masked_diffusion`", hint));
         }
+        session.gives_logits()?;
         let chooser = Chooser::new(&fill.how, fill.sampling, &fill.text)?;
         let bare = vec![fill.how.mask; fill.text.len()];
         Ok(Self { session, fill, chooser, text: fill.text.clone(), bare, passes: 0, chosen: 0 })

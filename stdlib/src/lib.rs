@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = embed![
     "ffn/moe.braid",
     "functions/activations.braid",
     "functions/complex.braid",
+    "functions/losses.braid",
     "functions/masks.braid",
     "functions/sequence.braid",
     "functions/softmax.braid",

@@ -63,15 +63,23 @@ pub fn build(spec: &str, map: &str, target: &str, dtype: Dtype) -> Built {
 
 /// As [`build`], with recurrences walked as `chunks` says.
 pub fn build_in_chunks(spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Built {
+    of_model(model(spec), map, target, dtype, chunks)
+}
+
+/// The same of a model.
+pub fn of_model(model: Model, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Built {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.braidart");
-    write(&path, spec, map, target, dtype, chunks);
+    write_model(&path, model, map, target, dtype, chunks);
     Built { artifact: Artifact::open(&path).unwrap_or_else(|error| panic!("{error}")), folder }
 }
 
 /// Compiles a spec to a file, for whatever processor; what its manifest says.
 pub fn write(path: &Path, spec: &str, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Manifest {
-    let model = model(spec);
+    write_model(path, model(spec), map, target, dtype, chunks)
+}
+
+fn write_model(path: &Path, model: Model, map: &str, target: &str, dtype: Dtype, chunks: Chunks) -> Manifest {
     let bound = |map: WeightMap| {
         let params = map.bind(&model.axes, &model.params, &model.constants).map_err(|mut e| e.remove(0))?;
         Ok((params, map.sources(&model)?))

@@ -455,6 +455,33 @@ fn tensors(path: &Path, list: &[(&str, &[usize])]) {
 }
 
 #[test]
+fn outputs_beside_logits() {
+    let desk = Desk::new();
+    std::fs::write(
+        desk.path("routed.braid"),
+        "use models.moe_transformer\nmodel routed = moe_transformer(layers: 2, d: 32, vocab: 50)\n",
+    )
+    .expect("a spec");
+    let given = ["--weights", "random:1", "--ids", "1,2,3,4"];
+    let line = |command: &'static str, more: &[&'static str]| [&[command, "routed.braid"], &given[..], more].concat();
+    desk.check(0, &line("logits", &["-o", "plain.safetensors"]));
+    desk.check(0, &line("logits", &["--outputs", "-o", "all.safetensors"]));
+    let open = |name: &str| braid_runtime::checkpoint::Checkpoint::open(&desk.path(name)).expect("a file");
+    let (plain, all) = (open("plain.safetensors"), open("all.safetensors"));
+    assert_eq!(plain.names().collect::<Vec<_>>(), ["input_ids", "logits"]);
+    let names =
+        ["input_ids", "layers.0.routed.balance", "layers.0.routed.z", "layers.1.routed.balance", "layers.1.routed.z", "logits"];
+    assert_eq!(all.names().collect::<Vec<_>>(), names);
+    assert_eq!(all.get("layers.0.routed.z").expect("a loss").shape, [1, 4]);
+    assert_eq!(all.get("logits").expect("logits").shape, [1, 4, 50]);
+    desk.check(0, &["build", "routed.braid", "--outputs", "-o", "routed.braidart"]);
+    has(&desk.check(0, &["info", "routed.braidart"]), &["50 logits, 1 of layers.0.routed.balance"]);
+    let run = ["run", "routed.braidart", "--weights", "random:1", "--ids", "1"];
+    has(&desk.check(1, &run), &["gives other outputs behind its logits", "build it without `--outputs`"]);
+    has(&desk.check(1, &["build", "small.braid", "--outputs", "-o", "no.braidart"]), &["no block of model `small` declares any"]);
+}
+
+#[test]
 fn inputs_beside_token_ids() {
     let desk = Desk::new();
     std::fs::write(

@@ -32,6 +32,8 @@ mod library;
 #[cfg(test)]
 mod likelihood;
 #[cfg(test)]
+mod losses;
+#[cfg(test)]
 mod modalities;
 #[cfg(test)]
 mod models;

@@ -136,6 +136,9 @@ pub struct CodeArgs {
     /// Rows of a recurrence that are done at once: `auto` (as many as pay), `off` (step by step), or a number from 2 to 256
     #[arg(long, default_value = "auto", value_name = "ROWS")]
     pub chunk: ChunkArg,
+    /// Give what blocks declare by `output` too, behind the logits; the artifact is for `logits` then, and does not generate
+    #[arg(long)]
+    pub outputs: bool,
 }
 
 /// How recurrences walk long sequences.

@@ -64,10 +64,20 @@ pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, Sour
     let (params, sources) = (bound(&spec)?, sources(&spec)?);
     let line = Line::new(STAGES.len());
     let options = Options { target, dtype, chunks: code.chunk.0, params, sources };
-    match pipeline::run(spec.model, options, until, &|stage| line.step(stage)) {
+    let name = spec.model.name.clone();
+    let model = match code.outputs {
+        true => spec.model.with_outputs().ok_or_else(|| none_declared(&name))?,
+        false => spec.model,
+    };
+    match pipeline::run(model, options, until, &|stage| line.step(stage)) {
         Ok(work) => Ok((work, spec.sources)),
         Err(error) => Err(Failure::Compiler(error, spec.sources)),
     }
+}
+
+fn none_declared(model: &str) -> Failure {
+    let what = format!("`--outputs`: no block of model `{model}` declares any");
+    Failure::hinted(what, "a block does by `output name = …`")
 }
 
 fn parsed(path: &str, text: &str) -> Result<WeightMap, Failure> {

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 /// Where the artifact of a spec lies or would lie; `None` where there is no place for it.
 pub fn path(spec: &Spec, code: &CodeArgs, target: &str) -> Option<PathBuf> {
     let mut hash = Hash::default();
-    hash.add(&[code.dtype as u8]);
+    hash.add(&[code.dtype as u8, u8::from(code.outputs)]);
     hash.add(format!("{:?}", code.chunk.0).as_bytes());
     hash.add(target.as_bytes());
     hash.add(compiler().as_bytes());

@@ -14,6 +14,7 @@ impl Graph {
             params: model.params.clone(),
             scopes: model.scopes.clone(),
             inputs: model.inputs.clone(),
+            outputs: model.delivered().to_vec(),
             generate: model.generate.clone(),
             constants: model.constants.clone(),
             names: HashMap::new(),

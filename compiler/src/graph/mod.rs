@@ -63,6 +63,8 @@ pub struct Graph {
     pub scopes: Vec<Scope>,
     /// The inputs' names and types.
     pub inputs: Vec<(String, Type)>,
+    /// What a row of the result has behind the result itself: names and types.
+    pub outputs: Vec<(String, Type)>,
     /// How the model generates.
     pub generate: Generate,
     /// Every compile-time parameter with its value, by name.
@@ -242,6 +244,7 @@ impl Graph {
             params: self.params.clone(),
             scopes: self.scopes.clone(),
             inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
             generate: self.generate.clone(),
             constants: self.constants.clone(),
             names: HashMap::new(),

@@ -41,6 +41,8 @@ impl Builder {
             values: vec![],
             inputs: vec![("tokens".into(), tokens)],
             output: ValueId(0),
+            outputs: vec![],
+            joined: None,
             generate: Generate::Autoregressive,
             constants: vec![],
             names: vec![],

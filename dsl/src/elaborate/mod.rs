@@ -1,6 +1,6 @@
 //! From the tree to the checked model: instantiates the model's blocks with concrete sizes and records every tensor operation.
 //!
-//! frame.rs knows names; inputs.rs says what a model is given; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
+//! frame.rs knows names; inputs.rs says what a model is given, output.rs what it gives beside its result; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
 //! region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
 
@@ -14,6 +14,7 @@ mod grad;
 mod hygiene;
 mod index;
 mod inputs;
+mod output;
 mod recurrence;
 mod region;
 mod signature;
@@ -73,6 +74,8 @@ pub struct Elab<'p> {
     repeats: HashMap<String, usize>,
     trail: Vec<String>,
     generate: Option<(Generate, Span)>,
+    /// What blocks declare beside the model's result.
+    outputs: Vec<(String, T)>,
     /// The axis of a second sequence, if the model is given one.
     source: Option<AxisId>,
     steps: u64,
@@ -111,6 +114,7 @@ impl<'p> Elab<'p> {
             repeats: HashMap::new(),
             trail: Vec::new(),
             generate: None,
+            outputs: Vec::new(),
             source: None,
             steps: 0,
         }
@@ -237,9 +241,10 @@ impl<'p> Elab<'p> {
             constants.push((name, value));
         }
         let output = match result.values.as_slice() {
-            [V::Tensor(t)] => t.id,
+            [V::Tensor(t)] => *t,
             _ => return self.fail(Code::Arity, block.span, "a model returns one tensor"),
         };
+        let (joined, outputs) = self.joined(output, block.span)?;
         let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {
@@ -257,7 +262,9 @@ impl<'p> Elab<'p> {
             scopes: self.scopes.clone(),
             values,
             inputs,
-            output,
+            output: output.id,
+            outputs,
+            joined,
             generate,
             constants,
             names: std::mem::take(&mut self.names),

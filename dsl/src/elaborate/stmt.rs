@@ -75,6 +75,7 @@ impl<'p> Elab<'p> {
             }
             StmtKind::Recur(recur) => self.recurrence(frame, recur, stmt.span),
             StmtKind::Generate(how, args) => self.generates(frame, how, args),
+            StmtKind::Output(name, value) => self.declare_output(frame, name, value),
             StmtKind::Return(values) => {
                 let values = values.iter().map(|v| self.value(frame, v)).collect::<Done<Vec<_>>>()?;
                 frame.returned = Some(values);
@@ -163,6 +164,6 @@ fn bound_names(stmt: &Stmt) -> Vec<&str> {
             let bodies = arms.iter().map(|(_, body)| body).chain(other);
             bodies.flat_map(|body| &body.stmts).flat_map(bound_names).collect()
         }
-        StmtKind::Param(..) | StmtKind::Generate(..) | StmtKind::Return(_) => vec![],
+        StmtKind::Param(..) | StmtKind::Generate(..) | StmtKind::Output(..) | StmtKind::Return(_) => vec![],
     }
 }

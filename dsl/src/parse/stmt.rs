@@ -44,6 +44,7 @@ impl Builder<'_> {
                 match (rule, name, expr) {
                     (Rule::dim_stmt, Some(name), Some(value)) => StmtKind::Dim(name, value),
                     (Rule::share_stmt, Some(name), Some(value)) => StmtKind::Share(name, value),
+                    (Rule::output_stmt, Some(name), Some(value)) => StmtKind::Output(name, value),
                     (Rule::assign_stmt, Some(name), Some(value)) => StmtKind::Assign(vec![name], value),
                     (Rule::tuple_stmt, None, Some(value)) => StmtKind::Assign(pieces.names, value),
                     (Rule::return_stmt, None, None) => StmtKind::Return(pieces.exprs),

@@ -81,6 +81,7 @@ impl Printer<'_> {
             StmtKind::Dim(name, value) => self.assigned(&format!("dim {} = ", name.name), value),
             StmtKind::Share(name, value) => self.assigned(&format!("share {} = ", name.name), value),
             StmtKind::Assign(list, value) => self.assigned(&assign_head(list), value),
+            StmtKind::Output(name, value) => self.assigned(&format!("output {} = ", name.name), value),
             StmtKind::Return(values) => match values.as_slice() {
                 [one] => self.assigned("return ", one),
                 _ => self.out.push_str(&line.unwrap_or_default()),
@@ -115,6 +116,7 @@ fn simple(stmt: &Stmt) -> Option<String> {
         StmtKind::Dim(name, value) => format!("dim {} = {}", name.name, expression(value)),
         StmtKind::Share(name, value) => format!("share {} = {}", name.name, expression(value)),
         StmtKind::Assign(list, value) => format!("{}{}", assign_head(list), expression(value)),
+        StmtKind::Output(name, value) => format!("output {} = {}", name.name, expression(value)),
         StmtKind::Generate(how, args) if args.is_empty() => format!("generate {}", how.name),
         StmtKind::Generate(how, args) => format!("generate {}({})", how.name, super::expr::arguments(args)),
         StmtKind::Return(values) => {

@@ -4,6 +4,7 @@
 //! - a binding has one stride, or factors that multiply to its size, for each axis and stays inside the checkpoint's tensors
 //! - a packed tensor names an existing parameter, lists each of its axes once, and holds as many bytes as its layout needs
 //! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
+//! - outputs leave room for a result in a row
 //! - inputs are aligned and lie inside the arena
 //! - states do not leave the slot, at any capacity; rows, parts and blocks fill them; those that grow stand behind all others
 
@@ -18,6 +19,13 @@ impl Manifest {
     /// All rules above; the first one that is broken, as a sentence.
     pub fn check(&self) -> Checked {
         ensure(self.vocab > 0 && self.vocab <= i32::MAX as usize, || "`vocab` is out of range".into())?;
+        let sizes = self.outputs.iter().flat_map(|output| output.axes.iter().map(|(_, size)| *size).chain([1]));
+        ensure(sizes.into_iter().all(|size| size > 0 && size <= self.vocab), || "an output without numbers".into())?;
+        let behind = self.outputs.iter().try_fold(0usize, |sum, output| {
+            let elements = output.axes.iter().try_fold(1usize, |product, (_, size)| product.checked_mul(*size));
+            sum.checked_add(elements?)
+        });
+        ensure(behind.is_some_and(|behind| behind < self.vocab), || "`outputs` do not fit a row".into())?;
         ensure(self.tokens <= i32::MAX as usize, || "`tokens` is out of range".into())?;
         ensure(self.tokens > 0 || !self.inputs.is_empty(), || "the model is given nothing".into())?;
         ensure(self.max_rows > 0 && self.max_rows <= 1 << 24, || "`max_rows` is out of range".into())?;

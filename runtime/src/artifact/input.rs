@@ -1,4 +1,4 @@
-//! What a model is given beside token ids.
+//! What a model is given beside token ids, and what it gives beside its result.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +17,28 @@ pub struct Input {
     /// Whether its rows are those of the source, for `braid_encode`; else they come with the tokens.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encoded: bool,
+    /// Its numbers are below this: the rows of the smallest table that they are looked up in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<usize>,
     /// How others store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+}
+
+/// A further output with a row of numbers for each position.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Output {
+    /// The path of the instance that declares it, and its name.
+    pub name: String,
+    /// Names and sizes of a row's axes, the first slowest.
+    pub axes: Vec<(String, usize)>,
+}
+
+impl Output {
+    /// Numbers of a row.
+    pub fn elements(&self) -> usize {
+        self.axes.iter().map(|(_, size)| size).product()
+    }
 }
 
 /// Where an input's numbers are in a tensor that is not made of rows, as images are not.

@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Device, Grid, Input, Launch, Manifest, Param, State, Truncate};
+use crate::artifact::{Device, Grid, Input, Launch, Manifest, Output, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -48,7 +48,7 @@ fn summary(manifest: &Manifest) -> String {
         ("parameters", format!("{numbers} in {} tensors", manifest.params.len())),
         ("weights", format!("{}, matrices as {:?}", size(manifest.weights_bytes), manifest.dtype).to_lowercase()),
         ("takes", takes(manifest)),
-        ("output", format!("{} logits a row", manifest.vocab)),
+        ("output", output(manifest)),
         ("generates", generates(manifest)),
         ("longest call", format!("{} rows of one sequence", manifest.max_rows)),
         ("arena", format!("{} for each row", size(manifest.arena_row_bytes))),
@@ -70,6 +70,13 @@ fn summary(manifest: &Manifest) -> String {
 fn takes(manifest: &Manifest) -> String {
     let ids = (manifest.tokens > 0).then(|| "token ids".to_string());
     ids.into_iter().chain(manifest.inputs.iter().map(Input::shape)).collect::<Vec<_>>().join(", ")
+}
+
+/// What a row of the output holds.
+fn output(manifest: &Manifest) -> String {
+    let part = |output: &Output| format!(", {} of {}", output.elements(), output.name);
+    let parts: String = manifest.outputs.iter().map(part).collect();
+    format!("{} logits{parts} a row", manifest.result())
 }
 
 /// How tokens are made.

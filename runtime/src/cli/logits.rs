@@ -25,8 +25,8 @@ pub struct LogitsArgs {
     /// What else the model is given.
     #[command(flatten)]
     pub inputs: InputOptions,
-    /// The safetensors file to write: `input_ids` as given, and `logits` [B, T, vocab], f32. `verify` takes it as a golden file, unless the
-    /// model has other inputs.
+    /// The safetensors file to write: `input_ids` as given, `logits` [B, T, vocab], f32, and [B, T, …] of each further output that the artifact
+    /// gives. `verify` takes it as a golden file, unless the model has other inputs or outputs.
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
 }
@@ -36,13 +36,14 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     let (artifact, weights) = args.model.load(&args.artifact)?;
     let batch = args.inputs.read(&artifact.manifest)?;
     let rows = rows(args, &artifact.manifest, &batch)?;
-    let (length, vocab) = (rows[0].len(), artifact.manifest.vocab);
+    let (length, width) = (rows[0].len(), artifact.manifest.vocab);
     let has_ids = artifact.manifest.tokens > 0;
+    let parts = parts(&artifact.manifest);
     let sources = batch.iter().map(|inputs| inputs.source_rows(&artifact.manifest));
     let capacity = sources.max().unwrap_or(0).max(length);
     let settings = Settings { threads: args.model.threads(), capacity, slots: 1 };
     let mut session = Session::new(artifact, weights, settings)?;
-    let mut all = Vec::with_capacity(rows.len() * length * vocab);
+    let mut all = Vec::with_capacity(rows.len() * length * width);
     let bar = Bar::default();
     bar.begin("computing logits", (rows.len() * length) as u64);
     for (number, row) in rows.iter().enumerate() {
@@ -54,14 +55,29 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
         })?;
     }
     bar.end();
-    let shape = [rows.len(), length, vocab];
+    let whole = [rows.len(), length];
     let rows = rows.concat();
-    let (ids, logits) = (Numbers::Ids(&rows), Numbers::Floats(&all));
-    let mut tensors = vec![("logits", &shape[..], logits)];
+    let mut begin = 0;
+    let named = parts.into_iter().map(|(name, axes)| {
+        let (from, elements) = (begin, axes.iter().product::<usize>());
+        begin += elements;
+        let numbers: Vec<f32> = all.chunks(width).flat_map(|row| &row[from..from + elements]).copied().collect();
+        (name, [&whole[..], &axes].concat(), numbers)
+    });
+    let named: Vec<(String, Vec<usize>, Vec<f32>)> = named.collect();
+    let mut tensors: Vec<(&str, &[usize], Numbers)> =
+        named.iter().map(|(name, shape, numbers)| (&name[..], &shape[..], Numbers::Floats(numbers))).collect();
     if has_ids {
-        tensors.insert(0, ("input_ids", &shape[..2], ids));
+        tensors.insert(0, ("input_ids", &whole, Numbers::Ids(&rows)));
     }
     save(&args.output, &tensors).map_err(Error::file("write", &args.output))
+}
+
+/// What a row of the output holds: names and shapes.
+fn parts(manifest: &Manifest) -> Vec<(String, Vec<usize>)> {
+    let outputs =
+        manifest.outputs.iter().map(|output| (output.name.clone(), output.axes.iter().map(|(_, size)| *size).collect()));
+    std::iter::once(("logits".into(), vec![manifest.result()])).chain(outputs).collect()
 }
 
 /// The token ids of each sequence, as long as its inputs; zeros in a model that takes none.

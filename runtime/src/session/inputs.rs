@@ -67,6 +67,23 @@ impl Inputs {
         all.map(|(words, input)| words.len() / input.elements() + more(input)).max().unwrap_or(0)
     }
 
+    /// That numbers which are looked up in a table are places of it.
+    ///
+    /// # Errors
+    /// One that is not.
+    pub(super) fn check(&self, manifest: &Manifest) -> Result<()> {
+        for (words, input) in self.words.iter().zip(&manifest.inputs) {
+            let beyond =
+                |word: &&i32| input.below.is_some_and(|below| usize::try_from(**word).map_or(true, |word| word >= below));
+            if let (Some(word), Some(below)) = (words.iter().find(beyond), input.below) {
+                let what =
+                    format!("input `{}` has a {word}, and its numbers are looked up in a table of {below} rows", input.name);
+                return Err(Error::input(what, "give numbers from 0 on that are smaller than that"));
+            }
+        }
+        Ok(())
+    }
+
     /// Copies the numbers of input `at` for the positions from `position` on, `elements` each; zeros where there are none.
     pub(super) fn copy(&self, at: usize, elements: usize, position: usize, out: &mut [i32]) {
         let known = self.words.get(at).and_then(|words| words.get(position * elements..)).unwrap_or_default();

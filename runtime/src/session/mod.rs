@@ -84,6 +84,17 @@ impl Session {
         &self.artifact.manifest
     }
 
+    /// That rows of the output are logits, and nothing else: tokens are chosen from them.
+    pub(crate) fn gives_logits(&self) -> Result<()> {
+        match self.manifest().outputs.is_empty() {
+            true => Ok(()),
+            false => Err(Error::input(
+                "this artifact gives other outputs behind its logits, and does not generate",
+                "build it without `--outputs`, or use `logits`",
+            )),
+        }
+    }
+
     /// Threads that compute; 1 if a GPU does.
     pub fn threads(&self) -> usize {
         self.engine.threads()
@@ -132,6 +143,7 @@ impl Session {
     /// Gives a slot's sequence, this one and those after it, its numbers beside token ids, by position. They are no part of snapshots.
     pub fn give(&mut self, slot: usize, inputs: Inputs) -> Result<()> {
         let slots = self.slots();
+        inputs.check(self.manifest())?;
         *self.inputs.get_mut(slot).ok_or_else(|| no_slot(slot, slots))? = inputs;
         Ok(())
     }

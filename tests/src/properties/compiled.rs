@@ -4,6 +4,7 @@ use crate::build::{self, Built};
 use crate::reference::Reference;
 use braid_compiler::forms::Chunks;
 use braid_compiler::graph::Graph;
+use braid_dsl::model::Model;
 use braid_runtime::Artifact;
 use braid_runtime::artifact::{Dtype, Manifest, Param};
 use braid_runtime::progress::Hidden;
@@ -21,7 +22,7 @@ pub struct Compiled {
     artifact: Arc<Artifact>,
     weights: Arc<Weights>,
     numbers: BTreeMap<String, Vec<f32>>,
-    spec: String,
+    model: Model,
     /// Keeps the library's file.
     folder: tempfile::TempDir,
 }
@@ -49,17 +50,31 @@ impl Compiled {
         (target, dtype): (&str, Dtype),
         numbers: impl Fn(&str, &[usize]) -> Vec<f32>,
     ) -> Compiled {
-        let model = build::model(spec);
+        Compiled::of(build::model(spec), chunks, (target, dtype), numbers)
+    }
+
+    /// A model that gives its outputs behind its result.
+    pub fn with_outputs(spec: &str) -> Compiled {
+        let model = build::model(spec).with_outputs().expect("outputs");
+        Compiled::of(model, Chunks::Auto, ("cpu", Dtype::F32), made_up)
+    }
+
+    fn of(
+        model: Model,
+        chunks: Chunks,
+        (target, dtype): (&str, Dtype),
+        numbers: impl Fn(&str, &[usize]) -> Vec<f32>,
+    ) -> Compiled {
         let entries = model.params.iter().map(|param| format!("  \"{0}\": {{ tensor: \"{0}\" }}\n", param.path));
         let map = format!("params:\n{}", entries.collect::<String>());
-        let Built { artifact, folder } = build::build_in_chunks(spec, &map, target, dtype, chunks);
+        let Built { artifact, folder } = build::of_model(model.clone(), &map, target, dtype, chunks);
         let params = artifact.manifest.params.iter();
         let numbers = params.map(|param| (param.path.clone(), numbers(&param.path, &param.shape))).collect();
         let file = folder.path().join("model.safetensors");
         checkpoint(&file, &artifact.manifest, &numbers);
         let weights = Weights::open(&artifact.manifest, file.to_str().expect("a path in UTF-8"), 1, &Hidden);
         let weights = Arc::new(weights.unwrap_or_else(|error| panic!("{error}")));
-        Compiled { artifact: Arc::new(artifact), weights, numbers, spec: spec.to_owned(), folder }
+        Compiled { artifact: Arc::new(artifact), weights, numbers, model, folder }
     }
 
     /// Words of the vocabulary.
@@ -94,7 +109,7 @@ impl Compiled {
 
     /// What the evaluator says.
     pub fn evaluated(&self, tokens: &[i32]) -> Vec<f64> {
-        let graph = Graph::build(&build::model(&self.spec));
+        let graph = Graph::build(&self.model);
         Reference::new(&graph, |path| self.numbers(path)).run(&tokens.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()).data
     }
 }

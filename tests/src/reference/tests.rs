@@ -24,6 +24,8 @@ impl Maker {
             values: vec![],
             inputs: vec![("x".into(), input)],
             output: ValueId(0),
+            outputs: vec![],
+            joined: None,
             generate: Generate::None,
             constants: vec![],
             names: vec![],

@@ -28,6 +28,7 @@ pub fn manifest() -> Manifest {
         dtype: Dtype::F32,
         vocab: VOCAB,
         tokens: VOCAB,
+        outputs: vec![],
         inputs: vec![],
         autoregressive: true,
         unmask: None,

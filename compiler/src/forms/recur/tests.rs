@@ -36,6 +36,8 @@ impl Maker {
             values: vec![],
             inputs: vec![],
             output: ValueId(0),
+            outputs: vec![],
+            joined: None,
             generate: Generate::None,
             constants: vec![],
             names: vec![],
