@@ -85,6 +85,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/linear_rnn.braid",
     "mixers/longformer.braid",
     "mixers/parallel.braid",
+    "mixers/relative.braid",
     "mixers/rwkv.braid",
     "mixers/rwkv6.braid",
     "mixers/s4.braid",

@@ -47,6 +47,8 @@ mod quantised;
 mod recurrences;
 pub mod reference;
 #[cfg(test)]
+mod relative;
+#[cfg(test)]
 mod rewriting;
 #[cfg(test)]
 mod routing;

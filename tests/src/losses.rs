@@ -1,6 +1,7 @@
 //! Losses as outputs beside the logits, against loops written from the papers' equations.
 
 use crate::properties::compiled::{Compiled, agree, feed, made_up};
+use crate::recurrences::golden::Golden;
 use braid_runtime::session::{Inputs, Session, Values};
 
 const EXPERTS: usize = 6;
@@ -49,7 +50,7 @@ fn router_losses(logits: &[Vec<f64>], active: usize, soft: bool) -> [Vec<f64>; 2
 
 #[test]
 fn losses_of_a_router() {
-    let compiled = Compiled::with_outputs(ROUTED);
+    let compiled = Compiled::with_outputs(ROUTED, made_up);
     let tokens: Vec<i32> = (0..41).map(|at| (at * at + at / 3) % 20).collect();
     let embed = compiled.numbers("embed");
     let mut session = compiled.session(2, 1);
@@ -91,7 +92,7 @@ const NOISED: &str =
 
 #[test]
 fn masked_tokens_weighed_by_their_level() {
-    let compiled = Compiled::with_outputs(NOISED);
+    let compiled = Compiled::with_outputs(NOISED, made_up);
     let mut session = compiled.session(2, 1);
     let clean: Vec<i32> = (0..30).map(|at| (at * at + 1) % 10).collect();
     let tokens: Vec<i32> = clean.iter().enumerate().map(|(at, id)| if at % 3 == 1 { 10 } else { *id }).collect();
@@ -122,4 +123,60 @@ fn masked_tokens_weighed_by_their_level() {
     inputs.set(session.manifest(), "clean", Values::Ints(&[3, 11])).unwrap();
     let error = session.give(0, inputs).unwrap_err().to_string();
     assert!(error.contains("input `clean` has a 11") && error.contains("table of 11 rows"), "{error}");
+}
+
+/// The golden's logits stand in a table; its rows are counted by an input.
+#[test]
+fn golden_losses() {
+    let routed = "model routed(places: dim = 40, d: dim = 24, experts: dim = 6)(tokens: [t]) -> [t, experts] {
+  param x: [places, d]   param Wr: [experts, d]   param br: [experts]
+  dim slot = 2
+  r = sum[d] x[places: tokens] * Wr + br
+  p = softmax[experts](r)
+  output balance = balance_loss()(p, top[experts as slot](p, slot))
+  output z = router_z_loss()(r)
+  return p
+}
+";
+    let singles = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect::<Vec<f32>>();
+    let golden = Golden::single("moe_token_choice", 40);
+    let compiled = Compiled::with_outputs(routed, |path, _| singles(golden.all(&format!("in.{path}"))));
+    let mut session = compiled.session(1, 1);
+    let all = feed(&mut session, 0, &(0..40).collect::<Vec<i32>>());
+    let last = |name: &str| output(&session, &all, name)[39..].to_vec();
+    // The golden's share is one of all choices, two a token.
+    let wanted = [2.0 * golden.all("out.aux_switch")[0], golden.all("out.z_loss")[0]];
+    agree("losses of a router", &[last("balance"), last("z")].concat(), &wanted, 1e-5).unwrap();
+
+    let noised = "model noised(places: dim = 120, vocab: dim = 97)(rows: [t], noised: int [t], clean: int [t], level: float [t]) -> [t, vocab] {
+  param logits: [places, vocab]
+  x = logits[places: rows]
+  loss = masked_diffusion_loss(mask: 96)
+  output loss = loss(x, noised, clean, level)
+  return x
+}
+";
+    let golden = Golden::single("masked_diffusion_loss", 120);
+    let compiled = Compiled::with_outputs(noised, |_, _| singles(golden.all("in.logits")));
+    let mut session = compiled.session(1, 1);
+    for (first, wanted) in [(0, "out.loss"), (9, "out.loss_prompt")] {
+        let mut sum = 0.0;
+        for sequence in 0..4 {
+            let ids = |name: &str| {
+                golden.all(name)[sequence * 30 + first..(sequence + 1) * 30].iter().map(|x| *x as i32).collect::<Vec<i32>>()
+            };
+            let level = vec![golden.all("in.t")[sequence] as f32; 30 - first];
+            let mut inputs = Inputs::default();
+            let (noised, clean) = (ids("out.xt"), ids("in.x0"));
+            inputs.set(session.manifest(), "noised", Values::Ints(&noised)).unwrap();
+            inputs.set(session.manifest(), "clean", Values::Ints(&clean)).unwrap();
+            inputs.set(session.manifest(), "level", Values::Floats(&level)).unwrap();
+            session.reset(0).unwrap();
+            session.give(0, inputs).unwrap();
+            let rows: Vec<i32> = (sequence * 30 + first..(sequence + 1) * 30).map(|row| row as i32).collect();
+            let all = feed(&mut session, 0, &rows);
+            sum += output(&session, &all, "loss")[29 - first] / 4.0;
+        }
+        agree(wanted, &[sum], golden.all(wanted), 1e-5).unwrap();
+    }
 }

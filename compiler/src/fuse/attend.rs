@@ -9,7 +9,7 @@ use super::kernel::{Attention, AttentionViews, BATCH, Chosen, Code};
 use crate::error::Error;
 use crate::forms::Choice;
 use crate::graph::NodeId;
-use braid_dsl::model::{Attend, AxisId, Body, Gives, Op};
+use braid_dsl::model::{Attend, AxisId, Body, Elem, Gives, Op, Value};
 use braid_runtime::artifact::Dtype;
 
 /// Most parts that the positions of attention are cut into.
@@ -31,10 +31,13 @@ impl Fuser<'_> {
         let values = if weighs { self.flat(&mut draft, args[2], &lists(&last, false))? } else { keys.clone() };
         let out = self.flat_out(&mut draft, node, &lists(&last, true))?;
         let mut captures = Vec::new();
+        let tables = tables(attend)?;
         for (n, arg) in args[attend.operands()..].iter().enumerate() {
-            let slots: Vec<AxisId> = choice.iter().filter(|choice| choice.ids == n).map(|choice| choice.slot).collect();
-            captures.push(self.flat(&mut draft, *arg, &lists(&slots, true))?);
+            let slots = choice.iter().filter(|choice| choice.ids == n).map(|choice| choice.slot);
+            let rows = tables.iter().filter(|(table, _)| *table == n).map(|(_, axis)| *axis);
+            captures.push(self.flat(&mut draft, *arg, &lists(&slots.chain(rows).collect::<Vec<_>>(), true))?);
         }
+        let tables = tables.iter().map(|(n, axis)| (*n, self.count(&[*axis]))).collect();
         let keyed = |n: &usize| (*n, if captures[*n].stride(BATCH) > 0 { self.count(&per) } else { 1 });
         let keyed = attend.keyed.iter().map(keyed).collect();
         let caches = draft.operands.len();
@@ -69,6 +72,7 @@ impl Fuser<'_> {
             reach,
             range,
             keyed,
+            tables,
             attend,
             views,
             tensors,
@@ -109,9 +113,55 @@ impl Fuser<'_> {
                 _ => true,
             })
         };
+        if [&attend.score, &attend.keep].iter().any(|body| !body.values.iter().all(is_lowered)) {
+            return Err(Error::limit("a view, an index or a choice made inside of an attention, and not before it"));
+        }
         match joins(&attend.score) && joins(&attend.keep) {
             true => Ok(()),
             false => Err(Error::limit("a sum inside of an attention that is not over all heads of a choice's queries")),
         }
+    }
+}
+
+/// The captures that are looked up in, each with the axis of its rows.
+fn tables(attend: &Attend) -> Result<Vec<(usize, AxisId)>, Error> {
+    let mut found = Vec::new();
+    for body in [&attend.keep, &attend.score] {
+        for value in &body.values {
+            let Op::Gather(axis) = &value.op else { continue };
+            let Op::Capture(n) = body.values[value.args[0].0 as usize].op else {
+                return Err(Error::limit("attention that looks up in a table which is made inside of it"));
+            };
+            if attend.keyed.contains(&n) || found.iter().any(|(table, other)| *table == n && other != axis) {
+                return Err(Error::limit("attention that looks up in a table of each key, or along two axes of one table"));
+            }
+            found.push((n, *axis));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    let alone = |n: usize| [&attend.keep, &attend.score].iter().all(|body| looked_up_only(body, n));
+    match found.iter().all(|(n, _)| alone(*n)) {
+        true => Ok(found),
+        false => Err(Error::limit("attention that uses a whole table in which it looks up rows")),
+    }
+}
+
+/// Whether nothing of a body reads a capture but look-ups.
+fn looked_up_only(body: &Body, capture: usize) -> bool {
+    let reads = |at: usize| body.values[at].op == Op::Capture(capture);
+    body.values.iter().all(|value| {
+        let others = if matches!(value.op, Op::Gather(_)) { &value.args[1..] } else { &value.args[..] };
+        others.iter().all(|arg| !reads(arg.0 as usize))
+    })
+}
+
+/// Whether the kernels have a form for a value of `keep` or `score`.
+fn is_lowered(value: &Value) -> bool {
+    match value.op {
+        Op::Const(_) | Op::Capture(_) | Op::Score | Op::QueryPosition | Op::KeyPosition | Op::Chosen { .. } => true,
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::ToFloat | Op::Gather(_) => true,
+        Op::Reduce(..) | Op::Contract(_) => value.ty.elem == Elem::Float,
+        _ => false,
     }
 }

@@ -403,6 +403,8 @@ pub struct Attention {
     pub range: crate::forms::Range,
     /// What `keep` and `score` ask of the key's position: captures, each with how many channels it has beside a key, 1 or `per`.
     pub keyed: Vec<(usize, usize)>,
+    /// Captures that are tables, whose rows run along [`COLUMN`] and are looked up by an index of `keep` or `score`; how many rows each has.
+    pub tables: Vec<(usize, usize)>,
     /// The declaration, for its `keep` and `score`.
     pub attend: braid_dsl::model::Attend,
     /// What is read and written.
@@ -433,6 +435,11 @@ impl Attention {
     pub fn channel(&self, capture: usize) -> Option<(usize, usize)> {
         let at = self.keyed.iter().position(|(n, _)| *n == capture)?;
         Some((self.key + self.keyed[..at].iter().map(|(_, count)| count).sum::<usize>(), self.keyed[at].1))
+    }
+
+    /// How many rows a capture has that is looked up in.
+    pub fn table(&self, capture: usize) -> Option<usize> {
+        self.tables.iter().find(|(n, _)| *n == capture).map(|(_, rows)| *rows)
     }
 
     /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.

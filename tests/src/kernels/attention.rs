@@ -124,6 +124,7 @@ impl Case {
             reach,
             range: Range::default(),
             keyed: vec![],
+            tables: vec![],
             attend,
             views,
             tensors,

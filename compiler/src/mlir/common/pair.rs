@@ -3,7 +3,7 @@
 use super::expr::{binary, constant, to_float, unary};
 use super::site::Site;
 use super::{Cmp, Elem, Emitter, Ty, Val};
-use crate::fuse::kernel::{Attention, BATCH, Store};
+use crate::fuse::kernel::{Attention, BATCH, COLUMN, Store};
 use braid_dsl::model::{self, Body, Op, Reduce, Value, ValueId};
 
 /// Channels of some keys, one key a lane.
@@ -69,6 +69,28 @@ fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair
     channels.load(e, e.add(head, e.i64(first)), Ty::vector(stored(site, code, number), pair.key.lanes()))
 }
 
+/// Rows of a captured table for the site's head; an index outside of it is that of its nearest row.
+fn looked_up<'c>(site: &mut Site<'_, 'c>, code: &Attention, number: usize, index: Val<'c>) -> Val<'c> {
+    let (e, view) = (site.e, &code.views.captures[number]);
+    let before = site.index.insert(COLUMN, site.e.i64(0));
+    let base = site.address(view);
+    before.map(|column| site.index.insert(COLUMN, column));
+    let (lanes, last) = (index.lanes(), code.table(number).unwrap_or(1) - 1);
+    let whole = |n: usize| e.splat(e.i32(i32::try_from(n).unwrap_or(i32::MAX)), lanes);
+    let index = e.min(e.max(index, whole(0)), whole(last));
+    let store = site.store_of(view);
+    let offsets = e.convert(e.mul(index, whole(view.stride(COLUMN) * store.bytes())), Elem::I64);
+    match store {
+        Store::Bf16 => e.gather_bf16(base, offsets, e.bool(true), lanes),
+        Store::I32 => e.gather(base, offsets, e.bool(true), Ty::vector(Elem::I32, lanes)),
+        Store::F32 => e.gather(base, offsets, e.bool(true), Ty::vector(Elem::F32, lanes)),
+        Store::Panels(_) => {
+            e.fault("attention looks up rows of what is packed for a product");
+            e.poison(Ty::vector(Elem::F32, lanes))
+        }
+    }
+}
+
 /// The value of a body for the site's head.
 pub fn body<'c>(site: &mut Site<'_, 'c>, code: &Attention, body: &Body, result: ValueId, pair: Pair<'c>) -> Val<'c> {
     values(site, code, body, &[result], pair)[0]
@@ -93,6 +115,11 @@ fn values<'c>(site: &mut Site<'_, 'c>, code: &Attention, body: &Body, results: &
             },
             Op::QueryPosition => pair.query,
             Op::KeyPosition => pair.key,
+            Op::Capture(n) if code.table(*n).is_some() => e.i32(0),
+            Op::Gather(_) => match body.values[value.args[0].0 as usize].op {
+                Op::Capture(n) => looked_up(site, code, n, e.splat(arg(1), pair.key.lanes())),
+                _ => e.i32(0),
+            },
             Op::Capture(n) => {
                 let x = captured(site, code, *n, pair);
                 if value.ty.elem == model::Elem::Bool { e.cmp(Cmp::Ne, x, e.splat(e.i32(0), x.lanes())) } else { x }
