@@ -124,6 +124,7 @@ pub struct CParam {
 #[allow(missing_docs, reason = "the names are the words of the language")]
 pub enum CType {
     Dim,
+    Dims,
     Int,
     Float,
     Bool,
@@ -382,7 +383,7 @@ pub struct Attend {
     pub axes: Vec<Ident>,
     /// Queries, keys, values; of a choice queries, keys and how many.
     pub args: Vec<Arg>,
-    /// `keep`, `score`, `weight`, `sink`.
+    /// `keep`, `score`, `weight`, `sink`, `policy`.
     pub clauses: Vec<(Ident, Expr)>,
 }
 

@@ -49,7 +49,21 @@ pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
 /// # Errors
 /// Everything that is wrong, with its place.
 pub fn check(sources: &dyn Sources, root: &str, overrides: &[(String, Constant)]) -> (Result<Model, Vec<Diagnostic>>, SourceMap) {
-    let (program, map, errors) = resolve::load(sources, root);
+    check_under(sources, root, overrides, None)
+}
+
+/// As [`check`], with a policy for every attention of the model that looks back at all keys: a block of the root, of what it imports or of
+/// the prelude, with arguments as the root would write them.
+///
+/// # Errors
+/// The same; also if there is no such policy, or nothing that it could be applied to.
+pub fn check_under(
+    sources: &dyn Sources,
+    root: &str,
+    overrides: &[(String, Constant)],
+    policy: Option<&str>,
+) -> (Result<Model, Vec<Diagnostic>>, SourceMap) {
+    let (program, map, errors) = resolve::load(sources, root, policy);
     if !errors.is_empty() {
         return (Err(errors), map);
     }

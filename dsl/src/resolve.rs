@@ -32,6 +32,8 @@ pub struct Program {
     pub prelude: Vec<ModuleId>,
     /// The root.
     pub root: ModuleId,
+    /// Where a policy for the whole model is named, if one is.
+    pub policy: Option<ModuleId>,
 }
 
 impl Program {
@@ -51,8 +53,11 @@ impl Program {
     }
 }
 
-/// Loads the root and what it needs.
-pub fn load(sources: &dyn Sources, root: &str) -> (Program, SourceMap, Vec<Diagnostic>) {
+/// What the text of a policy is called in diagnostics.
+const POLICY: &str = "--policy";
+
+/// Loads the root and what it needs; `policy` is a block with arguments, as the root could write it.
+pub fn load(sources: &dyn Sources, root: &str, policy: Option<&str>) -> (Program, SourceMap, Vec<Diagnostic>) {
     let mut loader =
         Loader { sources, map: SourceMap::default(), program: Program::default(), errors: Vec::new(), state: HashMap::new() };
     match sources.read(root) {
@@ -72,6 +77,9 @@ pub fn load(sources: &dyn Sources, root: &str) -> (Program, SourceMap, Vec<Diagn
                 }
             }
         }
+    }
+    if let Some(text) = policy {
+        loader.policy(text);
     }
     (loader.program, loader.map, loader.errors)
 }
@@ -94,6 +102,16 @@ struct Loader<'s> {
 const CHAIN: usize = 64;
 
 impl Loader<'_> {
+    /// A module with an item that names the policy, which sees what the root sees.
+    fn policy(&mut self, text: &str) {
+        let root = self.program.root;
+        let uses = self.program.modules.get(root).map(|root| root.uses.clone()).unwrap_or_default();
+        let call = if text.contains('(') { "" } else { "()" };
+        let id = self.add(POLICY, format!("model policy = {}{call}", text.trim()));
+        self.program.modules[id].uses = std::iter::once(root).chain(uses).collect();
+        self.program.policy = Some(id);
+    }
+
     fn add(&mut self, path: &str, text: String) -> ModuleId {
         self.add_at(path, text, 0)
     }

@@ -123,6 +123,8 @@ const FILES: &[(&str, &str)] = embed![
     "models/xlstm.braid",
     "models/zamba.braid",
     "norms/norms.braid",
+    "policies/eviction.braid",
+    "policies/patterns.braid",
     "presets/mamba.yaml",
     "presets/mamba2.yaml",
     "presets/rwkv.yaml",

@@ -34,7 +34,12 @@ impl Sources for Texts<'_> {
 
 /// The model of a spec's text.
 pub fn model(spec: &str) -> Model {
-    let (checked, map) = braid_dsl::check(&Texts { spec }, "spec.braid", &[]);
+    model_under(spec, None)
+}
+
+/// The same, with a policy for its caches.
+pub fn model_under(spec: &str, policy: Option<&str>) -> Model {
+    let (checked, map) = braid_dsl::check_under(&Texts { spec }, "spec.braid", &[], policy);
     checked.unwrap_or_else(|errors| {
         let text: String = errors.iter().map(|e| e.render(&map)).collect();
         panic!("{spec}\n{text}")

@@ -1,5 +1,7 @@
 //! The program `braid` as one types it: what it prints, what it writes, and its exit code.
 
+mod policies;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;

@@ -27,15 +27,21 @@ fn states_that_are_reported_are_those_that_are_allocated() {
     let imported: Vec<_> = folders.filter(|path| path.is_file()).map(|path| build::imported(&path).0).collect();
     assert!(imported.len() > 15);
     for spec in imported.into_iter().chain(snapshots::specs("suite/specs").into_iter().map(|(_, spec)| spec)) {
-        let report = json(&inspect(&build::model(&spec)));
-        let work = snapshots::run(&spec, "plan");
-        let memory = &work.plan().expect("a plan").memory;
-        for total in report["totals"].as_array().expect("totals") {
-            let n = total["context"].as_u64().expect("a context") as usize;
-            let allocated: usize = memory.states.iter().map(|state| needed(state, n)).sum();
-            assert_eq!(total["memory_bytes"].as_u64(), Some(allocated as u64), "at {n} positions: {spec}");
-        }
-        let slot = memory.states.iter().map(|state| state.place(64).len()).sum::<usize>();
-        assert_eq!(slot, memory.state_fixed_bytes + 64 * memory.state_position_bytes, "states fill a slot");
+        reported_is_allocated(&spec, 1024);
     }
+}
+
+/// That for every length of a context what is reported is allocated; what is for the one that is asked for.
+pub fn reported_is_allocated(spec: &str, context: usize) -> usize {
+    let report = json(&inspect(&build::model(spec)));
+    let work = snapshots::run(spec, "plan");
+    let memory = &work.plan().expect("a plan").memory;
+    let allocated = |n: usize| memory.states.iter().map(|state| needed(state, n)).sum::<usize>();
+    for total in report["totals"].as_array().expect("totals") {
+        let n = total["context"].as_u64().expect("a context") as usize;
+        assert_eq!(total["memory_bytes"].as_u64(), Some(allocated(n) as u64), "at {n} positions: {spec}");
+    }
+    let slot = memory.states.iter().map(|state| state.place(64).len()).sum::<usize>();
+    assert_eq!(slot, memory.state_fixed_bytes + 64 * memory.state_position_bytes, "states fill a slot");
+    allocated(context)
 }

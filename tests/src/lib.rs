@@ -40,6 +40,8 @@ mod models;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod quantised;

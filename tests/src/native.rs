@@ -1,6 +1,6 @@
 //! Every golden model as native code: whole-sequence logits and every cached greedy step within the golden's tolerance.
 
-use crate::build::{Built, build_in_chunks, imported};
+use crate::build::{Built, imported, model_under, of_model};
 use braid_compiler::forms::Chunks;
 use braid_runtime::artifact::Dtype;
 use braid_runtime::session::{Session, Settings};
@@ -13,9 +13,9 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Builds a golden model for the CPU at hand, and compares it with its golden file.
-fn compared(folder: &Path, weights: &Path, dtype: Dtype, threads: usize, chunks: Chunks) -> Report {
+fn compared(folder: &Path, weights: &Path, dtype: Dtype, threads: usize, chunks: Chunks, policy: Option<&str>) -> Report {
     let (spec, map) = imported(&weights.join("config.json"));
-    let Built { artifact, .. } = build_in_chunks(&spec, &map, "cpu", dtype, chunks);
+    let Built { artifact, .. } = of_model(model_under(&spec, policy), &map, "cpu", dtype, chunks);
     let golden = Golden::open(&folder.join("golden.safetensors"), &artifact.manifest).expect("a golden file");
     let (slots, capacity) = golden.size();
     let packed = braid_runtime::weights::Weights::open(
@@ -29,13 +29,17 @@ fn compared(folder: &Path, weights: &Path, dtype: Dtype, threads: usize, chunks:
     verify(&mut session, &golden).expect("a comparison")
 }
 
-/// These models are too small for chunks to pay, so chunks are asked for.
 fn check(name: &str) {
+    check_under(name, None);
+}
+
+/// With a policy for its caches. These models are too small for chunks to pay, so chunks are asked for.
+pub fn check_under(name: &str, policy: Option<&str>) {
     let folder = folder(name);
     let meta: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("meta.json")).expect("meta.json")).expect("JSON");
     let atol = meta["suggested_tolerance"]["atol"].as_f64().expect("a tolerance");
-    let report = compared(&folder, &folder, Dtype::F32, 2, Chunks::Rows(8));
+    let report = compared(&folder, &folder, Dtype::F32, 2, Chunks::Rows(8), policy);
     println!("{name}: {:.2e} of {atol:.2e}", report.max_abs());
     assert!(report.max_abs() <= atol, "{name}: logits are {:e} off, {atol:e} is allowed", report.max_abs());
     assert_eq!(report.gap(), 0.0, "{name}: a greedy token differs");
@@ -55,7 +59,7 @@ goldens! {
 /// The trained models of the examples: prompts' logits, and 64 greedy tokens with caches. `tolerance` is that of the logits.
 fn speaks(name: &str, dtype: Dtype, tolerance: f64, same_tokens: bool) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("weights");
-    let report = compared(&folder(name), &examples, dtype, 2, Chunks::Auto);
+    let report = compared(&folder(name), &examples, dtype, 2, Chunks::Auto, None);
     println!("{name} {dtype:?}: {:.2e} of {tolerance:.2e}", report.max_abs());
     assert!(report.max_abs() <= tolerance, "{name}: logits are {:e} off, {tolerance:e} is allowed", report.max_abs());
     assert!(!same_tokens || report.gap() == 0.0, "{name}: a greedy token differs");

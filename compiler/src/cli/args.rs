@@ -122,6 +122,9 @@ pub struct Settings {
     /// Give a parameter of the model a value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// What becomes of the caches of an unchanged model: a policy with arguments, as `heavy_hitters(budget: 256)`
+    #[arg(long, value_name = "NAME(KEY: VALUE, …)")]
+    pub policy: Option<String>,
 }
 
 /// What to compile for.

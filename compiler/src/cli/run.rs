@@ -53,8 +53,13 @@ fn artifact(name: &str, settings: &Settings, code: &CodeArgs) -> Result<PathBuf,
     let path = Path::new(name);
     let is_spec = path.extension().is_some_and(|x| x == "braid");
     if path.is_file() && !is_spec {
-        if !settings.set.is_empty() || settings.preset.is_some() {
-            return Err(Failure::hinted("an artifact is built: `--set` comes too late", "name the spec instead"));
+        let late = [
+            ("--set", !settings.set.is_empty()),
+            ("--preset", settings.preset.is_some()),
+            ("--policy", settings.policy.is_some()),
+        ];
+        if let Some((option, _)) = late.iter().find(|(_, given)| *given) {
+            return Err(Failure::hinted(format!("an artifact is built: `{option}` comes too late"), "name the spec instead"));
         }
         return match is_artifact(path) {
             true => Ok(path.to_path_buf()),

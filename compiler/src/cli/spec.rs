@@ -41,7 +41,7 @@ pub fn load(args: &SpecArgs) -> Result<Spec, Failure> {
         settings.retain(|(known, _)| *known != key);
         settings.push((key, value));
     }
-    let (checked, sources) = braid_dsl::check(&disk, &root, &settings);
+    let (checked, sources) = braid_dsl::check_under(&disk, &root, &settings, args.settings.policy.as_deref());
     let model = match checked {
         Ok(model) => model,
         Err(found) => return Err(Failure::Spec(found, sources)),

@@ -199,7 +199,7 @@ impl<'p> Elab<'p> {
     }
 
     /// Names the instance and runs it.
-    fn apply_block(
+    pub(super) fn apply_block(
         &mut self,
         frame: &mut Frame<'p>,
         value: BlockValue<'p>,
@@ -340,6 +340,8 @@ impl<'p> Elab<'p> {
             "concat" | "top" | "convolve" => return self.structural(frame, name, items, args, span),
             "solve" => return self.solve(frame, items, args, span),
             "chosen" => return self.chosen(frame, items, args, span),
+            "scored" if items.is_empty() => return self.scored(frame, args, span),
+            "placed" if items.is_empty() => return self.placed(frame, args, span),
             "start" if items.is_empty() => return self.start(frame, args, span),
             "grad" if items.is_empty() => return self.grad(frame, args, span),
             _ if !items.is_empty() && super::expr::BUILTINS.contains(&name) => {

@@ -30,6 +30,17 @@ pub fn check(values: &[Value]) -> Vec<Diagnostic> {
     errors
 }
 
+/// Whether a `keep` lets a query see itself and whatever is before, and no more.
+pub fn sees_all_before(body: &Body, result: ValueId) -> bool {
+    let value = &body.values[result.0 as usize];
+    let is = |n: usize, op: Op| value.args.get(n).is_some_and(|id| body.values[id.0 as usize].op == op);
+    match value.op {
+        Op::Binary(Binary::Le) => is(0, Op::KeyPosition) && is(1, Op::QueryPosition),
+        Op::Binary(Binary::Ge) => is(0, Op::QueryPosition) && is(1, Op::KeyPosition),
+        _ => false,
+    }
+}
+
 fn implies(body: &Body, id: ValueId) -> bool {
     let value = &body.values[id.0 as usize];
     let of = |n: usize| implies(body, value.args[n]);

@@ -11,8 +11,8 @@ use crate::span::Span;
 /// Names of functions that are not written in the language.
 pub const BUILTINS: &[&str] = &[
     "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "softplus", "erf", "sin", "cos", "abs", "floor", "min", "max", "select",
-    "float", "grad", "solve", "chosen", "start", "shift", "convolve", "concat", "top", "index", "position", "length", "len",
-    "ceil", "round_up", "int", "contains", "range", "chars", "inf", "pi", "true", "false",
+    "float", "grad", "scored", "placed", "solve", "chosen", "start", "shift", "convolve", "concat", "top", "index", "position",
+    "length", "len", "ceil", "round_up", "int", "contains", "range", "chars", "inf", "pi", "true", "false",
 ];
 
 impl<'p> Elab<'p> {
@@ -249,7 +249,17 @@ impl<'p> Elab<'p> {
     ) -> Done<V<'p>> {
         let x = self.tensor_of(frame, x, Some(Elem::Float))?;
         let ty = self.seen(x);
-        let axes = axes.iter().map(|a| self.axis_in(frame, a, &ty)).collect::<Done<Vec<_>>>()?;
+        let mut over = Vec::new();
+        for axis in axes {
+            match frame.get(&axis.name) {
+                Some(V::Dims(several)) => over.extend(several),
+                _ => over.push(self.axis_in(frame, axis, &ty)?),
+            }
+        }
+        if over.is_empty() {
+            return Ok(V::Tensor(x));
+        }
+        let axes = over;
         let op = match how {
             Reducer::Sum | Reducer::Mean => Reduce::Sum,
             Reducer::Max => Reduce::Max,

@@ -16,6 +16,8 @@ pub enum V<'p> {
     Const(Constant),
     /// A size and the axis that it counts.
     Dim(usize, AxisId),
+    /// Any number of axes, where a policy is applied.
+    Dims(Vec<AxisId>),
     /// Known when the model runs.
     Tensor(T),
     /// A block with some of its arguments.
@@ -51,6 +53,7 @@ pub enum Origin {
 }
 
 /// The names of one instance.
+#[derive(Clone)]
 pub struct Frame<'p> {
     /// The module whose items are visible.
     pub module: ModuleId,
@@ -115,6 +118,11 @@ impl<'p> Elab<'p> {
     pub(super) fn axis_of(&mut self, frame: &Frame<'p>, name: &Ident) -> Result<AxisId, Stop> {
         match frame.get(&name.name) {
             Some(V::Dim(_, axis)) => Ok(*axis),
+            Some(V::Dims(axes)) if axes.len() == 1 => Ok(axes[0]),
+            Some(V::Dims(axes)) => {
+                let message = format!("`{}` stands for {} axes here: {}", name.name, axes.len(), self.axes_text(axes));
+                self.fail(Code::UnknownAxis, name.span, message)
+            }
             Some(V::Poison) => Err(Stop),
             _ if name.name == "t" => Ok(frame.seq),
             None if name.name == "s" && self.source.is_some() => Ok(self.source.unwrap_or(SEQ)),
@@ -128,6 +136,18 @@ impl<'p> Elab<'p> {
         }
     }
 
+    /// The axes that names mean; one that stands for several, or none, gives all of them.
+    pub(super) fn spread_axes(&mut self, frame: &Frame<'p>, names: &[Ident]) -> Result<Vec<AxisId>, Stop> {
+        let mut axes = Vec::new();
+        for name in names {
+            match frame.get(&name.name) {
+                Some(V::Dims(several)) => axes.extend(several),
+                _ => axes.push(self.axis_of(frame, name)?),
+            }
+        }
+        Ok(axes)
+    }
+
     /// The axes of a declared list; `..` stands for the axes that pass through (without `t` if `param`).
     pub(super) fn axes_of(&mut self, frame: &Frame<'p>, list: &AxisList, param: bool) -> Result<Vec<AxisId>, Stop> {
         let mut axes = Vec::new();
@@ -135,11 +155,12 @@ impl<'p> Elab<'p> {
             if list.rest == Some(n) {
                 axes.extend(frame.rest.iter().copied().filter(|a| !param || !self.is_seq(*a)));
             }
-            let axis = self.axis_of(frame, name)?;
-            if axes.contains(&axis) {
-                return self.fail(Code::AxisMismatch, name.span, format!("axis `{}` stands twice in the list", name.name));
+            for axis in self.spread_axes(frame, std::slice::from_ref(name))? {
+                if axes.contains(&axis) {
+                    return self.fail(Code::AxisMismatch, name.span, format!("axis `{}` stands twice in the list", name.name));
+                }
+                axes.push(axis);
             }
-            axes.push(axis);
         }
         if list.rest == Some(list.names.len()) {
             axes.extend(frame.rest.iter().copied().filter(|a| !param || !self.is_seq(*a)));

@@ -17,6 +17,9 @@ impl<'p> Elab<'p> {
         let dims = || block.params.iter().enumerate().filter(|(_, p)| p.ty == CType::Dim);
         let axis_of = |v: &Option<V<'p>>| if let Some(V::Dim(_, axis)) = v { Some(*axis) } else { None };
         frame.foreign.extend(dims().filter_map(|(n, _)| axis_of(&given[n])));
+        frame
+            .foreign
+            .extend(given.iter().flatten().filter_map(|v| if let V::Dims(axes) = v { Some(axes) } else { None }).flatten());
         let of_input = |name: &str| block.inputs.iter().any(|i| i.ty.axes.names.iter().any(|n| n.name == name));
         let mut taken: Vec<AxisId> =
             dims().filter(|(_, p)| of_input(&p.name.name)).filter_map(|(n, _)| axis_of(&given[n])).collect();

@@ -43,7 +43,9 @@ impl<'p> Elab<'p> {
                 Ok(V::Tensor(t))
             }
             V::Poison => Err(super::Stop),
-            V::Dim(..) | V::Tuple(_) => self.fail(Code::Type, span, "only a tensor, a list or a block takes brackets"),
+            V::Dim(..) | V::Dims(_) | V::Tuple(_) => {
+                self.fail(Code::Type, span, "only a tensor, a list or a block takes brackets")
+            }
         }
     }
 

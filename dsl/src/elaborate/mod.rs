@@ -2,7 +2,7 @@
 //!
 //! frame.rs knows names; inputs.rs says what a model is given, output.rs what it gives beside its result; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
-//! region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
+//! policy.rs what stands in for an attention to all keys, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
 
 mod call;
 mod causal;
@@ -15,6 +15,7 @@ mod hygiene;
 mod index;
 mod inputs;
 mod output;
+mod policy;
 mod recurrence;
 mod region;
 mod signature;
@@ -31,6 +32,7 @@ use crate::resolve::{ModuleId, Program};
 use crate::span::Span;
 
 use frame::{BlockValue, Frame, V};
+use policy::Site;
 use tensor::Level;
 
 /// The sequence axis of every model; a source has another one.
@@ -79,6 +81,12 @@ pub struct Elab<'p> {
     /// The axis of a second sequence, if the model is given one.
     source: Option<AxisId>,
     steps: u64,
+    /// What every attention to all keys becomes, and where that is said.
+    policy: Option<(BlockValue<'p>, Span)>,
+    /// How many did.
+    governed: usize,
+    /// The attentions whose policies are being instantiated.
+    sites: Vec<Site<'p>>,
 }
 
 /// Instantiates the last model of the root file. `overrides` take the place of its compile-time arguments.
@@ -91,6 +99,9 @@ pub fn elaborate(program: &Program, overrides: &[(String, Constant)]) -> Result<
         return Err(vec![error.hint("declare one: `model name(…)(tokens: [t]) -> [t, vocab] { … }`")]);
     };
     let mut elab = Elab::new(program);
+    if elab.read_policy().is_err() {
+        return Err(elab.errors);
+    }
     let model = elab.model(root, item, overrides);
     match (model, elab.errors.is_empty()) {
         (Ok(model), true) => Ok(model),
@@ -117,6 +128,9 @@ impl<'p> Elab<'p> {
             outputs: Vec::new(),
             source: None,
             steps: 0,
+            policy: None,
+            governed: 0,
+            sites: Vec::new(),
         }
     }
 
@@ -245,6 +259,7 @@ impl<'p> Elab<'p> {
             _ => return self.fail(Code::Arity, block.span, "a model returns one tensor"),
         };
         let (joined, outputs) = self.joined(output, block.span)?;
+        self.policy_was_used()?;
         let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {

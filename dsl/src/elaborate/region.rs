@@ -1,5 +1,6 @@
 //! Operations with structure: concatenation, search, convolution, shift, attention, routing.
 
+use super::causal::sees_all_before;
 use super::frame::{Frame, Origin, V};
 use super::tensor::Level;
 use super::{Done, Elab, SEQ, T};
@@ -174,7 +175,7 @@ impl<'p> Elab<'p> {
     pub(super) fn attend(&mut self, frame: &mut Frame<'p>, attend: &'p crate::ast::Attend, span: Span) -> Done<V<'p>> {
         self.row_wise(span, "attend")?;
         let (gives, operands) = self.gives(frame, attend, span)?;
-        let contract = attend.axes.iter().map(|a| self.axis_of(frame, a)).collect::<Done<Vec<_>>>()?;
+        let contract = self.spread_axes(frame, &attend.axes)?;
         let mut tensors = Vec::new();
         for arg in &attend.args[..operands] {
             let t = self.tensor_of(frame, &arg.value, Some(Elem::Float))?;
@@ -201,10 +202,10 @@ impl<'p> Elab<'p> {
         let score_axes = self.union(&of_queries, &of_keys, span)?;
         let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
         if let Some((name, _)) =
-            attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "weight" | "sink"))
+            attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "weight" | "sink" | "policy"))
         {
             let error = Diagnostic::new(Code::UnknownArgument, name.span, format!("attention has no clause `{}`", name.name));
-            return Err(self.error(error.hint("the clauses are `keep`, `score` or `weight`, and `sink`")));
+            return Err(self.error(error.hint("the clauses are `keep`, `score` or `weight`, `sink` and `policy`")));
         }
         let plain = clause("weight").is_some();
         if let (Some(weight), true) = (clause("weight"), clause("score").or(clause("sink")).is_some()) {
@@ -221,6 +222,10 @@ impl<'p> Elab<'p> {
         let scored = clause("weight").or(clause("score"));
         let everything = seq != keys && clause("keep").is_none();
         let (keep, keep_result, seen) = self.keep_body(frame, clause("keep"), everything, span)?;
+        let past = gives == Gives::Values && (seq, keys) == (SEQ, SEQ) && sees_all_before(&keep, keep_result);
+        if let Some(policy) = self.policy_of(frame, attend, past, span)? {
+            return self.govern(frame, policy, attend, (&tensors, &contract), span);
+        }
         let (score, score_result, seen) = self.clause_body(frame, scored, Some(&score_axes), seen, span)?;
         self.check_choices((&keep, keep_result), &score)?;
         if keys != SEQ

@@ -31,6 +31,11 @@ impl<'p> Elab<'p> {
                 left.retain(|a| *a != frame.seq);
                 continue;
             }
+            if let Some(Some(V::Dims(several))) = block.params.iter().position(|p| p.name.name == name.name).map(|at| &given[at])
+            {
+                left.retain(|a| !several.contains(a));
+                continue;
+            }
             let is_dim = block.params.iter().any(|p| p.name.name == name.name && p.ty == CType::Dim);
             if name.name == "s" && !is_dim {
                 let Some(source) = self.source else { return self.no_source(block, span) };
@@ -176,6 +181,7 @@ impl<'p> Elab<'p> {
                 let axis = self.fresh_axis(frame, &param.name.name, size);
                 return Ok(V::Dim(size, axis));
             }
+            (CType::Dims, V::Dims(_)) => return Ok(v),
             (CType::Int, V::Dim(n, _)) => return Ok(V::Const(Constant::Int(*n as i64))),
             (CType::Float, V::Dim(n, _)) => return Ok(V::Const(Constant::Float(*n as f64))),
             (CType::Float, V::Const(Constant::Int(n))) => return Ok(V::Const(Constant::Float(*n as f64))),
@@ -198,6 +204,7 @@ impl<'p> Elab<'p> {
             V::Dim(n, _) => n.to_string(),
             V::Tensor(_) => "a tensor".into(),
             V::Block(b) => format!("block `{}`", b.block.name.name),
+            V::Dims(axes) => self.axes_text(axes),
             V::Tuple(_) | V::Poison => "several values".into(),
         };
         let ty = format!("{:?}", param.ty).to_lowercase();

@@ -150,6 +150,15 @@ impl<'p> Elab<'p> {
                 Diagnostic::new(Code::Misplaced, span, "only what was computed before, along `t`, has a value at a position");
             return Err(self.error(error.hint("give it a name before the attention, and write that name here")));
         }
+        if self.levels[self.depth()].steps.is_some() {
+            // In the recurrence of a policy, the step is the query's.
+            if !of_key.1 {
+                return Ok(t);
+            }
+            let error =
+                Diagnostic::new(Code::Misplaced, span, "a policy that keeps keys itself does not have what this asks of a key");
+            return Err(self.error(error.hint("choose a policy without a recurrence, such as `a_shape`")));
+        }
         let n = self.captured(self.depth(), t, Some(of_key.1));
         let axes = ty.axes.iter().copied().filter(|a| *a != axis).collect();
         Ok(self.push(Op::Capture(n), vec![], Type { axes, ..ty }, span, scope))
@@ -187,6 +196,7 @@ impl<'p> Elab<'p> {
                 let error = Diagnostic::new(Code::Type, span, format!("block `{name}` stands where a tensor is needed"));
                 return Err(self.error(error.hint("call it: write its inputs in parentheses")));
             }
+            V::Dims(_) => return self.fail(Code::Type, span, "axes stand where a tensor is needed"),
             V::Tuple(_) => return self.fail(Code::Arity, span, "several results stand where one tensor is needed"),
             V::Poison => return Err(Stop),
         };

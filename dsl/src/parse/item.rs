@@ -150,6 +150,7 @@ impl Builder<'_> {
 fn scalar(word: &str) -> CType {
     match word {
         "dim" => CType::Dim,
+        "dims" => CType::Dims,
         "float" => CType::Float,
         "bool" => CType::Bool,
         "string" => CType::String,

@@ -129,6 +129,7 @@ fn has_match(e: &Expr) -> bool {
 fn cparam(param: &CParam) -> String {
     let ty = match param.ty {
         CType::Dim => "dim",
+        CType::Dims => "dims",
         CType::Int => "int",
         CType::Float => "float",
         CType::Bool => "bool",
