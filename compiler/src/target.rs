@@ -66,8 +66,6 @@ struct Extra {
     name: String,
     feature: String,
     llvm: String,
-    /// Whether `cpu` takes it where the machine has it.
-    native: bool,
 }
 
 /// Names and texts of the library's descriptions.
@@ -119,16 +117,20 @@ fn known() -> Result<Vec<String>, Error> {
 }
 
 impl Target {
-    /// `cpu` or `cuda` (the processor or the GPU at hand), `cpu:` and the name of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras
-    /// behind it (`cpu:x86-64-v4+vnni+bf16`), `cuda:sm_90a` or `cuda:sm_80`.
+    /// `cpu` or `cuda` (the processor or the GPU at hand), `cpu-` and an extra that is not to be used (`cpu-bf16`), `cpu:` and the name
+    /// of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras behind it (`cpu:x86-64-v4+vnni+bf16`),
+    /// `cuda:sm_90a` or `cuda:sm_80`.
     pub fn parse(text: &str) -> Result<Target, Error> {
         if let Some(gpu) = GPUS.into_iter().find(|gpu| text.strip_prefix("cuda:") == Some(gpu.arch)) {
             return Ok(Target::gpu(gpu));
         }
         match text {
-            "cpu" => return Target::host(),
+            "cpu" => return Target::host(None),
             "cuda" => return Target::gpu_at_hand(),
             _ => {}
+        }
+        if let Some(without) = text.strip_prefix("cpu-") {
+            return Target::host(Some(without));
         }
         let mut parts = text.strip_prefix("cpu:").unwrap_or_default().split('+');
         let (name, extras) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
@@ -172,17 +174,28 @@ impl Target {
         }
     }
 
-    /// The level with the widest vectors that this machine has. The instructions are those of the level, so that the artifact runs
-    /// wherever the manifest's features are. Products of bfloat16 numbers round what they are given, so they have to be asked for.
-    fn host() -> Result<Target, Error> {
+    /// The level with the widest vectors that this machine has, and all of its extras but one. The instructions are those of the
+    /// level, so that the artifact runs wherever the manifest's features are.
+    fn host(without: Option<&str>) -> Result<Target, Error> {
         let mut best: Option<Target> = None;
+        let mut extras = Vec::new();
         for (name, text) in levels() {
-            let here = |extra: &Extra| extra.native && missing_feature(std::slice::from_ref(&extra.feature)).is_none();
-            let target = read(name, text)?.target(name, here);
+            let level = read(name, text)?;
+            extras.extend(level.extras.iter().map(|extra| extra.name.clone()));
+            let wanted = |extra: &Extra| Some(extra.name.as_str()) != without;
+            let here = |extra: &Extra| missing_feature(std::slice::from_ref(&extra.feature)).is_none();
+            let target = level.target(name, |extra| wanted(extra) && here(extra));
             let fits = target.is_native() && missing_feature(&target.features).is_none();
             if fits && best.as_ref().is_none_or(|best| best.vector_bytes < target.vector_bytes) {
                 best = Some(target);
             }
+        }
+        if let Some(without) = without.filter(|without| !extras.iter().any(|extra| extra == without)) {
+            let known: Vec<String> = extras.iter().map(|extra| format!("`cpu-{extra}`")).collect();
+            return Err(Error::user(format!(
+                "there is no target `cpu-{without}`; without some instructions there are {}",
+                known.join(", ")
+            )));
         }
         best.ok_or_else(|| Error::user("no target is for this machine: AVX2 and FMA, or NEON, are needed"))
     }

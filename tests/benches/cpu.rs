@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+mod pairs;
 mod peak;
 
 /// Threads of both sides: the first argument, or 2.
@@ -26,7 +27,7 @@ fn main() {
             decode(name, &spec, dtype);
         }
         batch(name, &spec);
-        for dtype in [Dtype::F32, Dtype::Int8] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8] {
             prefill(name, &spec, dtype);
         }
     }
@@ -122,23 +123,27 @@ fn decode(name: &str, spec: &str, dtype: Dtype) {
 fn prefill(name: &str, spec: &str, dtype: Dtype) {
     let (mut session, _, elements) = session(build(spec, "", "cpu", dtype), 1);
     let tokens: Vec<i32> = (0..256).map(|i| i % 1000).collect();
+    let mut paired = false;
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         session.reset(0).expect("a slot");
         let start = Instant::now();
         black_box(session.forward(&[Feed::new(0, &tokens, Wanted::All)]).expect("a prompt"));
         ours.push(start.elapsed().as_secs_f64());
-        ceiling.push(peak::flops(threads()));
+        let bf16 = if dtype == Dtype::Bf16 { pairs::flops(threads()) } else { None };
+        paired |= bf16.is_some();
+        ceiling.push(bf16.unwrap_or_else(|| peak::flops(threads())));
     }
     let peak = ceiling.iter().copied().fold(0.0, f64::max);
     let seconds = median(ours);
     // Matrix products only; attention and recurrences come on top.
     let rate = 2.0 * elements as f64 * tokens.len() as f64 / seconds;
     println!(
-        "| prefill {} of 256, {name} | {:.0} tokens/s, {:.0} GFLOP/s in matrix products | FMA peak {:.0} GFLOP/s | {:.2} |",
+        "| prefill {} of 256, {name} | {:.0} tokens/s, {:.0} GFLOP/s in matrix products | {} peak {:.0} GFLOP/s | {:.2} |",
         called(dtype),
         tokens.len() as f64 / seconds,
         rate / 1e9,
+        if paired { "BF16-dot" } else { "FMA" },
         peak / 1e9,
         rate / peak
     );

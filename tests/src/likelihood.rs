@@ -1,4 +1,5 @@
-//! What quantised weights cost a trained model: the likelihood of a text that it has never seen, against that with bf16 weights.
+//! What rounded and quantised numbers cost a trained model: the likelihood of a text that it has never seen, against that with its weights in
+//! bf16 (as its checkpoint has them) and all else in single precision.
 //!
 //! `texts/alice.txt`: the first three chapters of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865), in the public domain.
 
@@ -51,9 +52,10 @@ fn quantised_weights_cost_little_likelihood() {
     let text = std::fs::read_to_string(root.join("texts/alice.txt")).expect("a text");
     let ids = Tokenizer::open(&folder.join("tokenizer.json")).and_then(|t| t.encode(&text, true)).expect("tokens");
     assert!(ids.len() > 5000, "{} tokens are too few", ids.len());
-    let reference = likelihood(&folder, &ids, "cpu", Dtype::Bf16);
+    let reference = likelihood(&folder, &ids, "cpu-bf16", Dtype::Bf16);
     println!("bf16: {reference:.5} nats a token, {} tokens", ids.len());
-    for (dtype, allowed) in [(Dtype::Int8, 0.001), (Dtype::Int4, 0.02), (Dtype::Int4z, 0.02)] {
+    // With bf16 on the machine at hand rows may be rounded as well.
+    for (dtype, allowed) in [(Dtype::Bf16, 0.0005), (Dtype::Int8, 0.001), (Dtype::Int4, 0.02), (Dtype::Int4z, 0.02)] {
         let found = likelihood(&folder, &ids, "cpu", dtype);
         let lost = (reference - found) / reference.abs();
         println!("{dtype:?}: {found:.5}, {:.3} % lost", 100.0 * lost);

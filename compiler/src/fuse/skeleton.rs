@@ -72,8 +72,8 @@ impl Fuser<'_> {
         Ok(draft.finish(Code::Matmul(code), members.to_vec()))
     }
 
-    /// How a product's weights are stored. Narrow matrices (gates, routers, factors of low rank) are not quantised: they are
-    /// sensitive, and few bytes.
+    /// How a product's weights are stored. Narrow matrices (gates, routers, factors of low rank) are not quantised, and rows that meet
+    /// them are not rounded: they are sensitive, and few bytes.
     fn matrix_dtype(&self, product: &Product) -> Dtype {
         let shape = self.forms.graph.params[product.param.0 as usize].axes.clone();
         let count = |list: &[usize]| list.iter().map(|at| self.count(&[shape[*at]])).product::<usize>();
@@ -83,7 +83,7 @@ impl Fuser<'_> {
         match self.options.dtype {
             quantised if quantised.quantised() && wide => quantised,
             Dtype::F32 => Dtype::F32,
-            _ if self.options.pairs => Dtype::Bf16Pairs,
+            _ if self.options.pairs && wide => Dtype::Bf16Pairs,
             _ => Dtype::Bf16,
         }
     }

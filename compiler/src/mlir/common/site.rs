@@ -187,14 +187,10 @@ pub fn scratch<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, setting: Setting, at: 
 const LINE: usize = 64;
 /// How far ahead of its use a stream of weights is asked for: a page, as what the processor foresees ends with each.
 const AHEAD: usize = 4096;
-/// Rows of a tile up to which the weights, not the arithmetic, are what it waits for.
-const STREAMED_ROWS: usize = 4;
 
-/// Asks for `bytes` of a stream that are used a page later, if a tile of so many rows will wait for them.
-pub fn stream<'c>(e: &Emitter<'c>, place: Val<'c>, bytes: usize, rows: usize) {
-    if rows <= STREAMED_ROWS {
-        (0..bytes).step_by(LINE).for_each(|line| e.prefetch_line(e.offset_by(place, AHEAD + line)));
-    }
+/// Asks for `bytes` of a stream that are used a page later: even the largest tiles wait for weights that no cache holds yet.
+pub fn stream<'c>(e: &Emitter<'c>, place: Val<'c>, bytes: usize) {
+    (0..bytes).step_by(LINE).for_each(|line| e.prefetch_line(e.offset_by(place, AHEAD + line)));
 }
 
 /// `for i in (lo..hi).step_by(step)`.

@@ -155,7 +155,7 @@ impl<'c> Tile<'_, 'c> {
         let pairs = e.div(e.add(self.depth, e.i64(1)), e.i64(2));
         let one = |pair: Val<'c>, sums: &mut [Val<'c>]| {
             let row = e.element(self.panel, pair, 4 * self.width);
-            stream(e, row, 4 * self.width, self.lefts.len());
+            stream(e, row, 4 * self.width);
             let weights: Vec<Val> =
                 (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::Bf16, 2 * lanes))).collect();
             for (i, left) in self.lefts.iter().enumerate() {
@@ -189,7 +189,6 @@ impl<'c> Tile<'_, 'c> {
         let zeros = vec![e.float(Ty::f32(lanes), 0.0); self.sums()];
         if self.sums() <= UNDER_WAY {
             let sums = e.for_loop(e.i64(0), self.groups, e.i64(1), &zeros, |group, sums| {
-                stream(e, self.place(group), self.width * self.dtype.bytes(GROUP), self.lefts.len());
                 let found = self.group(group);
                 self.scaled(group, &found, sums)
             });
@@ -213,6 +212,7 @@ impl<'c> Tile<'_, 'c> {
     /// `Σ q · left` of a group, in integers.
     fn group(&self, group: Val<'c>) -> Vec<Val<'c>> {
         let (e, parts) = (self.e, self.parts());
+        stream(e, self.place(group), self.width * self.dtype.bytes(GROUP));
         let mut sums = vec![e.int(Ty::i32(self.setting.lanes), 0); self.sums() * parts];
         if self.dtype == Dtype::Int4 {
             for (at, sum) in sums.iter_mut().take(self.sums()).enumerate() {

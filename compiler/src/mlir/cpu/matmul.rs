@@ -91,7 +91,7 @@ fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize) {
             let mut sums = sums.to_vec();
             for part in 0..together {
                 let k = e.add(k, e.i64(part));
-                stream(e, e.element(panel, k, panel_row), panel_row, rows);
+                stream(e, e.element(panel, k, panel_row), panel_row);
                 let weight = panel_at(e, panel, k, panel_row, weights, width);
                 for (i, start) in starts.iter().enumerate() {
                     let left = e.load(e.offset(*start, e.mul(k, e.i64(4))), Ty::F32);
