@@ -63,7 +63,7 @@ fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Mod
         return emitter.finish();
     }
     let emitter = Emitter::new(context);
-    cpu::emit(&emitter, plan, setting(plan, target));
+    cpu::emit(&emitter, plan, setting(plan, target), &target.entries);
     emitter.finish()
 }
 
@@ -223,5 +223,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         state_position_bytes: memory.state_position_bytes,
         work: if target.gpu.is_none() { plan.work() } else { vec![] },
         device: target.gpu.map(|arch| device(plan, target, arch)),
+        entries: target.entries.clone(),
+        levels: vec![],
     }
 }

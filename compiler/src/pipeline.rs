@@ -129,6 +129,11 @@ impl Work {
         self.plan.as_ref().ok_or_else(|| early("plan"))
     }
 
+    fn manifest(&self) -> Result<Manifest, Error> {
+        let Options { target, dtype, params, sources, .. } = &self.options;
+        Ok(artifact::manifest(self.plan()?, target, *dtype, params.clone(), sources))
+    }
+
     fn graph(&self) -> Result<&Verified<Graph>, Error> {
         self.graph.as_ref().ok_or_else(|| early("graph"))
     }
@@ -200,11 +205,21 @@ fn link(work: &mut Work) -> Result<(), Error> {
     let code = &work.compiled()?.code;
     let library = match options.target.gpu {
         Some(_) => code.assembly.clone().into_bytes(),
-        None => llvm::link(&code.object, &options.target)?,
+        None => llvm::link(&[&code.object], &options.target)?,
     };
-    let manifest = artifact::manifest(work.plan()?, &options.target, options.dtype, options.params.clone(), &options.sources);
-    work.library = Some((library, manifest));
+    work.library = Some((library, work.manifest()?));
     Ok(())
+}
+
+/// The artifact of several levels of one processor: what was compiled for each, in order.
+///
+/// # Errors
+/// A linker that fails; a level that was not compiled.
+pub fn joined(levels: &[Work]) -> Result<(Vec<u8>, Manifest), Error> {
+    let [first, others @ ..] = levels else { return Err(early("artifact")) };
+    let objects = levels.iter().map(|level| Ok(level.compiled()?.code.object.as_slice())).collect::<Result<Vec<_>, Error>>()?;
+    let levels = others.iter().map(Work::manifest).collect::<Result<_, _>>()?;
+    Ok((llvm::link(&objects, &first.options.target)?, Manifest { levels, ..first.manifest()? }))
 }
 
 fn assembly(work: &Work, gpu: bool) -> Result<String, Error> {

@@ -27,6 +27,8 @@ pub struct Target {
     pub gpu: Option<&'static str>,
     /// Shared memory of a block of a GPU's threads, in bytes, of which two fit a multiprocessor.
     pub shared_bytes: usize,
+    /// What the names of the code's entries end with, where it is one of several levels.
+    pub entries: String,
 }
 
 /// Targets that are GPUs. `a`: code for that chip alone.
@@ -68,10 +70,27 @@ struct Extra {
     llvm: String,
 }
 
+/// Levels that go together, each faster than those before where it runs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Family {
+    levels: Vec<String>,
+}
+
 /// Names and texts of the library's descriptions.
-fn levels() -> impl Iterator<Item = (&'static str, &'static str)> {
+fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
     let files = braid_stdlib::files().iter();
     files.filter_map(|(path, text)| Some((path.strip_prefix("targets/")?.strip_suffix(".yaml")?, *text)))
+}
+
+/// Those that are a level.
+fn levels() -> impl Iterator<Item = (&'static str, &'static str)> {
+    files().filter(|(_, text)| serde_yaml::from_str::<Family>(text).is_err())
+}
+
+/// Those that are several, with the targets that they stand for.
+fn families() -> impl Iterator<Item = (&'static str, Vec<String>)> {
+    files().filter_map(|(name, text)| Some((name, serde_yaml::from_str::<Family>(text).ok()?.levels)))
 }
 
 /// Reads a description.
@@ -95,6 +114,7 @@ impl Level {
             tile_rows,
             gpu: None,
             shared_bytes: 0,
+            entries: String::new(),
         };
         for extra in extras.into_iter().filter(|extra| wanted(extra)) {
             target.name += &format!("+{}", extra.name);
@@ -112,11 +132,34 @@ fn known() -> Result<Vec<String>, Error> {
         let extras: String = read(name, text)?.extras.iter().map(|extra| format!("[+{}]", extra.name)).collect();
         known.push(format!("`cpu:{name}{extras}`"));
     }
+    known.extend(families().map(|(name, _)| format!("`cpu:{name}`")));
     known.extend(GPUS.iter().map(|gpu| format!("`cuda:{}`", gpu.arch)));
     Ok(known)
 }
 
 impl Target {
+    /// The levels of an artifact: targets with commas between them, each faster than those before where it runs, or the name of a
+    /// family (`cpu:x86-64`). One target is one level.
+    pub fn parse_levels(text: &str) -> Result<Vec<Target>, Error> {
+        let family = families().find(|(name, _)| text.strip_prefix("cpu:") == Some(name));
+        let names = match family {
+            Some((_, levels)) => levels.iter().map(|level| format!("cpu:{level}")).collect(),
+            None => text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>(),
+        };
+        let mut targets = names.iter().map(|name| Target::parse(name)).collect::<Result<Vec<_>, _>>()?;
+        if targets.len() > 1 {
+            for (at, target) in targets.iter_mut().enumerate() {
+                target.entries = format!("_{at}");
+            }
+        }
+        match targets.iter().find(|target| target.gpu.is_some() || target.triple != targets[0].triple) {
+            Some(other) if targets.len() > 1 => {
+                Err(Error::user(format!("`{}` and `{}` are no levels of one processor", targets[0].name, other.name)))
+            }
+            _ => Ok(targets),
+        }
+    }
+
     /// `cpu` or `cuda` (the processor or the GPU at hand), `cpu-` and an extra that is not to be used (`cpu-bf16`), `cpu:` and the name
     /// of a description (`cpu:x86-64-v3`, `cpu:x86-64-v4`, `cpu:aarch64`) with extras behind it (`cpu:x86-64-v4+vnni+bf16`),
     /// `cuda:sm_90a` or `cuda:sm_80`.
@@ -131,6 +174,12 @@ impl Target {
         }
         if let Some(without) = text.strip_prefix("cpu-") {
             return Target::host(Some(without));
+        }
+        if text.contains(',') || families().any(|(name, _)| text.strip_prefix("cpu:") == Some(name)) {
+            return Err(Error::hinted(
+                format!("`{text}` stands for several levels, and this needs one"),
+                "`build` takes several",
+            ));
         }
         let mut parts = text.strip_prefix("cpu:").unwrap_or_default().split('+');
         let (name, extras) = (parts.next().unwrap_or_default(), parts.collect::<Vec<_>>());
@@ -171,6 +220,7 @@ impl Target {
             tile_rows: 6,
             gpu: Some(arch),
             shared_bytes,
+            entries: String::new(),
         }
     }
 

@@ -12,6 +12,7 @@ mod features;
 mod file;
 mod header;
 mod input;
+mod level;
 mod state;
 mod work;
 
@@ -99,6 +100,12 @@ pub struct Manifest {
     /// How the code is launched, if it is for a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// What the names of the entries end with, if the library holds those of several levels.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub entries: String,
+    /// The same model's code for further levels of the processor, each faster than those before where it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<Manifest>,
 }
 
 impl Manifest {

@@ -49,7 +49,7 @@ pub enum Phase {
 
 pub(crate) const SYMBOLS: [&str; 3] = ["braid_prepare", "braid_prefill", "braid_step"];
 
-/// Reads and checks an artifact's manifest without loading its code: works for artifacts of other processors too.
+/// Reads and checks an artifact's manifest, of all of its levels, without loading its code: works for artifacts of other processors too.
 pub fn manifest(path: &Path) -> Result<Manifest> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let (_, manifest) = artifact::decode(&bytes).map_err(|source| Error::Artifact { path: path.into(), source })?;
@@ -58,15 +58,25 @@ pub fn manifest(path: &Path) -> Result<Manifest> {
 
 impl Artifact {
     /// Checks everything that can be checked before a byte of foreign code runs, then loads it. Code for a GPU is translated for it.
+    /// Of several levels the last one is taken that runs here.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_level(path, None)
+    }
+
+    /// The same of the level that is for this target.
+    ///
+    /// # Errors
+    /// Those of [`Artifact::open`]; no such level.
+    pub fn open_level(path: &Path, target: Option<&str>) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
         let checked = artifact::decode(&bytes).and_then(|(code, manifest)| {
+            let manifest = manifest.level(target)?;
             manifest.check_processor(code)?;
             Ok((code, manifest))
         });
         let (code, manifest) = checked.map_err(|source| Error::Artifact { path: path.into(), source })?;
         let code = match &manifest.device {
-            None => Code::Library(Arc::new(Library::load(path)?)),
+            None => Code::Library(Arc::new(Library::load(path, &manifest.entries)?)),
             Some(device) => Code::Gpu(Arc::new(Program::load(device, code)?)),
         };
         Ok(Self { manifest, path: path.into(), code })
@@ -79,7 +89,8 @@ impl Artifact {
 }
 
 impl Library {
-    fn load(path: &Path) -> Result<Self> {
+    /// `level`: what the names of its entries end with.
+    fn load(path: &Path, level: &str) -> Result<Self> {
         // A name without a slash would be searched in the system's library folders.
         let absolute = path.canonicalize().map_err(Error::file("open", path))?;
         // The loader's own words are in the source.
@@ -89,11 +100,13 @@ impl Library {
         // generated code has no initialisers; whoever runs an artifact trusts it as any program.
         let library = unsafe { libloading::Library::new(&absolute) }.map_err(failed)?;
         // SAFETY: a checked artifact of this format version exports the entries with exactly this type.
-        let entry = |name: &str| unsafe { library.get::<Entry>(name.as_bytes()).map(|symbol| *symbol) }.map_err(failed);
+        let entry = |name: &str| {
+            unsafe { library.get::<Entry>(format!("{name}{level}").as_bytes()).map(|symbol| *symbol) }.map_err(failed)
+        };
         let entries = [entry(SYMBOLS[0])?, entry(SYMBOLS[1])?, entry(SYMBOLS[2])?];
         let encode = entry("braid_encode").ok();
         // SAFETY: what has this name was made with exactly this type.
-        let part = unsafe { library.get::<PartEntry>(b"braid_part") }.map(|symbol| *symbol).ok();
+        let part = unsafe { library.get::<PartEntry>(format!("braid_part{level}").as_bytes()) }.map(|symbol| *symbol).ok();
         Ok(Self { entries, encode, part, _library: library })
     }
 

@@ -134,6 +134,7 @@ const FILES: &[(&str, &str)] = embed![
     "targets/aarch64.yaml",
     "targets/x86-64-v3.yaml",
     "targets/x86-64-v4.yaml",
+    "targets/x86-64.yaml",
     "weights/bamba.yaml",
     "weights/deepseek.yaml",
     "weights/delta_net.yaml",

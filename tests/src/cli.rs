@@ -1,5 +1,6 @@
 //! The program `braid` as one types it: what it prints, what it writes, and its exit code.
 
+mod levels;
 mod policies;
 
 use std::path::{Path, PathBuf};

@@ -44,7 +44,7 @@ pub fn build(target: &Target, fill: impl FnOnce(&Emitter<'_>)) -> Loaded {
     fill(&emitter);
     let module = emitter.finish().expect("verified");
     let code = llvm::generate(&module.lower().expect("lowered"), target).expect("generated");
-    let bytes = llvm::link(&code.object, target).expect("linked");
+    let bytes = llvm::link(&[&code.object], target).expect("linked");
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("braid-kernels-{}-{count}.so", std::process::id()));

@@ -18,13 +18,16 @@ pub fn build(args: &BuildArgs) -> Result<(), Failure> {
     let (library, manifest) = made(spec::load(&args.spec)?, &args.code)?;
     let header = write(&args.output, &library, &manifest)?;
     let size = std::fs::metadata(&args.output).map_or(0, |m| m.len());
-    say(&format!("wrote {} ({} KiB, {}) and {}\n", args.output.display(), size.div_ceil(1024), manifest.target, header.display()))
+    let beside = header.map_or(String::new(), |header| format!(" and {}", header.display()));
+    let targets = manifest.targets().join(", ");
+    say(&format!("wrote {} ({} KiB, {targets}){beside}\n", args.output.display(), size.div_ceil(1024)))
 }
 
 /// The artifact of a spec, from the cache if it was built before.
 pub fn cached(spec: Spec, code: &CodeArgs) -> Result<PathBuf, Failure> {
-    let target = Target::parse(&code.target)?;
-    let Some(path) = cache::path(&spec, code, &target.name) else {
+    let targets = Target::parse_levels(&code.target)?;
+    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    let Some(path) = cache::path(&spec, code, &names.join(",")) else {
         return Err(Failure::hinted(
             "there is no folder for built artifacts",
             "set HOME or XDG_CACHE_HOME, or use `braid build`",
@@ -39,21 +42,35 @@ pub fn cached(spec: Spec, code: &CodeArgs) -> Result<PathBuf, Failure> {
 
 fn made(spec: Spec, code: &CodeArgs) -> Result<(Vec<u8>, Manifest), Failure> {
     let Some(last) = STAGES.last() else { return Err(Failure::user("there are no stages")) };
-    let (work, sources) = compile(spec, code, last)?;
-    work.artifact().cloned().map_err(|e| Failure::Compiler(e, sources))
+    let targets = Target::parse_levels(&code.target)?;
+    if targets.len() == 1 {
+        let (work, sources) = compile(spec, code, last)?;
+        return work.artifact().cloned().map_err(|e| Failure::Compiler(e, sources));
+    }
+    let Some(compiled) = pipeline::stage("llvm") else { return Err(Failure::user("there is no code")) };
+    let level = |target| Ok(compile_for(spec.clone(), target, code, compiled)?.0);
+    let levels = targets.into_iter().map(level).collect::<Result<Vec<_>, Failure>>()?;
+    pipeline::joined(&levels).map_err(|e| Failure::Compiler(e, spec.sources))
 }
 
-/// Writes an artifact whole or not at all, and its header.
-fn write(path: &Path, library: &[u8], manifest: &Manifest) -> Result<PathBuf, Failure> {
+/// Writes an artifact whole or not at all, and its header. Of several levels there is none: a C program would have to know which one is
+/// taken.
+fn write(path: &Path, library: &[u8], manifest: &Manifest) -> Result<Option<PathBuf>, Failure> {
     artifact::write(path, library, manifest).map_err(|e| Failure::file("write", path, &e))?;
+    if !manifest.levels.is_empty() {
+        return Ok(None);
+    }
     let header = path.with_extension("h");
     files::write(&header, artifact::header(manifest).as_bytes())?;
-    Ok(header)
+    Ok(Some(header))
 }
 
 /// Runs the stages up to one.
 pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
-    let target = Target::parse(&code.target)?;
+    compile_for(spec, Target::parse(&code.target)?, code, until)
+}
+
+fn compile_for(spec: Spec, target: Target, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
     let dtype = match code.dtype {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A model with the texts that it comes from.
+#[derive(Clone)]
 pub struct Spec {
     /// The checked model.
     pub model: Model,

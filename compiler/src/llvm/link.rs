@@ -31,15 +31,16 @@ fn failed(name: &'static str, log: impl Into<String>, repro: impl Into<String>) 
     Error::Tool { name, log: log.into(), command: repro.into() }
 }
 
-/// Links `object` to a shared library that needs no other and returns its bytes.
+/// Links objects for one kind of processor to a shared library that needs no other and returns its bytes.
 ///
 /// # Errors
 /// A linker that fails, or none for another kind of processor than this machine's.
-pub fn link(object: &[u8], target: &Target) -> Result<Vec<u8>, Error> {
+pub fn link(objects: &[&[u8]], target: &Target) -> Result<Vec<u8>, Error> {
     let io = |e: std::io::Error| failed("cc", format!("a temporary file cannot be used: {e}"), "");
     let folder = Folder::new().map_err(io)?;
-    let (from, to) = (folder.0.join("model.o"), folder.0.join("model.so"));
-    std::fs::write(&from, object).map_err(io)?;
+    let to = folder.0.join("model.so");
+    let from: Vec<PathBuf> = (0..objects.len()).map(|at| folder.0.join(format!("model{at}.o"))).collect();
+    from.iter().zip(objects).try_for_each(|(path, object)| std::fs::write(path, object)).map_err(io)?;
     match target.is_native() {
         true => run("cc", &["-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"], &from, &to)?,
         false => cross(&from, &to)?,
@@ -48,7 +49,7 @@ pub fn link(object: &[u8], target: &Target) -> Result<Vec<u8>, Error> {
 }
 
 /// Links for another processor, with the first linker there is that knows all of them.
-fn cross(from: &Path, to: &Path) -> Result<(), Error> {
+fn cross(from: &[PathBuf], to: &Path) -> Result<(), Error> {
     let runs = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
     let missing =
         || Error::user("code for another kind of processor is linked by LLVM's linker, which is not here: apt-get install lld");
@@ -59,9 +60,9 @@ fn cross(from: &Path, to: &Path) -> Result<(), Error> {
 /// Names of LLVM's linker.
 const LINKERS: [&str; 2] = ["ld.lld", "ld.lld-22"];
 
-fn run(name: &'static str, options: &[&str], from: &Path, to: &Path) -> Result<(), Error> {
+fn run(name: &'static str, options: &[&str], from: &[PathBuf], to: &Path) -> Result<(), Error> {
     let mut command = Command::new(name);
-    command.arg("-shared").args(options).arg("-o").arg(to).arg(from);
+    command.arg("-shared").args(options).arg("-o").arg(to).args(from);
     let repro = format!("{command:?}");
     let output = command.output().map_err(|e| failed(name, e.to_string(), &repro))?;
     match output.status.success() {

@@ -6,6 +6,7 @@
 //! - packed tensors rise by offset, do not overlap, are aligned, and end inside the blob
 //! - outputs leave room for a result in a row
 //! - inputs are aligned and lie inside the arena
+//! - further levels are of the same model, with entries of their own, and keep all of this
 //! - states do not leave the slot, at any capacity; rows, parts and blocks fill them; those that grow stand behind all others
 
 use super::{ALIGN, Binding, Input, Layout, Manifest, POSITIONS, Packed, Param, State, Truncate};
@@ -48,7 +49,10 @@ impl Manifest {
             .try_for_each(|input| self.check_input(input).map_err(|what| format!("input `{}`: {what}", input.name)))?;
         self.check_packed()?;
         self.device.as_ref().map_or(Ok(()), |device| device.check().map_err(|what| format!("device: {what}")))?;
-        self.states.iter().try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))
+        self.states
+            .iter()
+            .try_for_each(|state| self.check_state(state).map_err(|what| format!("state `{}`: {what}", state.name)))?;
+        self.check_levels()
     }
 
     fn check_input(&self, input: &Input) -> Checked {

@@ -44,6 +44,14 @@ pub enum ArtifactError {
         /// The host's.
         has: &'static str,
     },
+    /// No level of that name.
+    #[error("no level for {target}; there are {known}")]
+    Level {
+        /// What was asked for.
+        target: String,
+        /// What there is.
+        known: String,
+    },
     /// Code for a newer processor.
     #[error("target {target} uses the CPU feature {feature}, which this machine lacks")]
     Feature {
@@ -63,6 +71,7 @@ impl ArtifactError {
             Self::Version { .. } => "rebuild it with the `braid` of the same release",
             Self::Manifest(_) => "rebuild it with `braid build`; if that does not help, it is a bug in Braid",
             Self::Machine { .. } => "build it on a machine of this kind",
+            Self::Level { .. } => "without `--level` the fastest is taken that runs here",
             Self::Feature { .. } => "rebuild it here, or for an older level: `braid build --target cpu:x86-64-v3`",
         }
     }

@@ -1,6 +1,6 @@
 //! One artifact for several levels of a processor: which of them a machine takes.
 
-use super::{Manifest, missing_feature};
+use super::{ArtifactError, Manifest, missing_feature};
 
 /// Most levels of an artifact.
 const MOST: usize = 16;
@@ -10,6 +10,18 @@ impl Manifest {
     pub fn here(mut self) -> Manifest {
         let levels = std::mem::take(&mut self.levels);
         levels.into_iter().rev().find(|level| missing_feature(&level.features).is_none()).unwrap_or(self)
+    }
+
+    /// The level of that target, or without a name what [`Manifest::here`] is.
+    ///
+    /// # Errors
+    /// There is no such level.
+    pub fn level(mut self, target: Option<&str>) -> Result<Manifest, ArtifactError> {
+        let Some(target) = target else { return Ok(self.here()) };
+        let levels = std::mem::take(&mut self.levels);
+        let known: Vec<String> = std::iter::once(&self).chain(&levels).map(|level| level.target.clone()).collect();
+        let unknown = ArtifactError::Level { target: target.to_owned(), known: known.join(", ") };
+        std::iter::once(self).chain(levels).find(|level| level.target == target).ok_or(unknown)
     }
 
     /// The targets of all levels, in order.
@@ -30,7 +42,8 @@ impl Manifest {
         }
         for level in &self.levels {
             let same = |other: &Manifest| {
-                (&level.model, level.vocab, level.tokens, &level.params) == (&other.model, other.vocab, other.tokens, &other.params)
+                (&level.model, level.vocab, level.tokens, &level.params)
+                    == (&other.model, other.vocab, other.tokens, &other.params)
             };
             if level.device.is_some() || self.device.is_some() || !level.levels.is_empty() || !same(self) {
                 return with("are of different models or machines");

@@ -26,13 +26,19 @@ pub struct InfoArgs {
     pub json: bool,
 }
 
-/// Prints a summary, the parameters, or the manifest.
+/// Prints a summary, the parameters, or the manifest; of several levels what this machine takes, or all as JSON.
 pub fn info(args: &InfoArgs) -> Result<()> {
     let manifest = load::manifest(&args.artifact)?;
     if args.json {
         return print_json(&manifest);
     }
+    let levels = manifest.targets().join(", ");
+    let several = !manifest.levels.is_empty();
+    let manifest = manifest.here();
     print(&summary(&manifest))?;
+    if several {
+        print(&format!("{:<14}{levels}; this machine takes {}\n", "levels", manifest.target))?;
+    }
     let lines: String = manifest.params.iter().filter(|_| args.params).map(param).collect();
     let states: String = manifest.states.iter().filter(|_| args.states).map(state).collect();
     let launches: String = manifest.device.iter().filter(|_| args.launches).flat_map(launches).collect();

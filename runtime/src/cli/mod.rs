@@ -86,6 +86,9 @@ pub struct ModelOptions {
     /// Threads that compute; all cores by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=pool::MOST as i64))]
     pub threads: Option<u16>,
+    /// Of an artifact for several levels of a processor, the one for this target; by default the last that runs here.
+    #[arg(long, value_name = "TARGET")]
+    pub level: Option<String>,
 }
 
 impl ModelOptions {
@@ -96,7 +99,7 @@ impl ModelOptions {
 
     /// Loads an artifact and its weights, with a progress bar.
     pub fn load(&self, artifact: &Path) -> Result<(Arc<Artifact>, Arc<Weights>)> {
-        let artifact = Artifact::open(artifact)?;
+        let artifact = Artifact::open_level(artifact, self.level.as_deref())?;
         let weights = Weights::open_cached(&artifact.manifest, &self.weights, self.threads(), &Bar::default())?;
         weights.place(&artifact, &Bar::default())?;
         Ok((Arc::new(artifact), Arc::new(weights)))

@@ -2,7 +2,7 @@
 
 use super::ModelOptions;
 use crate::cli::Bar;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load;
 use crate::weights::Weights;
 use clap::Args;
@@ -23,6 +23,7 @@ pub struct PackArgs {
 
 /// Packs and writes.
 pub fn pack(args: &PackArgs) -> Result<()> {
-    let manifest = load::manifest(&args.artifact)?;
+    let wrong = |source| Error::Artifact { path: args.artifact.clone(), source };
+    let manifest = load::manifest(&args.artifact)?.level(args.model.level.as_deref()).map_err(wrong)?;
     Weights::open(&manifest, &args.model.weights, args.model.threads(), &Bar::default())?.write(&args.output)
 }

@@ -54,6 +54,8 @@ pub fn manifest() -> Manifest {
         state_position_bytes: 4,
         work: vec![],
         device: None,
+        entries: String::new(),
+        levels: vec![],
     }
 }
 

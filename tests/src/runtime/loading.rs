@@ -89,6 +89,32 @@ fn manifests_that_contradict_themselves() {
     assert!(wrong(&|m| m.states[1].parts = 3).contains("rows do not fill it"));
     assert!(wrong(&|m| m.states[1].block = 32).contains("rows do not fill it"));
     assert!(wrong(&|m| m.states[1].fixed_offset = 0).contains("fixed and growing states are mixed"));
+    let level = || Manifest { entries: "_1".into(), ..manifest() };
+    assert!(wrong(&|m| m.levels = vec![manifest()]).contains("share their entries"));
+    assert!(wrong(&|m| m.levels = vec![Manifest { vocab: 1, ..level() }]).contains("of different models"));
+    assert!(wrong(&|m| m.levels = vec![Manifest { levels: vec![level()], ..level() }]).contains("of different models"));
+    assert!(wrong(&|m| m.levels = vec![Manifest { max_rows: 0, ..level() }]).contains("cpu:any: `max_rows`"));
+    assert!(wrong(&|m| m.levels = vec![Manifest { entries: "_/".into(), ..manifest() }]).contains("have no names"));
+}
+
+/// A machine takes the last level that it can run; if it can run none, it is told what the first one lacks.
+#[test]
+fn the_level_of_a_machine() {
+    let level = |target: &str, features: &[&str]| Manifest {
+        target: target.into(),
+        features: features.iter().map(ToString::to_string).collect(),
+        ..manifest()
+    };
+    let taken = |levels: &[(&str, &[&str])]| {
+        let mut all = levels.iter().map(|(target, features)| level(target, features));
+        let first = all.next().unwrap();
+        Manifest { levels: all.collect(), ..first }.here().target
+    };
+    let lacking: &[&str] = &["quantum"];
+    assert_eq!(taken(&[("one", &[])]), "one");
+    assert_eq!(taken(&[("one", &[]), ("two", &[]), ("three", lacking)]), "two");
+    assert_eq!(taken(&[("one", &[]), ("two", lacking), ("three", &[])]), "three");
+    assert_eq!(taken(&[("one", lacking), ("two", lacking)]), "one");
 }
 
 /// What loading the fake model's weights from `tensors` says.

@@ -10,8 +10,8 @@ const ROW: usize = 8;
 /// Calls with less work than this many additions stay on the calling thread.
 const WORTH_THREADS: usize = 24 * 1024;
 
-/// Emits the tables and `braid_prepare`, `braid_encode`, `braid_prefill`, `braid_step`, `braid_part`.
-pub fn emit(e: &Emitter, plan: &Plan) {
+/// Emits the tables and `braid_prepare`, `braid_encode`, `braid_prefill`, `braid_step`, `braid_part`, with `behind` at the end of their names.
+pub fn emit(e: &Emitter, plan: &Plan, behind: &str) {
     let names: Vec<&str> = plan.functions.iter().map(|f| f.name.as_str()).collect();
     if !names.is_empty() {
         e.table_functions("kernels", &names);
@@ -20,17 +20,18 @@ pub fn emit(e: &Emitter, plan: &Plan) {
     table(e, "prepare", &plan.prepare);
     table(e, "encode", &plan.encode);
     table(e, "run", &plan.steps);
-    entry(e, "braid_prepare", "prepare", &plan.prepare);
-    entry(e, "braid_encode", "encode", &plan.encode);
+    let entry = |name: &str, table: &str, steps: &[Step]| entry(e, &format!("{name}{behind}"), table, steps);
+    entry("braid_prepare", "prepare", &plan.prepare);
+    entry("braid_encode", "encode", &plan.encode);
     // Every segment says how many rows it has, so both forms run the same calls.
-    entry(e, "braid_prefill", "run", &plan.steps);
-    entry(e, "braid_step", "run", &plan.steps);
-    part(e);
+    entry("braid_prefill", "run", &plan.steps);
+    entry("braid_step", "run", &plan.steps);
+    part(e, &format!("braid_part{behind}"));
 }
 
 /// `braid_part(call, first, count)`: some of a call's kernels, for those who measure them.
-fn part(e: &Emitter) {
-    e.function("braid_part", Linkage::Public, &[Ty::PTR, Ty::I64, Ty::I64], Some(Ty::I32), |values| {
+fn part(e: &Emitter, name: &str) {
+    e.function(name, Linkage::Public, &[Ty::PTR, Ty::I64, Ty::I64], Some(Ty::I32), |values| {
         let [call, first, count] = *values else { return None };
         let rows = e.offset(e.address_of("run_calls"), e.mul(first, e.i64(8 * ROW)));
         e.call("walk", &[call, rows, e.address_of("run_words"), count], None);

@@ -27,8 +27,8 @@ pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
     plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(braid_runtime::artifact::ALIGN)
 }
 
-/// Emits all functions of a plan.
-pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
+/// Emits all functions of a plan; `entries`: what the names of those that the runtime calls end with.
+pub fn emit(e: &Emitter, plan: &Plan, setting: Setting, entries: &str) {
     let tiles = matmul::Tiles::new(setting);
     let mut made: HashSet<(Store, usize)> = HashSet::new();
     for function in &plan.functions {
@@ -40,7 +40,7 @@ pub fn emit(e: &Emitter, plan: &Plan, setting: Setting) {
         }
         emit_function(e, function, &tiles, setting);
     }
-    driver::emit(e, plan);
+    driver::emit(e, plan, entries);
 }
 
 /// Emits one function on its own, for tests and measurements.
