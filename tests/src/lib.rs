@@ -20,6 +20,8 @@ mod gguf;
 #[cfg(test)]
 mod gpu;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod inputs;
 #[cfg(test)]
 mod inspecting;
@@ -60,6 +62,8 @@ mod runtime;
 mod selection;
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod sounds;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
