@@ -102,6 +102,8 @@ pub struct Alias {
     pub base: Ident,
     /// Arguments.
     pub args: Vec<Arg>,
+    /// The policy for its attentions, with arguments.
+    pub policy: Option<(Ident, Vec<Arg>)>,
     /// The place of the whole item.
     pub span: Span,
 }

@@ -129,6 +129,7 @@ const FILES: &[(&str, &str)] = embed![
     "models/zamba.braid",
     "norms/norms.braid",
     "policies/eviction.braid",
+    "policies/linear.braid",
     "policies/patterns.braid",
     "presets/mamba.yaml",
     "presets/mamba2.yaml",

@@ -89,7 +89,9 @@ fn has(text: &str, parts: &[&str]) {
 fn every_command_explains_itself_with_examples() {
     let desk = Desk::new();
     has(&desk.check(0, &["--help"]), &["Examples:", "Exit codes: 0 done, 1"]);
-    for command in ["check", "fmt", "inspect", "explain", "emit", "build", "import", "run", "logits", "verify", "profile"] {
+    for command in
+        ["check", "fmt", "inspect", "explain", "emit", "build", "import", "linearise", "run", "logits", "verify", "profile"]
+    {
         has(&desk.check(0, &[command, "--help"]), &["Usage: braid ", "Examples:\n  braid "]);
     }
 }

@@ -34,6 +34,8 @@ mod library;
 #[cfg(test)]
 mod likelihood;
 #[cfg(test)]
+mod linearised;
+#[cfg(test)]
 mod losses;
 #[cfg(test)]
 mod modalities;

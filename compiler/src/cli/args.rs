@@ -59,6 +59,11 @@ pub enum Command {
         after_help = "Examples:\n  braid import path/to/checkpoint -o model.braid\n  braid import model.gguf -o model.braid"
     )]
     Import(ImportArgs),
+    /// Write a spec whose attention is linear, over the same weights
+    #[command(
+        after_help = "Examples:\n  braid linearise model.braid -o linear.braid\n  braid linearise model.braid --policy 'linearised(window: 64, learned: false)' -o linear.braid"
+    )]
+    Linearise(LineariseArgs),
     /// Continue a text with a spec (built if needed) or an artifact
     #[command(
         after_help = RUN_EXAMPLES,
@@ -233,6 +238,19 @@ pub struct ImportArgs {
     /// A folder with a config.json, as checkpoints have it, or a GGUF file
     pub checkpoint: PathBuf,
     /// The spec; the weight map lies beside it as NAME.weights.yaml
+    #[arg(short, long, value_name = "SPEC.braid")]
+    pub output: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Group)]
+pub struct LineariseArgs {
+    /// The model; `--policy` says what takes the place of its attention, `linearised()` if it is not given
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// The new spec; its weight map lies beside it as NAME.weights.yaml
     #[arg(short, long, value_name = "SPEC.braid")]
     pub output: PathBuf,
     /// Replace files that are there

@@ -10,6 +10,7 @@ mod failure;
 mod files;
 mod import;
 mod inspect;
+mod linearise;
 mod progress;
 mod run;
 mod spec;
@@ -40,6 +41,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Emit(args) => emit::emit(&args),
         Command::Build(args) => build::build(&args),
         Command::Import(args) => import::import(&args),
+        Command::Linearise(args) => linearise::linearise(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => run::logits(args),
         Command::Verify(args) => run::verify(args),

@@ -1,6 +1,6 @@
 //! From what was typed to a checked model: finds the file, reads what it imports, applies `--set`.
 
-use super::args::SpecArgs;
+use super::args::{Settings, SpecArgs};
 use super::failure::Failure;
 use super::files;
 use braid_dsl::diagnostic::did_you_mean;
@@ -36,12 +36,7 @@ pub fn load(args: &SpecArgs) -> Result<Spec, Failure> {
         Place::File(path) => (Disk { root: Some(path.clone()) }, Disk::name(path)),
         Place::Library(name) => (Disk { root: None }, name.clone()),
     };
-    let mut settings = args.settings.preset.as_deref().map_or_else(|| Ok(Vec::new()), |name| preset(&place, name))?;
-    for text in &args.settings.set {
-        let (key, value) = setting(text)?;
-        settings.retain(|(known, _)| *known != key);
-        settings.push((key, value));
-    }
+    let settings = settings(&place, &args.settings)?;
     let (checked, sources) = braid_dsl::check_under(&disk, &root, &settings, args.settings.policy.as_deref());
     let model = match checked {
         Ok(model) => model,
@@ -52,6 +47,17 @@ pub fn load(args: &SpecArgs) -> Result<Spec, Failure> {
         Place::Library(_) => None,
     };
     Ok(Spec { model, sources, weights })
+}
+
+/// The values that a preset and `--set` give to the model's parameters.
+pub fn settings(place: &Place, given: &Settings) -> Result<Vec<(String, Constant)>, Failure> {
+    let mut settings = given.preset.as_deref().map_or_else(|| Ok(Vec::new()), |name| preset(place, name))?;
+    for text in &given.set {
+        let (key, value) = setting(text)?;
+        settings.retain(|(known, _)| *known != key);
+        settings.push((key, value));
+    }
+    Ok(settings)
 }
 
 /// What `SPEC` means.

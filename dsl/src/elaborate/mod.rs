@@ -209,6 +209,9 @@ impl<'p> Elab<'p> {
                     return Ok((module, block, layers.concat()));
                 }
                 Item::Alias(alias) => {
+                    if let (Some((policy, args)), None) = (&alias.policy, &self.policy) {
+                        self.policy = Some(self.named_policy(module, policy, args)?);
+                    }
                     let mut frame = Frame::new(module, ScopeId(0), String::new());
                     let mut given = Vec::new();
                     for arg in &alias.args {

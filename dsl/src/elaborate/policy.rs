@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use super::frame::{BlockValue, Frame, V};
 use super::{Done, Elab, SEQ, T};
-use crate::ast::{Arg, Attend as Text, Expr, Item};
+use crate::ast::{Arg, Attend as Text, Expr, Ident, Item};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{AxisId, Elem, Op, ScopeId, ValueId};
+use crate::resolve::ModuleId;
 use crate::span::Span;
 
 /// An attention whose policy is being instantiated.
@@ -24,7 +25,12 @@ impl<'p> Elab<'p> {
         let program = self.program;
         let Some(module) = program.policy else { return Ok(()) };
         let Some(Item::Alias(named)) = program.modules[module].file.items.first() else { return Ok(()) };
-        let base = &named.base;
+        self.policy = Some(self.named_policy(module, &named.base, &named.args)?);
+        Ok(())
+    }
+
+    /// A policy for the whole model, as a module names it.
+    pub(super) fn named_policy(&mut self, module: ModuleId, base: &'p Ident, args: &'p [Arg]) -> Done<(BlockValue<'p>, Span)> {
         let Some((home, block)) = self.block_item(module, &base.name) else {
             let known = self.policies(module);
             let error = Diagnostic::new(Code::UnknownName, base.span, format!("there is no policy `{}`", base.name));
@@ -33,7 +39,7 @@ impl<'p> Elab<'p> {
         };
         let mut frame = Frame::new(module, ScopeId(0), String::new());
         let mut cargs = Vec::new();
-        for arg in &named.args {
+        for arg in args {
             let value = self.value(&mut frame, &arg.value)?;
             let taken = arg.name.as_ref().filter(|name| block.params.iter().any(|p| p.name.name == name.name));
             let Some(name) = taken else {
@@ -44,8 +50,7 @@ impl<'p> Elab<'p> {
             };
             cargs.push((name.name.clone(), value));
         }
-        self.policy = Some((BlockValue { module: home, block, cargs, axes: vec![], fixed: None }, base.span));
-        Ok(())
+        Ok((BlockValue { module: home, block, cargs, axes: vec![], fixed: None }, base.span))
     }
 
     /// The names of the policies that a module sees.

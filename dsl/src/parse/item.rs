@@ -2,7 +2,7 @@
 
 use super::{Builder, Node, Parsed, Rule, item_doc};
 use crate::{
-    ast::{Alias, AxisList, Block, Body, CParam, CType, Fn, Ident, Input, Item, TensorType, Use, UseTarget},
+    ast::{Alias, Arg, AxisList, Block, Body, CParam, CType, Fn, Ident, Input, Item, TensorType, Use, UseTarget},
     model::Elem,
     span::Span,
 };
@@ -56,16 +56,29 @@ impl Builder<'_> {
     fn alias(&self, node: Node<'_>) -> Parsed<Alias> {
         let span = self.span(&node);
         let doc = item_doc(self.text, span.start as usize);
-        let (mut names, mut args) = (Vec::new(), Vec::new());
+        let (mut names, mut args, mut policy) = (Vec::new(), Vec::new(), None);
         for part in node.into_inner() {
             match part.as_rule() {
                 Rule::ident => names.push(self.ident(&part)),
                 Rule::call => args = self.args(part, 0)?,
+                Rule::under => policy = Some(self.under(part)?),
                 _ => {}
             }
         }
         let base = self.name(names.pop(), span)?;
-        Ok(Alias { doc, name: self.name(names.pop(), span)?, base, args, span })
+        Ok(Alias { doc, name: self.name(names.pop(), span)?, base, args, policy, span })
+    }
+
+    fn under(&self, node: Node<'_>) -> Parsed<(Ident, Vec<Arg>)> {
+        let (span, mut name, mut args) = (self.span(&node), None, Vec::new());
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::ident => name = Some(self.ident(&part)),
+                Rule::call => args = self.args(part, 0)?,
+                _ => {}
+            }
+        }
+        Ok((self.name(name, span)?, args))
     }
 
     fn block(&self, node: Node<'_>) -> Parsed<Block> {

@@ -50,6 +50,11 @@ impl Printer<'_> {
                     let parts: Vec<String> = a.args.iter().map(part).collect();
                     self.out.push_str(&format!("{}(\n{}\n)", a.base.name, fill(&parts, 2)));
                 }
+                if let Some((policy, args)) = &a.policy {
+                    let under = format!(" under {}({})", policy.name, arguments(args));
+                    let breaks = self.column() + under.chars().count() > WIDTH;
+                    self.out.push_str(&if breaks { format!("\n {under}") } else { under });
+                }
             }
             Item::Block(block) => self.block(block),
         }

@@ -38,7 +38,7 @@ fn a_policy_for_an_unchanged_model() {
     );
     has(
         &run(1, &["check"], &["--policy", "quantum"]),
-        &["there is no policy `quantum`", "known are a_shape, heavy_hitters, streaming, voting"],
+        &["there is no policy `quantum`", "known are a_shape, heavy_hitters, linearised, streaming, voting"],
     );
     has(
         &run(1, &["check"], &["--policy", "a_shape(size: 3)"]),
@@ -52,4 +52,30 @@ fn a_policy_for_an_unchanged_model() {
     desk.check(0, &["build", "small.braid", "-o", "small.braidart"]);
     let late = ["run", "small.braidart", "--ids", "1", "--weights", "random:1", "--policy", "streaming"];
     has(&desk.check(1, &late), &["`--policy` comes too late"]);
+}
+
+/// A spec is written whose attention is linear, with a map for what it learns.
+#[test]
+fn a_linear_model_over_the_same_weights() {
+    let desk = Desk::new();
+    desk.check(0, &["linearise", "models.transformer", "--set", "layers=2", "--set", "act=gelu", "-o", "linear.braid"]);
+    let text = std::fs::read_to_string(desk.path("linear.braid")).expect("a spec");
+    has(&text, &["model transformer_linear = transformer(layers: 2, act: \"gelu\") under linearised()"]);
+    desk.check(0, &["fmt", "--check", "linear.braid"]);
+    has(&desk.check(1, &["linearise", "models.transformer", "-o", "linear.braid"]), &["is there already", "--force"]);
+    has(&desk.check(1, &["linearise", "models.mamba", "-o", "none.braid"]), &["no cache for the policy `linearised`"]);
+    assert!(!desk.path("none.braid").exists(), "what is no model is not left behind");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tiny-hybrid/tiny_hybrid");
+    for extension in ["braid", "weights.yaml"] {
+        std::fs::copy(format!("{example}.{extension}"), desk.path(&format!("hybrid.{extension}"))).expect("the example");
+    }
+    has(&desk.check(0, &["linearise", "hybrid.braid", "-o", "learned.braid"]), &["6 new parameters"]);
+    let map = std::fs::read_to_string(desk.path("learned.weights.yaml")).expect("a map");
+    has(&map, &["\"layers.3.attn.linearised.wq\": { tensor: \"layers.3.attn.linearised.wq\" }"]);
+    desk.check(0, &["check", "learned.braid"]);
+    let policy = "linearised(window: 8, learned: false)";
+    has(&desk.check(0, &["linearise", "hybrid.braid", "--policy", policy, "-o", "fixed.braid"]), &["0 new parameters"]);
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tiny-hybrid/weights");
+    let told = desk.check(0, &["run", "fixed.braid", "--weights", weights, "--prompt", "Once upon a time", "-n", "4"]);
+    has(&told, &["Once upon a time"]);
 }
