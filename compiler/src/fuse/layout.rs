@@ -202,11 +202,19 @@ fn reaches(before: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
     false
 }
 
-/// Vectors run along the axis of a state's values; reads walk the contracted axes outside of it.
+/// Vectors run along the axis of a state's values; reads walk the contracted axes outside of it. A state that is read along all axes but those
+/// of all states (a memory of keys for each head) is one task for each of these.
 fn recurrence_wishes(recur: &Recur, sizes: &[usize]) -> Vec<(AxisId, AxisId)> {
     let contracted = contracted_axes(recur);
     let mut wishes = Vec::new();
+    let solves = recur.body.values.iter().any(|value| matches!(value.op, Op::Solve { .. }));
+    let of_all = |axis: &AxisId| recur.states.iter().all(|state| state.axes.contains(axis));
     for state in &recur.states {
+        let (read, free): (Vec<AxisId>, Vec<AxisId>) = state.axes.iter().partition(|axis| contracted.contains(axis));
+        if read.len() > 1 && !solves && free.iter().all(of_all) {
+            wishes.extend(free.iter().flat_map(|task| read.iter().map(move |axis| (*task, *axis))));
+            continue;
+        }
         let Some(fastest) = value_axis(recur, &state.axes, |axis| sizes[axis.0 as usize]) else { continue };
         let slow = state.axes.iter().filter(|a| contracted.contains(a));
         wishes.extend(slow.clone().map(|a| (*a, fastest)));
