@@ -155,7 +155,7 @@ pub fn unary(op: Unary, value: &Constant) -> Computed {
         match op {
             Unary::Neg => return v.checked_neg().map(Int).ok_or_else(|| format!("-{v} is too large")),
             Unary::Abs => return v.checked_abs().map(Int).ok_or_else(|| format!("|{v}| is too large")),
-            Unary::Floor => return Ok(Int(*v)),
+            Unary::Floor | Unary::Round => return Ok(Int(*v)),
             _ => {}
         }
     }
@@ -173,6 +173,7 @@ pub fn unary(op: Unary, value: &Constant) -> Computed {
         Unary::Cos => x.cos(),
         Unary::Abs => x.abs(),
         Unary::Floor => x.floor(),
+        Unary::Round => x.round_ties_even(),
         Unary::Erf | Unary::Not => return Err(format!("{op:?} does not work on a compile-time {}", type_name(value))),
     };
     if result.is_nan() { Err(format!("{op:?} of {x} is not a number")) } else { Ok(Float(result)) }
@@ -241,6 +242,7 @@ pub fn unary_named(name: &str) -> Option<Unary> {
         "cos" => Unary::Cos,
         "abs" => Unary::Abs,
         "floor" => Unary::Floor,
+        "round" => Unary::Round,
         _ => return None,
     })
 }

@@ -89,6 +89,8 @@ pub enum Unary {
     Cos,
     Abs,
     Floor,
+    /// To the nearest whole number, halves to the even one.
+    Round,
     Not,
 }
 

@@ -12,6 +12,8 @@ mod diffusion;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod few_bits;
+#[cfg(test)]
 mod fusion;
 #[cfg(test)]
 mod fuzz;

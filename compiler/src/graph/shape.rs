@@ -130,7 +130,7 @@ fn leaf(env: &Env, op: &Op) -> Result<Type, String> {
 fn unary(f: Unary, x: &Type) -> Result<Type, String> {
     let fits = match f {
         Unary::Not => x.elem == Elem::Bool,
-        Unary::Neg | Unary::Abs | Unary::Floor => x.elem != Elem::Bool,
+        Unary::Neg | Unary::Abs | Unary::Floor | Unary::Round => x.elem != Elem::Bool,
         _ => x.elem == Elem::Float,
     };
     if fits { Ok(x.clone()) } else { Err(format!("{f:?} does not take {:?}", x.elem)) }

@@ -101,6 +101,7 @@ fn unary(f: Unary, x: f64) -> Option<f64> {
         Unary::Neg => Some(-x),
         Unary::Abs => Some(x.abs()),
         Unary::Floor => Some(x.floor()),
+        Unary::Round => Some(x.round_ties_even()),
         Unary::Not => Some(truth(x == 0.0)),
         _ => None,
     }

@@ -53,6 +53,7 @@ fn unary(f: Unary, x: f64) -> Option<f64> {
         Unary::Cos => x.cos(),
         Unary::Abs => x.abs(),
         Unary::Floor => x.floor(),
+        Unary::Round => x.round_ties_even(),
         Unary::Not => truth(x == 0.0),
         // There is none in the standard library.
         Unary::Erf => return None,

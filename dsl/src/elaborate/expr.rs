@@ -10,9 +10,9 @@ use crate::span::Span;
 
 /// Names of functions that are not written in the language.
 pub const BUILTINS: &[&str] = &[
-    "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "softplus", "erf", "sin", "cos", "abs", "floor", "min", "max", "select",
-    "float", "grad", "scored", "placed", "solve", "chosen", "start", "shift", "convolve", "concat", "top", "index", "position",
-    "length", "len", "ceil", "round_up", "int", "contains", "range", "chars", "inf", "pi", "true", "false",
+    "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "softplus", "erf", "sin", "cos", "abs", "floor", "round", "min", "max",
+    "select", "float", "grad", "scored", "placed", "solve", "chosen", "start", "shift", "convolve", "concat", "top", "index",
+    "position", "length", "len", "ceil", "round_up", "int", "contains", "range", "chars", "inf", "pi", "true", "false",
 ];
 
 impl<'p> Elab<'p> {

@@ -77,6 +77,7 @@ fn cases() -> Vec<Case> {
         ("sqrt", |e, x| e.sqrt(x), f64::sqrt, 0.5001),
         ("rsqrt", |e, x| e.rsqrt(x), |x| 1.0 / x.sqrt(), 2.0),
         ("floor", |e, x| e.floor(x), f64::floor, 0.0),
+        ("round", |e, x| e.round(x), f64::round_ties_even, 0.0),
         ("abs", |e, x| e.abs(x), f64::abs, 0.0),
     ]
 }

@@ -54,6 +54,7 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Cos => x.cos(),
         Unary::Abs => x.abs(),
         Unary::Floor => x.floor(),
+        Unary::Round => x.round_ties_even(),
         Unary::Not => truth(x == 0.0),
     }
 }

@@ -224,7 +224,8 @@ pub fn unary<'c>(e: &Emitter<'c>, op: Unary, x: Val<'c>) -> Val<'c> {
         Unary::Abs if x.elem().is_float() => e.abs(x),
         Unary::Abs => e.max(x, e.neg(x)),
         Unary::Floor if x.elem().is_float() => e.floor(x),
-        Unary::Floor => x,
+        Unary::Round if x.elem().is_float() => e.round(x),
+        Unary::Floor | Unary::Round => x,
         Unary::Not => e.not(x),
     }
 }

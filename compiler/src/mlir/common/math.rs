@@ -27,6 +27,11 @@ impl<'c> Emitter<'c> {
         if x.elem().is_float() { self.intrinsic("llvm.intr.floor", x) } else { x }
     }
 
+    /// The nearest whole number, halves to the even one.
+    pub fn round(&self, x: Val<'c>) -> Val<'c> {
+        self.intrinsic("llvm.intr.roundeven", x)
+    }
+
     /// `x` without its sign; integers too.
     pub fn abs(&self, x: Val<'c>) -> Val<'c> {
         if x.elem().is_float() { self.intrinsic("llvm.intr.fabs", x) } else { self.max(x, self.neg(x)) }

@@ -111,6 +111,8 @@ impl Tape<'_, '_> {
                 let rest = self.select(below, less, zero)?;
                 self.select(above, one, rest)?
             }
+            // Straight through (Bengio et al. 2013, arXiv:1308.3432): that of its operand.
+            Unary::Round => return Ok(flow),
             Unary::Floor | Unary::Not => return self.refused(&value.op, value),
         };
         Ok(self.times(flow, slope))
