@@ -124,6 +124,7 @@ const FILES: &[(&str, &str)] = embed![
     "models/sashimi.braid",
     "models/transformer.braid",
     "models/unet.braid",
+    "models/vision_diffusion.braid",
     "models/vit.braid",
     "models/whisper.braid",
     "models/xlstm.braid",

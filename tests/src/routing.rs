@@ -111,3 +111,52 @@ fn groups_by_sigmoids_with_a_bias() {
     Case { golden, columns: "x[d]", head: HEAD, text, outputs: "y[d]", weights: all, times: 40, single: true, ..Case::default() }
         .check();
 }
+
+/// Each position chooses among the experts of its own kind, by a router of that kind (`modality_moe`); by loops.
+#[test]
+fn experts_of_each_modality() {
+    use crate::properties::compiled::{Compiled, agree, feed, made_up};
+    use braid_runtime::session::{Inputs, Values};
+    let compiled = Compiled::with(
+        "model m(d: dim = 8, vocab: dim = 20)(tokens: [t], kind: int [t]) -> [t, d] {
+  param embed: [vocab, d]
+  mix = modality_moe(kinds: 3, each: 4, active: 2, expert: swiglu(hidden: 6))
+  generate autoregressive
+  return mix(embed[vocab: tokens], kind)
+}
+",
+        Default::default(),
+        made_up,
+    );
+    let tokens: Vec<i32> = (0..40).map(|at| (at * at + at / 3) % 20).collect();
+    let kinds: Vec<i32> = (0..40).map(|at| (at / 3) % 3).collect();
+    let of = |name: &str| compiled.numbers(name);
+    let (embed, router) = (of("embed"), of("mix.wr"));
+    let [wg, wu, wd] = ["wg", "wu", "wd"].map(|name| of(&format!("mix.expert.{name}")));
+    let dot = |w: &[f64], row: usize, x: &[f64]| x.iter().zip(&w[row * x.len()..]).map(|(x, w)| w * x).sum::<f64>();
+    let mut wanted = Vec::new();
+    for (token, kind) in tokens.iter().zip(&kinds) {
+        let (x, kind) = (&embed[*token as usize * 8..][..8], *kind as usize);
+        let odds: Vec<f64> = (0..4).map(|member| dot(&router, kind * 4 + member, x).exp()).collect();
+        let mut best: Vec<usize> = (0..4).collect();
+        best.sort_by(|a, b| odds[*b].total_cmp(&odds[*a]));
+        let total: f64 = best[..2].iter().map(|member| odds[*member]).sum();
+        let mut y = vec![0.0; 8];
+        for member in &best[..2] {
+            let expert = kind * 4 + member;
+            let g: Vec<f64> = (0..6).map(|h| dot(&wg, expert * 6 + h, x)).collect();
+            let inner: Vec<f64> = (0..6).map(|h| g[h] / (1.0 + (-g[h]).exp()) * dot(&wu, expert * 6 + h, x)).collect();
+            (0..8).for_each(|d| y[d] += odds[*member] / total * dot(&wd, expert * 8 + d, &inner));
+        }
+        wanted.extend(y);
+    }
+    let mut session = compiled.session(2, 1);
+    let mut inputs = Inputs::default();
+    inputs.set(session.manifest(), "kind", Values::Ints(&kinds)).unwrap();
+    session.give(0, inputs).unwrap();
+    for cut in [40, 1, 7] {
+        session.reset(0).unwrap();
+        let found: Vec<f32> = tokens.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+        agree("experts of a modality", &found, &wanted, 1e-5).unwrap();
+    }
+}

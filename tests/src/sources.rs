@@ -291,3 +291,48 @@ fn a_golden_decoder_step_by_step() {
     println!("off by {worst:.2e}");
     assert!(worst < 9.33e-5, "{worst:e} is beyond the golden's tolerance");
 }
+
+/// A picture's rows stand in a text whose masks are filled: each pass keeps the most probable candidates of what the evaluator says of picture and text.
+#[test]
+fn a_text_about_a_picture_is_filled() {
+    use braid_runtime::sample::Sampling;
+    use braid_runtime::unmask::{Fill, fill};
+    let spec = "use models.vision_diffusion
+model m = vision_diffusion(
+  layers: 2, d: 16, vocab: 23, heads: 2, k: 8, hidden: 24, eyes: 1, seen: 12, seen_heads: 2, seen_k: 6, patch: 10, places: 9, mark: 1, mask: 22,
+)
+";
+    let compiled = Compiled::new(spec);
+    let mut session = compiled.session(2, 1);
+    for picture in [made_up("a cat", &[9 * 10]), made_up("a dog", &[7 * 10])] {
+        let rows = picture.len() / 10;
+        give(&mut session, 0, "picture", &picture);
+        session.reset(0).unwrap();
+        let prompt = [vec![3], vec![1; rows], vec![7, 9]].concat();
+        let mut text = [&prompt[..], &[22; 12]].concat();
+        let how = braid_runtime::artifact::Unmask { block: 12, steps: 5, ..session.manifest().unmask.clone().unwrap() };
+        // Blocks are counted from the first mask on.
+        let task = Fill { text: text.clone(), how, sampling: Sampling::default(), stop: vec![] };
+        let mut passes = Vec::new();
+        fill(&mut session, &task, |text| {
+            passes.push(text.to_vec());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(passes.len(), 5);
+        for (pass, found) in passes.iter().enumerate() {
+            let logits = evaluated(&compiled, spec, &text, (10, &picture), 0);
+            let candidate = |place: usize| {
+                let row = &logits[place * 23..][..22];
+                let best = (0..22).fold(0, |best, id| if row[id] > row[best] { id } else { best });
+                let total: f64 = logits[place * 23..][..23].iter().map(|x| (x - row[best]).exp()).sum();
+                (1.0 / total, place, best as i32)
+            };
+            let mut open: Vec<_> = (0..text.len()).filter(|place| text[*place] == 22).map(candidate).collect();
+            open.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let count = open.len().div_ceil(5 - pass);
+            open[..count].iter().for_each(|(_, place, token)| text[*place] = *token);
+            assert_eq!(*found, text, "pass {pass}");
+        }
+    }
+}
