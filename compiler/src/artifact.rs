@@ -33,7 +33,7 @@ pub fn options(target: &Target, dtype: Dtype) -> Options {
 /// What the emission of kernels has to know about a target.
 pub fn setting(plan: &Plan, target: &Target) -> Setting {
     let vnni = target.has("avx512vnni");
-    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, tile_rows: target.tile_rows, shared: None, vnni };
+    let unsized_setting = Setting { lanes: target.lanes(), scratch: 0, schedule: target.schedule, shared: None, vnni };
     Setting { scratch: cpu::scratch_bytes(plan, unsized_setting), ..unsized_setting }
 }
 

@@ -13,4 +13,5 @@ pub mod mlir;
 pub mod pipeline;
 pub mod plan;
 pub mod rewrite;
+pub mod schedule;
 pub mod target;

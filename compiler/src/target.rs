@@ -1,6 +1,7 @@
 //! Which machine the code is for.
 
 use crate::error::Error;
+use crate::schedule::Schedule;
 use braid_runtime::artifact::missing_feature;
 use serde::Deserialize;
 
@@ -21,8 +22,8 @@ pub struct Target {
     pub vector_bytes: usize,
     /// Registers that hold vectors.
     pub vector_registers: usize,
-    /// Rows of a matrix product's tile, for a CPU.
-    pub tile_rows: usize,
+    /// How matrix products are cut, for a CPU.
+    pub schedule: Schedule,
     /// The architecture of a GPU, in the words of PTX; none for a CPU.
     pub gpu: Option<&'static str>,
     /// Shared memory of a block of a GPU's threads, in bytes, of which two fit a multiprocessor.
@@ -56,7 +57,7 @@ struct Level {
     llvm_features: String,
     vector_bytes: usize,
     vector_registers: usize,
-    tile_rows: usize,
+    schedule: Schedule,
     #[serde(default)]
     extras: Vec<Extra>,
 }
@@ -101,7 +102,7 @@ fn read(name: &str, text: &str) -> Result<Level, Error> {
 impl Level {
     /// The level with some of its extras, of which each is told whether it is wanted.
     fn target(self, name: &str, wanted: impl Fn(&Extra) -> bool) -> Target {
-        let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, tile_rows, extras } = self;
+        let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, schedule, extras } = self;
         let name = format!("cpu:{name}");
         let mut target = Target {
             name,
@@ -111,7 +112,7 @@ impl Level {
             features,
             vector_bytes,
             vector_registers,
-            tile_rows,
+            schedule,
             gpu: None,
             shared_bytes: 0,
             entries: String::new(),
@@ -217,7 +218,7 @@ impl Target {
             // A warp's accesses of single precision; recurrences are cut into blocks of so many values.
             vector_bytes: 32,
             vector_registers: 0,
-            tile_rows: 6,
+            schedule: Schedule::GPU,
             gpu: Some(arch),
             shared_bytes,
             entries: String::new(),
@@ -274,8 +275,8 @@ impl Target {
         self.vector_bytes / 4
     }
 
-    /// Columns of a weight panel: two vectors. On a GPU one, so that the contracted axis lies side by side.
+    /// Columns of a weight panel: some vectors. On a GPU one, so that the contracted axis lies side by side.
     pub fn panel(&self) -> usize {
-        if self.gpu.is_some() { 1 } else { 2 * self.lanes() }
+        if self.gpu.is_some() { 1 } else { self.schedule.panel_vectors * self.lanes() }
     }
 }

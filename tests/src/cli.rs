@@ -2,6 +2,7 @@
 
 mod levels;
 mod policies;
+mod schedules;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -90,6 +90,11 @@ pub enum Command {
         mut_arg("weights", |arg| arg.required(false).default_value(BESIDE).hide_default_value(true).help(WEIGHTS))
     )]
     Profile(ProfileCommand),
+    /// Look for the numbers by which products are cut that are fastest on this machine, and keep them for builds
+    #[command(
+        after_help = "Examples:\n  braid tune model.braid --dtype bf16\n  braid tune model.braid --dtype int8 --threads 4 -o schedules.yaml\n  braid build model.braid --dtype int8 --schedule schedules.yaml -o model.braidart"
+    )]
+    Tune(TuneArgs),
     /// Describe an artifact
     Info(InfoArgs),
 }
@@ -142,6 +147,9 @@ pub struct CodeArgs {
     /// How the large weights are stored
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub dtype: DtypeArg,
+    /// How products are cut: a file that `tune` wrote, or `default` for the target's own numbers; otherwise what `tune` kept for this machine
+    #[arg(long, value_name = "FILE")]
+    pub schedule: Option<PathBuf>,
     /// Rows of a recurrence that are done at once: `auto` (as many as pay), `off` (step by step), or a number from 2 to 256
     #[arg(long, default_value = "auto", value_name = "ROWS")]
     pub chunk: ChunkArg,
@@ -206,6 +214,20 @@ pub struct ExplainArgs {
     pub spec: SpecArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+}
+
+#[derive(Group)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// Threads that compute; all cores by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// The file of schedules to add to, for `--schedule`; by default the one that every build looks into
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Group)]

@@ -4,7 +4,7 @@ use super::args::{BuildArgs, CodeArgs, DtypeArg};
 use super::failure::Failure;
 use super::progress::Line;
 use super::spec::{self, Spec};
-use super::{cache, files, say};
+use super::{cache, files, say, schedules};
 use braid_compiler::import::bind::{WeightMap, unbound};
 use braid_compiler::pipeline::{self, Options, STAGES, Stage, Work};
 use braid_compiler::target::Target;
@@ -26,8 +26,9 @@ pub fn build(args: &BuildArgs) -> Result<(), Failure> {
 /// The artifact of a spec, from the cache if it was built before.
 pub fn cached(spec: Spec, code: &CodeArgs) -> Result<PathBuf, Failure> {
     let targets = Target::parse_levels(&code.target)?;
-    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-    let Some(path) = cache::path(&spec, code, &names.join(",")) else {
+    let targets =
+        targets.into_iter().map(|target| schedules::applied(target, dtype(code), code)).collect::<Result<Vec<_>, _>>()?;
+    let Some(path) = cache::path(&spec, code, &targets) else {
         return Err(Failure::hinted(
             "there is no folder for built artifacts",
             "set HOME or XDG_CACHE_HOME, or use `braid build`",
@@ -41,16 +42,24 @@ pub fn cached(spec: Spec, code: &CodeArgs) -> Result<PathBuf, Failure> {
 }
 
 fn made(spec: Spec, code: &CodeArgs) -> Result<(Vec<u8>, Manifest), Failure> {
-    let Some(last) = STAGES.last() else { return Err(Failure::user("there are no stages")) };
-    let targets = Target::parse_levels(&code.target)?;
+    let mut targets = Target::parse_levels(&code.target)?;
+    for target in &mut targets {
+        *target = schedules::applied(target.clone(), dtype(code), code)?;
+    }
     if targets.len() == 1 {
-        let (work, sources) = compile(spec, code, last)?;
-        return work.artifact().cloned().map_err(|e| Failure::Compiler(e, sources));
+        return made_for(spec, targets.swap_remove(0), code);
     }
     let Some(compiled) = pipeline::stage("llvm") else { return Err(Failure::user("there is no code")) };
     let level = |target| Ok(compile_for(spec.clone(), target, code, compiled)?.0);
     let levels = targets.into_iter().map(level).collect::<Result<Vec<_>, Failure>>()?;
     pipeline::joined(&levels).map_err(|e| Failure::Compiler(e, spec.sources))
+}
+
+/// Code and manifest for one target, whose schedule counts.
+pub fn made_for(spec: Spec, target: Target, code: &CodeArgs) -> Result<(Vec<u8>, Manifest), Failure> {
+    let Some(last) = STAGES.last() else { return Err(Failure::user("there are no stages")) };
+    let (work, sources) = compile_for(spec, target, code, last)?;
+    work.artifact().cloned().map_err(|e| Failure::Compiler(e, sources))
 }
 
 /// Writes an artifact whole or not at all, and its header. Of several levels there is none: a C program would have to know which one is
@@ -67,20 +76,24 @@ fn write(path: &Path, library: &[u8], manifest: &Manifest) -> Result<Option<Path
 
 /// Runs the stages up to one.
 pub fn compile(spec: Spec, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
-    compile_for(spec, Target::parse(&code.target)?, code, until)
+    compile_for(spec, schedules::applied(Target::parse(&code.target)?, dtype(code), code)?, code, until)
 }
 
-fn compile_for(spec: Spec, target: Target, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
-    let dtype = match code.dtype {
+/// Storage of the large weights.
+pub fn dtype(code: &CodeArgs) -> Dtype {
+    match code.dtype {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
         DtypeArg::Int8 => Dtype::Int8,
         DtypeArg::Int4 => Dtype::Int4,
         DtypeArg::Int4z => Dtype::Int4z,
-    };
+    }
+}
+
+fn compile_for(spec: Spec, target: Target, code: &CodeArgs, until: &Stage) -> Result<(Work, SourceMap), Failure> {
     let (params, sources) = (bound(&spec)?, sources(&spec)?);
     let line = Line::new(STAGES.len());
-    let options = Options { target, dtype, chunks: code.chunk.0, params, sources };
+    let options = Options { target, dtype: dtype(code), chunks: code.chunk.0, params, sources };
     let name = spec.model.name.clone();
     let model = match code.outputs {
         true => spec.model.with_outputs().ok_or_else(|| none_declared(&name))?,

@@ -2,16 +2,20 @@
 
 use super::args::CodeArgs;
 use super::spec::Spec;
+use braid_compiler::target::Target;
 use braid_runtime::weights::cache::folder;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 /// Where the artifact of a spec lies or would lie; `None` where there is no place for it.
-pub fn path(spec: &Spec, code: &CodeArgs, target: &str) -> Option<PathBuf> {
+pub fn path(spec: &Spec, code: &CodeArgs, targets: &[Target]) -> Option<PathBuf> {
     let mut hash = Hash::default();
     hash.add(&[code.dtype as u8, u8::from(code.outputs)]);
     hash.add(format!("{:?}", code.chunk.0).as_bytes());
-    hash.add(target.as_bytes());
+    for target in targets {
+        hash.add(target.name.as_bytes());
+        hash.add(format!("{:?}", target.schedule).as_bytes());
+    }
     hash.add(compiler().as_bytes());
     hash.add(spec.model.name.as_bytes());
     hash.add(format!("{:?}", spec.model.constants).as_bytes());

@@ -13,7 +13,9 @@ mod inspect;
 mod linearise;
 mod progress;
 mod run;
+mod schedules;
 mod spec;
+mod tune;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -48,6 +50,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Pack(args) => Ok(braid_runtime::cli::pack(&args)?),
         Command::Bench(args) => Ok(braid_runtime::cli::bench(&args)?),
         Command::Profile(args) => run::profile(args),
+        Command::Tune(args) => tune::tune(&args),
         Command::Info(args) => Ok(braid_runtime::cli::info(&args)?),
     }
 }

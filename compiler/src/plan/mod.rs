@@ -18,9 +18,7 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use print::print;
-pub use tasks::{
-    BLOCKS, COLUMNS_AT_ONCE, PIECE, ROWS_A_TASK, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task, is_shared_by_blocks,
-};
+pub use tasks::{BLOCKS, COLUMNS_AT_ONCE, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task, is_shared_by_blocks};
 pub use tiling::{QUERIES, Tiling, attention_tiles, tilings};
 pub use verify::verify;
 

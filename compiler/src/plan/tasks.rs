@@ -5,8 +5,6 @@ use crate::fuse::Kernel;
 use crate::fuse::kernel::{Attention, Code, Matmul, Nest, Part, Rows, Walk};
 use crate::target::Target;
 
-/// Rows of a matrix product that one task does on a CPU.
-pub const ROWS_A_TASK: usize = 96;
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
 pub const VECTORS_A_TASK: usize = 4;
 /// Threads of a block of a GPU, which does a task.
@@ -56,7 +54,13 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             let panels = columns.div_ceil(product.width);
             match product.chosen {
                 Some(_) => Tasks { factor: panels, per: Per::Once, cost: inner * depth * product.width, ..rows },
-                None => Tasks { times: inner, by: ROWS_A_TASK, factor: batch * panels, cost: depth * product.width, ..rows },
+                None => Tasks {
+                    times: inner,
+                    by: target.schedule.task_rows,
+                    factor: batch * panels,
+                    cost: depth * product.width,
+                    ..rows
+                },
             }
         }
         Code::Along(along) => {

@@ -122,7 +122,10 @@ impl Weights {
     }
 
     /// Whether they were packed for this artifact.
-    pub(crate) fn fits(&self, manifest: &Manifest) -> Result<()> {
+    ///
+    /// # Errors
+    /// They were packed for another one.
+    pub fn fits(&self, manifest: &Manifest) -> Result<()> {
         if self.key == key(manifest) && self.length == manifest.weights_bytes {
             return Ok(());
         }

@@ -4,7 +4,7 @@
     python3 tests/benches/peers/llama_cpp.py --llama BIN --braid target/release/braid --threads 1,2 --turns 3
 
 BIN is the folder with `llama-bench` and `llama-quantize`: cmake and ninja build them from `vendor/llama.cpp` in the source distribution of
-`llama-cpp-python`. The file of the peer is written with the package `gguf` and quantised by its own tool.
+`llama-cpp-python`. The file of the peer is written with the package `gguf` (shapes.py) and quantised by its own tool.
 """
 
 import argparse
@@ -14,57 +14,10 @@ import statistics
 import subprocess
 import tempfile
 
-import gguf
-import numpy
+from shapes import SHAPES, spec, write_gguf
 
-SHAPES = {
-    "125m": dict(d=768, layers=12, heads=12, groups=4, k=64, hidden=2048, vocab=32000),
-    "1b": dict(d=2048, layers=16, heads=32, groups=8, k=64, hidden=5632, vocab=32000),
-}
 # Storage here, and what the peer calls the same bits.
 KINDS = {"f32": None, "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0", "int4z": "Q4_1"}
-
-
-def random_gguf(path, shape):
-    """A llama-shaped model in f32."""
-    d, h = shape["d"], shape["hidden"]
-    q, kv = shape["heads"] * shape["k"], shape["groups"] * shape["k"]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(4096)
-    writer.add_embedding_length(d)
-    writer.add_block_count(shape["layers"])
-    writer.add_feed_forward_length(h)
-    writer.add_head_count(shape["heads"])
-    writer.add_head_count_kv(shape["groups"])
-    writer.add_key_length(shape["k"])
-    writer.add_value_length(shape["k"])
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(shape["k"])
-    writer.add_vocab_size(shape["vocab"])
-    writer.add_tokenizer_model("no_vocab")
-    rng = numpy.random.default_rng(1)
-    matrix = lambda rows, columns: (rng.standard_normal((rows, columns), numpy.float32) / columns**0.5)
-    ones = numpy.ones(d, numpy.float32)
-    writer.add_tensor("token_embd.weight", matrix(shape["vocab"], d))
-    for i in range(shape["layers"]):
-        block = {"attn_q": (q, d), "attn_k": (kv, d), "attn_v": (kv, d), "attn_output": (d, q)}
-        block |= {"ffn_gate": (h, d), "ffn_up": (h, d), "ffn_down": (d, h)}
-        writer.add_tensor(f"blk.{i}.attn_norm.weight", ones)
-        writer.add_tensor(f"blk.{i}.ffn_norm.weight", ones)
-        for name, size in block.items():
-            writer.add_tensor(f"blk.{i}.{name}.weight", matrix(*size))
-    writer.add_tensor("output_norm.weight", ones)
-    writer.add_tensor("output.weight", matrix(shape["vocab"], d))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def spec(shape):
-    """The same model for Braid."""
-    sizes = ", ".join(f"{key}: {value}" for key, value in shape.items())
-    return f"use models.transformer\nmodel bench = transformer({sizes})\n"
 
 
 def theirs(args, model, threads):
@@ -103,7 +56,7 @@ def main():
     shape = SHAPES[args.shape]
     plain = folder / f"{args.shape}-f32.gguf"
     if not plain.exists():
-        random_gguf(plain, shape)
+        write_gguf(plain, shape)
     text = folder / f"{args.shape}.braid"
     text.write_text(spec(shape))
     print("| weights, threads | prefill, tokens/s | llama.cpp | ratio | decode, tokens/s | llama.cpp | ratio |")

@@ -78,7 +78,7 @@ impl Memory {
 /// Compiles one kernel, exported as `run`.
 pub fn compile(target: &Target, code: Code, stores_keys: bool) -> Loaded {
     let vnni = target.has("avx512vnni");
-    let setting = Setting { lanes: target.lanes(), scratch: SCRATCH, tile_rows: 6, shared: None, vnni };
+    let setting = Setting { lanes: target.lanes(), scratch: SCRATCH, schedule: target.schedule, shared: None, vnni };
     build(target, |e| {
         emit_alone(e, &Function { name: "kernel".into(), code, stores_keys }, setting);
         let params = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::I64];

@@ -3,6 +3,7 @@
 use super::{Emitter, Field, KernelArgs, Val};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Base, INNER, Matmul, Rows, Store, Tensor};
+use crate::schedule::Schedule;
 use std::collections::HashMap;
 
 /// What every kernel of an artifact is told.
@@ -12,8 +13,8 @@ pub struct Setting {
     pub lanes: usize,
     /// Scratch bytes of a thread.
     pub scratch: usize,
-    /// Most rows of a tile of a matrix product.
-    pub tile_rows: usize,
+    /// How matrix products are cut.
+    pub schedule: Schedule,
     /// Where scratch begins in a block's shared memory, if it lies there.
     pub shared: Option<usize>,
     /// Whether one instruction multiplies pairs of 16-bit integers and adds both to a sum.
@@ -185,12 +186,11 @@ pub fn scratch<'c>(e: &Emitter<'c>, args: KernelArgs<'c>, setting: Setting, at: 
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead of its use a stream of weights is asked for: a page, as what the processor foresees ends with each.
-const AHEAD: usize = 4096;
 
-/// Asks for `bytes` of a stream that are used a page later: even the largest tiles wait for weights that no cache holds yet.
-pub fn stream<'c>(e: &Emitter<'c>, place: Val<'c>, bytes: usize) {
-    (0..bytes).step_by(LINE).for_each(|line| e.prefetch_line(e.offset_by(place, AHEAD + line)));
+/// Asks for `bytes` of a stream that are used `ahead` bytes later: even the largest tiles wait for weights that no cache holds yet.
+pub fn stream<'c>(e: &Emitter<'c>, place: Val<'c>, bytes: usize, ahead: usize) {
+    let lines = (0..bytes).step_by(LINE).filter(|_| ahead > 0);
+    lines.for_each(|line| e.prefetch_line(e.offset_by(place, ahead + line)));
 }
 
 /// `for i in (lo..hi).step_by(step)`.

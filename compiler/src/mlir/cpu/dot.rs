@@ -155,7 +155,7 @@ impl<'c> Tile<'_, 'c> {
         let pairs = e.div(e.add(self.depth, e.i64(1)), e.i64(2));
         let one = |pair: Val<'c>, sums: &mut [Val<'c>]| {
             let row = e.element(self.panel, pair, 4 * self.width);
-            stream(e, row, 4 * self.width);
+            stream(e, row, 4 * self.width, self.setting.schedule.ahead);
             let weights: Vec<Val> =
                 (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::Bf16, 2 * lanes))).collect();
             for (i, left) in self.lefts.iter().enumerate() {
@@ -212,7 +212,7 @@ impl<'c> Tile<'_, 'c> {
     /// `Σ q · left` of a group, in integers.
     fn group(&self, group: Val<'c>) -> Vec<Val<'c>> {
         let (e, parts) = (self.e, self.parts());
-        stream(e, self.place(group), self.width * self.dtype.bytes(GROUP));
+        stream(e, self.place(group), self.width * self.dtype.bytes(GROUP), self.setting.schedule.ahead);
         let mut sums = vec![e.int(Ty::i32(self.setting.lanes), 0); self.sums() * parts];
         if self.dtype == Dtype::Int4 {
             for (at, sum) in sums.iter_mut().take(self.sums()).enumerate() {

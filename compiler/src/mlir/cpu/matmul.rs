@@ -9,7 +9,6 @@ use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows, Store};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
-use crate::plan::ROWS_A_TASK;
 use braid_runtime::artifact::Dtype;
 
 /// The functions that multiply one tile.
@@ -21,21 +20,21 @@ pub struct Tiles {
 
 /// Scratch bytes that a product needs: a tile, its row pointers, a list of chosen rows, and prepared rows.
 pub fn scratch_bytes(product: &Matmul, setting: Setting) -> usize {
-    let rows = if product.chosen.is_some() { setting.tile_rows } else { ROWS_A_TASK };
+    let rows = if product.chosen.is_some() { setting.schedule.tile_rows } else { setting.schedule.task_rows };
     let prepared = product.prepared().map_or(0, |dtype| rows * dot::row_bytes(product.sizes[2], dtype));
     prepared_at(product.width, setting) + prepared
 }
 
 /// Where prepared rows begin in the scratch.
 fn prepared_at(width: usize, setting: Setting) -> usize {
-    (setting.tile_rows * (width * 4 + 16)).next_multiple_of(64)
+    (setting.schedule.tile_rows * (width * 4 + 16)).next_multiple_of(64)
 }
 
 impl Tiles {
     /// Row counts for a target.
     pub fn new(setting: Setting) -> Tiles {
-        let powers = [8, 4, 2, 1].into_iter().filter(|r| *r < setting.tile_rows);
-        Tiles { rows: std::iter::once(setting.tile_rows).chain(powers).collect() }
+        let powers = [16, 8, 4, 2, 1].into_iter().filter(|r| *r < setting.schedule.tile_rows);
+        Tiles { rows: std::iter::once(setting.schedule.tile_rows).chain(powers).collect() }
     }
 
     /// Emits the functions for one storage of weights and one panel width.
@@ -48,7 +47,7 @@ impl Tiles {
                 Store::Panels(dtype) => {
                     dot::tile_function(e, &tile_name(*rows, weights, width), *rows, dtype, width, setting);
                 }
-                _ => tile_function(e, *rows, weights, width),
+                _ => tile_function(e, *rows, weights, width, setting.schedule.ahead),
             }
         }
     }
@@ -77,7 +76,7 @@ fn tile_name(rows: usize, weights: Store, width: usize) -> String {
 }
 
 /// `tile[i][w] = Σ_k row_i[k] · panel[k][w]`. Few rows walk several `k` at once, so that enough sums are under way.
-fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize) {
+fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize, ahead: usize) {
     let together = (4 / rows).max(1);
     let name = tile_name(rows, weights, width);
     let parameters = [Ty::PTR, Ty::PTR, Ty::I64, Ty::PTR];
@@ -91,7 +90,7 @@ fn tile_function(e: &Emitter, rows: usize, weights: Store, width: usize) {
             let mut sums = sums.to_vec();
             for part in 0..together {
                 let k = e.add(k, e.i64(part));
-                stream(e, e.element(panel, k, panel_row), panel_row);
+                stream(e, e.element(panel, k, panel_row), panel_row, ahead);
                 let weight = panel_at(e, panel, k, panel_row, weights, width);
                 for (i, start) in starts.iter().enumerate() {
                     let left = e.load(e.offset(*start, e.mul(k, e.i64(4))), Ty::F32);
@@ -204,9 +203,9 @@ impl<'c> Product<'_, 'c> {
     fn plain(&mut self, e: &Emitter<'c>, task: Val<'c>, args: KernelArgs<'c>, last: Val<'c>) -> Val<'c> {
         let (batch, panels) = (self.code.sizes[1], self.panels());
         let number = e.rem(task, e.i64(batch * panels));
-        let first = e.mul(e.div(task, e.i64(batch * panels)), e.i64(ROWS_A_TASK));
+        let first = e.mul(e.div(task, e.i64(batch * panels)), e.i64(self.setting.schedule.task_rows));
         let (element, panel) = (e.div(number, e.i64(panels)), e.rem(number, e.i64(panels)));
-        let count = e.min(e.sub(self.count(e, args), first), e.i64(ROWS_A_TASK));
+        let count = e.min(e.sub(self.count(e, args), first), e.i64(self.setting.schedule.task_rows));
         self.site.index.insert(BATCH, element);
         self.site.index.insert(COLUMN, e.mul(panel, e.i64(self.code.width)));
         let rows_and_element = e.div(task, e.i64(panels));
@@ -250,8 +249,8 @@ impl<'c> Product<'_, 'c> {
 
     /// Walks all rows, multiplies those of one expert in full tiles and what is left in smaller ones.
     fn collect(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, ids: &View, count: Val<'c>, expert: Val<'c>, weights: Val<'c>) {
-        let most = self.setting.tile_rows;
-        let list = scratch(e, args, self.setting, self.setting.tile_rows * (self.code.width * 4 + 8));
+        let most = self.setting.schedule.tile_rows;
+        let list = scratch(e, args, self.setting, self.setting.schedule.tile_rows * (self.code.width * 4 + 8));
         let number = |e: &Emitter<'c>, at: Val<'c>| e.load(e.offset(list, e.mul(at, e.i64(8))), Ty::I64);
         let held = e.for_loop(e.i64(0), count, e.i64(1), &[e.i64(0)], |m, held| {
             let id = self.id(e, ids, m);
@@ -288,7 +287,7 @@ impl<'c> Product<'_, 'c> {
     ) {
         let width = self.code.width;
         let tile = scratch(e, args, self.setting, 0);
-        let pointers = scratch(e, args, self.setting, self.setting.tile_rows * width * 4);
+        let pointers = scratch(e, args, self.setting, self.setting.schedule.tile_rows * width * 4);
         self.site.index.insert(DEPTH, e.i64(0));
         for (i, number) in numbers.iter().enumerate() {
             let place = e.offset_by(pointers, 8 * i);

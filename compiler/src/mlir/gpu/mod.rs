@@ -26,6 +26,7 @@ use crate::mlir::common::Emitter;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::tables::SHORT;
 use crate::plan::{Function, Plan, Step};
+use crate::schedule::Schedule;
 use crate::target::Target;
 use ahead::Ring;
 use braid_runtime::artifact::ALIGN;
@@ -137,7 +138,7 @@ pub fn emit(e: &Emitter, plan: &Plan, target: &Target) -> Result<(), Error> {
 }
 
 fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Streams) -> Result<(), Error> {
-    let setting = Setting { lanes: 1, scratch, tile_rows: 1, shared: Some(0), vnni: false };
+    let setting = Setting { lanes: 1, scratch, schedule: Schedule::GPU, shared: Some(0), vnni: false };
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests).then_some(0), ..setting }),

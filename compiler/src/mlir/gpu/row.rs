@@ -9,6 +9,7 @@ use crate::fuse::kernel::{Matmul, Prologue, Rows};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
+use crate::schedule::Schedule;
 
 /// Where the block remembers which row it has: the address that the row has, or would have, in the device's memory, and how many
 /// numbers. Another row may begin at the same place.
@@ -70,7 +71,7 @@ pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
 /// Does the maker's work for the call's one row.
 fn make<'c>(e: &Emitter<'c>, code: &Matmul, prologue: &Prologue, at: usize, args: KernelArgs<'c>) {
     let (nests, shared) = (&prologue.nests, at + 4 * padded(code));
-    let setting = Setting { lanes: 1, scratch: nests.scratch, tile_rows: 1, shared: Some(shared), vnni: false };
+    let setting = Setting { lanes: 1, scratch: nests.scratch, schedule: Schedule::GPU, shared: Some(shared), vnni: false };
     let mut site = Site::new(e, args, &nests.tensors, setting);
     let own = e.offset_by(e.shared_memory(), at);
     prologue.row().for_each(|tensor| site.set_base(tensor, own));
