@@ -86,6 +86,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/linear_attention.braid",
     "mixers/linear_rnn.braid",
     "mixers/longformer.braid",
+    "mixers/native_sparse.braid",
     "mixers/parallel.braid",
     "mixers/relative.braid",
     "mixers/rwkv.braid",

@@ -46,6 +46,8 @@ mod models;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
+mod native_sparse;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod properties;

@@ -55,13 +55,26 @@ impl<'p> Elab<'p> {
         self.apply(Op::Chosen { slot, block }, &[ids, key], ty, span, frame.scope).map(V::Tensor)
     }
 
-    /// Among which positions ids were chosen, each at most once along `slot`: the places where `key % n == r`.
+    /// Among which positions ids were chosen, each at most once along `slot`: the places where `key % n == r`. Whole blocks may be taken
+    /// from them; -1, none, then stays below zero.
     fn chosen_among(&mut self, ids: T, slot: AxisId, span: Span) -> Done<(usize, usize)> {
         let mut at = (ids.level == 0).then_some((ids.id, slot));
+        let mut moved = 0;
         while let Some((id, axis)) = at {
-            let value = &self.levels[0].values[id.0 as usize];
+            let values = &self.levels[0].values;
+            let value = &values[id.0 as usize];
             let known = match &value.op {
-                Op::Attend(attend) if attend.gives == Gives::Best(axis) => return Ok(attend.every()),
+                Op::Attend(attend) if attend.gives == Gives::Best(axis) => match attend.every() {
+                    (every, at) if moved % every == 0 => return Ok((every, at)),
+                    _ => None,
+                },
+                Op::Binary(Binary::Sub) => match values[value.args[1].0 as usize].op {
+                    Op::Const(by) if by >= 0.0 && by.fract() == 0.0 && by < 1e9 => {
+                        moved += by as usize;
+                        Some(axis)
+                    }
+                    _ => None,
+                },
                 Op::Rename(from, to) if *to == axis => Some(*from),
                 Op::Slice { axis: from, to, .. } if *to == axis => Some(*from),
                 Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } => Some(axis),
