@@ -2,6 +2,7 @@
 //! memory (plan/), then MLIR (mlir/), LLVM (llvm/) and an artifact.
 
 pub mod artifact;
+pub mod convert;
 pub mod error;
 pub mod forms;
 pub mod fuse;

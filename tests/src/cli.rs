@@ -1,5 +1,6 @@
 //! The program `braid` as one types it: what it prints, what it writes, and its exit code.
 
+mod convert;
 mod levels;
 mod policies;
 mod schedules;
@@ -90,9 +91,21 @@ fn has(text: &str, parts: &[&str]) {
 fn every_command_explains_itself_with_examples() {
     let desk = Desk::new();
     has(&desk.check(0, &["--help"]), &["Examples:", "Exit codes: 0 done, 1"]);
-    for command in
-        ["check", "fmt", "inspect", "explain", "emit", "build", "import", "linearise", "run", "logits", "verify", "profile"]
-    {
+    for command in [
+        "check",
+        "fmt",
+        "inspect",
+        "explain",
+        "emit",
+        "build",
+        "import",
+        "convert",
+        "linearise",
+        "run",
+        "logits",
+        "verify",
+        "profile",
+    ] {
         has(&desk.check(0, &[command, "--help"]), &["Usage: braid ", "Examples:\n  braid "]);
     }
 }

@@ -6,6 +6,8 @@ pub mod build;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod conversion;
+#[cfg(test)]
 mod cross;
 #[cfg(test)]
 mod diffusion;

@@ -64,6 +64,11 @@ pub enum Command {
         after_help = "Examples:\n  braid linearise model.braid -o linear.braid\n  braid linearise model.braid --policy 'linearised(window: 64, learned: false)' -o linear.braid"
     )]
     Linearise(LineariseArgs),
+    /// Turn trained weights into those of another model: dense blocks into experts, experts and checkpoints into one
+    #[command(
+        after_help = "Examples:\n  braid convert model.braid --policy 'moe(experts: 4, active: 2, expert: mlp)' --weights checkpoint/ -o upcycled\n  braid convert model.braid --policy 'split_experts(experts: 8, active: 2)' --seed 1 --weights checkpoint/ -o split\n  braid convert upcycled --to model.braid --weights upcycled/weights -o merged\n  braid convert model.braid --weights a/ --weights b/ --mix 0.7,0.3 -o mean"
+    )]
+    Convert(ConvertArgs),
     /// Continue a text with a spec (built if needed) or an artifact
     #[command(
         after_help = RUN_EXAMPLES,
@@ -278,6 +283,34 @@ pub struct LineariseArgs {
     /// Replace files that are there
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Group)]
+pub struct ConvertArgs {
+    /// The model; `--policy` says what stands in for its blocks
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// The model that the weights are to be those of, in the place of `--policy`
+    #[arg(long, value_name = "SPEC")]
+    pub to: Option<String>,
+    /// A checkpoint of the model; of several, experts take turns, and all else is their mean
+    #[arg(long, required = true, value_name = "DIR_OR_FILE")]
+    pub weights: Vec<String>,
+    /// What each checkpoint, or each expert, counts in a mean: `0.7,0.3`; equal parts by default
+    #[arg(long, value_delimiter = ',', value_name = "PARTS")]
+    pub mix: Vec<f64>,
+    /// Deals neurons out at random, and starts routers; without it neurons stay in their order
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// A safetensors file that says in which order neurons are dealt out: for each instance, by its path, or for all as `neurons`, their numbers (I32 or I64)
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub neurons: Option<PathBuf>,
+    /// How both models are compiled to be compared
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// A new folder for the spec, its weight map and the weights
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: PathBuf,
 }
 
 #[derive(Group)]

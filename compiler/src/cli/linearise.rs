@@ -16,8 +16,8 @@ pub fn linearise(args: &LineariseArgs) -> Result<(), Failure> {
         return Err(Failure::hinted(format!("{} is there already", path.display()), "--force replaces it"));
     }
     let before = spec::load(&SpecArgs { spec: args.spec.spec.clone(), settings: plain(&args.spec.settings) })?;
-    let text = text(args, &before.model.name)?;
-    let text = braid_dsl::format(&text).unwrap_or(text);
+    let policy = args.spec.settings.policy.as_deref().unwrap_or("linearised()").trim();
+    let text = derived(&args.spec, &args.output, (&before.model.name, "linear"), Some(policy))?;
     files::write(&args.output, text.as_bytes())?;
     let name = args.output.to_string_lossy().into_owned();
     let made = spec::load(&SpecArgs { spec: name, settings: Settings::default() }).inspect_err(|_| {
@@ -38,23 +38,22 @@ pub fn linearise(args: &LineariseArgs) -> Result<(), Failure> {
 }
 
 /// Without a policy: the spec as it is.
-fn plain(settings: &Settings) -> Settings {
+pub fn plain(settings: &Settings) -> Settings {
     Settings { policy: None, ..settings.clone() }
 }
 
-/// The spec's text with one more model.
-fn text(args: &LineariseArgs, model: &str) -> Result<String, Failure> {
-    let place = spec::find(&args.spec.spec)?;
-    let given = spec::settings(&place, &args.spec.settings)?;
+/// A spec's text with one more model, for a file: the last one with the settings that were typed, under a policy if there is one.
+pub fn derived(spec: &SpecArgs, output: &Path, (model, suffix): (&str, &str), policy: Option<&str>) -> Result<String, Failure> {
+    let place = spec::find(&spec.spec)?;
+    let given = spec::settings(&place, &spec.settings)?;
     let given: Vec<String> = given.iter().map(|(key, value)| format!("{key}: {}", render(value))).collect();
-    let policy = args.spec.settings.policy.as_deref().unwrap_or("linearised()").trim();
-    let call = if policy.contains('(') { "" } else { "()" };
+    let under = policy.map_or(String::new(), |policy| format!(" under {policy}{}", if policy.contains('(') { "" } else { "()" }));
     let before = match &place {
         Place::Library(path) => format!("use models.{}\n", path.trim_start_matches("models/").trim_end_matches(".braid")),
         Place::File(path) => {
             let text = files::read(path)?;
             let folder = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
-            if text.contains("use \"") && folder(path) != folder(&args.output) {
+            if text.contains("use \"") && folder(path) != folder(output) {
                 return Err(Failure::hinted(
                     format!("{} uses files beside it", path.display()),
                     "write the new spec into the same folder",
@@ -63,7 +62,8 @@ fn text(args: &LineariseArgs, model: &str) -> Result<String, Failure> {
             text
         }
     };
-    Ok(format!("{before}\nmodel {model}_linear = {model}({}) under {policy}{call}\n", given.join(", ")))
+    let text = format!("{before}\nmodel {model}_{suffix} = {model}({}){under}\n", given.join(", "));
+    Ok(braid_dsl::format(&text).unwrap_or(text))
 }
 
 /// A weight map with entries for parameters that are tensors of their own names.

@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod cache;
 mod check;
+mod convert;
 mod emit;
 mod failure;
 mod files;
@@ -43,6 +44,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Emit(args) => emit::emit(&args),
         Command::Build(args) => build::build(&args),
         Command::Import(args) => import::import(&args),
+        Command::Convert(args) => convert::convert(&args),
         Command::Linearise(args) => linearise::linearise(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => run::logits(args),

@@ -208,6 +208,7 @@ impl<'p> Elab<'p> {
         span: Span,
     ) -> Done<V<'p>> {
         let name = name.unwrap_or(&value.block.name.name).to_owned();
+        let (value, stands) = self.stood_in(value);
         let own = frame.below(&name);
         let path = match &value.fixed {
             Some(path) => path.clone(),
@@ -238,7 +239,11 @@ impl<'p> Elab<'p> {
         }
         let shown = if path.len() > 60 { last.clone() } else { path.clone() };
         let what = format!("in `{}`, called as `{shown}`", value.block.name.name);
-        let result = self.deeper(what, span, |this| this.instantiate(frame, &value, tensors, scope, path, span))?;
+        let inside = self.standing;
+        self.standing |= stands;
+        let result = self.deeper(what, span, |this| this.instantiate(frame, &value, tensors, scope, path, span));
+        self.standing = inside;
+        let result = result?;
         Ok(match result.values.len() {
             1 => result.values.into_iter().next().unwrap_or(V::Tuple(vec![])),
             _ => V::Tuple(result.values),

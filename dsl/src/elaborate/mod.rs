@@ -2,7 +2,7 @@
 //!
 //! frame.rs knows names; inputs.rs says what a model is given, output.rs what it gives beside its result; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
-//! policy.rs what stands in for an attention to all keys, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
+//! policy.rs what stands in for an attention to all keys, stand_in.rs for a block, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
 
 mod call;
 mod causal;
@@ -20,6 +20,7 @@ mod recurrence;
 mod region;
 mod signature;
 mod solve;
+mod stand_in;
 mod stmt;
 mod tensor;
 
@@ -33,6 +34,7 @@ use crate::span::Span;
 
 use frame::{BlockValue, Frame, V};
 use policy::Site;
+use stand_in::StandIn;
 use tensor::Level;
 
 /// The sequence axis of every model; a source has another one.
@@ -83,7 +85,11 @@ pub struct Elab<'p> {
     steps: u64,
     /// What every attention to all keys becomes, and where that is said.
     policy: Option<(BlockValue<'p>, Span)>,
-    /// How many did.
+    /// What the instances of a block become, and where that is said.
+    stand_in: Option<(StandIn<'p>, Span)>,
+    /// Whether an instance is being made inside of what stands in for one.
+    standing: bool,
+    /// How many attentions or instances did.
     governed: usize,
     /// The attentions whose policies are being instantiated.
     sites: Vec<Site<'p>>,
@@ -129,6 +135,8 @@ impl<'p> Elab<'p> {
             source: None,
             steps: 0,
             policy: None,
+            stand_in: None,
+            standing: false,
             governed: 0,
             sites: Vec::new(),
         }
@@ -209,8 +217,8 @@ impl<'p> Elab<'p> {
                     return Ok((module, block, layers.concat()));
                 }
                 Item::Alias(alias) => {
-                    if let (Some((policy, args)), None) = (&alias.policy, &self.policy) {
-                        self.policy = Some(self.named_policy(module, policy, args)?);
+                    if let (Some((policy, args)), true) = (&alias.policy, self.policy.is_none() && self.stand_in.is_none()) {
+                        self.named_policy(module, policy, args)?;
                     }
                     let mut frame = Frame::new(module, ScopeId(0), String::new());
                     let mut given = Vec::new();

@@ -25,12 +25,11 @@ impl<'p> Elab<'p> {
         let program = self.program;
         let Some(module) = program.policy else { return Ok(()) };
         let Some(Item::Alias(named)) = program.modules[module].file.items.first() else { return Ok(()) };
-        self.policy = Some(self.named_policy(module, &named.base, &named.args)?);
-        Ok(())
+        self.named_policy(module, &named.base, &named.args)
     }
 
-    /// A policy for the whole model, as a module names it.
-    pub(super) fn named_policy(&mut self, module: ModuleId, base: &'p Ident, args: &'p [Arg]) -> Done<(BlockValue<'p>, Span)> {
+    /// Takes a policy for the whole model, as a module names it, or what stands in for a block.
+    pub(super) fn named_policy(&mut self, module: ModuleId, base: &'p Ident, args: &'p [Arg]) -> Done<()> {
         let Some((home, block)) = self.block_item(module, &base.name) else {
             let known = self.policies(module);
             let error = Diagnostic::new(Code::UnknownName, base.span, format!("there is no policy `{}`", base.name));
@@ -50,7 +49,14 @@ impl<'p> Elab<'p> {
             };
             cargs.push((name.name.clone(), value));
         }
-        Ok((BlockValue { module: home, block, cargs, axes: vec![], fixed: None }, base.span))
+        let value = BlockValue { module: home, block, cargs, axes: vec![], fixed: None };
+        match super::stand_in::stands_in(block) {
+            true => self.named_stand_in(value, base.span),
+            false => {
+                self.policy = Some((value, base.span));
+                Ok(())
+            }
+        }
     }
 
     /// The names of the policies that a module sees.
@@ -139,6 +145,7 @@ impl<'p> Elab<'p> {
 
     /// An error if a policy was named for the model and found nothing to stand in for.
     pub(super) fn policy_was_used(&mut self) -> Done<()> {
+        self.stand_in_was_used()?;
         match &self.policy {
             Some((policy, span)) if self.governed == 0 => {
                 let message = format!("the model has no cache for the policy `{}`", policy.block.name.name);

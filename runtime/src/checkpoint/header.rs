@@ -115,6 +115,32 @@ pub fn encode(metadata: &BTreeMap<String, String>, tensors: &[Named]) -> serde_j
     Ok(file)
 }
 
+/// Writes a safetensors file of tensors that are made one after the other: `(name, type, shape)`, and the bytes of each by its number.
+///
+/// # Errors
+/// Those of writing, and of making bytes.
+pub fn write_each(
+    out: &mut impl std::io::Write,
+    tensors: &[(String, Kind, Vec<usize>)],
+    mut make: impl FnMut(usize) -> std::io::Result<Vec<u8>>,
+) -> std::io::Result<()> {
+    let entries = tensors.iter().map(|(name, kind, shape)| {
+        let (elements, bytes) = kind.block();
+        (&name[..], *kind, &shape[..], shape.iter().product::<usize>() / elements * bytes)
+    });
+    out.write_all(&header(None, entries)?)?;
+    (0..tensors.len()).try_for_each(|at| out.write_all(&make(at)?))
+}
+
+/// Numbers as a tensor of that type holds them; a type that is not F16 or BF16 is F32.
+pub fn stored(kind: Kind, numbers: &[f32]) -> Vec<u8> {
+    match kind {
+        Kind::F16 => numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+        Kind::Bf16 => numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
 /// The numbers of a tensor that is written.
 #[derive(Clone, Copy)]
 pub enum Numbers<'a> {

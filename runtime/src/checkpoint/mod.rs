@@ -7,7 +7,7 @@ mod header;
 mod kind;
 
 pub use config::GenerationConfig;
-pub use header::{Named, Numbers, TensorInfo, encode, metadata, parse, write, write_numbers};
+pub use header::{Named, Numbers, TensorInfo, encode, metadata, parse, stored, write, write_each, write_numbers};
 pub use kind::{Block, Kind};
 
 use crate::error::{Error, Result};

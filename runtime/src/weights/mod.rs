@@ -11,4 +11,4 @@ mod quant;
 mod source;
 
 pub use blob::Weights;
-pub use source::Origin;
+pub use source::{Origin, numbers};

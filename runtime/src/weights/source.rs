@@ -175,6 +175,46 @@ fn random(manifest: &Manifest, index: usize, seed: u64) -> Source<'static> {
     Source { reader: Reader::Random(Random { key, mean, deviation }), offset: 0, steps, stacked: None }
 }
 
+/// The numbers of a parameter in a checkpoint, row-major in declared order.
+///
+/// # Errors
+/// All that is wrong with the tensors that it is bound to, or that it is bound to none.
+pub fn numbers(param: &Param, checkpoint: &Checkpoint) -> std::result::Result<Vec<f32>, String> {
+    let source = bound(param, checkpoint).map_err(|what| match what.is_empty() {
+        true => format!("nothing says which tensor `{}` is", param.path),
+        false => what.join("; "),
+    })?;
+    let mut out = Vec::with_capacity(param.shape.iter().product());
+    source.walk(0, (0, source.offset), &mut out);
+    Ok(out)
+}
+
+impl Source<'_> {
+    /// All elements from an axis on, behind a place in a tensor.
+    fn walk(&self, axis: usize, (tensor, at): (usize, usize), out: &mut Vec<f32>) {
+        let Some(steps) = self.steps.get(axis) else { return out.push(self.reader.sample(tensor, at)) };
+        if self.stacked == Some(axis) {
+            let count = steps.iter().map(|(size, _)| size).product();
+            return (0..count).for_each(|tensor| self.walk(axis + 1, (tensor, at), out));
+        }
+        // The factors of an axis, slowest first.
+        let count: usize = steps.iter().map(|(size, _)| size).product();
+        for n in 0..count {
+            let mut rest = n;
+            let place: usize = steps
+                .iter()
+                .rev()
+                .map(|(size, stride)| {
+                    let digit = rest % size;
+                    rest /= size;
+                    digit * stride
+                })
+                .sum();
+            self.walk(axis + 1, (tensor, at + place), out);
+        }
+    }
+}
+
 /// The tensors that a parameter is bound to; all that is wrong with them otherwise.
 fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Vec<String>> {
     let Some(binding) = &param.binding else { return Err(Vec::new()) };
