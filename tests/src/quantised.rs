@@ -5,7 +5,7 @@ use crate::build::{self, Built};
 use crate::properties::compiled::{Compiled, feed, made_up};
 use braid_compiler::forms::Chunks;
 use braid_compiler::target::Target;
-use braid_runtime::artifact::{Dtype, missing_feature};
+use braid_runtime::artifact::{Dtype, Layout, missing_feature};
 use half::{bf16, f16};
 
 /// Products of every kind: a plain one of odd sizes, one with a batch axis, a mixture of experts, and results that are wanted.
@@ -116,4 +116,13 @@ fn what_is_small_keeps_its_precision() {
         };
         assert_eq!(packed.dtype, wanted, "{path}");
     }
+}
+
+/// A token's row of a table is read in one piece, whatever order the axes were declared in.
+#[test]
+fn rows_of_a_table_lie_side_by_side() {
+    let Built { artifact, .. } = build::build(SPEC, "", "cpu", Dtype::Bf16);
+    let manifest = &artifact.manifest;
+    let table = manifest.packed.iter().find(|packed| manifest.params[packed.param].path == "embed").expect("a table");
+    assert_eq!(table.layout, Layout::Dense(vec![0, 1]));
 }

@@ -157,6 +157,11 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
             _ => {}
         }
     }
+    for node in graph.order() {
+        if let Op::Gather(row) = graph.op(node) {
+            wishes.extend(table_wishes(graph, graph.args(node)[0], *row));
+        }
+    }
     let count = sizes.len();
     let mut before: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];
     for (a, b) in wishes {
@@ -173,6 +178,14 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
         }
     }
     ranks
+}
+
+/// A row of a table that is looked up lies side by side: few pages of it are touched then.
+fn table_wishes(graph: &Graph, table: NodeId, row: AxisId) -> Vec<(AxisId, AxisId)> {
+    match graph.op(table) {
+        Op::Param(_) => graph.node(table).ty.axes.iter().map(|axis| (row, *axis)).collect(),
+        _ => vec![],
+    }
 }
 
 /// A product with weights that each row chooses reads the summed axes side by side, for one choice after the other.
