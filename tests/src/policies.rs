@@ -186,6 +186,32 @@ impl Tables {
         })
     }
 
+    /// Each query sees its own block, the first positions, and the earlier blocks that score highest.
+    fn blocks(&self, span: usize, top: usize, sinks: usize) -> Vec<f64> {
+        let Text { rows, groups, per, c, e, slope } = self.text;
+        let mut out = Vec::new();
+        for (t, group, n) in (0..rows).flat_map(|t| (0..groups).flat_map(move |g| (0..per).map(move |n| (t, g, n)))) {
+            let query = &self.q[((t * groups + group) * per + n) * c..][..c];
+            let score = |block: &usize| {
+                let middle = |at: usize| {
+                    (0..span).map(|j| self.k[((block * span + j) * groups + group) * c + at]).sum::<f64>() / span as f64
+                };
+                let dot: f64 = query.iter().enumerate().map(|(at, x)| x * middle(at)).sum();
+                dot / (c as f64).sqrt() - slope * (t - (block * span + span - 1)) as f64
+            };
+            let mut order: Vec<usize> = (0..t / span).collect();
+            order.sort_by(|a, b| score(b).total_cmp(&score(a)));
+            order.truncate(top);
+            let seen = |key: &usize| *key >= t - t % span || *key < sinks || order.contains(&(key / span));
+            let keys: Vec<usize> = (0..=t).filter(seen).collect();
+            let weights = &self.weights(group, t, &keys)[n];
+            let value =
+                |at: usize| keys.iter().zip(weights).map(|(key, w)| w * self.v[(key * groups + group) * e + at]).sum::<f64>();
+            out.extend((0..e).map(value));
+        }
+        out
+    }
+
     /// At the end of every stretch the keys before its window are judged by the votes of that window, smoothed.
     fn voted(&self, (budget, every, window): (usize, usize, usize), pool: usize) -> Vec<f64> {
         let vote = |t: usize, keys: &mut Vec<usize>, given: &[f64], votes: &mut Vec<f64>| {
@@ -271,6 +297,18 @@ fn a_shape() {
     for policy in ["a_shape(window: 147)", "heavy_hitters(budget: 150, recent: 1)", "voting(budget: 301, every: 150)"] {
         tables.compiled(policy).gives(&all);
     }
+}
+
+/// The blocks whose mean keys score highest, by loops over every query.
+#[test]
+fn blocks_by_their_mean_keys() {
+    for (span, top, sinks) in [(8, 3, 2), (16, 2, 1), (5, 4, 6)] {
+        let tables = Tables::made(LONG);
+        let policy = format!("block_sparse(span: {span}, top: {top}, sinks: {sinks})");
+        tables.compiled(&policy).gives(&tables.blocks(span, top, sinks));
+    }
+    let all = Tables::made(LONG);
+    all.compiled("block_sparse(span: 16, top: 10)").gives(&all.kept::<()>(|_, _, _| (), |_, _, _, _| ()));
 }
 
 /// What `inspect` says is what is allocated, and does not grow with the text.

@@ -38,7 +38,10 @@ fn a_policy_for_an_unchanged_model() {
     );
     has(
         &run(1, &["check"], &["--policy", "quantum"]),
-        &["there is no policy `quantum`", "known are a_shape, heavy_hitters, linearised, quantised_attention, streaming, voting"],
+        &[
+            "there is no policy `quantum`",
+            "known are a_shape, block_sparse, heavy_hitters, linearised, quantised_attention, streaming, voting",
+        ],
     );
     has(
         &run(1, &["check"], &["--policy", "a_shape(size: 3)"]),
