@@ -108,13 +108,17 @@ fn tokens(graph: &Graph) -> usize {
 
 /// The rows of the smallest table that an input's numbers are looked up in.
 fn table(graph: &Graph, input: usize) -> Option<usize> {
-    let is_input = |op: &Op| *op == Op::Input(input);
-    let is_given = |id: NodeId| match graph.op(id) {
-        Op::Wanted => is_input(graph.op(graph.args(id)[0])),
-        op => is_input(op),
+    rows_by(graph, &|op| *op == Op::Input(input))
+}
+
+/// The rows of the smallest table that is looked up by what an op gives.
+fn rows_by(graph: &Graph, is_index: &dyn Fn(&Op) -> bool) -> Option<usize> {
+    let found = |id: NodeId| match graph.op(id) {
+        Op::Wanted => is_index(graph.op(graph.args(id)[0])),
+        op => is_index(op),
     };
     let rows = |node: &NodeId| match graph.op(*node) {
-        Op::Gather(axis) if is_given(graph.args(*node)[1]) => graph.size(*axis),
+        Op::Gather(axis) if found(graph.args(*node)[1]) => graph.size(*axis),
         _ => None,
     };
     graph.order().iter().filter_map(rows).min()
@@ -205,6 +209,8 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         vocab: graph.row_elements(graph.ty(output)),
         tokens: tokens(graph),
         outputs: outputs(graph),
+        places: rows_by(graph, &|op| matches!(op, Op::Position(axis) if Some(*axis) != graph.source())),
+        source_places: graph.source().and_then(|source| rows_by(graph, &|op| *op == Op::Position(source))),
         inputs: inputs(plan, sources),
         autoregressive: graph.generate == Generate::Autoregressive,
         unmask: unmask(&graph.generate),

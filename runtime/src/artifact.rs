@@ -59,6 +59,12 @@ pub struct Manifest {
     /// What else the model is given for each row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
+    /// Most positions of a sequence: the rows of the smallest table that positions are looked up in; `None`: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<usize>,
+    /// The same of a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_places: Option<usize>,
     /// Whether the model declares `generate autoregressive`.
     pub autoregressive: bool,
     /// How the model fills masked positions, if it declares `generate masked_diffusion`.

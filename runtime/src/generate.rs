@@ -86,11 +86,7 @@ fn check(session: &Session, request: &Request) -> Result<()> {
     if request.prompt.is_empty() && request.follows.is_empty() {
         return Err(Error::input("an empty prompt: there is nothing to predict from", "give at least one token"));
     }
-    let (seen, room) = (session.position(0)?, session.room(0)?);
-    if positions(request) > room {
-        return Err(Error::Context { wanted: seen + positions(request), capacity: seen + room });
-    }
-    Ok(())
+    session.takes(0, positions(request))
 }
 
 /// Feeds the prompt and chooses what follows it.

@@ -146,3 +146,35 @@ fn sources_of_inputs_fit_the_model() {
         assert!(error.contains(what) && error.contains("input `pict"), "{text}: {error}");
     }
 }
+
+/// Positions that are looked up in a table end where it does, and so do those of a source.
+#[test]
+fn positions_stay_in_their_table() {
+    let compiled = Compiled::new(
+        "model m(d: dim = 4, places: dim = 6, rows: dim = 3, vocab: dim = 9)(tokens: [t], sound: [s, d]) -> [t, vocab] {
+  param embed: [vocab, d]   param place: [places, d]   param seat: [rows, d]
+  memory = sound + seat[rows: position[s]]
+  x = embed[vocab: tokens] + place[places: position[t]]
+  x = x + attend[d](x, memory, memory)
+  generate autoregressive
+  return sum[d] x * embed
+}
+",
+    );
+    let mut session = compiled.session(1, 1);
+    let give = |session: &mut Session, rows: usize| {
+        let mut inputs = Inputs::default();
+        inputs.set(session.manifest(), "sound", Values::Floats(&vec![0.5; rows * 4])).unwrap();
+        session.give(0, inputs).unwrap();
+        session.reset(0).unwrap();
+    };
+    give(&mut session, 4);
+    let said = session.step(&[(0, 1)]).unwrap_err().to_string();
+    assert!(said.contains("4 positions, of a model that looks its positions up in a table of 3"), "{said}");
+    give(&mut session, 3);
+    assert_eq!(session.room(0).unwrap(), 6);
+    session.prefill(0, &[1; 6], Wanted::None, |_, _| ()).unwrap();
+    assert_eq!(session.room(0).unwrap(), 0);
+    let said = session.step(&[(0, 1)]).unwrap_err().to_string();
+    assert!(said.contains("7 positions, of a model that looks its positions up in a table of 6"), "{said}");
+}

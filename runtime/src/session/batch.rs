@@ -167,6 +167,7 @@ impl Batch {
         if feed.tokens.is_empty() {
             return Err(Error::input("an empty sequence: there is nothing to predict from", "give at least one token"));
         }
+        check_places(wanted, manifest.places)?;
         if wanted > states.limit() {
             return Err(Error::Context { wanted, capacity: states.limit() });
         }
@@ -238,5 +239,16 @@ fn check_cut(position: usize, rows: usize, manifest: &Manifest) -> Result<()> {
             "begin each call where a block begins",
         )),
         _ => Ok(()),
+    }
+}
+
+/// That positions are all in the table that they are looked up in.
+pub(super) fn check_places(wanted: usize, places: Option<usize>) -> Result<()> {
+    match places.filter(|places| wanted > *places) {
+        None => Ok(()),
+        Some(places) => Err(Error::input(
+            format!("{wanted} positions, of a model that looks its positions up in a table of {places}"),
+            "give it fewer: it was not trained for more",
+        )),
     }
 }

@@ -110,9 +110,23 @@ impl Session {
         self.states.slots()
     }
 
-    /// Positions that a slot can still take before [`Error::Context`]; only models with caches that grow have a limit.
+    /// Positions that a slot can still take; only models with caches that grow, or with a table of positions, have a limit.
     pub fn room(&self, slot: usize) -> Result<usize> {
-        Ok(self.states.limit() - self.states.position(slot)?)
+        let limit = self.manifest().places.map_or(self.states.limit(), |places| places.min(self.states.limit()));
+        Ok(limit.saturating_sub(self.states.position(slot)?))
+    }
+
+    /// That a slot can take so many more positions.
+    ///
+    /// # Errors
+    /// The table that positions are looked up in, or the caches, end before.
+    pub fn takes(&self, slot: usize, more: usize) -> Result<()> {
+        let wanted = self.states.position(slot)? + more;
+        batch::check_places(wanted, self.manifest().places)?;
+        match self.states.limit() {
+            capacity if wanted > capacity => Err(Error::Context { wanted, capacity }),
+            _ => Ok(()),
+        }
     }
 
     /// Positions that a slot has seen.
@@ -175,6 +189,7 @@ impl Session {
                 let what = format!("a sequence without a source: `{}` has no rows", names.join("`, `"));
                 return Err(Error::input(what, "give it: `--input NAME=FILE`, or `Session::give`"));
             }
+            batch::check_places(rows, manifest.source_places)?;
             if rows > self.states.capacity() {
                 return Err(Error::Context { wanted: rows, capacity: self.states.capacity() });
             }

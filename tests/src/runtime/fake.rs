@@ -30,6 +30,8 @@ pub fn manifest() -> Manifest {
         tokens: VOCAB,
         outputs: vec![],
         inputs: vec![],
+        places: None,
+        source_places: None,
         autoregressive: true,
         unmask: None,
         max_rows: MAX_ROWS,
