@@ -25,9 +25,12 @@ pub struct Compiled {
 pub fn options(target: &Target, dtype: Dtype) -> Options {
     // Half of the registers are for sums, the others for operands on their way.
     let pairs = target.has("avx512bf16");
-    let (lanes, width, sums) = (target.lanes(), target.panel(), target.vector_registers / 2);
+    // On a GPU every sum stands alone, too.
+    let (lanes, width, sums) = (target.lanes(), target.panel(), (target.vector_registers / 2).max(1));
     let blocks = if target.gpu.is_some() { BLOCKS } else { 0 };
-    Options { lanes, width, sums, dtype, blocks, pairs }
+    // What sums over threads need lies behind it.
+    let near = target.shared_bytes.saturating_sub(2 << 10);
+    Options { lanes, width, sums, dtype, blocks, near, pairs }
 }
 
 /// What the emission of kernels has to know about a target.

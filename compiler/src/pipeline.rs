@@ -167,9 +167,18 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
     Verified::check(made).map_err(|faults| Error::bug(stage, text(faults)))
 }
 
+/// Rows of a chunk for a GPU's matrix units: fewer where a block has little shared memory.
+fn matrix_chunk(target: &Target) -> usize {
+    const LITTLE: usize = 64 << 10;
+    if target.shared_bytes < LITTLE { forms::MATRIX_CHUNK / 2 } else { forms::MATRIX_CHUNK }
+}
+
 fn derive(work: &mut Work) -> Result<(), Error> {
-    // Chunks of matrix products are for a later form of recurrences on GPUs.
-    let chunks = if work.options.target.gpu.is_some() { Chunks::Off } else { work.options.chunks };
+    let chunks = match (work.options.chunks, work.options.target.gpu) {
+        (Chunks::Auto, Some(_)) => Chunks::Matrices(matrix_chunk(&work.options.target)),
+        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices(rows),
+        (given, _) => given,
+    };
     let forms = forms::derive(work.graph()?, chunks);
     checked("forms", forms.graph.clone())?;
     work.forms = Some(forms);

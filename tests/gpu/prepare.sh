@@ -15,8 +15,9 @@ built=0 failed=0
 spec=$(mktemp -d) || exit 2
 trap 'rm -rf "$spec"' EXIT
 
+# Golden prompts are short: chunks of 16 rows are the smallest that matrix units do.
 build() { # name, spec, dtype
-  if "$braid" build "$2" --target "$target" --dtype "$3" -o "$out/$1/$3.braidart" > "$spec/log" 2>&1; then
+  if "$braid" build "$2" --target "$target" --dtype "$3" --chunk 16 -o "$out/$1/$3.braidart" > "$spec/log" 2>&1; then
     built=$((built + 1))
     rm -f "$out/$1/$3.h"
     echo "built   $1 $3 ($(wc -c < "$out/$1/$3.braidart") bytes)"
@@ -45,6 +46,8 @@ for golden in tests/goldens/*/golden.safetensors; do
   if [ -f "$folder/config.json" ]; then
     from=$spec/$name.braid
     "$braid" import "$folder" -o "$from" > "$spec/log" 2>&1
+    # Which tokens everything sees is no part of the checkpoint.
+    [ "$name" = longformer ] && sed -i 's/= longformer(/= longformer(globals: [0, 17],/' "$from"
   fi
   build "$name" "$from" f32
   case $bf16 in *" $name "*) build "$name" "$from" bf16 ;; esac

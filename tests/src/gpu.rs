@@ -4,7 +4,8 @@
 use crate::build::{imported, write};
 use braid_compiler::error::Error;
 use braid_compiler::forms::Chunks;
-use braid_compiler::fuse::kernel::{Code, Rows};
+use braid_compiler::fuse::kernel::{Base, Code, Nest, Rows, Stmt, Walk};
+use braid_compiler::fuse::product::Product;
 use braid_compiler::import::bind;
 use braid_compiler::pipeline::{self, Options, Work};
 use braid_compiler::plan::{Order, Plan, tilings};
@@ -275,6 +276,58 @@ fn steps_side_by_side_touch_other_memory() {
 }
 
 /// The plan of a spec for a GPU.
+/// A delta rule with a gate, of sizes that fragments divide.
+const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: dim = 64)(tokens: [t]) -> [t, vocab] {\n  param tq, tk: [vocab, \
+                     h, k]   param tv: [vocab, h, v]   param ta, tb: [vocab, h]   param last: [vocab, h, v]\n  q = tq[vocab: tokens]\n  kk = \
+                     l2norm[k](tk[vocab: tokens], 1e-6)\n  vv = tv[vocab: tokens]\n  a = -softplus(ta[vocab: tokens])\n  b = \
+                     sigmoid(tb[vocab: tokens])\n  recur S: [h, k, v] over t {\n    S = exp(a) * S\n    S = S + kk * (b * (vv - sum[k] kk * \
+                     S))\n    o = sum[k] q * S\n  }\n  generate autoregressive\n  return sum[h, v] o * last\n}\n";
+
+/// Chunks are two kernels: what needs no state, side by side, and the walk from chunk to chunk, whose states and rows lie in shared memory and
+/// whose sums are all products of matrices.
+#[test]
+fn chunks_are_parted() {
+    let plan = planned_in(GATED, Dtype::Bf16);
+    let nests = |kind: &str| {
+        let own = plan.functions.iter().find(|function| function.name.starts_with(kind));
+        match &own.unwrap_or_else(|| panic!("no {kind}")).code {
+            Code::Nests(nests) => nests.clone(),
+            _ => panic!("{kind} is no nests"),
+        }
+    };
+    let (ahead, walk) = (nests("ahead"), nests("chunks"));
+    assert!(ahead.tensors.iter().all(|tensor| tensor.base != Base::State), "what comes ahead has no state");
+    assert_eq!(walk.near.before.len(), 1, "the state comes once");
+    assert!(ahead.near.shared && walk.near.shared && walk.near.rounded);
+    let cut = match &walk.walk {
+        Walk::Segments { blocked, .. } => *blocked,
+        Walk::Rows(_) => None,
+    };
+    let sums: Vec<&Nest> = walk.nests.iter().filter(|nest| nest.stmts[0].reduce.is_some()).collect();
+    assert_eq!(sums.len(), 4, "two reads of the state, what the chunk itself wrote, and the update");
+    assert!(sums.iter().all(|nest| Product::of(nest, &walk.tensors, &walk.sizes, cut).is_some()));
+    let far = walk.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
+    let far: Vec<_> = far.filter(|view| matches!(walk.tensors[view.tensor.0].base, Base::Arena | Base::State)).collect();
+    assert!(far.is_empty(), "everything that is read has come near: {far:?}");
+    let (ptx, manifest) = built(GATED, "", "cuda:sm_80", Dtype::F32);
+    assert!(ptx.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
+    assert!(manifest.device.expect("a GPU's manifest").prefill.shared_bytes <= 48 << 10);
+}
+
+/// Calls of few rows have tables without the steps that they have no work for; whoever comes behind one of these waits in its place.
+#[test]
+fn few_rows_have_tables_of_their_own() {
+    let (_, manifest) = built(GATED, "", "cuda:sm_90a", Dtype::Bf16);
+    let device = manifest.device.expect("a GPU's manifest");
+    for rows in [1, device.step_rows] {
+        let needed = device.needed(rows);
+        assert!(needed.len() + 2 <= device.steps.len(), "chunks have no work");
+        assert!(needed.iter().all(|step| step.least <= rows));
+        assert_eq!(waits_of(&needed, rows), waits_of(&device.steps, rows));
+    }
+    assert_eq!(device.needed(usize::MAX), device.steps);
+}
+
 fn planned(spec: &str) -> Plan {
     planned_in(spec, Dtype::F32)
 }

@@ -6,7 +6,7 @@ use super::files;
 use braid_compiler::schedule::Schedule;
 use braid_compiler::target::Target;
 use braid_runtime::artifact::Dtype;
-use braid_runtime::weights::cache::folder;
+use braid_runtime::weights::cache::{folder, place_of_folder};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,9 @@ pub struct Tuned {
 /// The name in place of a file that stands for the target's own numbers.
 const OWN: &str = "default";
 
+/// The file of what was found here.
+const KEPT: &str = "schedules.yaml";
+
 /// What this machine's processor is called.
 pub fn machine() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -35,9 +38,14 @@ pub fn machine() -> String {
     name.to_owned()
 }
 
-/// Where schedules are kept.
+/// Where schedules are kept; looking there leaves nothing behind.
 pub fn kept() -> Option<PathBuf> {
-    Some(folder()?.join("schedules.yaml"))
+    Some(place_of_folder()?.join(KEPT))
+}
+
+/// The same, in a folder that is there.
+pub fn kept_to_write() -> Option<PathBuf> {
+    Some(folder()?.join(KEPT))
 }
 
 /// What is in a file; nothing if there is none.

@@ -42,7 +42,8 @@ pub fn tune(args: &TuneArgs) -> Result<(), Failure> {
     let spec = spec::load(&args.spec)?;
     let output = match &args.output {
         Some(path) => files::has_folder(path).map(|()| path.clone())?,
-        None => schedules::kept().ok_or_else(|| Failure::hinted("there is no folder for schedules", "name a file: `-o FILE`"))?,
+        None => schedules::kept_to_write()
+            .ok_or_else(|| Failure::hinted("there is no folder for schedules", "name a file: `-o FILE`"))?,
     };
     let target = Target::parse(&args.code.target)?;
     if target.gpu.is_some() || !target.is_native() {

@@ -140,10 +140,14 @@ pub enum Chunks {
     Off,
     /// Wherever it is possible, in chunks of so many rows.
     Rows(usize),
+    /// For matrix units, in chunks of so many rows: wherever sums of products over whole chunks say all of it.
+    Matrices(usize),
 }
 
 /// Rows of a chunk: enough to keep the state's traffic small beside the products, few enough for their own score matrices to be.
 pub const CHUNK: usize = 16;
+/// Rows of a chunk for matrix units, which hold fragments of 16.
+pub const MATRIX_CHUNK: usize = 64;
 
 /// Derives what a graph carries, and its chunk forms.
 pub fn derive(graph: &Graph, chunks: Chunks) -> Forms {

@@ -3,7 +3,7 @@
 use super::anchor::Anchors;
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Groups, Owner, is_leaf};
-use super::kernel::{Base, Code, Nests, Rows, Store, Tensor, Walk};
+use super::kernel::{Base, Code, Near, Nests, Rows, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
 use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops};
 use crate::error::Error;
@@ -53,6 +53,38 @@ impl Draft {
     /// The kernel.
     pub fn finish(self, code: Code, nodes: Vec<NodeId>) -> Kernel {
         Kernel { code, operands: self.operands, rows: self.rows, least: 0, nodes, reads: self.reads, writes: self.writes }
+    }
+
+    /// A kernel of some of its statements: with all tensors, but only the operands and buffers that these touch.
+    pub fn of(&self, stmts: &[Stmt]) -> Draft {
+        let mut own = Draft::new(self.rows);
+        own.tensors = self.tensors.clone();
+        let touch = |own: &mut Draft, tensor: TensorId, writes: bool| {
+            let Tensor { base, operand, .. } = self.tensors[tensor.0];
+            if !base.has_operand() {
+                return;
+            }
+            let word = self.operands[operand];
+            own.tensors[tensor.0].operand = own.operand(word);
+            let Operand::Buffer(at) = word else { return };
+            let list = if writes { &mut own.writes } else { &mut own.reads };
+            if !list.contains(&at) {
+                list.push(at);
+            }
+        };
+        for stmt in stmts {
+            stmt.reads().for_each(|view| touch(&mut own, view.tensor, false));
+            touch(&mut own, stmt.target.tensor, true);
+        }
+        // What is not touched has no operand.
+        let touched =
+            |tensor: &Tensor, at: usize| stmts.iter().any(|stmt| stmt.touches(TensorId(at))) || !tensor.base.has_operand();
+        for at in 0..own.tensors.len() {
+            if !touched(&own.tensors[at], at) {
+                own.tensors[at] = Tensor { base: Base::Scratch(0), operand: 0, ..own.tensors[at] };
+            }
+        }
+        own
     }
 
     /// Adds an operand word unless it is there.
@@ -272,6 +304,12 @@ impl<'a> Fuser<'a> {
         self.fused.buffers.len() - 1
     }
 
+    /// A buffer for what crosses between the kernels of one node, of so many numbers a row.
+    pub(super) fn spill(&mut self, node: NodeId, elements: usize) -> usize {
+        self.fused.buffers.push(Buffer { node, rows: Rows::All, elements, store: Store::F32, output: false });
+        self.fused.buffers.len() - 1
+    }
+
     fn tensor_of(&mut self, draft: &mut Draft, root: NodeId, through_wanted: bool) -> (usize, Tensor) {
         let at = self.buffer(root);
         let buffer = &self.fused.buffers[at];
@@ -310,7 +348,14 @@ impl<'a> Fuser<'a> {
         let builder = Builder::new(&axes, &[], &mut draft.tensors, &mut draft.scratch);
         let stmts = builder.run(items);
         let nests = loops::nests(stmts, &loops::Setting::rows(&axes.sizes, self.options.lanes));
-        let code = Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch };
+        let code = Nests {
+            walk,
+            sizes: axes.sizes,
+            tensors: draft.tensors.clone(),
+            nests,
+            scratch: draft.scratch,
+            near: Near::default(),
+        };
         draft.finish(Code::Nests(code), nodes)
     }
 

@@ -27,6 +27,14 @@ impl View {
         self.strides.iter().find(|(a, _)| *a == axis).map_or(0, |(_, s)| *s)
     }
 
+    /// The same elements with another axis in the place of `from`.
+    pub fn renamed(&self, from: KAxis, to: KAxis) -> View {
+        let rename = |(axis, stride): &(KAxis, usize)| (if *axis == from { to } else { *axis }, *stride);
+        let mut strides: Vec<(KAxis, usize)> = self.strides.iter().map(rename).collect();
+        strides.sort();
+        View { strides, ..self.clone() }
+    }
+
     /// The same elements after the substitution `step` of one axis; `None` if no strides can say it.
     pub fn transformed(&self, step: &ViewStep, sizes: &[usize]) -> Option<View> {
         let mut view = self.clone();

@@ -2,6 +2,7 @@
 //! function of the artifact; only their operands (offsets) differ.
 
 use super::expr::{Expr, KAxis, TensorId, View};
+pub use super::look::{Attention, AttentionViews, Chosen};
 use braid_dsl::model::{Op, Reduce};
 use braid_runtime::artifact::Dtype;
 
@@ -105,6 +106,48 @@ pub struct Stmt {
     pub system: Option<System>,
 }
 
+impl Stmt {
+    /// Every view that is read.
+    pub fn reads(&self) -> impl Iterator<Item = &View> {
+        let start = self.reduce.as_ref().and_then(|reduction| reduction.start.as_ref());
+        let then = self.reduce.as_ref().and_then(|reduction| reduction.then.as_deref());
+        let own = [Some(&self.expr), start].into_iter().flatten().flat_map(Expr::views);
+        own.chain(then.into_iter().flat_map(|(total, expr)| expr.views().into_iter().filter(move |view| *view != total)))
+    }
+
+    /// Every view.
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.reads().chain([&self.target])
+    }
+
+    /// Calls `change` for every view that is read.
+    pub fn reads_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
+        self.expr.views_mut(change);
+        if let Some(start) = self.reduce.as_mut().and_then(|reduction| reduction.start.as_mut()) {
+            start.views_mut(change);
+        }
+        if let Some(then) = self.reduce.as_mut().and_then(|reduction| reduction.then.as_mut()) {
+            let (total, expr) = &mut **then;
+            expr.views_mut(&mut |view| {
+                if view != total {
+                    change(view);
+                }
+            });
+        }
+    }
+
+    /// Calls `change` for every view.
+    pub fn views_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
+        change(&mut self.target);
+        self.reads_mut(change);
+    }
+
+    /// Whether it reads or writes a tensor.
+    pub fn touches(&self, tensor: TensorId) -> bool {
+        self.views().any(|view| view.tensor == tensor)
+    }
+}
+
 /// Systems of linear equations, one for each index of a statement's space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct System {
@@ -125,6 +168,8 @@ pub struct Reduction {
     pub over: Vec<KAxis>,
     /// What a sum starts with, over the target's axes; none: 0.
     pub start: Option<Expr>,
+    /// What is stored instead of the total, which loads through the view are; only of what [`super::product::Product`] finds.
+    pub then: Option<Box<(View, Expr)>>,
 }
 
 /// An axis that is walked in order.
@@ -152,7 +197,7 @@ pub struct Below {
 impl Reduction {
     /// Over whole axes, from nothing.
     pub fn plain(how: Reduce, over: Vec<KAxis>) -> Reduction {
-        Reduction { how, over, start: None }
+        Reduction { how, over, start: None, then: None }
     }
 }
 
@@ -198,9 +243,14 @@ pub enum Part {
     All,
     /// Whole chunks of so many rows, one after the other.
     Chunks(usize),
+    /// Whole chunks of so many rows, in any order: a task has one of each [`CHUNKS_AHEAD`].
+    Ahead(usize),
     /// What whole chunks of so many rows leave over, one row after the other.
     Rest(usize),
 }
+
+/// Chunks of a sequence that are side by side.
+pub const CHUNKS_AHEAD: usize = 32;
 
 /// Nests done in order for each row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -215,6 +265,41 @@ pub struct Nests {
     pub nests: Vec<Nest>,
     /// Scratch bytes of a thread.
     pub scratch: usize,
+    /// What is copied to where the work is done.
+    pub near: Near,
+}
+
+/// Copies that a GPU's kernel of chunks keeps in a block's shared memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Near {
+    /// Done once, before the first chunk: states come.
+    pub before: Vec<Nest>,
+    /// Done once, after the last: states go back.
+    pub after: Vec<Nest>,
+    /// Rows of a chunk that are copied while earlier work goes on, in the order in which their places become free; where chunks are done
+    /// side by side, in that in which they are needed.
+    pub staged: Vec<Staged>,
+    /// Factors of products may be rounded to what the matrix units take at once, as the model's weights are rounded to bfloat16.
+    pub rounded: bool,
+    /// Whether these and all temporaries are in the block's shared memory; there is nothing to copy otherwise.
+    pub shared: bool,
+}
+
+/// Numbers that are copied at once.
+pub const STAGED: usize = 4;
+
+/// Rows of a buffer that are copied for each chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Staged {
+    /// Where they are.
+    pub from: View,
+    /// Where they go.
+    pub to: View,
+    /// The axes that count rows and the numbers of a row, where there are several. Numbers of a row lie side by side, and go by
+    /// [`STAGED`] at once.
+    pub axes: [Option<KAxis>; 2],
+    /// The first and the last nest that reads them.
+    pub used: [usize; 2],
 }
 
 impl Nests {
@@ -348,151 +433,6 @@ pub struct Top {
     pub input: View,
     /// The ids, along [`COLUMN`], for each [`INNER`].
     pub out: View,
-}
-
-/// Views of attention: [`INNER`] runs along groups, [`BATCH`] along `per`, [`COLUMN`] along a key or a value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AttentionViews {
-    /// Queries.
-    pub query: View,
-    /// Keys of the row.
-    pub keys: View,
-    /// Values of the row.
-    pub values: View,
-    /// The result.
-    pub out: View,
-    /// What `keep` and `score` capture; ids of chosen keys run along [`COLUMN`].
-    pub captures: Vec<View>,
-}
-
-/// Keys that are seen because an earlier kernel chose them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// The capture with the ids.
-    pub ids: usize,
-    /// How many there are.
-    pub count: usize,
-    /// Positions of the block that an id stands for.
-    pub block: usize,
-    /// What is seen whatever was chosen.
-    pub beside: crate::forms::Beside,
-    /// Each head of a group has ids of its own.
-    pub by_head: bool,
-}
-
-/// Attention over a cache.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attention {
-    /// Heads that keys and queries share.
-    pub groups: usize,
-    /// Query heads of a group.
-    pub per: usize,
-    /// Length of a key.
-    pub key: usize,
-    /// Length of a value; 0 if none are weighed.
-    pub value: usize,
-    /// Of a choice: how many keys it takes; 0: it is none.
-    pub best: usize,
-    /// The score of a choice is one for all heads of a group.
-    pub joined: bool,
-    /// The keys that were chosen for it, if its `keep` says so.
-    pub chosen: Option<Chosen>,
-    /// Which positions the cache keeps.
-    pub reach: crate::forms::Reach,
-    /// Where queries look in a cache of every position.
-    pub range: crate::forms::Range,
-    /// What `keep` and `score` ask of the key's position: captures, each with how many channels it has beside a key, 1 or `per`.
-    pub keyed: Vec<(usize, usize)>,
-    /// Captures that are tables, whose rows run along [`COLUMN`] and are looked up by an index of `keep` or `score`; how many rows each has.
-    pub tables: Vec<(usize, usize)>,
-    /// The declaration, for its `keep` and `score`.
-    pub attend: braid_dsl::model::Attend,
-    /// What is read and written.
-    pub views: AttentionViews,
-    /// Tensors.
-    pub tensors: Vec<Tensor>,
-    /// Words of the operands that hold the byte offsets (fixed, per position) of the caches of keys, values and positions.
-    pub caches: usize,
-    /// Into how many parts the positions are cut in a call of few rows, so that every block of a GPU has work. More than one: the
-    /// word behind those of the caches is the workspace.
-    pub splits: usize,
-    /// Calls of many rows may round queries, keys, values and weights to bfloat16, as the model's weights are.
-    pub rounded: bool,
-}
-
-impl Attention {
-    /// Whether a GPU's matrix units do calls of many rows: keys and values fit in shared memory, and a value's elements come in fours.
-    pub fn is_tiled(&self) -> bool {
-        self.rounded && self.key <= 256 && self.value <= 256 && self.value.is_multiple_of(4)
-    }
-
-    /// Channels of a position in the cache of keys.
-    pub fn channels(&self) -> usize {
-        self.key + self.keyed.iter().map(|(_, count)| count).sum::<usize>()
-    }
-
-    /// The first channel of a capture that the key's position has, and how many it has.
-    pub fn channel(&self, capture: usize) -> Option<(usize, usize)> {
-        let at = self.keyed.iter().position(|(n, _)| *n == capture)?;
-        Some((self.key + self.keyed[..at].iter().map(|(_, count)| count).sum::<usize>(), self.keyed[at].1))
-    }
-
-    /// How many rows a capture has that is looked up in.
-    pub fn table(&self, capture: usize) -> Option<usize> {
-        self.tables.iter().find(|(n, _)| *n == capture).map(|(_, rows)| *rows)
-    }
-
-    /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.
-    pub fn by_row(&self) -> bool {
-        let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
-        self.reach.every() > 1 || self.chosen.is_some_and(alone)
-    }
-
-    /// Heads of a group that one task does: those that look at the same keys.
-    pub fn heads_of_a_task(&self) -> usize {
-        match (self.best, &self.chosen) {
-            (1.., _) if self.joined => self.per,
-            (1.., _) | (_, Some(Chosen { by_head: true, .. })) => 1,
-            _ => self.heads_at_once(),
-        }
-    }
-
-    /// Blocks of keys that a task's heads look at together: enough sums are under way then, and the running maximum moves less often.
-    pub fn blocks_at_once(&self) -> usize {
-        if self.best > 0 { 1 } else { (8 / self.heads_of_a_task()).clamp(1, 4) }
-    }
-
-    /// Blocks that are looked at together where a query may see all positions of a range but those at its ends; elsewhere each block may be one
-    /// of which nothing is seen.
-    pub fn blocks_of_a_range(&self) -> usize {
-        use braid_dsl::model::Binary::{Add, And, Ge, Gt, Le, Lt, Sub};
-        let keep = &self.attend.keep;
-        let is_bound = |op: &Op| match op {
-            Op::QueryPosition | Op::KeyPosition | Op::Const(_) => true,
-            Op::Binary(f) => matches!(f, Add | And | Ge | Gt | Le | Lt | Sub),
-            _ => false,
-        };
-        if keep.values.iter().all(|value| is_bound(&value.op)) { self.blocks_at_once() } else { 1 }
-    }
-
-    /// Heads of a group whose scores are computed together: they share the loads of keys and values.
-    pub fn heads_at_once(&self) -> usize {
-        (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)
-    }
-
-    /// Bytes of workspace for calls of at most `rows` rows: a counter for each task, and what each part of the positions leaves of
-    /// each head: its sums, their maximum and their total.
-    pub fn workspace_bytes(&self, rows: usize) -> usize {
-        let tasks = rows * self.groups * self.per / self.heads_of_a_block();
-        let part = self.heads_of_a_block() * (self.value + 2) * 4;
-        if self.splits == 1 { 0 } else { (tasks * 4).next_multiple_of(64) + tasks * self.splits * part }
-    }
-
-    /// [`Attention::heads_at_once`] for a GPU, where each thread of a warp keeps sums for some elements of every head's value.
-    pub fn heads_of_a_block(&self) -> usize {
-        let sums = self.value.div_ceil(32);
-        (1..=8).rev().find(|n| self.per.is_multiple_of(*n) && n * sums <= 48).unwrap_or(1)
-    }
 }
 
 /// What one kernel does.

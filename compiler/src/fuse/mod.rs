@@ -4,6 +4,7 @@
 //! joins the rest to them; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
 //! loops (loops.rs).
 
+mod ahead;
 pub mod anchor;
 mod attend;
 mod build;
@@ -11,11 +12,15 @@ pub mod expr;
 pub mod group;
 pub mod kernel;
 pub mod layout;
+pub mod look;
 mod loops;
+mod near;
 mod nest;
 mod print;
+pub mod product;
 mod recurrence;
 mod rows;
+mod scratch;
 mod skeleton;
 mod solve;
 
@@ -40,6 +45,8 @@ pub struct Options {
     pub dtype: Dtype,
     /// Blocks of a GPU that are to have work in a step of decoding; 0 for a CPU.
     pub blocks: usize,
+    /// Bytes of a GPU's shared memory that a kernel of chunks may use.
+    pub near: usize,
     /// Whether products of bfloat16 numbers go by pairs, left operands rounded.
     pub pairs: bool,
 }

@@ -4,14 +4,16 @@
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::Owner;
-use super::kernel::{Base, Code, Nests, Part, Stmt, Store, Tensor, Walk};
+use super::kernel::{Base, Code, Near, Nests, Part, Stmt, Store, Tensor, Walk};
+use super::near::Placed;
 use super::nest::{Axes, Builder, Item, What};
-use super::{Kernel, Operand, loops};
+use super::{Kernel, Operand, ahead, loops, near, product};
 use crate::error::Error;
 use crate::forms::Chunk;
 use crate::forms::recur::contracted_axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, ValueId};
+use braid_runtime::artifact::Dtype;
 use std::collections::BTreeSet;
 
 /// One form of a recurrence, in the terms of its equations.
@@ -29,15 +31,16 @@ pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur)
     let (body, next, outputs) = (&recur.body, &recur.next[..], &recur.outputs[..]);
     let steps = |part| Form { body, next, outputs, part, row: None };
     let Some(Ok(chunk)) = fuser.forms.chunks.get(&members[0]) else {
-        return Ok(vec![kernel(fuser, owner, members, recur, &steps(Part::All))?]);
+        return kernels(fuser, owner, members, recur, &steps(Part::All));
     };
     let Chunk { body, next, outputs, rows, row, .. } = chunk;
     let chunks = Form { body, next, outputs, part: Part::Chunks(*rows), row: Some(*row) };
-    let both = [chunks, steps(Part::Rest(*rows))];
-    both.iter().map(|form| kernel(fuser, owner, members, recur, form)).collect()
+    let mut made = kernels(fuser, owner, members, recur, &chunks)?;
+    made.extend(kernels(fuser, owner, members, recur, &steps(Part::Rest(*rows)))?);
+    Ok(made)
 }
 
-fn kernel(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, form: &Form) -> Result<Kernel, Error> {
+fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, form: &Form) -> Result<Vec<Kernel>, Error> {
     let node = members[0];
     let mut draft = Draft::new(owner.rows);
     if let Some(Ok(chunk)) = fuser.forms.chunks.get(&node).filter(|_| form.row.is_some()) {
@@ -57,7 +60,9 @@ fn kernel(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, fo
     let new: Vec<View> = old.iter().map(|view| again(&mut draft, view)).collect();
     let items = items(fuser, &mut draft, members, form, &old, &new)?;
     let (grid, blocked) = grid(fuser, &mut draft, recur);
-    let (grid, blocked) = if form.row.is_some() { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
+    let on_gpu = fuser.options.blocks > 0;
+    let whole = form.row.is_some() && !on_gpu;
+    let (grid, blocked) = if whole { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
     let axes = std::mem::take(&mut draft.axes);
     // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
     let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
@@ -67,12 +72,53 @@ fn kernel(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, fo
     }
     let stmts = builder.run(&items);
     let stmts = in_place(stmts, &old, &new, &axes, &mut draft);
+    if let (Some(Ok(chunk)), Some(_), true) = (fuser.forms.chunks.get(&node), form.row, on_gpu) {
+        let rows: Vec<KAxis> = [chunk.row, chunk.column].into_iter().chain(chunk.third).map(|axis| axes.find(axis)).collect();
+        let work = Parted { axes, grid, single, blocked, rows, chunk: chunk.rows };
+        return Ok(parted(fuser, draft, members, stmts, work));
+    }
     let sums = if form.row.is_some() { fuser.options.sums } else { 0 };
     let lanes = fuser.options.lanes;
     let nests = loops::nests(stmts, &loops::Setting { sizes: &axes.sizes, grid: &grid, blocked, lanes, sums });
     let walk = Walk::Segments { grid, blocked, part: form.part };
-    let code = Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch };
-    Ok(draft.finish(Code::Nests(code), members.to_vec()))
+    let code =
+        Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch, near: Near::default() };
+    Ok(vec![draft.finish(Code::Nests(code), members.to_vec())])
+}
+
+/// What the two kernels of a GPU's chunks have in common.
+struct Parted {
+    axes: Axes,
+    grid: Vec<KAxis>,
+    /// The grid without the axis that is cut into blocks.
+    single: Vec<KAxis>,
+    blocked: Option<(KAxis, usize)>,
+    /// Axes that count the rows of a chunk.
+    rows: Vec<KAxis>,
+    /// How many there are.
+    chunk: usize,
+}
+
+/// What needs no state, for all chunks side by side; and the rest, chunk after chunk.
+fn parted(fuser: &mut Fuser, mut draft: Draft, members: &[NodeId], stmts: Vec<Stmt>, work: Parted) -> Vec<Kernel> {
+    let Parted { axes, grid, single, blocked, rows, chunk } = &work;
+    let (rounded, most) = (fuser.options.dtype != Dtype::F32, fuser.options.near);
+    let crossing = ahead::Crossing { node: members[0], rows, grid: single, axes };
+    let split = ahead::split(fuser, &mut draft, stmts, &crossing);
+    let kernel = |stmts: Vec<Stmt>, grid: &[KAxis], blocked: Option<(KAxis, usize)>, part: Part| {
+        let mut own = draft.of(&stmts);
+        let setting = loops::Setting { sizes: &axes.sizes, grid, blocked, lanes: fuser.options.lanes, sums: fuser.options.sums };
+        let tensors = std::mem::take(&mut own.tensors);
+        let nests = product::hand_on(loops::nests(stmts, &setting), &tensors, &axes.sizes, blocked);
+        let walks = matches!(part, Part::Chunks(_));
+        let Placed { nests, tensors, near, scratch } =
+            near::Chunks { nests, tensors, setting, single, rows, walks, rounded, most }.placed();
+        let walk = Walk::Segments { grid: grid.to_vec(), blocked, part };
+        let code = Nests { walk, sizes: axes.sizes.clone(), tensors, nests, scratch, near };
+        own.finish(Code::Nests(code), members.to_vec())
+    };
+    let ahead = (!split.ahead.is_empty()).then(|| kernel(split.ahead, single, None, Part::Ahead(*chunk)));
+    ahead.into_iter().chain([kernel(split.walk, grid, *blocked, Part::Chunks(*chunk))]).collect()
 }
 
 /// The body's values, and where they are wanted.

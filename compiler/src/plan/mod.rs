@@ -18,8 +18,11 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use print::print;
-pub use tasks::{BLOCKS, COLUMNS_AT_ONCE, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, columns_of_a_task, is_shared_by_blocks};
-pub use tiling::{QUERIES, Tiling, attention_tiles, tilings};
+pub use tasks::{
+    ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, along_in_pieces,
+    columns_of_a_task, is_shared_by_blocks,
+};
+pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -177,6 +180,7 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
     match code {
         Code::Nests(nests) => match nests.walk {
             Walk::Rows(_) => "rows",
+            Walk::Segments { part: Part::Ahead(_), .. } => "ahead",
             Walk::Segments { part: Part::Chunks(_), .. } => "chunks",
             Walk::Segments { .. } => "recurrence",
         },

@@ -1,8 +1,8 @@
 //! How a kernel's work is cut into tasks.
 
-use super::{Per, Tasks, tiling};
+use super::{Per, Tasks, Tiles, tiling};
 use crate::fuse::Kernel;
-use crate::fuse::kernel::{Attention, Code, Matmul, Nest, Part, Rows, Walk};
+use crate::fuse::kernel::{Along, Attention, CHUNKS_AHEAD, Code, Matmul, Nest, Part, Rows, Walk};
 use crate::target::Target;
 
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
@@ -17,6 +17,10 @@ pub const STEP_ROWS: usize = 16;
 pub const PIECE: usize = 4 * THREADS;
 /// Columns of a matrix product that the warps of a block do at once.
 pub const COLUMNS_AT_ONCE: usize = 8;
+/// Pieces of a sequence that a convolution does side by side on a GPU.
+pub const ALONG_PIECES: usize = 64;
+/// The widest window of a convolution that is done in pieces.
+pub const MOST_TAPS_IN_PIECES: usize = 32;
 /// Most columns that one task does on a GPU.
 const MOST_COLUMNS: usize = 128;
 
@@ -42,8 +46,13 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
                         Some((cut, width)) if *cut == axis => nests.sizes[axis.0].div_ceil(*width),
                         _ => nests.sizes[axis.0],
                     };
-                    let factor = grid.iter().map(|a| blocks(*a)).product();
-                    let least = if let Part::Chunks(rows) = part { *rows } else { 0 };
+                    let factor: usize = grid.iter().map(|a| blocks(*a)).product();
+                    let (least, side) = match part {
+                        Part::Ahead(rows) => (*rows, CHUNKS_AHEAD),
+                        Part::Chunks(rows) => (*rows, 1),
+                        Part::All | Part::Rest(_) => (0, 1),
+                    };
+                    let factor = factor * side;
                     Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }
                 }
             }
@@ -65,11 +74,19 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
         }
         Code::Along(along) => {
             let block = if target.gpu.is_some() { THREADS } else { target.lanes() * VECTORS_A_TASK };
-            Tasks { per: Per::Segment, factor: along.channels.div_ceil(block), cost: block * along.taps, ..rows }
+            let factor = along.channels.div_ceil(block);
+            let pieces = Tiles { per: Per::Segment, times: 1, from: 1, by: 1, factor: factor * ALONG_PIECES };
+            let tiles = [(target.gpu.is_some() && along_in_pieces(along)).then_some(pieces), None];
+            Tasks { per: Per::Segment, factor, cost: block * along.taps, tiles, ..rows }
         }
         Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
         Code::Attention(attention) => attention_tasks(attention, stores_keys, rows, target),
     }
+}
+
+/// Whether a GPU does pieces of a sequence side by side in calls of many rows.
+pub fn along_in_pieces(along: &Along) -> bool {
+    along.taps <= MOST_TAPS_IN_PIECES
 }
 
 pub(super) fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {
@@ -99,7 +116,7 @@ fn device_product(product: &Matmul, rows: Tasks) -> Tasks {
     let [inner, batch, _, columns] = product.sizes;
     let blocks = columns.div_ceil(columns_of_a_task(product));
     match product.chosen {
-        Some(_) => Tasks { times: inner, factor: blocks, ..rows },
+        Some(_) => Tasks { times: inner, factor: blocks, tiles: tiling::chosen_tiles(product, rows.per), ..rows },
         None if is_shared_by_blocks(product) => Tasks { per: Per::Block, tiles: tiling::tiles(product, rows.per), ..rows },
         None => Tasks { per: Per::Once, factor: batch * blocks, tiles: tiling::tiles(product, rows.per), ..rows },
     }

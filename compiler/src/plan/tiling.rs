@@ -46,6 +46,24 @@ pub fn tilings(product: &Matmul) -> Vec<(Tiling, usize)> {
     vec![(small, STEP_ROWS + 1), (large, rows.max(STEP_ROWS + 1))]
 }
 
+/// The shape of tiles of a product whose rows choose their weights, and the least number of rows of a call that is done so. A task has
+/// the rows that chose one batch element, and some columns.
+pub fn chosen_tiling(product: &Matmul) -> Option<(Tiling, usize)> {
+    let same = Matmul { chosen: None, ..product.clone() };
+    let (tiling, _) = *tilings(&same).first()?;
+    product.chosen.as_ref().map(|_| (tiling, 2 * STEP_ROWS))
+}
+
+/// The same as numbers of tasks.
+pub(super) fn chosen_tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
+    let of = |(tiling, from): (Tiling, usize)| {
+        let (_, elements) = product.chosen.as_ref()?;
+        // Whoever the rows chose: all of a call's rows count as one.
+        Some(Tiles { per, times: 1, from, by: 1 << 30, factor: elements * product.sizes[3].div_ceil(tiling.columns) })
+    };
+    [chosen_tiling(product).filter(|_| per == Per::Row).and_then(of), None]
+}
+
 /// The same as numbers of tasks.
 pub(super) fn tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
     let mut tiles = [None; 2];

@@ -165,6 +165,22 @@ fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
 }
 
 impl Device {
+    /// The steps that a call of at most so many rows has work for. Who comes behind a step that is left out waits in its place.
+    pub fn needed(&self, rows: usize) -> Vec<Launch> {
+        let (mut needed, mut owed, mut left_out): (Vec<Launch>, bool, bool) = (vec![], false, false);
+        for step in &self.steps {
+            if step.least > rows {
+                (owed, left_out) = (owed || step.wait, true);
+                continue;
+            }
+            // The one that it would follow is not there.
+            let wait = step.wait || owed || (step.follows && left_out);
+            needed.push(Launch { wait, follows: step.follows && !wait, ..step.clone() });
+            (owed, left_out) = (false, false);
+        }
+        needed
+    }
+
     /// The table of some steps, [`Device::row_words`] for each.
     pub fn table(&self, steps: &[Launch]) -> Vec<i64> {
         let row = |step: &Launch| {

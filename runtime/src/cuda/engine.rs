@@ -7,7 +7,7 @@
 use super::gpu::Said;
 use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
-use super::program::Program;
+use super::program::{Part, Program};
 use crate::artifact::{ALIGN, Call, Segment};
 use crate::buffer::Plain;
 use crate::error::{Error, Result};
@@ -147,11 +147,11 @@ impl Cuda {
     }
 
     /// Begins the call of the block on the device, and the copy of its logits.
-    fn run(&mut self, phase: Phase) -> Result<()> {
-        let (call, barrier, steps) = (self.block.address(), self.barrier.address(), self.program.steps(phase));
+    fn run(&mut self, phase: Phase, rows: usize) -> Result<()> {
+        let (call, barrier) = (self.block.address(), self.barrier.address());
         // SAFETY: the block holds a call whose addresses are those of memory that was made in `new` with the sizes that the manifest
         // asks for, with checked tables; all of it is freed only after the stream's end.
-        unsafe { self.program.launch(phase, &self.stream, call, barrier, steps) }?;
+        unsafe { self.program.launch(phase, &self.stream, call, barrier, Part::Call(rows)) }?;
         if self.wanted > 0 {
             // SAFETY: the logits are read, and freed, only after the stream's end.
             unsafe { self.output.fetch(&self.stream, &mut self.logits, self.wanted * self.vocab) }?;
@@ -163,7 +163,7 @@ impl Cuda {
     fn capture(&mut self, rows: usize) -> Result<CudaGraph> {
         self.program.gpu().bind()?;
         self.stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).said("begin a graph")?;
-        let begun = self.send(rows).and_then(|()| self.run(Phase::Step));
+        let begun = self.send(rows).and_then(|()| self.run(Phase::Step, rows));
         // The capture must end in any case.
         let graph = self.stream.end_capture(Flags(0));
         begun?;
@@ -180,7 +180,7 @@ impl Cuda {
             flush.clear(&self.stream)?;
             self.timer.start(&self.stream)?;
             // SAFETY: as in `run`; the step is one of the entry's.
-            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, step..step + 1) }?;
+            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, Part::Step(step)) }?;
             self.timer.stop(&self.stream)
         };
         once()?;
@@ -207,7 +207,8 @@ impl Cuda {
 impl Engine for Cuda {
     fn call(&mut self, phase: Phase, batch: &Batch) -> Result<()> {
         let phase = if phase == Phase::Step && batch.rows() > self.step_rows { Phase::Prefill } else { phase };
-        self.phase = phase;
+        // Steps one by one are those of the entry that did the call.
+        self.phase = if phase == Phase::Prefill && batch.rows() <= self.step_rows { Phase::Step } else { phase };
         self.want(batch.wanted())?;
         self.stage(phase, batch)?;
         for (place, bytes) in batch.given() {
@@ -219,7 +220,7 @@ impl Engine for Cuda {
         } else {
             self.send(batch.rows())?;
             self.took()?;
-            self.run(phase)?;
+            self.run(phase, batch.rows())?;
         }
         if self.wanted > 0 || phase == Phase::Prepare {
             self.stream.synchronize().said("run the model on the GPU")?;

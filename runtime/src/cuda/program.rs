@@ -22,8 +22,19 @@ pub(crate) struct Program {
     entries: [Entry; 3],
     prepare: Table,
     forward: Table,
-    /// What the two point into.
+    /// The forward steps that calls of few rows have, and of how many at most; fewest first.
+    few: [(usize, Table); 2],
+    /// What all of them point into.
     _tables: Memory,
+}
+
+/// What is launched of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// What a call of so many rows needs.
+    Call(usize),
+    /// One step.
+    Step(usize),
 }
 
 /// Where the steps of an entry are.
@@ -68,8 +79,11 @@ impl Program {
         let module = Module::load(&gpu, ptx)?;
         let entry = |name, grid| module.entry(name, grid);
         let entries = [entry(SYMBOLS[0], device.prefill)?, entry(SYMBOLS[1], device.prefill)?, entry(SYMBOLS[2], device.step)?];
-        let (tables, [prepare, forward]) = tables(&gpu, device, [&device.prepare, &device.steps])?;
-        Ok(Self { module, entries, prepare, forward, _tables: tables })
+        let most = [1, device.step_rows];
+        let [one, some] = most.map(|rows| device.needed(rows));
+        let (tables, [prepare, forward, one, some]) = tables(&gpu, device, [&device.prepare, &device.steps, &one, &some])?;
+        let few = [(most[0], one), (most[1], some)];
+        Ok(Self { module, entries, prepare, forward, few, _tables: tables })
     }
 
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {
@@ -95,20 +109,28 @@ impl Program {
         if phase == Phase::Prepare { &self.prepare } else { &self.forward }
     }
 
-    /// Begins some steps of an entry, in one cooperative launch.
+    /// The entry and the table for calls of so many rows: few rows are a step, whatever they are for.
+    fn call(&self, phase: Phase, rows: usize) -> (&Entry, &Table) {
+        let few = self.few.iter().filter(|_| phase != Phase::Prepare).find(|(most, _)| rows <= *most);
+        match few {
+            Some((_, table)) => (&self.entries[Phase::Step as usize], table),
+            None => (&self.entries[phase as usize], self.table(phase)),
+        }
+    }
+
+    /// Begins steps of an entry, in one cooperative launch.
     ///
     /// # Safety
     /// `call` is the device address of a [`crate::artifact::Call`] whose device addresses are valid for the sizes that it and the
-    /// manifest give, and `barrier` that of two zero words, all until the stream has done it; `steps` are within the entry's.
-    pub(super) unsafe fn launch(
-        &self,
-        phase: Phase,
-        stream: &CudaStream,
-        call: u64,
-        barrier: u64,
-        steps: Range<usize>,
-    ) -> Result<()> {
-        let (entry, table) = (&self.entries[phase as usize], self.table(phase));
+    /// manifest give, and `barrier` that of two zero words, all until the stream has done it; a single step is one of the entry's.
+    pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, call: u64, barrier: u64, part: Part) -> Result<()> {
+        let (entry, table, steps) = match part {
+            Part::Step(step) => (&self.entries[phase as usize], self.table(phase), step..step + 1),
+            Part::Call(rows) => {
+                let (entry, table) = self.call(phase, rows);
+                (entry, table, 0..table.count)
+            }
+        };
         let mut rows = table.rows + (steps.start * table.row_bytes) as u64;
         let before = &table.streams_before[steps.start..=steps.end];
         let mut streams = table.streams + (before[0] * STREAM_WORDS * size_of::<u32>()) as u64;

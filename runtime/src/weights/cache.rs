@@ -10,11 +10,16 @@ use std::time::UNIX_EPOCH;
 /// Blobs of fewer bytes are packed in no time.
 const WORTH: usize = 16 << 20;
 
-/// `$XDG_CACHE_HOME/braid` or `~/.cache/braid`, made if it is not there; `None` where there is no place for it.
-pub fn folder() -> Option<PathBuf> {
+/// `$XDG_CACHE_HOME/braid` or `~/.cache/braid`, whether it is there or not; `None` where there is no place for it.
+pub fn place_of_folder() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    let folder = base.join("braid");
+    Some(base.join("braid"))
+}
+
+/// The same, made if it is not there.
+pub fn folder() -> Option<PathBuf> {
+    let folder = place_of_folder()?;
     std::fs::create_dir_all(&folder).ok()?;
     Some(folder)
 }

@@ -27,7 +27,7 @@ fn a_dense_model_as_a_mixture_and_back() {
     let told = from("dense.braid", &weights, &["--policy", "moe(experts: 4, active: 2, expert: swiglu)"], "copies");
     has(&told, &["wrote copies: 33 parameters; 9 copied to experts, 3 new"]);
     assert!(far(&told) < 1e-4, "{told}");
-    has(&desk.check(0, &["run", "copies", "--ids", "1,2,3", "-n", "4"]), &["4 "]);
+    has(&desk.check(0, &["run", "copies", "--ids", "1,2,3", "-n", "4"]), &["3 steps"]);
     has(&desk.check(0, &["inspect", "copies"]), &["moe"]);
     let told = from("dense.braid", &weights, &["--policy", "split_experts(experts: 4, active: 4)", "--seed", "5"], "parts");
     has(&told, &["9 dealt out to experts, 3 new"]);

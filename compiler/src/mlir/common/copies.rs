@@ -19,6 +19,12 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.cp.async.shared.global", &[to, from, bytes], &attributes);
     }
 
+    /// Begins a copy of four bytes.
+    pub fn begin_small_copy(&self, to: Val<'c>, from: Val<'c>) {
+        let attributes = [("size", self.i32_attribute(4)), ("modifier", self.attribute("#nvvm<load_cache_modifier ca>"))];
+        self.op_none("nvvm.cp.async.shared.global", &[to, from], &attributes);
+    }
+
     /// Makes a group of the copies that this thread began since the last one.
     pub fn close_copies(&self) {
         self.op_none("nvvm.cp.async.commit.group", &[], &[]);

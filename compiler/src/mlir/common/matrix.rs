@@ -47,6 +47,25 @@ impl<'c> Emitter<'c> {
         std::array::from_fn(|at| made[at])
     }
 
+    /// `left · right + sums` of a whole warp: 16 x 8 by 8 x 8 numbers of single precision, of which the first 10 bits behind the point
+    /// count. Lane `l` has of the left matrix columns `l % 4` and that plus 4, each in rows `l / 4` and that plus 8, and of the right
+    /// one rows `l % 4` and that plus 4 of column `l / 4`; sums as ever.
+    pub fn multiply_singles(&self, left: [Val<'c>; 4], right: [Val<'c>; 2], sums: [Val<'c>; 4]) -> [Val<'c>; 4] {
+        let tf32 = self.attribute("#nvvm.mma_type<tf32>");
+        let attributes = [
+            ("shape", self.attribute("#nvvm.shape<m = 16, n = 8, k = 8>")),
+            ("layoutA", self.attribute("#nvvm.mma_layout<row>")),
+            ("layoutB", self.attribute("#nvvm.mma_layout<col>")),
+            ("multiplicandAPtxType", tf32),
+            ("multiplicandBPtxType", tf32),
+            ("operandSegmentSizes", DenseI32ArrayAttribute::new(self.cx(), &[4, 2, 4]).into()),
+        ];
+        let bits = |value: Val<'c>| self.bitcast(value, Elem::I32);
+        let operands: Vec<Val> = left.into_iter().chain(right).map(bits).chain(sums).collect();
+        let made = self.op_members("nvvm.mma.sync", &operands, &attributes, &[Ty::F32; 4]);
+        std::array::from_fn(|at| made[at])
+    }
+
     /// Two numbers rounded to bfloat16 (to the nearest, ties to even), the first in the low half of an `i32`.
     pub fn pack_bf16(&self, low: Val<'c>, high: Val<'c>) -> Val<'c> {
         let pair = self.insert(self.insert(self.poison(Ty::f32(2)), 0, low), 1, high);

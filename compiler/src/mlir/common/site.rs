@@ -73,12 +73,12 @@ impl<'k, 'c> Site<'k, 'c> {
         let own = e.device_memory(e.offset(states, e.mul(slot, bytes)));
         for (at, tensor) in self.tensors.iter().enumerate() {
             if tensor.base == Base::State {
-                self.bases[at] = Some(e.offset(own, e.operand(self.args.operands, tensor.operand)));
+                self.set_base(at, e.offset(own, e.operand(self.args.operands, tensor.operand)));
             }
         }
     }
 
-    /// Tells where a tensor is: a tile in work.
+    /// Tells where a tensor is that is the same in all rows.
     pub fn set_base(&mut self, tensor: usize, place: Val<'c>) {
         self.bases[tensor] = Some(place);
         self.rows[tensor] = Some(place);

@@ -137,8 +137,11 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let some = e.cmp(Cmp::Gt, count, e.i64(0));
         let on = e.and(some, e.and(one(Field::Rows), one(Field::Wanted)));
         let known = e.shared_place(KNOWN, 16);
-        e.store(known, e.select(on, e.i32(1), e.i32(0)));
-        e.store(e.offset_by(known, 4), e.to_i32(count));
+        e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
+            e.store(known, e.select(on, e.i32(1), e.i32(0)));
+            e.store(e.offset_by(known, 4), e.to_i32(count));
+        });
+        e.sync();
         e.if_then(on, || {
             let thread = e.to_i64(e.thread());
             e.for_loop(thread, count, e.i64(THREADS), &[], |at, _| {
@@ -184,7 +187,9 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let within = e.add(e.mul(cursor.unit, e.i32(UNIT as i32)), at);
         // Columns are whole copies; what a unit has beyond its column is zero.
         let bytes = e.select(e.cmp(Cmp::Lt, within, cursor.bytes), e.i32(COPY as i32), e.i32(0));
-        e.begin_copy(self.slot(slot), e.offset(cursor.place, e.to_i64(at)), bytes);
+        // Where nothing follows, nothing is written: nobody would wait for it before the place is used again.
+        let some = e.cmp(Cmp::Gt, cursor.bytes, e.i32(0));
+        e.if_then(some, || e.begin_copy(self.slot(slot), e.offset(cursor.place, e.to_i64(at)), bytes));
         e.close_copies();
         let unit = e.add(cursor.unit, e.i32(1));
         let ends = e.cmp(Cmp::Eq, unit, cursor.units);
@@ -273,6 +278,8 @@ impl<'k, 'c> Ahead<'k, 'c> {
     pub fn leave(&self, cursor: Cursor<'c>, slot: Val<'c>) {
         let e = self.e;
         let place = self.kept();
+        // All lanes have taken what stands there.
+        e.sync_warp();
         e.if_then(e.cmp(Cmp::Eq, self.lane, e.i32(0)), || {
             let values = cursor.values();
             e.store(place, values[0]);

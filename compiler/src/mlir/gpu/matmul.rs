@@ -14,7 +14,7 @@ use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks};
+use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
@@ -40,7 +40,21 @@ pub fn is_read_alone(code: &Matmul) -> bool {
     has_stream(code) && !is_read_ahead(code)
 }
 
-/// Emits the kernel of a product. Blocks share its columns; where there are batch elements, or rows that choose one, a task is one
+/// Whether all calls of many rows are done in tiles, so that those of few rows have code of their own.
+pub fn is_split(code: &Matmul) -> bool {
+    code.rows == Rows::All && !tilings(code).is_empty()
+}
+
+/// Emits the code for calls of many rows of a product that is split.
+pub fn emit_many(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
+    e.kernel(name, |args| {
+        let site = Site::new(e, args, &code.tensors, setting);
+        let mut product = Product { e, code, site, args, stream: None, streams };
+        product.tiles(product.count());
+    });
+}
+
+/// Emits the kernel of a product; if it is split, that for calls of few rows. Blocks share its columns; where there are batch elements, or rows that choose one, a task is one
 /// of those and some columns.
 pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
     let dot = Dot::of(code, 1);
@@ -51,7 +65,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut product = Product { e, code, site, args, stream, streams };
-        let done = product.tiles(product.count());
+        let done = if is_split(code) { e.bool(false) } else { product.tiles(product.count()) };
         e.if_then(e.not(done), || match is_shared_by_blocks(code) {
             true => product.share(),
             false => for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task)),

@@ -9,19 +9,22 @@ mod attend;
 mod attention;
 mod dot;
 mod group;
+mod grouped;
 mod keep;
 mod matmul;
 mod nest;
 mod row;
+mod segments;
 mod stream;
 mod team;
 mod tile;
 mod tiles;
 mod top;
+mod units;
 mod walk;
 
 use crate::error::Error;
-use crate::fuse::kernel::{Code, Nests};
+use crate::fuse::kernel::{Code, Nests, Part, Walk};
 use crate::mlir::common::Emitter;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::tables::SHORT;
@@ -91,6 +94,7 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
     let tiles = |function: &Function| match &function.code {
         Code::Matmul(product) => tiles::shared_bytes(product, target.has_groups()),
         Code::Attention(attention) => attend::shared_bytes(attention),
+        Code::Nests(nests) if is_chunk(nests) => nest::shared_bytes(nests),
         _ => 0,
     };
     let tiles = plan.functions.iter().filter(|_| many).map(tiles).max().unwrap_or(0);
@@ -100,6 +104,8 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
 /// Shared memory that a block needs for any kernel of a plan.
 fn work_bytes(plan: &Plan) -> usize {
     let own = |function: &Function| match &function.code {
+        // In calls of few rows there are no chunks.
+        Code::Nests(nests) if is_chunk(nests) => 0,
         Code::Nests(nests) => nest::shared_bytes(nests),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
@@ -118,7 +124,12 @@ pub fn scratch_bytes(plan: &Plan) -> usize {
 }
 
 fn is_shared(nests: &Nests) -> bool {
-    nests.scratch <= SHARED_SCRATCH
+    if is_chunk(nests) { nests.near.shared } else { nests.scratch <= SHARED_SCRATCH }
+}
+
+/// Whether it does many rows at once.
+fn is_chunk(nests: &Nests) -> bool {
+    matches!(nests.walk, Walk::Segments { part: Part::Ahead(_) | Part::Chunks(_), .. })
 }
 
 /// Emits all functions of a plan and the entries.
@@ -142,7 +153,12 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests).then_some(0), ..setting }),
-        Code::Matmul(product) => matmul::emit(e, name, product, setting, streams),
+        Code::Matmul(product) => {
+            if matmul::is_split(product) {
+                matmul::emit_many(e, &walk::name_for_many(function), product, setting, streams);
+            }
+            matmul::emit(e, name, product, setting, streams);
+        }
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),

@@ -1,13 +1,14 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
 use super::team::{Teams, combine};
-use super::{THREADS, is_shared};
-use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::{Below, Nest, Nests, Reduction, Rows, Stmt, Walk};
+use super::units::Units;
+use super::{THREADS, is_shared, segments};
+use crate::fuse::expr::{KAxis, View};
+use crate::fuse::kernel::{Below, Nest, Nests, Order, Part, Reduction, Rows, Stmt, Walk};
+use crate::fuse::product::Product;
 use crate::mlir::common::expr::{store, value};
-use crate::mlir::common::segment::{place_in_grid, rows};
-use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Elem, Emitter, KernelArgs, Ty, Val};
+use crate::mlir::common::site::{Setting, Site, for_each, scratch};
+use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 use crate::mlir::cpu::solve;
 use crate::plan::PIECE;
 use braid_dsl::model::{self, Reduce};
@@ -52,6 +53,7 @@ fn blocked(code: &Nests, nest: &Nest) -> Option<(KAxis, usize)> {
 pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
+        let scratch = |at| scratch(e, args, setting, at);
         for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
             Walk::Rows(rows) => {
                 let pieces = code.pieces(PIECE);
@@ -62,7 +64,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                 e.sync();
                 all(&mut site, code, Some((piece, pieces)), 0);
             }
-            Walk::Segments { .. } => segment(&mut site, code, task, args),
+            Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch)),
         });
     });
 }
@@ -80,26 +82,9 @@ pub fn row(site: &mut Site<'_, '_>, code: &Nests, shared: usize) {
     all(site, code, None, shared);
 }
 
-/// One sequence, one place of the grid: step by step, or chunk by chunk.
-fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
-    let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
-    let e = site.e;
-    let rest = place_in_grid(site, grid, *cut, (&code.sizes, task));
-    let first = cut.map(|(axis, _)| site.index[&axis]);
-    let own = e.segment(args.call, rest);
-    site.set_slot(own.slot);
-    let (from, to, step) = rows(e, *part, own);
-    e.sync();
-    for_each(e, from, to, e.i64(step), |row| {
-        site.set_row(row, false);
-        for nest in &code.nests {
-            if let (Some((axis, _)), Some(first)) = (cut, first) {
-                site.index.insert(*axis, first);
-            }
-            Loops { code, nest, first, piece: None, shared: 0 }.run(site);
-            e.sync();
-        }
-    });
+/// One nest, at the site's row and place of the grid. `first`: where the block of the grid's last axis begins.
+pub fn one<'c>(site: &mut Site<'_, 'c>, code: &Nests, nest: &Nest, first: Option<Val<'c>>) {
+    Loops { code, nest, first, piece: None, shared: 0 }.run(site);
 }
 
 struct Loops<'n, 'c> {
@@ -115,6 +100,8 @@ struct Loops<'n, 'c> {
 
 /// Elements of a thread that are loaded together.
 const AHEAD: usize = 4;
+/// Elements of a chain whose factors are loaded together.
+const CHAINED: usize = 8;
 /// Parts of a sum that are loaded together.
 const PARTS_AHEAD: usize = 8;
 
@@ -124,13 +111,66 @@ impl<'c> Loops<'_, 'c> {
         if self.nest.stmts[0].system.is_some() {
             return self.systems(site);
         }
+        if let Some(product) = self.product() {
+            return product.emit(site, |axis| self.begin(axis));
+        }
+        if self.nest.stmts.iter().filter_map(|stmt| stmt.reduce.as_ref()).any(|reduction| reduction.then.is_some()) {
+            return e.fault("a sum that is handed on is no product of matrices");
+        }
         let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };
+        if self.nest.stmts.iter().all(|stmt| stmt.reduce.is_none()) {
+            return self.chains(site, order);
+        }
         let size = self.code.sizes[order.axis.0];
         for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
             let at = if order.falling { e.sub(e.i64(size - 1), at) } else { at };
             site.index.insert(order.axis, at);
             self.elements(site);
             e.sync();
+        });
+    }
+
+    /// What the matrix units do of a chunk.
+    fn product(&self) -> Option<Units<'_>> {
+        let Walk::Segments { part: Part::Chunks(_) | Part::Ahead(_), blocked, .. } = self.code.walk else { return None };
+        Product::of(self.nest, &self.code.tensors, &self.code.sizes, blocked)
+            .map(|product| Units { product, rounded: self.code.near.rounded })
+    }
+
+    /// Where the task's indices of an axis begin, unless at 0.
+    fn begin(&self, axis: KAxis) -> Option<Val<'c>> {
+        self.first.filter(|_| blocked(self.code, self.nest).is_some_and(|(cut, _)| cut == axis))
+    }
+
+    /// Each thread walks elements of its own in order: none needs what another thread made.
+    fn chains(&self, site: &mut Site<'_, 'c>, order: Order) {
+        let e = site.e;
+        let axes = parallel(self.code, self.nest);
+        let results = axes.iter().map(|(_, size)| size).product::<usize>();
+        let size = self.code.sizes[order.axis.0];
+        for_each(e, e.to_i64(e.thread()), e.i64(results), e.i64(THREADS), |number| {
+            self.place(site, &axes, (number, results, true));
+            let links: Vec<(View, usize)> =
+                self.nest.stmts.iter().enumerate().filter_map(|(at, stmt)| Some((link(stmt)?.clone(), at))).collect();
+            let at = |index| if order.falling { e.sub(e.i64(size - 1), index) } else { index };
+            site.index.insert(order.axis, at(e.i64(0)));
+            let start: Vec<Val> = links.iter().map(|(before, _)| e.load(site.address(before), Ty::F32)).collect();
+            let together = (1..=CHAINED).rev().find(|n| size.is_multiple_of(*n)).unwrap_or(1);
+            e.for_loop(e.i64(0), e.i64(size), e.i64(together), &start, |first, carried| {
+                let (mut carried, mut stores) = (carried.to_vec(), Vec::new());
+                for step in 0..together {
+                    site.index.insert(order.axis, at(e.add(first, e.i64(step))));
+                    let known: Vec<(View, Val)> =
+                        links.iter().map(|(view, _)| view.clone()).zip(carried.iter().copied()).collect();
+                    let made = self.statements_with(site, known, &mut vec![]);
+                    for ((_, stmt), carried) in links.iter().zip(&mut carried) {
+                        *carried = made[*stmt].value;
+                    }
+                    stores.extend(made);
+                }
+                stores.into_iter().for_each(|put| put.done(e));
+                carried
+            });
         });
     }
 
@@ -279,7 +319,12 @@ impl<'c> Loops<'_, 'c> {
 
     /// The statements at the site's indices: what is to be stored, and in `sums` the values that are summed.
     fn statements(&self, site: &mut Site<'_, 'c>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
-        site.fresh.clear();
+        self.statements_with(site, vec![], sums)
+    }
+
+    /// The same where some loads are known.
+    fn statements_with(&self, site: &mut Site<'_, 'c>, known: Vec<(View, Val<'c>)>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
+        site.fresh = known;
         let mut stores = Vec::new();
         for stmt in &self.nest.stmts {
             let made = value(site, &stmt.expr);
@@ -294,6 +339,12 @@ impl<'c> Loops<'_, 'c> {
         site.fresh.clear();
         stores
     }
+}
+
+/// The element before the one that a statement makes, if it reads it.
+fn link(stmt: &Stmt) -> Option<&View> {
+    let same = |view: &&View| view.tensor == stmt.target.tensor && view.strides == stmt.target.strides && **view != stmt.target;
+    stmt.expr.views().into_iter().find(same)
 }
 
 /// A value and where it goes.

@@ -1,14 +1,14 @@
 //! Products of many rows, tile by tile on the matrix units (tile.rs): where a tile's rows and columns are, and its epilogue.
 
-use super::THREADS;
 use super::matmul::Product;
 use super::tile::Tile;
+use super::{THREADS, grouped};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::for_each;
-use crate::mlir::common::{Cmp, Field, Ty, Val};
-use crate::plan::{STEP_ROWS, Tiling, tilings};
+use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
+use crate::plan::{STEP_ROWS, Tiling, chosen_tiling, tilings};
 
 /// Results of a thread that are under way at once.
 const AHEAD: usize = 8;
@@ -19,15 +19,28 @@ const TILE_ALIGN: usize = 1024;
 /// Shared memory of a product in tiles: addresses of a tile's rows, and what the tile needs; bytes.
 pub fn shared_bytes(code: &Matmul, groups: bool) -> usize {
     let own = |(tiling, _)| TILE_ALIGN + Tile::of(tiling, groups).shared_bytes() + 8 * tiling.rows;
-    tilings(code).into_iter().map(own).max().unwrap_or(0)
+    let chosen = chosen_tiling(code).map_or(0, |chosen| own(chosen) + grouped::list_bytes());
+    tilings(code).into_iter().map(own).max().unwrap_or(0).max(chosen)
 }
 
 /// A tile: the batch element, the first row and the first column.
 #[derive(Clone, Copy)]
-struct Place<'c> {
-    element: Val<'c>,
-    row: Val<'c>,
-    column: Val<'c>,
+pub(super) struct Place<'c> {
+    pub(super) element: Val<'c>,
+    pub(super) row: Val<'c>,
+    pub(super) column: Val<'c>,
+    /// Where the numbers of its rows are listed, if they do not follow one another; `i32`.
+    pub(super) list: Option<Val<'c>>,
+}
+
+impl<'c> Place<'c> {
+    /// The number of a row of the tile.
+    fn number(&self, e: &Emitter<'c>, row: Val<'c>) -> Val<'c> {
+        match self.list {
+            Some(list) => e.to_i64(e.load(e.element(list, row, 4), Ty::I32)),
+            None => e.add(self.row, row),
+        }
+    }
 }
 
 impl<'c> Product<'_, 'c> {
@@ -46,6 +59,14 @@ impl<'c> Product<'_, 'c> {
             });
             done = e.or(done, own);
             left = e.and(left, e.not(own));
+        }
+        if let Some((tiling, from)) = chosen_tiling(self.code) {
+            let tile = Tile::of(tiling, e.has_groups());
+            tile.emit(e);
+            done = e.cmp(Cmp::Ge, rows, e.i64(from));
+            e.if_then(done, || {
+                for_each(e, self.args.begin, self.args.end, e.blocks(), |task| self.chosen_tiles(tile, task, count));
+            });
         }
         done
     }
@@ -67,7 +88,7 @@ impl<'c> Product<'_, 'c> {
         let column = e.add(e.mul(e.div(pair, down), e.i64(2)), e.rem(number, e.i64(2)));
         let row = e.select(paired, e.rem(pair, down), e.sub(number, e.mul(down, in_pairs)));
         let column = e.select(paired, column, in_pairs);
-        Place { element, row: e.mul(row, rows), column: e.mul(column, e.i64(columns)) }
+        Place { element, row: e.mul(row, rows), column: e.mul(column, e.i64(columns)), list: None }
     }
 
     /// The tile of a task. Of all blocks the second half is as a rule on the multiprocessors of the first, in the same order: tasks are
@@ -85,15 +106,22 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// Where a tile's shared memory begins.
-    fn tile_memory(&self) -> Val<'c> {
+    pub(super) fn tile_memory(&self) -> Val<'c> {
         self.e.aligned(self.e.shared_memory(), TILE_ALIGN)
     }
 
     fn one_tile(&mut self, tile: Tile, task: Val<'c>, count: Val<'c>) {
         let e = self.e;
+        let place = self.place(tile, self.number(task), count);
+        let rows = e.min(e.i64(tile.tiling.rows), e.sub(count, place.row));
+        self.tile_at(tile, place, rows);
+    }
+
+    /// One tile, of which so many rows are there.
+    pub(super) fn tile_at(&mut self, tile: Tile, place: Place<'c>, count: Val<'c>) {
+        let e = self.e;
         let [_, _, depth, columns] = self.code.sizes;
         let rows = e.i64(tile.tiling.rows);
-        let place = self.place(tile, self.number(task), count);
         let (memory, thread) = (self.tile_memory(), e.to_i64(e.thread()));
         let table = e.offset_by(memory, tile.shared_bytes());
         self.site.index.insert(BATCH, place.element);
@@ -101,8 +129,8 @@ impl<'c> Product<'_, 'c> {
         e.sync();
         e.if_then(e.cmp(Cmp::Lt, thread, rows), || {
             // Past the last row it is read again.
-            let row = e.min(e.add(place.row, thread), e.sub(count, e.i64(1)));
-            self.site.set_product_row(self.code, row);
+            let row = e.min(thread, e.sub(count, e.i64(1)));
+            self.site.set_product_row(self.code, place.number(e, row));
             e.store(e.element(table, thread, 8), self.site.address(&self.code.left));
         });
         e.sync();
@@ -122,13 +150,13 @@ impl<'c> Product<'_, 'c> {
         let step = THREADS / width;
         e.if_then(e.cmp(Cmp::Lt, column, e.i64(self.code.sizes[3])), || {
             self.site.index.insert(COLUMN, column);
-            let rows = e.min(e.i64(tile.tiling.rows), e.sub(count, place.row));
+            let rows = count;
             for_each(e, e.to_i64(row), rows, e.i64(AHEAD * step), |row| {
                 let own: Vec<Val> = (0..AHEAD).map(|at| e.add(row, e.i64(at * step))).collect();
                 let made: Vec<Val> = own.iter().map(|row| self.make(tile, place, (*row, within), rows)).collect();
                 for (row, made) in own.into_iter().zip(made) {
                     e.if_then(e.cmp(Cmp::Lt, row, rows), || {
-                        self.site.set_product_row(self.code, e.add(place.row, row));
+                        self.site.set_product_row(self.code, place.number(e, row));
                         store(&self.site, &self.code.out, made);
                     });
                 }
@@ -141,7 +169,7 @@ impl<'c> Product<'_, 'c> {
         let e = self.e;
         let row = e.min(row, e.sub(rows, e.i64(1)));
         let sum = e.load(e.offset(self.tile_memory(), tile.place(e, e.to_i32(row), column)), Ty::F32);
-        self.site.set_product_row(self.code, e.add(place.row, row));
+        self.site.set_product_row(self.code, place.number(e, row));
         self.site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, sum));
         let made = value(&self.site, &self.code.epilogue);
         self.site.fresh.clear();

@@ -6,7 +6,7 @@ use super::{BLOCKS, STEP_ROWS, Streams, THREADS};
 use super::{matmul, row};
 use crate::fuse::kernel::Code;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
-use crate::plan::{Per, Plan, Step};
+use crate::plan::{Function, Per, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
 
 /// Words of a row of the tables of steps.
@@ -16,13 +16,19 @@ pub fn row_words(plan: &Plan) -> usize {
 
 /// Emits `braid_prepare`, `braid_prefill` and `braid_step`.
 pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
-    let used = |steps: &[Step]| -> Vec<usize> {
-        (0..plan.functions.len()).filter(|at| steps.iter().any(|step| step.function == *at)).collect()
+    // What calls of few rows never do is no code of theirs.
+    let used = |steps: &[Step], most: usize| -> Vec<usize> {
+        let uses = |at: usize| steps.iter().any(|step| step.function == at && step.tasks.least <= most);
+        (0..plan.functions.len()).filter(|at| uses(*at)).collect()
     };
-    let (prepare, steps) = (used(&plan.prepare), used(&plan.steps));
-    entry(e, "braid_prepare", plan, &prepare, (streams, false));
-    entry(e, "braid_prefill", plan, &steps, (streams, true));
-    entry(e, "braid_step", plan, &steps, (streams, false));
+    entry(e, "braid_prepare", plan, &used(&plan.prepare, usize::MAX), (streams, false));
+    entry(e, "braid_prefill", plan, &used(&plan.steps, usize::MAX), (streams, true));
+    entry(e, "braid_step", plan, &used(&plan.steps, STEP_ROWS), (streams, false));
+}
+
+/// The name of the code for calls of many rows, where a function has some of its own.
+pub fn name_for_many(function: &Function) -> String {
+    format!("{}_tiled", function.name)
 }
 
 /// `many`: calls may have more than [`STEP_ROWS`] rows.
@@ -171,8 +177,9 @@ impl<'c> Walk<'_, 'c> {
     fn tiles(&self, tasks: Val<'c>, [per, times, own @ ..]: [Val<'c>; STEP_WORDS - 7]) -> Val<'c> {
         let e = self.e;
         let rows = e.call_field(self.call, Field::Rows);
-        let wanted = e.cmp(Cmp::Eq, per, e.i64(Per::Wanted as i64));
-        let counted = e.mul(e.select(wanted, e.call_field(self.call, Field::Wanted), rows), times);
+        let is = |what: Per| e.cmp(Cmp::Eq, per, e.i64(what as i64));
+        let others = e.select(is(Per::Segment), e.call_field(self.call, Field::Segments), rows);
+        let counted = e.mul(e.select(is(Per::Wanted), e.call_field(self.call, Field::Wanted), others), times);
         let many = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
         own.chunks_exact(3).fold(tasks, |tasks, own| {
             let above = e.sub(e.add(counted, e.shifted_left(e.i64(1), own[1])), e.i64(1));
@@ -191,7 +198,14 @@ impl<'c> Walk<'_, 'c> {
                 if !keeps_row(&function.code) {
                     row::forget(e);
                 }
-                e.call(&function.name, arguments, None);
+                match &function.code {
+                    Code::Matmul(product) if self.many && matmul::is_split(product) => {
+                        e.call(&name_for_many(function), arguments, None);
+                    }
+                    _ => {
+                        e.call(&function.name, arguments, None);
+                    }
+                }
             }
             _ => {
                 let (low, high) = functions.split_at(functions.len() / 2);

@@ -46,6 +46,8 @@ pub struct Axes {
     pub row: AxisId,
     /// Rows again, under sums.
     pub column: AxisId,
+    /// Rows a third time, where systems are inverted.
+    pub third: Option<AxisId>,
     /// Rows of a chunk.
     pub rows: usize,
     /// One index; then for each rank from 2 the axis of the unknowns and the one for sums.

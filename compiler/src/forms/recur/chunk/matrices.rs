@@ -13,10 +13,20 @@ impl Derivation<'_> {
     /// What reading by `x` makes of the state that enters the chunk, row by row.
     fn entering(&mut self, state: usize, x: ValueId, after: bool) -> ValueId {
         let decay = self.decay(state, if after { Rows::Upto } else { Rows::Before });
-        let x = decay.map_or(x, |decay| self.maker.mul(x, decay));
         let old = self.maker.op(Op::State(state), &[]);
         let over = self.memories[state].contracted.clone();
-        self.maker.contract(x, old, &over)
+        match decay {
+            Some(decay) if self.maker.carries(decay, &over) => {
+                let x = self.maker.mul(x, decay);
+                self.maker.contract(x, old, &over)
+            }
+            // Less is multiplied behind the sum than ahead of it.
+            Some(decay) => {
+                let sum = self.maker.contract(x, old, &over);
+                self.maker.mul(decay, sum)
+            }
+            None => self.maker.contract(x, old, &over),
+        }
     }
 
     /// How much of what row `column` wrote under a key the read of row `row` by `x` sees.
@@ -82,15 +92,16 @@ impl Derivation<'_> {
         let keys = self.memories[state].keys.len();
         let count = corrections.len();
         let (mut known, mut system) = (vec![], vec![]);
+        let inverts = count == 1 && self.axes.third.is_some();
         for inner in &corrections {
             let x = self.maker.product(1.0, inner);
-            let mut right = self.entering(state, x, false);
+            let mut right = if inverts { None } else { Some(self.entering(state, x, false)) };
             let mut line: Vec<Option<ValueId>> = vec![None; count];
             for key in 0..keys {
                 let scores = self.scores(state, x, key, false);
                 if let Some(plain) = self.coefficient(state, key, None) {
                     let part = self.seen(scores, plain);
-                    right = self.maker.plus(Some(right), part);
+                    right = Some(self.maker.plus(right, part));
                 }
                 for (at, sum) in line.iter_mut().enumerate() {
                     let Some(by) = self.coefficient(state, key, Some(at)) else { continue };
@@ -99,10 +110,51 @@ impl Derivation<'_> {
                     *sum = Some(self.maker.plus(*sum, part));
                 }
             }
+            if let (true, Some(third)) = (inverts, self.axes.third) {
+                return vec![self.inverted(state, (x, third), line[0], right)];
+            }
+            let right = right.unwrap_or_else(|| self.maker.number(0.0));
             known.push(self.rowed(right));
             system.push(line);
         }
         self.solved(known, system)
+    }
+
+    /// `P = (I - M)⁻¹ x · S + (I - M)⁻¹ plain`: what waits for the state is one product with it.
+    fn inverted(
+        &mut self,
+        state: usize,
+        (x, third): (ValueId, AxisId),
+        matrix: Option<ValueId>,
+        plain: Option<ValueId>,
+    ) -> ValueId {
+        let (row, column) = (self.axes.row, self.axes.column);
+        let (own, other) = (self.maker.op(Op::Index(row), &[]), self.maker.op(Op::Index(third), &[]));
+        let meets = self.maker.op(Op::Binary(Binary::Eq), &[own, other]);
+        let [one, zero] = [1.0, 0.0].map(|number| self.maker.number(number));
+        let unit = self.maker.op(Op::Select, &[meets, one, zero]);
+        let matrix = matrix.unwrap_or_else(|| self.maker.number(0.0));
+        let inverse = self.maker.op(Op::Substitute { row, column, rank: None }, &[matrix, unit]);
+        let decay = self.decay(state, Rows::Before);
+        let over = self.memories[state].contracted.clone();
+        let old = self.maker.op(Op::State(state), &[]);
+        let x = self.rowed(x);
+        let (x, weights) = match decay {
+            Some(decay) if self.maker.carries(decay, &over) => (self.maker.mul(x, decay), inverse),
+            Some(decay) => {
+                let decay = self.maker.rename(decay, row, third);
+                (x, self.maker.mul(inverse, decay))
+            }
+            None => (x, inverse),
+        };
+        let x = self.maker.rename(x, row, third);
+        let x = self.maker.contract(weights, x, &[third]);
+        let read = self.maker.contract(x, old, &over);
+        let Some(plain) = plain else { return read };
+        let plain = self.rowed(plain);
+        let plain = self.maker.rename(plain, row, third);
+        let own = self.maker.contract(inverse, plain, &[third]);
+        self.maker.plus(Some(read), own)
     }
 
     fn solved(&mut self, known: Vec<ValueId>, system: Vec<Vec<Option<ValueId>>>) -> Vec<ValueId> {
@@ -193,9 +245,8 @@ impl Derivation<'_> {
             }
             None => old,
         };
-        let keys: Vec<ValueId> = (0..self.memories[state].keys.len()).map(|key| self.kept(state, key)).collect();
-        let written: Vec<ValueId> =
-            self.memories[state].written.clone().into_iter().map(|x| self.maker.rename(x, row, column)).collect();
+        let kept: Vec<(ValueId, ValueId)> = (0..self.memories[state].keys.len()).map(|key| self.kept(state, key)).collect();
+        let (keys, written): (Vec<ValueId>, Vec<ValueId>) = kept.into_iter().unzip();
         let (key, value, over) = match keys.len() {
             0 => return total,
             1 => (keys[0], written[0], vec![column]),
@@ -210,28 +261,29 @@ impl Derivation<'_> {
         total
     }
 
-    /// A key as the state at the chunk's end holds it, over columns.
-    fn kept(&mut self, state: usize, key: usize) -> ValueId {
+    /// A key and what was written under it as the state at the chunk's end holds them, over columns.
+    fn kept(&mut self, state: usize, key: usize) -> (ValueId, ValueId) {
         let (row, column, last) = (self.axes.row, self.axes.column, self.axes.rows - 1);
         let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
-        let decay = match self.memories[state].decay {
-            None => None,
-            Some(decay) if self.maker.carries(decay, &self.memories[state].contracted) => self.decay(state, Rows::After),
+        let (mut y, written) = (self.maker.rename(y, row, column), self.memories[state].written[key]);
+        let mut written = self.maker.rename(written, row, column);
+        match self.memories[state].decay {
+            None => {}
+            Some(decay) if self.maker.carries(decay, &self.memories[state].contracted) => {
+                if let Some(decay) = self.decay(state, Rows::After) {
+                    let decay = self.maker.rename(decay, row, column);
+                    y = self.maker.mul(y, decay);
+                }
+            }
             Some(_) => {
-                let all = self.decay(state, Rows::Between(column));
-                all.map(|all| self.maker.op(Op::Pick { axis: row, index: last }, &[all]))
+                if let Some(all) = self.decay(state, Rows::Between(column)) {
+                    let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[all]);
+                    written = self.maker.mul(decay, written);
+                }
             }
-        };
-        let y = match decay {
-            Some(decay) => {
-                let decay = self.maker.rename(decay, row, column);
-                let y = self.maker.rename(y, row, column);
-                self.maker.mul(y, decay)
-            }
-            None => self.maker.rename(y, row, column),
-        };
+        }
         // Every key is summed over the columns.
-        self.over_columns(y)
+        (self.over_columns(y), written)
     }
 
     fn over_columns(&mut self, x: ValueId) -> ValueId {

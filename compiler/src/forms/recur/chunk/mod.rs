@@ -10,7 +10,8 @@ mod matrices;
 mod print;
 mod terms;
 
-use crate::forms::{CHUNK, Chunks};
+use super::contracted_axes;
+use crate::forms::{CHUNK, Chunks, MATRIX_CHUNK};
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
@@ -28,6 +29,8 @@ pub struct Chunk {
     pub row: braid_dsl::model::AxisId,
     /// The axis that counts them under sums.
     pub column: braid_dsl::model::AxisId,
+    /// The axis that counts them in the inverse of a system.
+    pub third: Option<braid_dsl::model::AxisId>,
     /// Axes of keys and reads that stand side by side.
     pub stacks: Vec<braid_dsl::model::AxisId>,
     /// The equations.
@@ -41,13 +44,14 @@ pub struct Chunk {
 /// The largest number of named reads, and of keys, of one state.
 const MOST_READS: usize = 4;
 
-/// Derives the chunk form of a recurrence; the chunk's axes are added to the graph's.
+/// Derives the chunk form of a recurrence; the chunk's axes are added to the graph's. `invert`: the system of named reads is inverted
+/// before the state is known, so that what waits for the state are products.
 ///
 /// # Errors
 /// What stands in the way, in words.
-pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, String> {
+pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Result<Chunk, String> {
     let Op::Recur(recur) = graph.op(node).clone() else { return Err("no recurrence".into()) };
-    let axes = chunk_axes(&mut graph.axes, rows);
+    let axes = chunk_axes(&mut graph.axes, rows, invert);
     let captures: Vec<Type> = graph.args(node).iter().map(|arg| capture_type(graph.ty(*arg), recur.seq, axes.row)).collect();
     let maker = Maker::new(&graph.axes, &recur, captures);
     let mut derivation = Derivation::new(maker, &recur, &axes)?;
@@ -58,8 +62,8 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, Str
     let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
     let next = (0..recur.states.len()).map(|n| derivation.leaving(n)).collect();
     let body = derivation.finish();
-    let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).collect();
-    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, stacks, body, next, outputs };
+    let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).chain(axes.third).collect();
+    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, third: axes.third, stacks, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
     chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
     Ok(chunk)
@@ -74,8 +78,9 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
         Chunks::Off => return Err("chunks are turned off".into()),
         Chunks::Auto => CHUNK,
         Chunks::Rows(rows) => rows,
+        Chunks::Matrices(rows) => return of_matrices(graph, node, rows),
     };
-    let chunk = derive(graph, node, rows)?;
+    let chunk = derive(graph, node, rows, false)?;
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
     let (steps, at_once) = (of_steps(&graph.axes, recur), of_chunk(&graph.axes, recur, &chunk));
     match chunks == Chunks::Auto && at_once >= steps {
@@ -84,8 +89,29 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
     }
 }
 
+/// The chunk form for matrix units.
+fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, String> {
+    if matches!(graph.op(node), Op::Recur(recur) if contracted_axes(recur).is_empty()) {
+        return Err("no read sums over the state: there is no product of matrices".into());
+    }
+    let known = graph.axes.len();
+    let chunk = derive(graph, node, rows, true)?;
+    // With a system in it, more has to lie side by side in a block's memory.
+    let solves = chunk.body.values.iter().any(|value| matches!(value.op, Op::Substitute { .. }));
+    let chunk = if solves && rows == MATRIX_CHUNK {
+        graph.axes.truncate(known);
+        derive(graph, node, rows / 2, true)?
+    } else {
+        chunk
+    };
+    match chunk.body.values.iter().any(|value| matches!(value.op, Op::Scores { .. })) {
+        true => Err("its keys decay row after row, which is no product of matrices".into()),
+        false => Ok(chunk),
+    }
+}
+
 /// The axes of chunks of so many rows, each once in a graph. A user's axis cannot have these names.
-fn chunk_axes(all: &mut Vec<Axis>, rows: usize) -> Axes {
+fn chunk_axes(all: &mut Vec<Axis>, rows: usize, invert: bool) -> Axes {
     let mut named = |name: String, size: usize| {
         let axis = Axis { name, size: Size::Fixed(size) };
         let at = all.iter().position(|known| *known == axis).unwrap_or_else(|| {
@@ -97,6 +123,7 @@ fn chunk_axes(all: &mut Vec<Axis>, rows: usize) -> Axes {
     Axes {
         row: named("i'".into(), rows),
         column: named("j'".into(), rows),
+        third: invert.then(|| named("l'".into(), rows)),
         rows,
         unit: named("one'".into(), 1),
         ranks: (2..=MOST_READS).map(|n| (named(format!("r{n}'"), n), named(format!("s{n}'"), n))).collect(),

@@ -1,0 +1,225 @@
+//! What a GPU's kernel of chunks copies to a block's shared memory, where its work is done: states for as long as it walks, rows that
+//! products read chunk by chunk.
+
+use super::expr::{Expr, KAxis, TensorId, View};
+use super::kernel::{Base, Near, Nest, STAGED, Staged, Stmt, Store, Tensor};
+use super::{loops, scratch};
+use braid_dsl::model::Elem;
+
+/// A kernel of chunks in work.
+pub struct Chunks<'a> {
+    /// Its nests.
+    pub nests: Vec<Nest>,
+    /// Its tensors.
+    pub tensors: Vec<Tensor>,
+    /// What its loops depend on.
+    pub setting: loops::Setting<'a>,
+    /// Axes that are one index for a whole task.
+    pub single: &'a [KAxis],
+    /// Axes that count rows of a chunk.
+    pub rows: &'a [KAxis],
+    /// Whether a task does one chunk after the other.
+    pub walks: bool,
+    /// Whether factors of products may be rounded.
+    pub rounded: bool,
+    /// Most bytes of a block's shared memory.
+    pub most: usize,
+}
+
+/// A kernel of chunks with everything in its place.
+pub struct Placed {
+    /// Its nests.
+    pub nests: Vec<Nest>,
+    /// Its tensors.
+    pub tensors: Vec<Tensor>,
+    /// What is copied.
+    pub near: Near,
+    /// Bytes of scratch.
+    pub scratch: usize,
+}
+
+impl<'a> Chunks<'a> {
+    /// Copies as much as there is room for.
+    pub fn placed(self) -> Placed {
+        let most = self.candidates().len();
+        let tries = (0..=most).rev().map(|count| (true, count)).chain([(false, 0)]);
+        let mut made = tries.map(|(states, count)| self.with(states, count));
+        let first = made.find(|placed| placed.near.shared);
+        first.unwrap_or_else(|| self.with(false, 0))
+    }
+
+    /// With or without states, and with the rows of so many buffers.
+    fn with(&self, states: bool, count: usize) -> Placed {
+        let mut placed = Placed { nests: self.nests.clone(), tensors: self.tensors.clone(), near: Near::default(), scratch: 0 };
+        let mut lasting = vec![];
+        if states {
+            lasting = self.bring_states(&mut placed);
+        }
+        let staged = self.stage(&mut placed, count);
+        let Near { before, after, .. } = std::mem::take(&mut placed.near);
+        let (head, body) = (before.len(), placed.nests.len());
+        let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).chain(after).collect();
+        let end = all.len() - 1;
+        let mut lives: Vec<(usize, usize, usize)> = lasting.into_iter().map(|tensor| (tensor, 0, end)).collect();
+        for (_, tensor) in &staged {
+            let last = all.iter().rposition(|nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(*tensor)))).unwrap_or(end);
+            lives.push((*tensor, 0, if self.walks { end } else { last }));
+        }
+        placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, &lives);
+        let after = all.split_off(head + body);
+        placed.nests = all.split_off(head);
+        let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed.nests, from, to)).collect();
+        staged.sort_by_key(|staged| staged.used[usize::from(self.walks)]);
+        placed.near = Near { before: all, after, staged, rounded: self.rounded, shared: placed.scratch <= self.most };
+        placed
+    }
+
+    /// Lets the work go on in copies of the states; gives these.
+    fn bring_states(&self, placed: &mut Placed) -> Vec<usize> {
+        let mut made = vec![];
+        let (mut before, mut after) = (vec![], vec![]);
+        for at in 0..self.tensors.len() {
+            if self.tensors[at].base != Base::State || !self.walks {
+                continue;
+            }
+            let all = self.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
+            let own: Vec<&View> = all.filter(|view| view.tensor.0 == at).collect();
+            let Some(first) = own.first().filter(|first| own.iter().all(|view| view == *first)) else { continue };
+            let (far, near) = ((*first).clone(), self.dense(placed, first, &[]));
+            for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
+                stmt.views_mut(&mut |view| {
+                    if *view == far {
+                        *view = near.clone();
+                    }
+                });
+            }
+            before.push(copy(&near, &far));
+            after.push(copy(&far, &near));
+            made.push(near.tensor.0);
+        }
+        placed.near.before = loops::nests(before, &self.setting);
+        placed.near.after = loops::nests(after, &self.setting);
+        made
+    }
+
+    /// A temporary for what a view has in a task, laid down as it is there; `rows`: the axis of rows is slowest.
+    fn dense(&self, placed: &mut Placed, view: &View, rows: &[KAxis]) -> View {
+        placed.tensors.push(Tensor { base: Base::Scratch(0), operand: 0, row: 0, store: Store::F32, through_wanted: false });
+        let tensor = TensorId(placed.tensors.len() - 1);
+        let mut axes: Vec<(KAxis, usize)> =
+            view.strides.iter().copied().filter(|(axis, _)| !self.single.contains(axis)).collect();
+        axes.sort_by_key(|(axis, stride)| (rows.contains(axis), *stride, *axis));
+        let (mut strides, mut elements) = (vec![], 1);
+        for (axis, _) in axes {
+            strides.push((axis, elements));
+            elements *= self.setting.sizes[axis.0];
+        }
+        strides.sort();
+        View { tensor, offset: 0, strides }
+    }
+
+    /// Views of buffers that are read, rows along the first of the axes that count them; the smallest first.
+    fn candidates(&self) -> Vec<View> {
+        let mut found: Vec<View> = vec![];
+        for (at, nest) in self.nests.iter().enumerate() {
+            for view in nest.stmts.iter().flat_map(Stmt::reads) {
+                let view = self.general(view).0;
+                let stale = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.target.tensor == view.tensor);
+                if self.is_staged(&view) && !found.contains(&view) && !self.nests[..at].iter().any(stale) {
+                    found.push(view);
+                }
+            }
+        }
+        // What is read again after it was written has to be read where it is.
+        let again = |view: &View| {
+            let writes = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.target.tensor == view.tensor);
+            let reads = |nest: &Nest| nest.stmts.iter().flat_map(Stmt::reads).any(|own| own.tensor == view.tensor);
+            let first = self.nests.iter().position(writes);
+            first.is_some_and(|first| self.nests[first + 1..].iter().any(reads))
+        };
+        found.retain(|view| !again(view));
+        found.sort_by_key(|view| view.strides.iter().map(|(axis, _)| self.walked(*axis)).product::<usize>());
+        found
+    }
+
+    /// How many indices of an axis a task walks.
+    fn walked(&self, axis: KAxis) -> usize {
+        match self.setting.blocked {
+            Some((cut, width)) if cut == axis => width,
+            _ if self.single.contains(&axis) => 1,
+            _ => self.setting.sizes[axis.0],
+        }
+    }
+
+    /// The view with its rows along the first of the axes that count them, and the axis that they run along.
+    fn general(&self, view: &View) -> (View, Option<KAxis>) {
+        let axis = self.rows.iter().copied().find(|axis| view.stride(*axis) > 0);
+        (axis.map_or(view.clone(), |axis| view.renamed(axis, self.rows[0])), axis)
+    }
+
+    /// Single numbers, or rows of whole pieces that lie at multiples of them.
+    fn is_staged(&self, view: &View) -> bool {
+        let tensor = self.tensors[view.tensor.0];
+        let rows = view.stride(self.rows[0]);
+        if tensor.base != Base::Arena || tensor.store != Store::F32 || tensor.through_wanted || (rows > 0 && rows != tensor.row) {
+            return false;
+        }
+        let whole = |elements: usize| elements.is_multiple_of(STAGED);
+        match self.contents(view)[..] {
+            [] => true,
+            [(axis, 1)] => {
+                let others = view.strides.iter().filter(|(own, _)| *own != axis).all(|(_, stride)| whole(*stride));
+                let size = self.walked(axis);
+                whole(view.offset)
+                    && whole(tensor.row)
+                    && whole(size)
+                    && others
+                    && self.setting.sizes[axis.0].is_multiple_of(size)
+            }
+            _ => false,
+        }
+    }
+
+    /// Axes of a row's numbers, with their strides.
+    fn contents(&self, view: &View) -> Vec<(KAxis, usize)> {
+        let own = |(axis, _): &(KAxis, usize)| *axis != self.rows[0] && !self.single.contains(axis);
+        view.strides.iter().copied().filter(own).collect()
+    }
+
+    /// Lets the nests read copies of rows; gives what is copied and into which tensors.
+    fn stage(&self, placed: &mut Placed, count: usize) -> Vec<(View, usize)> {
+        let mut staged = vec![];
+        for from in self.candidates().into_iter().take(count) {
+            let to = self.dense(placed, &from, &self.rows[..1]);
+            for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
+                stmt.reads_mut(&mut |view| {
+                    let (general, axis) = self.general(view);
+                    if general == from {
+                        *view = axis.map_or(to.clone(), |axis| to.renamed(self.rows[0], axis));
+                    }
+                });
+            }
+            staged.push((from, to.tensor.0));
+        }
+        staged
+    }
+
+    fn staged(&self, nests: &[Nest], from: View, tensor: usize) -> Option<Staged> {
+        let reads = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(tensor)));
+        let used = [nests.iter().position(reads)?, nests.iter().rposition(reads)?];
+        let mut views = nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
+        let to = self.general(views.find(|view| view.tensor.0 == tensor)?).0;
+        let axes = [
+            from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]),
+            self.contents(&from).first().map(|(axis, _)| *axis),
+        ];
+        Some(Staged { from, to, axes, used })
+    }
+}
+
+fn copy(to: &View, from: &View) -> Stmt {
+    let mut space: Vec<KAxis> = from.strides.iter().map(|(axis, _)| *axis).collect();
+    space.sort();
+    let expr = Expr::Load(from.clone(), Elem::Float);
+    Stmt { target: to.clone(), expr, reduce: None, ordered: None, below: None, system: None, space }
+}

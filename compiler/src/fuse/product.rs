@@ -1,0 +1,87 @@
+//! Sums of products of two matrices inside a chunk, which a GPU's matrix units do.
+
+use super::expr::{Expr, KAxis, View};
+use super::kernel::{Nest, Reduction, Stmt, Store, Tensor};
+use braid_dsl::model::{Binary, Reduce};
+
+/// Rows and columns of a fragment, and the depth of one instruction.
+pub const FRAGMENT: [usize; 3] = [16, 8, 8];
+
+/// A statement that sums products of two matrices.
+pub struct Product<'n> {
+    /// The statement.
+    pub stmt: &'n Stmt,
+    /// The matrix whose rows are those of the result.
+    pub left: &'n View,
+    /// The one whose columns are.
+    pub right: &'n View,
+    /// Rows, columns, depth.
+    pub axes: [KAxis; 3],
+    /// Their sizes.
+    pub sizes: [usize; 3],
+}
+
+impl<'n> Product<'n> {
+    /// The product that a nest is, if it is one whose sizes fragments divide. `cut`: the axis of which a task walks so many indices.
+    pub fn of(nest: &'n Nest, tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> Option<Product<'n>> {
+        let [stmt] = &nest.stmts[..] else { return None };
+        let reduction =
+            stmt.reduce.as_ref().filter(|_| stmt.ordered.is_none() && stmt.below.is_none() && stmt.system.is_none())?;
+        let (Reduce::Sum, [depth]) = (reduction.how, &reduction.over[..]) else { return None };
+        let Expr::Binary(Binary::Mul, _, a, b) = &stmt.expr else { return None };
+        let (Expr::Load(a, _), Expr::Load(b, _)) = (&**a, &**b) else { return None };
+        let is_single = |view: &View| tensors[view.tensor.0].store == Store::F32;
+        let walked = |axis: &KAxis| nest.parallel.contains(axis) || nest.vector == Some(*axis);
+        let own =
+            |view: &View| view.strides.iter().map(|(axis, _)| *axis).filter(|a| a != depth && walked(a)).collect::<Vec<_>>();
+        let ([x], [y]) = (&own(a)[..], &own(b)[..]) else { return None };
+        let result = own(&stmt.target);
+        let whole = result.len() == 2 && result.contains(x) && result.contains(y) && x != y;
+        let deep = a.stride(*depth) > 0 && b.stride(*depth) > 0;
+        if !whole || !deep || ![a, b, &stmt.target].into_iter().all(is_single) {
+            return None;
+        }
+        // The last block is a whole one, too.
+        let even = cut.is_none_or(|(axis, width)| !result.contains(&axis) || sizes[axis.0].is_multiple_of(width));
+        let size = |axis: KAxis| cut.filter(|(own, _)| *own == axis).map_or(sizes[axis.0], |(_, width)| width);
+        let made = |left, right, axes: [KAxis; 3]| Product { stmt, left, right, axes, sizes: axes.map(size) };
+        let fits = |product: &Product| even && product.sizes.iter().zip(FRAGMENT).all(|(size, by)| size.is_multiple_of(by));
+        [made(a, b, [*x, *y, *depth]), made(b, a, [*y, *x, *depth])].into_iter().find(fits)
+    }
+}
+
+/// Lets products hand their sums on to the statement behind them, if nobody else reads these.
+pub fn hand_on(nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> Vec<Nest> {
+    let mut made: Vec<Nest> = vec![];
+    for (at, nest) in nests.iter().enumerate() {
+        let uses = |total: &View| nests.iter().flat_map(|nest| &nest.stmts).filter(|stmt| stmt.touches(total.tensor)).count();
+        let receives = |product: &Product| {
+            let [stmt] = &nest.stmts[..] else { return false };
+            let total = &product.stmt.target;
+            let same = |view: &&View| view.tensor == total.tensor;
+            let element = stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.system.is_none() && stmt.below.is_none();
+            let mut axes: Vec<KAxis> =
+                stmt.space.iter().copied().filter(|axis| nest.parallel.contains(axis) || nest.vector == Some(*axis)).collect();
+            axes.sort();
+            let mut own = vec![product.axes[0], product.axes[1]];
+            own.sort();
+            let read: Vec<&View> = stmt.reads().filter(same).collect();
+            element && axes == own && !read.is_empty() && read.iter().all(|view| *view == total) && uses(total) == 2
+        };
+        let before = made.last().and_then(|last| Product::of(last, tensors, sizes, cut));
+        let hands_on = at > 0 && before.is_some_and(|product| receives(&product));
+        match made.last_mut().filter(|_| hands_on) {
+            Some(last) => {
+                let stmt = &mut last.stmts[0];
+                let total = std::mem::replace(&mut stmt.target, nest.stmts[0].target.clone());
+                stmt.space.extend(nest.stmts[0].space.iter().copied());
+                stmt.space.sort();
+                stmt.space.dedup();
+                let then = Some(Box::new((total, nest.stmts[0].expr.clone())));
+                stmt.reduce = stmt.reduce.take().map(|reduction| Reduction { then, ..reduction });
+            }
+            None => made.push(nest.clone()),
+        }
+    }
+    made
+}

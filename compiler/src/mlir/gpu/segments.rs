@@ -1,0 +1,183 @@
+//! Walks along a sequence: step by step, or chunk by chunk, with states and the rows that products read in shared memory.
+
+use super::{THREADS, nest};
+use crate::fuse::expr::KAxis;
+use crate::fuse::expr::View;
+use crate::fuse::kernel::{Base, CHUNKS_AHEAD, Near, Nest, Nests, Part, STAGED, Staged, Stmt, Walk};
+use crate::mlir::common::copies::COPY;
+use crate::mlir::common::segment::{place_in_grid, rows};
+use crate::mlir::common::site::{Site, for_each};
+use crate::mlir::common::{Cmp, KernelArgs, Val};
+
+/// A copy is of so many numbers.
+const _: () = assert!(STAGED * 4 == COPY);
+
+/// One sequence at one place of the grid; of chunks side by side, some of them. `scratch`: the address of a byte of scratch.
+pub fn task_of<'c>(
+    site: &mut Site<'_, 'c>,
+    code: &Nests,
+    task: Val<'c>,
+    (args, scratch): (KernelArgs<'c>, &dyn Fn(usize) -> Val<'c>),
+) {
+    let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
+    let e = site.e;
+    let (side, task) = match part {
+        Part::Ahead(_) => (Some(e.rem(task, e.i64(CHUNKS_AHEAD))), e.div(task, e.i64(CHUNKS_AHEAD))),
+        _ => (None, task),
+    };
+    let rest = place_in_grid(site, grid, *cut, (&code.sizes, task));
+    let block = cut.map(|(axis, width)| (axis, site.index[&axis], width));
+    if let (Some((axis, first, _)), Part::Chunks(_)) = (block, part) {
+        own_block(site, code, (axis, first), scratch);
+    }
+    let own = e.segment(args.call, rest);
+    site.set_slot(own.slot);
+    let (from, to, step) = rows(e, *part, own);
+    let (from, step) = match side {
+        Some(side) => (e.add(from, e.mul(side, e.i64(step))), step * CHUNKS_AHEAD),
+        None => (from, step),
+    };
+    let chunks = Chunks { code, block, to, step, walks: side.is_none() };
+    e.sync();
+    if code.near == Near::default() {
+        return for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
+    }
+    e.if_then(e.cmp(Cmp::Lt, from, to), || {
+        if chunks.walks {
+            chunks.copy_all(site, from);
+        }
+        chunks.each(site, &code.near.before);
+        for_each(e, from, to, e.i64(step), |row| {
+            if !chunks.walks {
+                chunks.copy_all(site, row);
+            }
+            chunks.all(site, row);
+        });
+        e.wait_copies(0);
+        chunks.each(site, &code.near.after);
+    });
+}
+
+/// Temporaries of chunks have room for the task's block of an axis, which begins at index `first`.
+fn own_block<'c>(site: &mut Site<'_, 'c>, code: &Nests, (axis, first): (KAxis, Val<'c>), scratch: &dyn Fn(usize) -> Val<'c>) {
+    let e = site.e;
+    for (at, tensor) in code.tensors.iter().enumerate() {
+        let Base::Scratch(place) = tensor.base else { continue };
+        let views = code.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
+        let stride = views.filter(|view| view.tensor.0 == at).map(|view| view.stride(axis)).max().unwrap_or(0);
+        if stride > 0 {
+            let before = e.mul(first, e.i64(stride * tensor.store.bytes()));
+            site.set_base(at, e.offset(scratch(place), e.sub(e.i64(0), before)));
+        }
+    }
+}
+
+/// A task's walk.
+struct Chunks<'n, 'c> {
+    code: &'n Nests,
+    /// The axis that is cut into blocks, where the task's begins, and how wide it is.
+    block: Option<(KAxis, Val<'c>, usize)>,
+    /// Past the last row.
+    to: Val<'c>,
+    /// Rows from one turn to the next.
+    step: usize,
+    /// Whether each chunk follows the one before.
+    walks: bool,
+}
+
+impl<'c> Chunks<'_, 'c> {
+    fn each(&self, site: &mut Site<'_, 'c>, nests: &[Nest]) {
+        for nest in nests {
+            self.one(site, nest);
+        }
+    }
+
+    fn one(&self, site: &mut Site<'_, 'c>, nest: &Nest) {
+        if let Some((axis, first, _)) = self.block {
+            site.index.insert(axis, first);
+        }
+        nest::one(site, self.code, nest, self.block.map(|(_, first, _)| first));
+        site.e.sync();
+    }
+
+    /// All nests for a row, or for a chunk that begins there.
+    fn all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
+        let e = site.e;
+        site.set_row(row, false);
+        let staged = &self.code.near.staged;
+        for (at, nest) in self.code.nests.iter().enumerate() {
+            let first = |staged: &&Staged| staged.used[0] == at;
+            if let Some(under_way) = staged.iter().filter(first).map(|own| self.under_way(own, at)).min() {
+                e.wait_copies(under_way);
+                e.sync();
+            }
+            self.one(site, nest);
+            for own in staged.iter().filter(|own| self.walks && own.used[1] == at) {
+                // Behind the last chunk the last one is copied again.
+                let next = e.add(row, e.i64(self.step));
+                self.copy(site, own, e.min(next, e.sub(self.to, e.i64(self.step))));
+                site.set_row(row, false);
+            }
+        }
+    }
+
+    /// Copies that were begun after this one's, and before nest `at`.
+    fn under_way(&self, own: &Staged, at: usize) -> usize {
+        let staged = &self.code.near.staged;
+        let place = staged.iter().position(|other| other == own).unwrap_or(0);
+        let behind = staged.len() - 1 - place;
+        let again = staged.iter().filter(|other| self.walks && other.used[1] < at).count();
+        behind + again
+    }
+
+    fn copy_all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
+        for staged in &self.code.near.staged {
+            self.copy(site, staged, row);
+        }
+    }
+
+    /// Begins to copy the rows of the chunk at `row`, as a group of its own.
+    fn copy(&self, site: &mut Site<'_, 'c>, staged: &Staged, row: Val<'c>) {
+        let e = site.e;
+        let [rows, content] = staged.axes;
+        let count = rows.map_or(1, |rows| self.code.sizes[rows.0]);
+        let own = self.block.filter(|(axis, ..)| Some(*axis) == content);
+        let width = content.map(|content| own.map_or(self.code.sizes[content.0], |(.., width)| width));
+        let pieces = width.map_or(1, |width| width / STAGED);
+        site.set_row(row, false);
+        let mut places = |piece: Val<'c>| {
+            let (line, part) = (e.div(piece, e.i32(pieces as i32)), e.rem(piece, e.i32(pieces as i32)));
+            let number = e.to_i64(e.mul(part, e.i32(STAGED as i32)));
+            rows.map(|rows| site.index.insert(rows, e.to_i64(line)));
+            content.map(|content| site.index.insert(content, own.map_or(number, |(_, first, _)| e.add(first, number))));
+            (site.address(&staged.to), site.address(&staged.from))
+        };
+        let first = places(e.thread());
+        // The next piece of a thread stands so many lines further, if whole lines have threads of their own.
+        let lines = THREADS.is_multiple_of(pieces).then_some(THREADS / pieces);
+        for turn in 0..(count * pieces).div_ceil(THREADS) {
+            let piece = e.add(e.thread(), e.i32((turn * THREADS) as i32));
+            let (to, from) = match (lines, rows) {
+                (Some(lines), Some(rows)) => {
+                    let behind = |place, view: &View| e.offset_by(place, turn * lines * view.stride(rows) * 4);
+                    (behind(first.0, &staged.to), behind(first.1, &staged.from))
+                }
+                _ if turn == 0 => first,
+                _ => places(piece),
+            };
+            let one = || match content {
+                Some(_) => e.begin_copy(to, from, e.i32(COPY as i32)),
+                None => e.begin_small_copy(to, from),
+            };
+            if (turn + 1) * THREADS <= count * pieces {
+                one();
+            } else {
+                e.if_then(e.cmp(Cmp::Lt, piece, e.i32((count * pieces) as i32)), one);
+            }
+        }
+        e.close_copies();
+        if let Some((axis, first, _)) = self.block {
+            site.index.insert(axis, first);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Sums of products inside a chunk, on the matrix units: all warps of a block share the result; operands come from where they lie.
+//!
+//! Unless it may be rounded, a number of single precision goes in two parts, as the units take its first bits only: what they take, and
+//! the rest. Products of two rests are below what single precision holds.
+
+use super::THREADS;
+use crate::fuse::expr::KAxis;
+use crate::fuse::product::{FRAGMENT, Product};
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::site::Site;
+use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
+
+/// Warps of a block.
+const WARPS: usize = THREADS / WARP;
+/// Sums of a fragment that do not wait for one another: of what the units take, and of the rests.
+const CHAINS: usize = 2;
+/// Instructions whose operands are loaded together.
+const AHEAD: usize = 4;
+
+/// How warps share a result: warps along rows and columns, and fragments of each.
+struct Share {
+    warps: [usize; 2],
+    fragments: [usize; 2],
+}
+
+/// A product to be emitted.
+pub struct Units<'n> {
+    /// Which.
+    pub product: Product<'n>,
+    /// Whether factors may be rounded to what the units take.
+    pub rounded: bool,
+}
+
+impl Units<'_> {
+    /// The way to share the result that loads least.
+    fn share(&self) -> Share {
+        let [rows, columns] = [0, 1].map(|n| self.product.sizes[n] / FRAGMENT[n]);
+        let ways = (0..=WARPS.ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
+        let fits = |warps: &[usize; 2]| rows.is_multiple_of(warps[0]) && columns.is_multiple_of(warps[1]);
+        // A fragment on the left is twice one on the right; products of a warp take as long as its loads.
+        let cost = |[x, y]: &[usize; 2]| 2 * (rows / x) + columns / y + (rows / x) * (columns / y);
+        let warps = ways.filter(fits).min_by_key(cost).unwrap_or([1, 1]);
+        Share { warps, fragments: [rows / warps[0], columns / warps[1]] }
+    }
+
+    /// Emits it for the site's row and place of the grid. `first`: where the task's indices of an axis begin.
+    pub fn emit<'c>(&self, site: &mut Site<'_, 'c>, first: impl Fn(KAxis) -> Option<Val<'c>>) {
+        let e = site.e;
+        let share = self.share();
+        let warp = e.shift_right(e.thread(), i64::from(WARP.ilog2()));
+        let used = share.warps[0] * share.warps[1];
+        let mut all = || self.of_warp(site, &share, warp, &first);
+        if used == WARPS { all() } else { e.if_then(e.cmp(Cmp::Lt, warp, e.i32(used as i32)), all) }
+    }
+
+    fn of_warp<'c>(&self, site: &mut Site<'_, 'c>, share: &Share, warp: Val<'c>, first: &impl Fn(KAxis) -> Option<Val<'c>>) {
+        let e = site.e;
+        let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
+        let (group, within) = (e.shift_right(lane, 2), e.and(lane, e.i32(3)));
+        let along = [e.div(warp, e.i32(share.warps[1] as i32)), e.rem(warp, e.i32(share.warps[1] as i32))];
+        let begin = [0, 1].map(|n| e.mul(along[n], e.i32((share.fragments[n] * FRAGMENT[n]) as i32)));
+        let index = |axis: KAxis, own: Val<'c>| match first(axis) {
+            Some(first) => e.add(first, e.to_i64(own)),
+            None => e.to_i64(own),
+        };
+        let [rows, columns, depth] = self.product.axes;
+        site.index.insert(depth, e.to_i64(within));
+        site.index.insert(rows, index(rows, e.add(begin[0], group)));
+        site.index.insert(columns, index(columns, e.add(begin[1], group)));
+        let places = (site.address(self.product.left), site.address(self.product.right));
+        let sums = self.sums(e, share, places);
+        let pair = e.shift_left(within, 1);
+        for (at, sums) in sums.chunks_exact(4).enumerate() {
+            let (x, y) = (at / share.fragments[1], at % share.fragments[1]);
+            for (part, sum) in sums.iter().enumerate() {
+                let row = e.add(e.add(begin[0], group), e.i32((FRAGMENT[0] * x + 8 * (part / 2)) as i32));
+                let column = e.add(e.add(begin[1], pair), e.i32((FRAGMENT[1] * y + part % 2) as i32));
+                site.index.insert(rows, index(rows, row));
+                site.index.insert(columns, index(columns, column));
+                self.leave(site, *sum);
+            }
+        }
+    }
+
+    fn leave<'c>(&self, site: &mut Site<'_, 'c>, sum: Val<'c>) {
+        let reduction = self.product.stmt.reduce.as_ref();
+        let start = reduction.and_then(|reduction| reduction.start.as_ref());
+        let mut made = start.map_or(sum, |start| site.e.add(value(site, start), sum));
+        if let Some((total, expr)) = reduction.and_then(|reduction| reduction.then.as_deref()) {
+            site.fresh.push((total.clone(), made));
+            made = value(site, expr);
+            site.fresh.clear();
+        }
+        store(site, &self.product.stmt.target, made);
+    }
+
+    /// The warp's sums, four of a lane in each fragment.
+    fn sums<'c>(&self, e: &Emitter<'c>, share: &Share, (left, right): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
+        let [x, y] = share.fragments;
+        let steps = self.product.sizes[2] / FRAGMENT[2];
+        let ahead = (1..=AHEAD).rev().find(|n| steps.is_multiple_of(*n)).unwrap_or(1);
+        let strides = [(self.product.left, 0), (self.product.right, 1)]
+            .map(|(view, n)| [view.stride(self.product.axes[n]), view.stride(self.product.axes[2])]);
+        let chains = if self.rounded { 1 } else { CHAINS };
+        let start = vec![e.f32(0.0); 4 * chains * x * y];
+        let (end, by) = (e.i64(self.product.sizes[2]), e.i64(ahead * FRAGMENT[2]));
+        let sums = e.for_loop(e.i64(0), end, by, &start, |depth, sums| {
+            let place = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
+            let (left, right) = (place(left, strides[0]), place(right, strides[1]));
+            let load = |base, own: [usize; 2], along: usize, deep: usize| {
+                Parts::of(e, self.rounded, e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32))
+            };
+            let fragments: Vec<Operands> = (0..ahead)
+                .map(|step| {
+                    let deep = step * FRAGMENT[2];
+                    let of_row =
+                        |n: usize| [0, 1, 2, 3].map(|p| load(left, strides[0], 16 * n + 8 * (p % 2), deep + 4 * (p / 2)));
+                    let of_column = |n: usize| [0, 1].map(|p| load(right, strides[1], 8 * n, deep + 4 * p));
+                    ((0..x).map(of_row).collect(), (0..y).map(of_column).collect())
+                })
+                .collect();
+            let mut sums = sums.to_vec();
+            for (rows, columns) in &fragments {
+                for (at, own) in sums.chunks_exact_mut(4 * chains).enumerate() {
+                    multiply(e, &rows[at / y], &columns[at % y], own);
+                }
+            }
+            sums
+        });
+        let joined = |own: &[Val<'c>]| [0, 1, 2, 3].map(|n| (1..chains).fold(own[n], |sum, at| e.add(sum, own[4 * at + n])));
+        sums.chunks_exact(4 * chains).flat_map(joined).collect()
+    }
+}
+
+/// Fragments of a warp's rows and columns for one instruction each.
+type Operands<'c> = (Vec<[Parts<'c>; 4]>, Vec<[Parts<'c>; 2]>);
+
+/// A number as the matrix units take it, and the rest, if it counts.
+#[derive(Clone, Copy)]
+struct Parts<'c> {
+    high: Val<'c>,
+    low: Option<Val<'c>>,
+}
+
+impl<'c> Parts<'c> {
+    fn of(e: &Emitter<'c>, rounded: bool, value: Val<'c>) -> Parts<'c> {
+        let bits = e.bitcast(value, Elem::I32);
+        if rounded {
+            // The units drop the last bits: half of what they are worth is added.
+            return Parts { high: e.bitcast(e.add(bits, e.i32(0x1000)), Elem::F32), low: None };
+        }
+        let high = e.bitcast(e.and(bits, e.i32(!0x1FFF)), Elem::F32);
+        Parts { high, low: Some(e.sub(value, high)) }
+    }
+}
+
+/// Adds a fragment's products: those of what the units take, and those of the rests.
+fn multiply<'c>(e: &Emitter<'c>, left: &[Parts<'c>; 4], right: &[Parts<'c>; 2], sums: &mut [Val<'c>]) {
+    let (first, second) = sums.split_at_mut(4);
+    let add = |left, right, sums: &mut [Val<'c>]| {
+        let made = e.multiply_singles(left, right, [sums[0], sums[1], sums[2], sums[3]]);
+        sums.copy_from_slice(&made);
+    };
+    let rest = |part: Parts<'c>| part.low.unwrap_or(part.high);
+    let has_rests = left[0].low.is_some();
+    if has_rests {
+        add(left.map(rest), right.map(|part| part.high), second);
+    }
+    add(left.map(|part| part.high), right.map(|part| part.high), first);
+    if has_rests {
+        add(left.map(|part| part.high), right.map(rest), second);
+    }
+}
