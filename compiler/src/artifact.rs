@@ -29,8 +29,8 @@ pub fn options(target: &Target, dtype: Dtype) -> Options {
     let (lanes, width, sums) = (target.lanes(), target.panel(), (target.vector_registers / 2).max(1));
     let blocks = if target.gpu.is_some() { BLOCKS } else { 0 };
     // What sums over threads need lies behind it.
-    let near = target.shared_bytes.saturating_sub(2 << 10);
-    Options { lanes, width, sums, dtype, blocks, near, pairs }
+    let chunk_bytes = target.shared_bytes.saturating_sub(2 << 10);
+    Options { lanes, width, sums, dtype, blocks, chunk_bytes, pairs }
 }
 
 /// What the emission of kernels has to know about a target.

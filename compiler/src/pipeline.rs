@@ -167,16 +167,17 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
     Verified::check(made).map_err(|faults| Error::bug(stage, text(faults)))
 }
 
-/// Rows of a chunk for a GPU's matrix units: fewer where a block has little shared memory.
-fn matrix_chunk(target: &Target) -> usize {
+/// Chunks for a GPU's matrix units: of fewer rows where a block has little shared memory.
+fn matrix_chunks(target: &Target) -> Chunks {
     const LITTLE: usize = 64 << 10;
-    if target.shared_bytes < LITTLE { forms::MATRIX_CHUNK / 2 } else { forms::MATRIX_CHUNK }
+    let half = forms::MATRIX_CHUNK / 2;
+    Chunks::Matrices { rows: if target.shared_bytes < LITTLE { half } else { forms::MATRIX_CHUNK }, solving: half }
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
     let chunks = match (work.options.chunks, work.options.target.gpu) {
-        (Chunks::Auto, Some(_)) => Chunks::Matrices(matrix_chunk(&work.options.target)),
-        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices(rows),
+        (Chunks::Auto, Some(_)) => matrix_chunks(&work.options.target),
+        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows },
         (given, _) => given,
     };
     let forms = forms::derive(work.graph()?, chunks);

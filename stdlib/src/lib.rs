@@ -201,11 +201,14 @@ mod tests {
     #[test]
     fn every_file_of_the_folders_is_embedded() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut found = Vec::new();
-        for folder in ["ffn", "functions", "heads", "import", "mixers", "models", "norms", "presets", "targets", "weights"] {
-            let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-            found.extend(entries.flatten().map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
-        }
+        let entries = |path: &Path| {
+            let entries = std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
+            entries.collect::<Vec<_>>()
+        };
+        let folders = entries(root).into_iter().filter(|path| path.is_dir() && !path.ends_with("src"));
+        let files = folders.flat_map(|folder| entries(&folder));
+        let name = |path: &Path| path.strip_prefix(root).expect("inside").to_string_lossy().into_owned();
+        let mut found: Vec<String> = files.map(|path| name(&path)).collect();
         found.sort();
         assert_eq!(found, super::files().iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>());
     }

@@ -295,10 +295,10 @@ fn chunks_are_parted() {
             _ => panic!("{kind} is no nests"),
         }
     };
-    let (ahead, walk) = (nests("ahead"), nests("chunks"));
+    let (ahead, walk) = (nests("intra"), nests("chunks"));
     assert!(ahead.tensors.iter().all(|tensor| tensor.base != Base::State), "what comes ahead has no state");
-    assert_eq!(walk.near.before.len(), 1, "the state comes once");
-    assert!(ahead.near.shared && walk.near.shared && walk.near.rounded);
+    assert_eq!(walk.staging.before.len(), 1, "the state comes once");
+    assert!(ahead.staging.shared && walk.staging.shared && walk.staging.rounded);
     let cut = match &walk.walk {
         Walk::Segments { blocked, .. } => *blocked,
         Walk::Rows(_) => None,

@@ -140,8 +140,13 @@ pub enum Chunks {
     Off,
     /// Wherever it is possible, in chunks of so many rows.
     Rows(usize),
-    /// For matrix units, in chunks of so many rows: wherever sums of products over whole chunks say all of it.
-    Matrices(usize),
+    /// For matrix units: wherever sums of products over whole chunks say all of it.
+    Matrices {
+        /// Rows of a chunk.
+        rows: usize,
+        /// The same where the update reads the state: more has to lie side by side in a block's memory then.
+        solving: usize,
+    },
 }
 
 /// Rows of a chunk: enough to keep the state's traffic small beside the products, few enough for their own score matrices to be.

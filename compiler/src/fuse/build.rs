@@ -3,7 +3,7 @@
 use super::anchor::Anchors;
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Groups, Owner, is_leaf};
-use super::kernel::{Base, Code, Near, Nests, Rows, Stmt, Store, Tensor, Walk};
+use super::kernel::{Base, Code, Nests, Rows, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
 use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops};
 use crate::error::Error;
@@ -354,7 +354,7 @@ impl<'a> Fuser<'a> {
             tensors: draft.tensors.clone(),
             nests,
             scratch: draft.scratch,
-            near: Near::default(),
+            staging: Staging::default(),
         };
         draft.finish(Code::Nests(code), nodes)
     }

@@ -35,6 +35,12 @@ impl View {
         View { strides, ..self.clone() }
     }
 
+    /// The view with its rows along the first of `rows`, and which of these axes they run along here; none: it has no rows.
+    pub fn by_row(&self, rows: &[KAxis]) -> (View, Option<KAxis>) {
+        let axis = rows.iter().copied().find(|axis| self.stride(*axis) > 0);
+        (axis.map_or(self.clone(), |axis| self.renamed(axis, rows[0])), axis)
+    }
+
     /// The same elements after the substitution `step` of one axis; `None` if no strides can say it.
     pub fn transformed(&self, step: &ViewStep, sizes: &[usize]) -> Option<View> {
         let mut view = self.clone();

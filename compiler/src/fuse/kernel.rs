@@ -1,8 +1,8 @@
 //! Kernels as data: what is computed over which loops, and which tensors are touched. Two kernels with equal [`Code`] share one
 //! function of the artifact; only their operands (offsets) differ.
 
+pub use super::attention::{Attention, AttentionViews, Chosen};
 use super::expr::{Expr, KAxis, TensorId, View};
-pub use super::look::{Attention, AttentionViews, Chosen};
 use braid_dsl::model::{Op, Reduce};
 use braid_runtime::artifact::Dtype;
 
@@ -107,12 +107,21 @@ pub struct Stmt {
 }
 
 impl Stmt {
+    /// `target = expr` over all axes of both.
+    pub fn plain(target: View, expr: Expr) -> Stmt {
+        let mut space = expr.axes();
+        space.extend(target.strides.iter().map(|(axis, _)| *axis));
+        space.sort();
+        space.dedup();
+        Stmt { target, expr, reduce: None, ordered: None, below: None, system: None, space }
+    }
+
     /// Every view that is read.
     pub fn reads(&self) -> impl Iterator<Item = &View> {
         let start = self.reduce.as_ref().and_then(|reduction| reduction.start.as_ref());
-        let then = self.reduce.as_ref().and_then(|reduction| reduction.then.as_deref());
+        let epilogue = self.reduce.as_ref().and_then(|reduction| reduction.epilogue.as_deref());
         let own = [Some(&self.expr), start].into_iter().flatten().flat_map(Expr::views);
-        own.chain(then.into_iter().flat_map(|(total, expr)| expr.views().into_iter().filter(move |view| *view != total)))
+        own.chain(epilogue.into_iter().flat_map(|(total, expr)| expr.views().into_iter().filter(move |view| *view != total)))
     }
 
     /// Every view.
@@ -126,8 +135,8 @@ impl Stmt {
         if let Some(start) = self.reduce.as_mut().and_then(|reduction| reduction.start.as_mut()) {
             start.views_mut(change);
         }
-        if let Some(then) = self.reduce.as_mut().and_then(|reduction| reduction.then.as_mut()) {
-            let (total, expr) = &mut **then;
+        if let Some(epilogue) = self.reduce.as_mut().and_then(|reduction| reduction.epilogue.as_mut()) {
+            let (total, expr) = &mut **epilogue;
             expr.views_mut(&mut |view| {
                 if view != total {
                     change(view);
@@ -169,7 +178,7 @@ pub struct Reduction {
     /// What a sum starts with, over the target's axes; none: 0.
     pub start: Option<Expr>,
     /// What is stored instead of the total, which loads through the view are; only of what [`super::product::Product`] finds.
-    pub then: Option<Box<(View, Expr)>>,
+    pub epilogue: Option<Box<(View, Expr)>>,
 }
 
 /// An axis that is walked in order.
@@ -197,7 +206,7 @@ pub struct Below {
 impl Reduction {
     /// Over whole axes, from nothing.
     pub fn plain(how: Reduce, over: Vec<KAxis>) -> Reduction {
-        Reduction { how, over, start: None, then: None }
+        Reduction { how, over, start: None, epilogue: None }
     }
 }
 
@@ -243,14 +252,14 @@ pub enum Part {
     All,
     /// Whole chunks of so many rows, one after the other.
     Chunks(usize),
-    /// Whole chunks of so many rows, in any order: a task has one of each [`CHUNKS_AHEAD`].
-    Ahead(usize),
+    /// Whole chunks of so many rows, as far as they need no state, in any order: a task has one of each [`CHUNKS_AT_ONCE`].
+    Intra(usize),
     /// What whole chunks of so many rows leave over, one row after the other.
     Rest(usize),
 }
 
 /// Chunks of a sequence that are side by side.
-pub const CHUNKS_AHEAD: usize = 32;
+pub const CHUNKS_AT_ONCE: usize = 32;
 
 /// Nests done in order for each row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -266,12 +275,12 @@ pub struct Nests {
     /// Scratch bytes of a thread.
     pub scratch: usize,
     /// What is copied to where the work is done.
-    pub near: Near,
+    pub staging: Staging,
 }
 
 /// Copies that a GPU's kernel of chunks keeps in a block's shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Near {
+pub struct Staging {
     /// Done once, before the first chunk: states come.
     pub before: Vec<Nest>,
     /// Done once, after the last: states go back.

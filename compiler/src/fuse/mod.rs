@@ -4,17 +4,16 @@
 //! joins the rest to them; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
 //! loops (loops.rs).
 
-mod ahead;
 pub mod anchor;
 mod attend;
+pub mod attention;
 mod build;
 pub mod expr;
 pub mod group;
+mod intra;
 pub mod kernel;
 pub mod layout;
-pub mod look;
 mod loops;
-mod near;
 mod nest;
 mod print;
 pub mod product;
@@ -23,6 +22,7 @@ mod rows;
 mod scratch;
 mod skeleton;
 mod solve;
+mod staging;
 
 use crate::forms::Forms;
 use crate::graph::NodeId;
@@ -46,7 +46,7 @@ pub struct Options {
     /// Blocks of a GPU that are to have work in a step of decoding; 0 for a CPU.
     pub blocks: usize,
     /// Bytes of a GPU's shared memory that a kernel of chunks may use.
-    pub near: usize,
+    pub chunk_bytes: usize,
     /// Whether products of bfloat16 numbers go by pairs, left operands rounded.
     pub pairs: bool,
 }

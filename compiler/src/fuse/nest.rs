@@ -316,11 +316,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn push(&mut self, target: View, expr: Expr, reduce: Option<Reduction>) {
-        let mut space = expr.axes();
-        space.extend(target.strides.iter().map(|(a, _)| *a));
-        space.sort();
-        space.dedup();
-        self.stmts.push(Stmt { target, expr, reduce, ordered: None, below: None, system: None, space });
+        self.stmts.push(Stmt { reduce, ..Stmt::plain(target, expr) });
     }
 }
 

@@ -116,16 +116,16 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
         let vector = blocked.map_or(String::new(), |(axis, lanes)| at_once(axis, lanes));
         let part = match part {
             Part::All => String::new(),
-            Part::Ahead(rows) => format!(" in chunks of {rows} rows side by side"),
+            Part::Intra(rows) => format!(" in chunks of {rows} rows side by side"),
             Part::Chunks(rows) => format!(" in chunks of {rows} rows"),
             Part::Rest(rows) => format!(" after its chunks of {rows} rows"),
         };
         let _ = writeln!(out, "  along each sequence{part}, tasks {}{vector}", axes(grid, &nests.sizes));
     }
-    for staged in &nests.near.staged {
+    for staged in &nests.staging.staged {
         let _ = writeln!(out, "  each chunk's {} comes to {}", names.view(&staged.from), names.view(&staged.to));
     }
-    for stmt in nests.near.before.iter().flat_map(|nest| &nest.stmts) {
+    for stmt in nests.staging.before.iter().flat_map(|nest| &nest.stmts) {
         let _ = writeln!(out, "  before the first chunk {}, and back after the last", statement(&names, stmt));
     }
     for nest in &nests.nests {
@@ -180,10 +180,10 @@ fn statement(names: &Names, stmt: &Stmt) -> String {
         );
     }
     match &stmt.reduce {
-        Some(Reduction { how, start, then, .. }) => {
+        Some(Reduction { how, start, epilogue, .. }) => {
             let start = start.as_ref().map_or(String::new(), |start| names.expr(start) + " + ");
             let how = format!("{how:?}").to_lowercase();
-            match then.as_deref() {
+            match epilogue.as_deref() {
                 Some((total, expr)) => {
                     let (total, target, expr) = (names.view(total), names.view(&stmt.target), names.expr(expr));
                     format!("{total} = {start}{how} {value}, not stored; {target} = {expr}")

@@ -50,38 +50,42 @@ impl<'n> Product<'n> {
     }
 }
 
-/// Lets products hand their sums on to the statement behind them, if nobody else reads these.
-pub fn hand_on(nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> Vec<Nest> {
+/// Lets products hand their sums on to the statement behind them, if nobody else reads these; to one each.
+pub fn fuse_epilogues(nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> Vec<Nest> {
+    let uses = |total: &View| nests.iter().flat_map(|nest| &nest.stmts).filter(|stmt| stmt.touches(total.tensor)).count();
     let mut made: Vec<Nest> = vec![];
-    for (at, nest) in nests.iter().enumerate() {
-        let uses = |total: &View| nests.iter().flat_map(|nest| &nest.stmts).filter(|stmt| stmt.touches(total.tensor)).count();
-        let receives = |product: &Product| {
-            let [stmt] = &nest.stmts[..] else { return false };
-            let total = &product.stmt.target;
-            let same = |view: &&View| view.tensor == total.tensor;
-            let element = stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.system.is_none() && stmt.below.is_none();
-            let mut axes: Vec<KAxis> =
-                stmt.space.iter().copied().filter(|axis| nest.parallel.contains(axis) || nest.vector == Some(*axis)).collect();
-            axes.sort();
-            let mut own = vec![product.axes[0], product.axes[1]];
-            own.sort();
-            let read: Vec<&View> = stmt.reads().filter(same).collect();
-            element && axes == own && !read.is_empty() && read.iter().all(|view| *view == total) && uses(total) == 2
-        };
+    for nest in &nests {
         let before = made.last().and_then(|last| Product::of(last, tensors, sizes, cut));
-        let hands_on = at > 0 && before.is_some_and(|product| receives(&product));
-        match made.last_mut().filter(|_| hands_on) {
-            Some(last) => {
+        let free = before.filter(|product| uses(&product.stmt.target) == 2 && product.receives(nest)).is_some();
+        match (made.last_mut().filter(|_| free), &nest.stmts[..]) {
+            (Some(last), [element]) => {
                 let stmt = &mut last.stmts[0];
-                let total = std::mem::replace(&mut stmt.target, nest.stmts[0].target.clone());
-                stmt.space.extend(nest.stmts[0].space.iter().copied());
+                let total = std::mem::replace(&mut stmt.target, element.target.clone());
+                stmt.space.extend(&element.space);
                 stmt.space.sort();
                 stmt.space.dedup();
-                let then = Some(Box::new((total, nest.stmts[0].expr.clone())));
-                stmt.reduce = stmt.reduce.take().map(|reduction| Reduction { then, ..reduction });
+                let epilogue = Some(Box::new((total, element.expr.clone())));
+                stmt.reduce = stmt.reduce.take().map(|reduction| Reduction { epilogue, ..reduction });
             }
-            None => made.push(nest.clone()),
+            _ => made.push(nest.clone()),
         }
     }
     made
+}
+
+impl Product<'_> {
+    /// Whether a nest is one statement that does something to each of its sums, of which none is handed on yet.
+    fn receives(&self, nest: &Nest) -> bool {
+        let [stmt] = &nest.stmts[..] else { return false };
+        let total = &self.stmt.target;
+        let open = self.stmt.reduce.as_ref().is_some_and(|reduction| reduction.epilogue.is_none());
+        let element = stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.system.is_none() && stmt.below.is_none();
+        let walked = |axis: &&KAxis| nest.parallel.contains(axis) || nest.vector == Some(**axis);
+        // All that are walked, sorted.
+        let axes: Vec<KAxis> = stmt.space.iter().filter(walked).copied().collect();
+        let mut own = [self.axes[0], self.axes[1]];
+        own.sort();
+        let mut read = stmt.reads().filter(|view| view.tensor == total.tensor).peekable();
+        open && element && axes == own && read.peek().is_some() && read.all(|view| view == total)
+    }
 }

@@ -4,10 +4,9 @@
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::Owner;
-use super::kernel::{Base, Code, Near, Nests, Part, Stmt, Store, Tensor, Walk};
-use super::near::Placed;
+use super::kernel::{Base, Code, Nests, Part, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What};
-use super::{Kernel, Operand, ahead, loops, near, product};
+use super::{Kernel, Operand, intra, loops, product, staging};
 use crate::error::Error;
 use crate::forms::Chunk;
 use crate::forms::recur::contracted_axes;
@@ -81,8 +80,14 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let lanes = fuser.options.lanes;
     let nests = loops::nests(stmts, &loops::Setting { sizes: &axes.sizes, grid: &grid, blocked, lanes, sums });
     let walk = Walk::Segments { grid, blocked, part: form.part };
-    let code =
-        Nests { walk, sizes: axes.sizes, tensors: draft.tensors.clone(), nests, scratch: draft.scratch, near: Near::default() };
+    let code = Nests {
+        walk,
+        sizes: axes.sizes,
+        tensors: draft.tensors.clone(),
+        nests,
+        scratch: draft.scratch,
+        staging: Staging::default(),
+    };
     Ok(vec![draft.finish(Code::Nests(code), members.to_vec())])
 }
 
@@ -102,23 +107,23 @@ struct Parted {
 /// What needs no state, for all chunks side by side; and the rest, chunk after chunk.
 fn parted(fuser: &mut Fuser, mut draft: Draft, members: &[NodeId], stmts: Vec<Stmt>, work: Parted) -> Vec<Kernel> {
     let Parted { axes, grid, single, blocked, rows, chunk } = &work;
-    let (rounded, most) = (fuser.options.dtype != Dtype::F32, fuser.options.near);
-    let crossing = ahead::Crossing { node: members[0], rows, grid: single, axes };
-    let split = ahead::split(fuser, &mut draft, stmts, &crossing);
+    let (rounded, most) = (fuser.options.dtype != Dtype::F32, fuser.options.chunk_bytes);
+    let crossing = intra::Crossing { node: members[0], rows, grid: single, axes };
+    let split = intra::split(fuser, &mut draft, stmts, &crossing);
     let kernel = |stmts: Vec<Stmt>, grid: &[KAxis], blocked: Option<(KAxis, usize)>, part: Part| {
         let mut own = draft.of(&stmts);
         let setting = loops::Setting { sizes: &axes.sizes, grid, blocked, lanes: fuser.options.lanes, sums: fuser.options.sums };
         let tensors = std::mem::take(&mut own.tensors);
-        let nests = product::hand_on(loops::nests(stmts, &setting), &tensors, &axes.sizes, blocked);
+        let nests = product::fuse_epilogues(loops::nests(stmts, &setting), &tensors, &axes.sizes, blocked);
         let walks = matches!(part, Part::Chunks(_));
-        let Placed { nests, tensors, near, scratch } =
-            near::Chunks { nests, tensors, setting, single, rows, walks, rounded, most }.placed();
+        let staging::Placed { nests, tensors, staging, scratch } =
+            staging::Chunks { nests, tensors, setting, single, rows, walks, rounded, most }.placed();
         let walk = Walk::Segments { grid: grid.to_vec(), blocked, part };
-        let code = Nests { walk, sizes: axes.sizes.clone(), tensors, nests, scratch, near };
+        let code = Nests { walk, sizes: axes.sizes.clone(), tensors, nests, scratch, staging };
         own.finish(Code::Nests(code), members.to_vec())
     };
-    let ahead = (!split.ahead.is_empty()).then(|| kernel(split.ahead, single, None, Part::Ahead(*chunk)));
-    ahead.into_iter().chain([kernel(split.walk, grid, *blocked, Part::Chunks(*chunk))]).collect()
+    let intra = (!split.intra.is_empty()).then(|| kernel(split.intra, single, None, Part::Intra(*chunk)));
+    intra.into_iter().chain([kernel(split.inter, grid, *blocked, Part::Chunks(*chunk))]).collect()
 }
 
 /// The body's values, and where they are wanted.
@@ -263,9 +268,7 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
         let elements: usize = old.strides.iter().map(|(a, _)| axes.sizes[a.0]).product();
         draft.tensors[new.tensor.0].base = Base::Scratch(draft.scratch);
         draft.scratch += (elements * 4).next_multiple_of(braid_runtime::artifact::ALIGN);
-        let space = old.strides.iter().map(|(a, _)| *a).collect();
-        let expr = Expr::Load(new.clone(), Elem::Float);
-        late.push(Stmt { target: old.clone(), expr, reduce: None, ordered: None, below: None, system: None, space });
+        late.push(Stmt::plain(old.clone(), Expr::Load(new.clone(), Elem::Float)));
     }
     stmts.extend(late);
     stmts

@@ -113,7 +113,7 @@ impl Builder<'_> {
         };
         let mut start = start;
         for sum in sums {
-            let reduction = Reduction { how: Reduce::Sum, over: sum.over, start: start.take(), then: None };
+            let reduction = Reduction { how: Reduce::Sum, over: sum.over, start: start.take(), epilogue: None };
             self.push(target.clone(), sum.expr, Some(reduction));
             start = Some(Expr::Load(target.clone(), Elem::Float));
         }
@@ -252,7 +252,7 @@ impl Builder<'_> {
         }
         let expr = times(matrix.clone(), Expr::Load(earlier, Elem::Float));
         let over = [column].into_iter().chain(rank.map(|(_, summed)| summed)).collect();
-        let reduction = Reduction { how: Reduce::Sum, over, start: Some(known.clone()), then: None };
+        let reduction = Reduction { how: Reduce::Sum, over, start: Some(known.clone()), epilogue: None };
         self.push(target.clone(), expr, Some(reduction));
         self.in_order(row, false, Some((column, false)));
         self.copies(item, &target);

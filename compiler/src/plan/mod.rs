@@ -180,7 +180,7 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
     match code {
         Code::Nests(nests) => match nests.walk {
             Walk::Rows(_) => "rows",
-            Walk::Segments { part: Part::Ahead(_), .. } => "ahead",
+            Walk::Segments { part: Part::Intra(_), .. } => "intra",
             Walk::Segments { part: Part::Chunks(_), .. } => "chunks",
             Walk::Segments { .. } => "recurrence",
         },

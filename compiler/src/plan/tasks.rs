@@ -2,7 +2,7 @@
 
 use super::{Per, Tasks, Tiles, tiling};
 use crate::fuse::Kernel;
-use crate::fuse::kernel::{Along, Attention, CHUNKS_AHEAD, Code, Matmul, Nest, Part, Rows, Walk};
+use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Part, Rows, Walk};
 use crate::target::Target;
 
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
@@ -48,7 +48,7 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
                     };
                     let factor: usize = grid.iter().map(|a| blocks(*a)).product();
                     let (least, side) = match part {
-                        Part::Ahead(rows) => (*rows, CHUNKS_AHEAD),
+                        Part::Intra(rows) => (*rows, CHUNKS_AT_ONCE),
                         Part::Chunks(rows) => (*rows, 1),
                         Part::All | Part::Rest(_) => (0, 1),
                     };

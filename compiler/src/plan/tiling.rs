@@ -58,8 +58,14 @@ pub fn chosen_tiling(product: &Matmul) -> Option<(Tiling, usize)> {
 pub(super) fn chosen_tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
     let of = |(tiling, from): (Tiling, usize)| {
         let (_, elements) = product.chosen.as_ref()?;
-        // Whoever the rows chose: all of a call's rows count as one.
-        Some(Tiles { per, times: 1, from, by: 1 << 30, factor: elements * product.sizes[3].div_ceil(tiling.columns) })
+        // Whatever the rows chose: their number makes no more tasks.
+        Some(Tiles {
+            per,
+            times: 1,
+            from,
+            by: braid_runtime::artifact::Tiles::ALL,
+            factor: elements * product.sizes[3].div_ceil(tiling.columns),
+        })
     };
     [chosen_tiling(product).filter(|_| per == Per::Row).and_then(of), None]
 }

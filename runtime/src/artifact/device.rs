@@ -150,9 +150,16 @@ impl Tiles {
         self.per <= 3 && self.by.is_power_of_two() && small
     }
 
+    /// What [`Tiles::by`] is where all that is counted is one.
+    pub const ALL: usize = 1 << 30;
+
     /// For people: `512 ⌈rows / 64⌉ from 17 on`.
     fn text(&self) -> String {
-        format!("{} from {} on", counted(self.per, self.times, self.by, self.factor), self.from)
+        let tasks = match self.by {
+            Self::ALL => self.factor.to_string(),
+            _ => counted(self.per, self.times, self.by, self.factor),
+        };
+        format!("{tasks} from {} on", self.from)
     }
 }
 

@@ -4,6 +4,7 @@
 mod algebra;
 pub mod compiled;
 mod hybrids;
+mod played;
 mod programs;
 mod recurrences;
 mod states;

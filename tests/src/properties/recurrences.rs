@@ -10,7 +10,7 @@ use braid_runtime::artifact::Dtype;
 use proptest::prelude::*;
 
 /// How the old state enters the new one.
-const DECAYS: &[&str] =
+pub const DECAYS: &[&str] =
     &["1.0", "0.9", "f", "exp(a)", "g", "exp(c)", "(1.0 - 2.0 * f)", "far", "exp(never)", "select(i > 0.0, 1.0, 0.0)"];
 
 /// Decays at and near the ends of what gates give.
@@ -51,7 +51,7 @@ const READS: &[&str] = &[
 
 /// One recurrence: a decay, an update, a read, whether the state is read before, and a normaliser.
 #[derive(Clone, Debug)]
-struct Recurrence {
+pub struct Recurrence {
     decay: &'static str,
     update: usize,
     read: usize,
@@ -62,13 +62,15 @@ struct Recurrence {
 }
 
 fn recurrence(decays: &'static [&'static str]) -> impl Strategy<Value = Recurrence> {
-    let parts = (
-        prop::sample::select(decays),
-        0..UPDATES.len(),
-        0..READS.len(),
-        any::<(bool, bool, bool)>(),
-        (1usize..4, 2usize..6, 1usize..6),
-    );
+    of_sizes(decays, (1usize..4, 2usize..6, 1usize..6))
+}
+
+/// Recurrences whose heads, keys and values have such sizes.
+pub fn of_sizes(
+    decays: &'static [&'static str],
+    sizes: impl Strategy<Value = (usize, usize, usize)>,
+) -> impl Strategy<Value = Recurrence> {
+    let parts = (prop::sample::select(decays), 0..UPDATES.len(), 0..READS.len(), any::<(bool, bool, bool)>(), sizes);
     parts.prop_map(|(decay, update, read, (before, undecayed, normaliser), sizes)| Recurrence {
         decay,
         update,
@@ -81,7 +83,8 @@ fn recurrence(decays: &'static [&'static str]) -> impl Strategy<Value = Recurren
 }
 
 impl Recurrence {
-    fn text(&self) -> String {
+    /// The model's text.
+    pub fn text(&self) -> String {
         let (h, k, v) = self.sizes;
         let (decay, update, read) = (self.decay, UPDATES[self.update], READS[self.read]);
         let (z, more) = match self.normaliser {
@@ -126,10 +129,10 @@ fn chunks_equal_steps_in_the_evaluator() {
         let text = recurrence.text();
         let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
         let (steps, _) = in_chunks(&text, Chunks::Rows(1000), &ids);
-        for chunks in [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices(rows)]) {
+        for chunks in [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows }]) {
             let (found, derived) = in_chunks(&text, chunks, &ids);
             // Matrix units have none where keys decay row after row.
-            prop_assert!(derived || matches!(chunks, Chunks::Matrices(_)), "no chunk form");
+            prop_assert!(derived || matches!(chunks, Chunks::Matrices { .. }), "no chunk form");
             let far = found.iter().zip(&steps).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             prop_assert!(far < 1e-9, "{chunks:?} are {far:e} off");
         }

@@ -6,7 +6,7 @@
 
 mod carried;
 pub mod checkpoint;
-mod ops;
+pub mod ops;
 pub mod tensor;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,8 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
     }
 }
 
-fn unary(f: Unary, x: f64) -> f64 {
+/// A pointwise function of one number.
+pub fn unary(f: Unary, x: f64) -> f64 {
     match f {
         Unary::Neg => -x,
         Unary::Exp => x.exp(),
@@ -59,7 +60,8 @@ fn unary(f: Unary, x: f64) -> f64 {
     }
 }
 
-fn binary(f: Binary, a: f64, b: f64) -> f64 {
+/// A pointwise function of two numbers; truths are 0 and 1.
+pub fn binary(f: Binary, a: f64, b: f64) -> f64 {
     match f {
         Binary::Add => a + b,
         Binary::Sub => a - b,

@@ -31,7 +31,7 @@ pub fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>
     let whole = |rows: usize| e.add(own.row, e.mul(e.div(own.rows, e.i64(rows)), e.i64(rows)));
     match part {
         Part::All => (own.row, end, 1),
-        Part::Chunks(rows) | Part::Ahead(rows) => (own.row, whole(rows), rows),
+        Part::Chunks(rows) | Part::Intra(rows) => (own.row, whole(rows), rows),
         Part::Rest(rows) => (whole(rows), end, 1),
     }
 }

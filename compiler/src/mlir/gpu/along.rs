@@ -46,134 +46,125 @@ fn task_of<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArg
     site.set_slot(segment.slot);
     site.index.insert(COLUMN, channel);
     e.if_then(e.cmp(Cmp::Lt, channel, e.i64(code.channels)), || {
-        let place = |site: &Site<'_, 'c>, tap: usize, tensor: TensorId| {
-            site.address(&View { tensor, offset: tap * code.channels, strides: vec![(COLUMN, 1)] })
-        };
-        let before = code.taps - 1;
-        let taps = |weights| (0..code.taps).map(|tap| e.load_constant(place(site, tap, weights), Ty::F32)).collect::<Vec<Val>>();
-        let weights: Option<Vec<Val>> = code.weights.map(taps);
-        if let Some(piece) = piece {
-            return in_pieces(site, code, (segment, piece), weights.as_deref());
+        let weights = code.weights.map(|weights| {
+            (0..code.taps).map(|tap| e.load_constant(tap_of(site, code, weights, tap), Ty::F32)).collect::<Vec<Val>>()
+        });
+        let channel = Channel { code, weights };
+        match piece {
+            Some(piece) => channel.pieces(site, segment, piece),
+            None => channel.whole(site, segment),
         }
-        let window: Vec<Val> = (0..before).map(|tap| e.load(place(site, tap, code.state), Ty::F32)).collect();
+    });
+}
+
+/// The address of a tap of the thread's channel, of weights or of the state.
+fn tap_of<'c>(site: &Site<'_, 'c>, code: &Along, tensor: TensorId, tap: usize) -> Val<'c> {
+    site.address(&View { tensor, offset: tap * code.channels, strides: vec![(COLUMN, 1)] })
+}
+
+/// The thread's channel.
+struct Channel<'n, 'c> {
+    code: &'n Along,
+    weights: Option<Vec<Val<'c>>>,
+}
+
+impl<'c> Channel<'_, 'c> {
+    /// Rows under the window besides the row at hand.
+    fn before(&self) -> usize {
+        self.code.taps - 1
+    }
+
+    /// Addresses of the state's rows.
+    fn state(&self, site: &Site<'_, 'c>) -> Vec<Val<'c>> {
+        (0..self.before()).map(|tap| tap_of(site, self.code, self.code.state, tap)).collect()
+    }
+
+    /// Addresses of the input's rows before a row.
+    fn ahead_of(&self, site: &mut Site<'_, 'c>, row: Val<'c>) -> Vec<Val<'c>> {
+        let e = site.e;
+        let one = |tap| {
+            site.set_row(e.sub(row, e.i64(self.before() - tap)), false);
+            site.address(&self.code.input)
+        };
+        (0..self.before()).map(one).collect()
+    }
+
+    /// A whole sequence.
+    fn whole(&self, site: &mut Site<'_, 'c>, segment: SegmentFields<'c>) {
+        let e = site.e;
+        let state = self.state(site);
+        let window = loaded(e, &state);
         let end = e.add(segment.row, segment.rows);
-        let window =
-            e.for_loop(segment.row, end, e.i64(1), &window, |row, window| one_row(site, code, row, window, weights.as_deref()));
-        for (tap, value) in window.into_iter().enumerate() {
-            e.store(place(site, tap, code.state), value);
-        }
-    });
-}
+        let window = self.rows(site, (segment.row, end, 1), &window);
+        state.into_iter().zip(window).for_each(|(place, value)| e.store(place, value));
+    }
 
-/// Every so many-th piece of a sequence. The first piece alone reads the state, and leaves the new one: the sequence's last rows.
-fn in_pieces<'c>(
-    site: &mut Site<'_, 'c>,
-    code: &Along,
-    (segment, piece): (SegmentFields<'c>, Val<'c>),
-    weights: Option<&[Val<'c>]>,
-) {
-    let e = site.e;
-    let before = code.taps - 1;
-    let place = |site: &Site<'_, 'c>, tap: usize| {
-        site.address(&View { tensor: code.state, offset: tap * code.channels, strides: vec![(COLUMN, 1)] })
-    };
-    let addresses = |site: &mut Site<'_, 'c>, row: Val<'c>| {
-        let ahead = (0..before).map(|tap| {
-            site.set_row(e.sub(row, e.i64(before - tap)), false);
-            site.address(&code.input)
+    /// Every so many-th piece of a sequence. The first piece alone reads the state, and leaves the new one: the sequence's last rows.
+    fn pieces(&self, site: &mut Site<'_, 'c>, segment: SegmentFields<'c>, piece: Val<'c>) {
+        let e = site.e;
+        let state = self.state(site);
+        let end = e.add(segment.row, segment.rows);
+        let start = e.add(segment.row, e.mul(piece, e.i64(PIECE_ROWS)));
+        for_each(e, start, end, e.i64(PIECE_ROWS * ALONG_PIECES), |row| {
+            let is_first = e.cmp(Cmp::Eq, row, segment.row);
+            // One address for both: the state's rows, or those ahead in the call.
+            let known = self.ahead_of(site, row).into_iter().zip(&state);
+            let known: Vec<Val> = known.map(|(ahead, own)| e.select(is_first, *own, ahead)).collect();
+            let window = loaded(e, &known);
+            let to = e.min(end, e.add(row, e.i64(PIECE_ROWS)));
+            // A loop in turns of several rows, then one of single rows: one of them has none.
+            let whole = e.cmp(Cmp::Eq, e.sub(to, row), e.i64(PIECE_ROWS));
+            let together = e.select(whole, to, row);
+            let window = self.rows(site, (row, together, LOADED), &window);
+            let window = self.rows(site, (together, to, 1), &window);
+            e.if_then(is_first, || {
+                let last = self.ahead_of(site, end);
+                let new = e.if_else(e.cmp(Cmp::Eq, to, end), || window.clone(), || loaded(e, &last));
+                state.iter().zip(new).for_each(|(place, value)| e.store(*place, value));
+            });
         });
-        ahead.collect::<Vec<Val>>()
-    };
-    let end = e.add(segment.row, segment.rows);
-    let start = e.add(segment.row, e.mul(piece, e.i64(PIECE_ROWS)));
-    for_each(e, start, end, e.i64(PIECE_ROWS * ALONG_PIECES), |row| {
-        let is_first = e.cmp(Cmp::Eq, row, segment.row);
-        // One address for both: the state's rows, or those ahead in the call.
-        let own: Vec<Val> = (0..before).map(|tap| place(site, tap)).collect();
-        let known: Vec<Val> = addresses(site, row).into_iter().zip(own).map(|(at, own)| e.select(is_first, own, at)).collect();
-        let window: Vec<Val> = known.into_iter().map(|at| e.load(at, Ty::F32)).collect();
-        let to = e.min(end, e.add(row, e.i64(PIECE_ROWS)));
-        let whole = e.cmp(Cmp::Eq, e.sub(to, row), e.i64(PIECE_ROWS));
-        let shared = std::cell::RefCell::new(&mut *site);
-        let together = || rows_together(&mut shared.borrow_mut(), code, row, &window, weights);
-        let singly = || {
-            e.for_loop(row, to, e.i64(1), &window, |row, window| one_row(&mut shared.borrow_mut(), code, row, window, weights))
-        };
-        let window = e.if_else(whole, together, singly);
-        let site: &mut Site<'_, 'c> = shared.into_inner();
-        e.if_then(is_first, || {
-            let alone = e.cmp(Cmp::Eq, to, end);
-            let last: Vec<Val> = addresses(site, end);
-            let last = || last.into_iter().map(|at| e.load(at, Ty::F32)).collect::<Vec<Val>>();
-            let new = e.if_else(alone, || window.clone(), last);
-            for (tap, value) in new.into_iter().enumerate() {
-                e.store(place(site, tap), value);
+    }
+
+    /// Rows from one on to another, so many loaded at once; gives the window behind them.
+    fn rows(&self, site: &mut Site<'_, 'c>, (from, to, at_once): (Val<'c>, Val<'c>, usize), window: &[Val<'c>]) -> Vec<Val<'c>> {
+        let e = site.e;
+        e.for_loop(from, to, e.i64(at_once), window, |first, window| {
+            let rows: Vec<Val> = (0..at_once).map(|at| e.add(first, e.i64(at))).collect();
+            let load = |row: &Val<'c>| {
+                site.set_row(*row, false);
+                e.load(site.address(&self.code.input), Ty::F32)
+            };
+            let now: Vec<Val> = rows.iter().map(load).collect();
+            rows.into_iter().zip(now).fold(window.to_vec(), |window, (row, now)| {
+                site.set_row(row, false);
+                self.made(site, now, &window)
+            })
+        })
+    }
+
+    /// One row: the sum under the window, the epilogue, and the window moved on; the row's own element is `now`.
+    fn made(&self, site: &mut Site<'_, 'c>, now: Val<'c>, window: &[Val<'c>]) -> Vec<Val<'c>> {
+        let e = site.e;
+        let rows: Vec<Val> = window.iter().copied().chain([now]).collect();
+        let made = match &self.weights {
+            None => rows[0],
+            Some(weights) => {
+                let first = e.mul(rows[0], weights[0]);
+                rows[1..].iter().zip(&weights[1..]).fold(first, |sum, (row, weight)| e.fma(*row, *weight, sum))
             }
-        });
-    });
-}
-
-/// All rows of a piece, some loaded at once.
-fn rows_together<'c>(
-    site: &mut Site<'_, 'c>,
-    code: &Along,
-    first: Val<'c>,
-    window: &[Val<'c>],
-    weights: Option<&[Val<'c>]>,
-) -> Vec<Val<'c>> {
-    let e = site.e;
-    let end = e.add(first, e.i64(PIECE_ROWS));
-    e.for_loop(first, end, e.i64(LOADED), window, |first, window| {
-        let rows: Vec<Val> = (0..LOADED).map(|at| e.add(first, e.i64(at))).collect();
-        let load = |row: &Val<'c>| {
-            site.set_row(*row, false);
-            e.load(site.address(&code.input), Ty::F32)
         };
-        let loaded: Vec<Val> = rows.iter().map(load).collect();
-        let mut window = window.to_vec();
-        for (row, now) in rows.into_iter().zip(loaded) {
-            site.set_row(row, false);
-            window = made(site, code, now, &window, weights);
-        }
-        window
-    })
+        // The epilogue reads the sum as the tile's element.
+        site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, made));
+        let made = value(site, &self.code.epilogue);
+        site.fresh.clear();
+        store(site, &self.code.out, made);
+        rows[1..].to_vec()
+    }
 }
 
-/// One row: the sum under the window, the epilogue, and the window moved on.
-fn one_row<'c>(
-    site: &mut Site<'_, 'c>,
-    code: &Along,
-    row: Val<'c>,
-    window: &[Val<'c>],
-    weights: Option<&[Val<'c>]>,
-) -> Vec<Val<'c>> {
-    let e = site.e;
-    site.set_row(row, false);
-    let now = e.load(site.address(&code.input), Ty::F32);
-    made(site, code, now, window, weights)
+fn loaded<'c>(e: &Emitter<'c>, places: &[Val<'c>]) -> Vec<Val<'c>> {
+    places.iter().map(|place| e.load(*place, Ty::F32)).collect()
 }
 
-/// The result of the site's row, whose own element is `now`, and the window behind it.
-fn made<'c>(
-    site: &mut Site<'_, 'c>,
-    code: &Along,
-    now: Val<'c>,
-    window: &[Val<'c>],
-    weights: Option<&[Val<'c>]>,
-) -> Vec<Val<'c>> {
-    let e = site.e;
-    let rows: Vec<Val> = window.iter().copied().chain([now]).collect();
-    let made = match weights {
-        None => rows[0],
-        Some(weights) => {
-            let first = e.mul(rows[0], weights[0]);
-            rows[1..].iter().zip(&weights[1..]).fold(first, |sum, (row, weight)| e.fma(*row, *weight, sum))
-        }
-    };
-    // The epilogue reads the sum as the tile's element.
-    site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, made));
-    let made = value(site, &code.epilogue);
-    site.fresh.clear();
-    store(site, &code.out, made);
-    rows[1..].to_vec()
-}
+/// A piece is turns of whole loads.
+const _: () = assert!(PIECE_ROWS.is_multiple_of(LOADED));

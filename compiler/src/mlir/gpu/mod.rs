@@ -124,12 +124,12 @@ pub fn scratch_bytes(plan: &Plan) -> usize {
 }
 
 fn is_shared(nests: &Nests) -> bool {
-    if is_chunk(nests) { nests.near.shared } else { nests.scratch <= SHARED_SCRATCH }
+    if is_chunk(nests) { nests.staging.shared } else { nests.scratch <= SHARED_SCRATCH }
 }
 
 /// Whether it does many rows at once.
 fn is_chunk(nests: &Nests) -> bool {
-    matches!(nests.walk, Walk::Segments { part: Part::Ahead(_) | Part::Chunks(_), .. })
+    matches!(nests.walk, Walk::Segments { part: Part::Intra(_) | Part::Chunks(_), .. })
 }
 
 /// Emits all functions of a plan and the entries.

@@ -114,7 +114,7 @@ impl<'c> Loops<'_, 'c> {
         if let Some(product) = self.product() {
             return product.emit(site, |axis| self.begin(axis));
         }
-        if self.nest.stmts.iter().filter_map(|stmt| stmt.reduce.as_ref()).any(|reduction| reduction.then.is_some()) {
+        if self.nest.stmts.iter().filter_map(|stmt| stmt.reduce.as_ref()).any(|reduction| reduction.epilogue.is_some()) {
             return e.fault("a sum that is handed on is no product of matrices");
         }
         let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };
@@ -132,9 +132,9 @@ impl<'c> Loops<'_, 'c> {
 
     /// What the matrix units do of a chunk.
     fn product(&self) -> Option<Units<'_>> {
-        let Walk::Segments { part: Part::Chunks(_) | Part::Ahead(_), blocked, .. } = self.code.walk else { return None };
+        let Walk::Segments { part: Part::Chunks(_) | Part::Intra(_), blocked, .. } = self.code.walk else { return None };
         Product::of(self.nest, &self.code.tensors, &self.code.sizes, blocked)
-            .map(|product| Units { product, rounded: self.code.near.rounded })
+            .map(|product| Units { product, rounded: self.code.staging.rounded })
     }
 
     /// Where the task's indices of an axis begin, unless at 0.

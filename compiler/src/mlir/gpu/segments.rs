@@ -1,9 +1,8 @@
 //! Walks along a sequence: step by step, or chunk by chunk, with states and the rows that products read in shared memory.
 
 use super::{THREADS, nest};
-use crate::fuse::expr::KAxis;
-use crate::fuse::expr::View;
-use crate::fuse::kernel::{Base, CHUNKS_AHEAD, Near, Nest, Nests, Part, STAGED, Staged, Stmt, Walk};
+use crate::fuse::expr::{KAxis, View};
+use crate::fuse::kernel::{Base, CHUNKS_AT_ONCE, Nest, Nests, Part, STAGED, Staged, Staging, Stmt, Walk};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::segment::{place_in_grid, rows};
 use crate::mlir::common::site::{Site, for_each};
@@ -22,7 +21,7 @@ pub fn task_of<'c>(
     let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
     let e = site.e;
     let (side, task) = match part {
-        Part::Ahead(_) => (Some(e.rem(task, e.i64(CHUNKS_AHEAD))), e.div(task, e.i64(CHUNKS_AHEAD))),
+        Part::Intra(_) => (Some(e.rem(task, e.i64(CHUNKS_AT_ONCE))), e.div(task, e.i64(CHUNKS_AT_ONCE))),
         _ => (None, task),
     };
     let rest = place_in_grid(site, grid, *cut, (&code.sizes, task));
@@ -34,19 +33,19 @@ pub fn task_of<'c>(
     site.set_slot(own.slot);
     let (from, to, step) = rows(e, *part, own);
     let (from, step) = match side {
-        Some(side) => (e.add(from, e.mul(side, e.i64(step))), step * CHUNKS_AHEAD),
+        Some(side) => (e.add(from, e.mul(side, e.i64(step))), step * CHUNKS_AT_ONCE),
         None => (from, step),
     };
     let chunks = Chunks { code, block, to, step, walks: side.is_none() };
     e.sync();
-    if code.near == Near::default() {
+    if code.staging == Staging::default() {
         return for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
     }
     e.if_then(e.cmp(Cmp::Lt, from, to), || {
         if chunks.walks {
             chunks.copy_all(site, from);
         }
-        chunks.each(site, &code.near.before);
+        chunks.each(site, &code.staging.before);
         for_each(e, from, to, e.i64(step), |row| {
             if !chunks.walks {
                 chunks.copy_all(site, row);
@@ -54,7 +53,7 @@ pub fn task_of<'c>(
             chunks.all(site, row);
         });
         e.wait_copies(0);
-        chunks.each(site, &code.near.after);
+        chunks.each(site, &code.staging.after);
     });
 }
 
@@ -104,7 +103,7 @@ impl<'c> Chunks<'_, 'c> {
     fn all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
         let e = site.e;
         site.set_row(row, false);
-        let staged = &self.code.near.staged;
+        let staged = &self.code.staging.staged;
         for (at, nest) in self.code.nests.iter().enumerate() {
             let first = |staged: &&Staged| staged.used[0] == at;
             if let Some(under_way) = staged.iter().filter(first).map(|own| self.under_way(own, at)).min() {
@@ -123,7 +122,7 @@ impl<'c> Chunks<'_, 'c> {
 
     /// Copies that were begun after this one's, and before nest `at`.
     fn under_way(&self, own: &Staged, at: usize) -> usize {
-        let staged = &self.code.near.staged;
+        let staged = &self.code.staging.staged;
         let place = staged.iter().position(|other| other == own).unwrap_or(0);
         let behind = staged.len() - 1 - place;
         let again = staged.iter().filter(|other| self.walks && other.used[1] < at).count();
@@ -131,7 +130,7 @@ impl<'c> Chunks<'_, 'c> {
     }
 
     fn copy_all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
-        for staged in &self.code.near.staged {
+        for staged in &self.code.staging.staged {
             self.copy(site, staged, row);
         }
     }

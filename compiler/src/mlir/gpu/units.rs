@@ -87,7 +87,7 @@ impl Units<'_> {
         let reduction = self.product.stmt.reduce.as_ref();
         let start = reduction.and_then(|reduction| reduction.start.as_ref());
         let mut made = start.map_or(sum, |start| site.e.add(value(site, start), sum));
-        if let Some((total, expr)) = reduction.and_then(|reduction| reduction.then.as_deref()) {
+        if let Some((total, expr)) = reduction.and_then(|reduction| reduction.epilogue.as_deref()) {
             site.fresh.push((total.clone(), made));
             made = value(site, expr);
             site.fresh.clear();

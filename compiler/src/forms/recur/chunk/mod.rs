@@ -11,7 +11,7 @@ mod print;
 mod terms;
 
 use super::contracted_axes;
-use crate::forms::{CHUNK, Chunks, MATRIX_CHUNK};
+use crate::forms::{CHUNK, Chunks};
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
@@ -78,7 +78,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
         Chunks::Off => return Err("chunks are turned off".into()),
         Chunks::Auto => CHUNK,
         Chunks::Rows(rows) => rows,
-        Chunks::Matrices(rows) => return of_matrices(graph, node, rows),
+        Chunks::Matrices { rows, solving } => return of_matrices(graph, node, rows, solving),
     };
     let chunk = derive(graph, node, rows, false)?;
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
@@ -90,17 +90,16 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
 }
 
 /// The chunk form for matrix units.
-fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize) -> Result<Chunk, String> {
+fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize, solving: usize) -> Result<Chunk, String> {
     if matches!(graph.op(node), Op::Recur(recur) if contracted_axes(recur).is_empty()) {
         return Err("no read sums over the state: there is no product of matrices".into());
     }
     let known = graph.axes.len();
     let chunk = derive(graph, node, rows, true)?;
-    // With a system in it, more has to lie side by side in a block's memory.
     let solves = chunk.body.values.iter().any(|value| matches!(value.op, Op::Substitute { .. }));
-    let chunk = if solves && rows == MATRIX_CHUNK {
+    let chunk = if solves && solving != rows {
         graph.axes.truncate(known);
-        derive(graph, node, rows / 2, true)?
+        derive(graph, node, solving, true)?
     } else {
         chunk
     };

@@ -4,7 +4,7 @@
 use super::Operand;
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
-use super::kernel::{Base, Reduction, Stmt, Tensor};
+use super::kernel::{Base, Stmt, Tensor};
 use super::nest::Axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{Elem, Reduce};
@@ -13,9 +13,9 @@ use std::collections::{BTreeSet, HashMap};
 /// The statements of a chunk, parted.
 pub struct Split {
     /// What needs no state.
-    pub ahead: Vec<Stmt>,
+    pub intra: Vec<Stmt>,
     /// What does.
-    pub walk: Vec<Stmt>,
+    pub inter: Vec<Stmt>,
 }
 
 /// Where values cross.
@@ -34,10 +34,10 @@ pub struct Crossing<'a> {
 pub fn split(fuser: &mut Fuser, draft: &mut Draft, stmts: Vec<Stmt>, crossing: &Crossing) -> Split {
     let (stmts, early) = sums_apart(draft, stmts);
     let bound = bound(draft, &stmts, &early);
-    let mut split = Split { ahead: vec![], walk: vec![] };
+    let mut split = Split { intra: vec![], inter: vec![] };
     for (at, stmt) in stmts.into_iter().enumerate() {
         let waits = !early.contains(&at) && (reads(&stmt, &bound) || bound.contains(&stmt.target.tensor));
-        if waits { split.walk.push(stmt) } else { split.ahead.push(stmt) }
+        if waits { split.inter.push(stmt) } else { split.intra.push(stmt) }
     }
     cross(fuser, draft, &mut split, crossing);
     split
@@ -65,59 +65,65 @@ fn bound(draft: &Draft, stmts: &[Stmt], early: &BTreeSet<usize>) -> BTreeSet<Ten
 /// Gives which statements these sums are.
 fn sums_apart(draft: &mut Draft, stmts: Vec<Stmt>) -> (Vec<Stmt>, BTreeSet<usize>) {
     let waiting = bound(draft, &stmts, &BTreeSet::new());
-    let (mut parted, mut early): (Vec<Stmt>, _) = (vec![], BTreeSet::new());
+    let (mut parted, mut early): (Vec<Stmt>, BTreeSet<usize>) = (vec![], BTreeSet::new());
     for mut stmt in stmts {
-        // A state has one place for all chunks.
-        let stays = draft.tensors[stmt.target.tensor.0].base == Base::State;
-        let plain = !stays && stmt.ordered.is_none() && stmt.below.is_none() && stmt.system.is_none();
-        let sums = stmt.reduce.as_ref().is_some_and(|reduction| reduction.how == Reduce::Sum);
-        let own_waits = stmt.expr.views().iter().any(|view| waiting.contains(&view.tensor));
-        let start = stmt.reduce.as_mut().filter(|_| plain && sums && !own_waits).and_then(|reduction| reduction.start.take());
-        let Some(start) = start else {
+        let Some(start) = onto_what_waits(draft, &stmt, &waiting) else {
             parted.push(stmt);
             continue;
         };
-        if !start.views().iter().any(|view| waiting.contains(&view.tensor)) {
-            stmt.reduce.iter_mut().for_each(|reduction| reduction.start = Some(start.clone()));
+        let target = stmt.target.clone();
+        let onto_itself = start == Expr::Load(target.clone(), Elem::Float);
+        let chain = if onto_itself { first_of_chain(&parted, &target) } else { None };
+        // Nobody may write over the sum before it is added.
+        if parted[..chain.unwrap_or(parted.len())].iter().any(|earlier| earlier.target.tensor == target.tensor) {
             parted.push(stmt);
             continue;
         }
-        let target = stmt.target.clone();
         stmt.target = apart(draft, &target);
+        stmt.reduce.iter_mut().for_each(|reduction| reduction.start = None);
         let sum = Expr::Load(stmt.target.clone(), Elem::Float);
-        let onto = |start: Option<Expr>| match start {
-            None => sum.clone(),
-            Some(start) => add(start, sum.clone()),
-        };
-        match parted.pop() {
-            // Two sums in one place: the one that waits begins with the other.
-            Some(mut other) if is_sum_into(&other, &target) && start == Expr::Load(target.clone(), Elem::Float) => {
-                other.reduce =
-                    other.reduce.take().map(|reduction| Reduction { start: Some(onto(reduction.start.clone())), ..reduction });
-                early.insert(parted.len());
-                parted.extend([stmt, other]);
+        match chain {
+            // Sums in one place: the first one begins with this one.
+            Some(first) => {
+                let other = parted[first].reduce.iter_mut();
+                other.for_each(|own| own.start = Some(own.start.take().map_or(sum.clone(), |start| add(start, sum.clone()))));
+                parted.insert(first, stmt);
+                early = early.into_iter().map(|at| at + usize::from(at >= first)).chain([first]).collect();
             }
-            other => {
-                parted.extend(other);
+            None => {
                 early.insert(parted.len());
-                let space = stmt.target.strides.iter().chain(&target.strides).map(|(axis, _)| *axis).collect::<BTreeSet<_>>();
-                let space = space.into_iter().collect();
-                let joined =
-                    Stmt { target, expr: onto(Some(start)), reduce: None, ordered: None, below: None, system: None, space };
-                parted.extend([stmt, joined]);
+                parted.extend([stmt, Stmt::plain(target, add(start, sum))]);
             }
         }
     }
     (parted, early)
 }
 
-fn add(a: Expr, b: Expr) -> Expr {
-    Expr::Binary(braid_dsl::model::Binary::Add, Elem::Float, Box::new(a), Box::new(b))
+/// What a sum of what needs no state is added onto, if that does.
+fn onto_what_waits(draft: &Draft, stmt: &Stmt, waiting: &BTreeSet<TensorId>) -> Option<Expr> {
+    let waits = |expr: &Expr| expr.views().iter().any(|view| waiting.contains(&view.tensor));
+    // A state has one place for all chunks.
+    let stays = draft.tensors[stmt.target.tensor.0].base == Base::State;
+    let plain = !stays && stmt.ordered.is_none() && stmt.below.is_none() && stmt.system.is_none();
+    let reduction = stmt.reduce.as_ref().filter(|reduction| plain && reduction.how == Reduce::Sum && !waits(&stmt.expr))?;
+    reduction.start.clone().filter(waits)
 }
 
-fn is_sum_into(stmt: &Stmt, target: &View) -> bool {
-    let starts_there = |reduction: &Reduction| reduction.start.as_ref().is_some_and(|start| start.views().contains(&target));
-    stmt.target == *target && stmt.reduce.as_ref().is_some_and(|sum| sum.how == Reduce::Sum && !starts_there(sum))
+/// Where the last statements begin that are sums into one place, each but the first added onto the one before.
+fn first_of_chain(stmts: &[Stmt], target: &View) -> Option<usize> {
+    let onto = Expr::Load(target.clone(), Elem::Float);
+    let sum = |stmt: &Stmt| stmt.reduce.clone().filter(|own| stmt.target == *target && own.how == Reduce::Sum);
+    for (at, stmt) in stmts.iter().enumerate().rev() {
+        if sum(stmt)?.start != Some(onto.clone()) {
+            let reads = stmt.reads().any(|view| view.tensor == target.tensor);
+            return (!reads).then_some(at);
+        }
+    }
+    None
+}
+
+fn add(a: Expr, b: Expr) -> Expr {
+    Expr::Binary(braid_dsl::model::Binary::Add, Elem::Float, Box::new(a), Box::new(b))
 }
 
 /// A place for a sum that is made ahead: that of the result, if it lies in a buffer, or a temporary of the same shape.
@@ -131,9 +137,10 @@ fn apart(draft: &mut Draft, target: &View) -> View {
 
 /// Lets the second part read what the first left in temporaries from buffers.
 fn cross(fuser: &mut Fuser, draft: &mut Draft, split: &mut Split, crossing: &Crossing) {
-    let mut made = BTreeSet::new();
+    // Statements that solve a system read what they have written.
+    let made: BTreeSet<TensorId> = split.inter.iter().map(|stmt| stmt.target.tensor).collect();
     let mut places: HashMap<View, View> = HashMap::new();
-    for stmt in &mut split.walk {
+    for stmt in &mut split.inter {
         let mut found = Vec::new();
         let mut look = |view: &mut View| {
             let is_scratch = matches!(draft.tensors[view.tensor.0].base, Base::Scratch(_));
@@ -143,7 +150,7 @@ fn cross(fuser: &mut Fuser, draft: &mut Draft, split: &mut Split, crossing: &Cro
         };
         stmt.reads_mut(&mut look);
         for view in found {
-            let (general, axis) = crossing.general(&view);
+            let (general, axis) = view.by_row(crossing.rows);
             let place = match places.get(&general) {
                 Some(place) => place.clone(),
                 None => {
@@ -159,17 +166,16 @@ fn cross(fuser: &mut Fuser, draft: &mut Draft, split: &mut Split, crossing: &Cro
                 }
             });
         }
-        made.insert(stmt.target.tensor);
     }
     let mut places: Vec<(View, View)> = places.into_iter().collect();
     places.sort_by_key(|(_, place)| place.tensor);
-    places.into_iter().for_each(|(from, place)| leave(&mut split.ahead, from, place));
+    places.into_iter().for_each(|(from, place)| leave(&mut split.intra, from, place));
 }
 
 /// Writes what crosses to its buffer: at once, if nothing else is to be read where it was, or by a copy.
-fn leave(ahead: &mut Vec<Stmt>, from: View, place: View) {
-    let read = ahead.iter().any(|stmt| stmt.reads().any(|view| view.tensor == from.tensor));
-    let mut writers = ahead.iter_mut().filter(|stmt| stmt.target.tensor == from.tensor);
+fn leave(intra: &mut Vec<Stmt>, from: View, place: View) {
+    let read = intra.iter().any(|stmt| stmt.reads().any(|view| view.tensor == from.tensor));
+    let mut writers = intra.iter_mut().filter(|stmt| stmt.target.tensor == from.tensor);
     if let (Some(only), None, false) = (writers.next(), writers.next(), read)
         && only.target == from
     {
@@ -179,19 +185,10 @@ fn leave(ahead: &mut Vec<Stmt>, from: View, place: View) {
         only.target = place;
         return;
     }
-    let mut space: Vec<KAxis> = place.strides.iter().map(|(axis, _)| *axis).collect();
-    space.sort();
-    let expr = Expr::Load(from, Elem::Float);
-    ahead.push(Stmt { target: place, expr, reduce: None, ordered: None, below: None, system: None, space });
+    intra.push(Stmt::plain(place, Expr::Load(from, Elem::Float)));
 }
 
 impl Crossing<'_> {
-    /// The view with its rows along the first of the axes that count them, and the axis that they run along.
-    fn general(&self, view: &View) -> (View, Option<KAxis>) {
-        let axis = self.rows.iter().copied().find(|axis| view.stride(*axis) > 0);
-        (axis.map_or(view.clone(), |axis| view.renamed(axis, self.rows[0])), axis)
-    }
-
     /// A buffer for a value: for each row what it has there, at each place of the grid. A value without rows stands in the first.
     fn buffer(&self, fuser: &mut Fuser, draft: &mut Draft, view: &View) -> View {
         let mut own: Vec<(KAxis, usize)> = view.strides.iter().copied().filter(|(axis, _)| *axis != self.rows[0]).collect();

@@ -2,7 +2,7 @@
 //! products read chunk by chunk.
 
 use super::expr::{Expr, KAxis, TensorId, View};
-use super::kernel::{Base, Near, Nest, STAGED, Staged, Stmt, Store, Tensor};
+use super::kernel::{Base, Nest, STAGED, Staged, Staging, Stmt, Store, Tensor};
 use super::{loops, scratch};
 use braid_dsl::model::Elem;
 
@@ -33,7 +33,7 @@ pub struct Placed {
     /// Its tensors.
     pub tensors: Vec<Tensor>,
     /// What is copied.
-    pub near: Near,
+    pub staging: Staging,
     /// Bytes of scratch.
     pub scratch: usize,
 }
@@ -44,19 +44,20 @@ impl<'a> Chunks<'a> {
         let most = self.candidates().len();
         let tries = (0..=most).rev().map(|count| (true, count)).chain([(false, 0)]);
         let mut made = tries.map(|(states, count)| self.with(states, count));
-        let first = made.find(|placed| placed.near.shared);
+        let first = made.find(|placed| placed.staging.shared);
         first.unwrap_or_else(|| self.with(false, 0))
     }
 
     /// With or without states, and with the rows of so many buffers.
     fn with(&self, states: bool, count: usize) -> Placed {
-        let mut placed = Placed { nests: self.nests.clone(), tensors: self.tensors.clone(), near: Near::default(), scratch: 0 };
+        let mut placed =
+            Placed { nests: self.nests.clone(), tensors: self.tensors.clone(), staging: Staging::default(), scratch: 0 };
         let mut lasting = vec![];
         if states {
             lasting = self.bring_states(&mut placed);
         }
         let staged = self.stage(&mut placed, count);
-        let Near { before, after, .. } = std::mem::take(&mut placed.near);
+        let Staging { before, after, .. } = std::mem::take(&mut placed.staging);
         let (head, body) = (before.len(), placed.nests.len());
         let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).chain(after).collect();
         let end = all.len() - 1;
@@ -70,7 +71,7 @@ impl<'a> Chunks<'a> {
         placed.nests = all.split_off(head);
         let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed.nests, from, to)).collect();
         staged.sort_by_key(|staged| staged.used[usize::from(self.walks)]);
-        placed.near = Near { before: all, after, staged, rounded: self.rounded, shared: placed.scratch <= self.most };
+        placed.staging = Staging { before: all, after, staged, rounded: self.rounded, shared: placed.scratch <= self.most };
         placed
     }
 
@@ -93,12 +94,12 @@ impl<'a> Chunks<'a> {
                     }
                 });
             }
-            before.push(copy(&near, &far));
-            after.push(copy(&far, &near));
+            before.push(Stmt::plain(near.clone(), Expr::Load(far.clone(), Elem::Float)));
             made.push(near.tensor.0);
+            after.push(Stmt::plain(far, Expr::Load(near, Elem::Float)));
         }
-        placed.near.before = loops::nests(before, &self.setting);
-        placed.near.after = loops::nests(after, &self.setting);
+        placed.staging.before = loops::nests(before, &self.setting);
+        placed.staging.after = loops::nests(after, &self.setting);
         made
     }
 
@@ -118,26 +119,20 @@ impl<'a> Chunks<'a> {
         View { tensor, offset: 0, strides }
     }
 
-    /// Views of buffers that are read, rows along the first of the axes that count them; the smallest first.
+    /// Views of buffers that are read, rows along the first of the axes that count them; the smallest first. What is read again behind a
+    /// statement that writes it has to be read where it is.
     fn candidates(&self) -> Vec<View> {
+        let stmts: Vec<&Stmt> = self.nests.iter().flat_map(|nest| &nest.stmts).collect();
+        let stale = |view: &View| {
+            let first = stmts.iter().position(|stmt| stmt.target.tensor == view.tensor);
+            first.is_some_and(|first| stmts[first + 1..].iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor)))
+        };
         let mut found: Vec<View> = vec![];
-        for (at, nest) in self.nests.iter().enumerate() {
-            for view in nest.stmts.iter().flat_map(Stmt::reads) {
-                let view = self.general(view).0;
-                let stale = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.target.tensor == view.tensor);
-                if self.is_staged(&view) && !found.contains(&view) && !self.nests[..at].iter().any(stale) {
-                    found.push(view);
-                }
+        for view in stmts.iter().flat_map(|stmt| stmt.reads()).map(|view| view.by_row(self.rows).0) {
+            if self.is_staged(&view) && !found.contains(&view) && !stale(&view) {
+                found.push(view);
             }
         }
-        // What is read again after it was written has to be read where it is.
-        let again = |view: &View| {
-            let writes = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.target.tensor == view.tensor);
-            let reads = |nest: &Nest| nest.stmts.iter().flat_map(Stmt::reads).any(|own| own.tensor == view.tensor);
-            let first = self.nests.iter().position(writes);
-            first.is_some_and(|first| self.nests[first + 1..].iter().any(reads))
-        };
-        found.retain(|view| !again(view));
         found.sort_by_key(|view| view.strides.iter().map(|(axis, _)| self.walked(*axis)).product::<usize>());
         found
     }
@@ -149,12 +144,6 @@ impl<'a> Chunks<'a> {
             _ if self.single.contains(&axis) => 1,
             _ => self.setting.sizes[axis.0],
         }
-    }
-
-    /// The view with its rows along the first of the axes that count them, and the axis that they run along.
-    fn general(&self, view: &View) -> (View, Option<KAxis>) {
-        let axis = self.rows.iter().copied().find(|axis| view.stride(*axis) > 0);
-        (axis.map_or(view.clone(), |axis| view.renamed(axis, self.rows[0])), axis)
     }
 
     /// Single numbers, or rows of whole pieces that lie at multiples of them.
@@ -193,7 +182,7 @@ impl<'a> Chunks<'a> {
             let to = self.dense(placed, &from, &self.rows[..1]);
             for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
                 stmt.reads_mut(&mut |view| {
-                    let (general, axis) = self.general(view);
+                    let (general, axis) = view.by_row(self.rows);
                     if general == from {
                         *view = axis.map_or(to.clone(), |axis| to.renamed(self.rows[0], axis));
                     }
@@ -208,18 +197,11 @@ impl<'a> Chunks<'a> {
         let reads = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(tensor)));
         let used = [nests.iter().position(reads)?, nests.iter().rposition(reads)?];
         let mut views = nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
-        let to = self.general(views.find(|view| view.tensor.0 == tensor)?).0;
+        let to = views.find(|view| view.tensor.0 == tensor)?.by_row(self.rows).0;
         let axes = [
             from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]),
             self.contents(&from).first().map(|(axis, _)| *axis),
         ];
         Some(Staged { from, to, axes, used })
     }
-}
-
-fn copy(to: &View, from: &View) -> Stmt {
-    let mut space: Vec<KAxis> = from.strides.iter().map(|(axis, _)| *axis).collect();
-    space.sort();
-    let expr = Expr::Load(from.clone(), Elem::Float);
-    Stmt { target: to.clone(), expr, reduce: None, ordered: None, below: None, system: None, space }
 }

@@ -1,0 +1,349 @@
+//! A GPU's kernels of recurrences as data, played in double precision: parting a chunk, placing its temporaries and copying its rows ahead
+//! must change no number. What a GPU leaves open is tried both ways: copies that arrive at once or when they are waited for, elements first
+//! to last or last to first.
+
+use super::holds;
+use super::recurrences::{DECAYS, of_sizes};
+use crate::build;
+use crate::reference::ops::{binary, unary};
+use braid_compiler::forms::{self, Chunks};
+use braid_compiler::fuse::expr::{Expr, KAxis, View};
+use braid_compiler::fuse::kernel::{Base, Code, Nest, Nests, Part, Reduction, Staged, Stmt, Walk};
+use braid_compiler::fuse::product::Product;
+use braid_compiler::fuse::{self, Fused, Kernel, Operand};
+use braid_compiler::graph::Graph;
+use braid_compiler::target::Target;
+use braid_compiler::{artifact, rewrite};
+use braid_dsl::model::Reduce;
+use braid_runtime::artifact::Dtype;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// How what a GPU leaves open goes.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// Copies arrive when they are waited for, elements are done from the last to the first.
+    late: bool,
+}
+
+/// The memory of one sequence.
+struct Memory {
+    buffers: Vec<Vec<f64>>,
+    states: Vec<Vec<f64>>,
+}
+
+/// A number for an element of a node's value, between 0 and 1.
+fn made_up(node: u32, at: usize) -> f64 {
+    let mixed = (u64::from(node) << 32 | at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    0.05 + 0.9 * ((mixed >> 40) as f64 / (1u64 << 24) as f64)
+}
+
+impl Memory {
+    fn new(fused: &Fused, rows: usize) -> Memory {
+        let whole = |elements: usize, of: &dyn Fn(usize) -> f64| (0..elements).map(of).collect::<Vec<f64>>();
+        // A value that crosses between the kernels of a recurrence has no number until one of them writes it.
+        let crosses = |at: usize| fused.forms.carried.contains_key(&fused.buffers[at].node);
+        let buffer = |at: usize| {
+            let own = &fused.buffers[at];
+            let number = |n| if crosses(at) { f64::NAN } else { made_up(own.node.0, n) };
+            whole(rows * own.elements, &number)
+        };
+        let states = fused.forms.states.iter().enumerate();
+        let state = |(at, state): (usize, &forms::StateDecl)| {
+            let elements = state.axes.iter().filter_map(|axis| fused.forms.graph.size(*axis)).product();
+            whole(elements, &|n| made_up(1000 + at as u32, n))
+        };
+        Memory { buffers: (0..fused.buffers.len()).map(buffer).collect(), states: states.map(state).collect() }
+    }
+}
+
+/// One task of a kernel.
+struct Task<'a> {
+    code: &'a Nests,
+    operands: &'a [Operand],
+    memory: &'a mut Memory,
+    scratch: Vec<f64>,
+    index: HashMap<KAxis, usize>,
+    row: usize,
+    /// The axis that is cut into blocks, and the indices of this one.
+    block: Option<(KAxis, std::ops::Range<usize>)>,
+    manner: Manner,
+}
+
+fn play(kernel: &Kernel, memory: &mut Memory, rows: usize, manner: Manner) {
+    let Code::Nests(code) = &kernel.code else { return };
+    let Walk::Segments { grid, blocked, part } = &code.walk else { return };
+    let blocks = |axis: &KAxis| match blocked {
+        Some((cut, width)) if cut == axis => code.sizes[axis.0].div_ceil(*width),
+        _ => code.sizes[axis.0],
+    };
+    let tasks: usize = grid.iter().map(blocks).product();
+    for task in 0..tasks {
+        let (mut rest, mut index, mut block) = (task, HashMap::new(), None);
+        for axis in grid.iter().rev() {
+            let (place, size) = (rest % blocks(axis), code.sizes[axis.0]);
+            rest /= blocks(axis);
+            match blocked {
+                Some((cut, width)) if cut == axis => block = Some((*axis, place * width..(place * width + width).min(size))),
+                _ => drop(index.insert(*axis, place)),
+            }
+        }
+        let scratch = vec![f64::NAN; code.scratch / 4];
+        Task { code, operands: &kernel.operands, memory, scratch, index, row: 0, block, manner }.walk(*part, rows);
+    }
+}
+
+impl Task<'_> {
+    fn walk(&mut self, part: Part, rows: usize) {
+        let starts: Vec<usize> = match part {
+            Part::All => (0..rows).collect(),
+            Part::Rest(size) => (rows / size * size..rows).collect(),
+            Part::Chunks(size) | Part::Intra(size) => (0..rows / size).map(|chunk| chunk * size).collect(),
+        };
+        let Some(first) = starts.first() else { return };
+        let code = self.code;
+        let staged: Vec<&Staged> = code.staging.staged.iter().collect();
+        let walks = matches!(part, Part::Chunks(_));
+        let mut under_way: Vec<(&Staged, usize)> = vec![];
+        if walks {
+            staged.iter().for_each(|own| self.begin(own, *first, &mut under_way));
+        }
+        code.staging.before.iter().for_each(|nest| self.nest(nest));
+        for (turn, row) in starts.iter().enumerate() {
+            if !walks {
+                staged.iter().for_each(|own| self.begin(own, *row, &mut under_way));
+            }
+            for (at, nest) in code.nests.iter().enumerate() {
+                under_way.retain(|(own, row)| {
+                    let waits = own.used[0] == at;
+                    if waits {
+                        self.copy(own, *row);
+                    }
+                    !waits
+                });
+                self.row = *row;
+                self.nest(nest);
+                let next = starts[(turn + 1).min(starts.len() - 1)];
+                let free = staged.iter().filter(|own| walks && own.used[1] == at);
+                free.for_each(|own| self.begin(own, next, &mut under_way));
+            }
+        }
+        code.staging.after.iter().for_each(|nest| self.nest(nest));
+    }
+
+    fn begin<'s>(&mut self, own: &'s Staged, row: usize, under_way: &mut Vec<(&'s Staged, usize)>) {
+        match self.manner.late {
+            true => under_way.push((own, row)),
+            false => self.copy(own, row),
+        }
+    }
+
+    fn copy(&mut self, own: &Staged, row: usize) {
+        self.row = row;
+        let axes: Vec<KAxis> = own.axes.iter().flatten().copied().collect();
+        self.each(&axes, &mut |task| {
+            let number = task.load(&own.from);
+            task.store(&own.to, number);
+        });
+    }
+
+    /// The indices of an axis that the task walks.
+    fn range(&self, axis: KAxis) -> std::ops::Range<usize> {
+        self.block.clone().filter(|(cut, _)| *cut == axis).map_or(0..self.code.sizes[axis.0], |(_, range)| range)
+    }
+
+    /// Calls `body` at all indices along some axes.
+    fn each(&mut self, axes: &[KAxis], body: &mut dyn FnMut(&mut Self)) {
+        let Some((axis, rest)) = axes.split_first() else { return body(self) };
+        let range = self.range(*axis);
+        let order: Vec<usize> = if self.manner.late { range.rev().collect() } else { range.collect() };
+        for at in order {
+            self.index.insert(*axis, at);
+            self.each(rest, body);
+        }
+    }
+
+    fn nest(&mut self, nest: &Nest) {
+        let cut = self.block.as_ref().map(|(axis, _)| *axis).filter(|axis| nest.vector == Some(*axis));
+        let parallel: Vec<KAxis> = nest.parallel.iter().copied().chain(cut).collect();
+        let Some(order) = nest.stmts[0].ordered else { return self.elements(nest, &parallel) };
+        let others: Vec<KAxis> = parallel.into_iter().filter(|axis| *axis != order.axis).collect();
+        let size = self.code.sizes[order.axis.0];
+        for at in 0..size {
+            self.index.insert(order.axis, if order.falling { size - 1 - at } else { at });
+            self.elements(nest, &others);
+        }
+    }
+
+    fn elements(&mut self, nest: &Nest, axes: &[KAxis]) {
+        self.each(axes, &mut |task| {
+            if !task.is_below(nest, axes) {
+                return;
+            }
+            let sums = nest.stmts.iter().filter(|stmt| stmt.reduce.is_some()).count();
+            let mut totals: Vec<Option<f64>> = vec![None; sums];
+            task.each(&nest.reduced, &mut |task| {
+                if !task.is_below(nest, &nest.reduced) {
+                    return;
+                }
+                let mut at = 0;
+                for stmt in &nest.stmts {
+                    let number = task.value(&stmt.expr);
+                    match &stmt.reduce {
+                        None => task.store(&stmt.target, number),
+                        Some(reduction) => {
+                            totals[at] = Some(totals[at].map_or(number, |total| combined(reduction.how, total, number)));
+                            at += 1;
+                        }
+                    }
+                }
+            });
+            let stmts = nest.stmts.iter().filter_map(|stmt| Some((stmt, stmt.reduce.as_ref()?)));
+            for ((stmt, reduction), total) in stmts.zip(totals) {
+                task.total(stmt, reduction, total.unwrap_or(0.0));
+            }
+        });
+    }
+
+    fn total(&mut self, stmt: &Stmt, reduction: &Reduction, total: f64) {
+        let total = reduction.start.as_ref().map_or(0.0, |start| self.value(start)) + total;
+        let made = match reduction.epilogue.as_deref() {
+            None => total,
+            Some((sum, expr)) => self.value_with(expr, &|view| (view == sum).then_some(total)),
+        };
+        self.store(&stmt.target, made);
+    }
+
+    fn is_below(&self, nest: &Nest, walked: &[KAxis]) -> bool {
+        nest.stmts[0].below.is_none_or(|below| {
+            let (own, by) = (self.index.get(&below.axis), self.index.get(&below.by));
+            !walked.contains(&below.axis) || if below.inclusive { own <= by } else { own < by }
+        })
+    }
+
+    /// The element of a view at the task's indices.
+    fn place(&mut self, view: &View) -> &mut f64 {
+        let tensor = self.code.tensors[view.tensor.0];
+        let mut at = view.offset as i64;
+        for (axis, stride) in &view.strides {
+            at += (self.index[axis] * stride) as i64;
+            // Temporaries have room for the task's block alone.
+            if let (Some((cut, range)), Base::Scratch(_)) = (&self.block, tensor.base)
+                && cut == axis
+            {
+                at -= (range.start * stride) as i64;
+            }
+        }
+        let at = at as usize;
+        match (tensor.base, tensor.base.has_operand().then(|| self.operands[tensor.operand])) {
+            (Base::Scratch(bytes), _) => &mut self.scratch[bytes / 4 + at],
+            (_, Some(Operand::Buffer(buffer))) => &mut self.memory.buffers[buffer][self.row * tensor.row + at],
+            (_, Some(Operand::State(state))) => &mut self.memory.states[state][at],
+            other => panic!("{other:?} is not played"),
+        }
+    }
+
+    fn load(&mut self, view: &View) -> f64 {
+        *self.place(view)
+    }
+
+    fn store(&mut self, view: &View, number: f64) {
+        *self.place(view) = number;
+    }
+
+    fn value(&mut self, expr: &Expr) -> f64 {
+        self.value_with(expr, &|_| None)
+    }
+
+    /// The value where some views are known.
+    fn value_with(&mut self, expr: &Expr, known: &dyn Fn(&View) -> Option<f64>) -> f64 {
+        match expr {
+            Expr::Load(view, _) => known(view).unwrap_or_else(|| self.load(view)),
+            Expr::Const(bits, _) => f64::from_bits(*bits),
+            Expr::Index(axis) => self.index[axis] as f64,
+            Expr::Unary(f, x) => unary(*f, self.value_with(x, known)),
+            Expr::Binary(f, _, a, b) => binary(*f, self.value_with(a, known), self.value_with(b, known)),
+            Expr::Select(_, parts) => {
+                let [condition, yes, no] = &**parts;
+                let chosen = if self.value_with(condition, known) != 0.0 { yes } else { no };
+                self.value_with(chosen, known)
+            }
+            Expr::ToFloat(x) => self.value_with(x, known),
+            other => panic!("{other:?} is not played"),
+        }
+    }
+}
+
+fn combined(how: Reduce, a: f64, b: f64) -> f64 {
+    match how {
+        Reduce::Sum => a + b,
+        Reduce::Max => a.max(b),
+        Reduce::Min => a.min(b),
+    }
+}
+
+/// The kernels of a spec for a GPU.
+fn fused(text: &str, chunks: Chunks, target: &Target) -> Fused {
+    let graph = rewrite::apply(&Graph::build(&build::model(text)));
+    fuse::fuse(&forms::derive(&graph, chunks), artifact::options(target, Dtype::Bf16)).expect("kernels")
+}
+
+/// What all recurrences of a sequence leave: results by node, and states.
+fn played(fused: &Fused, rows: usize, manner: Manner) -> (HashMap<u32, Vec<f64>>, Vec<Vec<f64>>) {
+    let mut memory = Memory::new(fused, rows);
+    let mut results = HashMap::new();
+    for kernel in &fused.kernels {
+        play(kernel, &mut memory, rows, manner);
+    }
+    let walks = |kernel: &&Kernel| matches!(&kernel.code, Code::Nests(Nests { walk: Walk::Segments { .. }, .. }));
+    for at in fused.kernels.iter().filter(walks).flat_map(|kernel| &kernel.writes) {
+        let node = fused.buffers[*at].node;
+        if !fused.forms.carried.contains_key(&node) {
+            results.insert(node.0, memory.buffers[*at].clone());
+        }
+    }
+    (results, memory.states)
+}
+
+fn far(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let largest = b.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs() / largest)
+        .fold(0.0, |most, far| if far.is_nan() { f64::NAN } else { far.max(most) })
+}
+
+#[test]
+fn chunks_of_a_gpu_are_its_steps() {
+    let size = || prop::sample::select(vec![3usize, 8, 16, 20, 32, 40]);
+    let sizes = (1usize..3, size(), size());
+    let targets = prop::sample::select(vec!["cuda:sm_90a", "cuda:sm_80"]);
+    let chunks = prop::sample::select(vec![5usize, 16, 32]);
+    let (played_chunks, products) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    holds(48, (of_sizes(DECAYS, sizes), 1usize..80, chunks, targets), |(recurrence, length, rows, target)| {
+        let (text, target) = (recurrence.text(), Target::parse(target).expect("a target"));
+        let steps = fused(&text, Chunks::Off, &target);
+        let parted = fused(&text, Chunks::Matrices { rows, solving: rows }, &target);
+        for kernel in &parted.kernels {
+            let Code::Nests(code) = &kernel.code else { continue };
+            let Walk::Segments { part: Part::Chunks(_) | Part::Intra(_), blocked, .. } = code.walk else { continue };
+            played_chunks.set(played_chunks.get() + 1);
+            let is_product = |nest: &&Nest| Product::of(nest, &code.tensors, &code.sizes, blocked).is_some();
+            products.set(products.get() + code.nests.iter().filter(is_product).count());
+        }
+        let (wanted, states) = played(&steps, length, Manner { late: false });
+        for late in [false, true] {
+            let (found, left) = played(&parted, length, Manner { late });
+            prop_assert_eq!(found.len(), wanted.len());
+            for (node, numbers) in &wanted {
+                prop_assert!(far(&found[node], numbers) < 1e-9, "results of %{node} are {:e} off", far(&found[node], numbers));
+            }
+            for (found, wanted) in left.iter().zip(&states) {
+                prop_assert!(far(found, wanted) < 1e-9, "a state is {:e} off", far(found, wanted));
+            }
+        }
+        Ok(())
+    });
+    assert!(played_chunks.get() > 40 && products.get() > 40, "{} kernels, {} products", played_chunks.get(), products.get());
+}
