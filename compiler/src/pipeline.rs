@@ -188,8 +188,8 @@ fn derive(work: &mut Work) -> Result<(), Error> {
 
 fn fused(work: &mut Work) -> Result<(), Error> {
     let given = &work.options;
-    // Products of pairs of integers are there for the vectors of x86-64.
-    let pairs = given.target.gpu.is_none() && matches!(given.target.lanes(), 8 | 16);
+    // On processors, products of pairs of integers are there for the vectors of x86-64.
+    let pairs = given.target.gpu.is_some() || matches!(given.target.lanes(), 8 | 16);
     if given.dtype.quantised() && !pairs {
         return Err(Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name)));
     }

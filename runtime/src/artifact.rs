@@ -13,6 +13,7 @@ mod file;
 mod header;
 mod input;
 mod level;
+mod part;
 mod state;
 mod work;
 
@@ -24,6 +25,7 @@ pub use file::{ArtifactError, decode, encode, write};
 pub(crate) use file::{fnv1a, fnv1a_on, replace};
 pub use header::header;
 pub use input::{Input, Output, Source};
+pub use part::{PART, PIECE, Part};
 pub use state::{POSITIONS, State, Truncate};
 pub use work::{Amount, Work};
 
@@ -233,6 +235,15 @@ pub enum Layout {
         n: Vec<usize>,
         /// Columns of a panel.
         width: usize,
+    },
+    /// Quantised matrices for GPUs: `[batch…][N]` columns of K numbers in parts ([`Part`]).
+    Columns {
+        /// Axes kept apart.
+        batch: Vec<usize>,
+        /// Contracted axes.
+        k: Vec<usize>,
+        /// Result axes.
+        n: Vec<usize>,
     },
 }
 

@@ -9,6 +9,8 @@ out=${1:-target/gpu}
 names=" $* "
 target=${TARGET:-cuda:sm_90a}
 braid=${BRAID:-target/release/braid}
+# Those large enough to have matrices that are quantised.
+quantised=" tiny-hybrid tiny-deltanet "
 # Those with bf16 artifacts too: of each kind of mixer one whose checkpoint is in bf16.
 bf16=" qwen3 mixtral mamba gated_deltanet rwkv7 nemotron_h olmo_hybrid tiny-hybrid tiny-deltanet "
 built=0 failed=0
@@ -24,10 +26,20 @@ build() { # name, spec, dtype
   elif [ $? -eq 3 ]; then
     echo "without $1 $3: $(grep -m 1 error "$spec/log")"
     rmdir "$out/$1" 2> /dev/null
+    return 1
   else
     failed=$((failed + 1))
     echo "FAILED  $1 $3: $(grep -m 1 error "$spec/log")"
+    return 1
   fi
+}
+
+# What a processor makes of some tokens with the same weights: enough for tiles.
+logits() { # name, spec, dtype
+  weights=tests/goldens/$1
+  [ -f "$weights/model.safetensors" ] || weights=examples/$1/weights
+  "$braid" logits "$2" --dtype "$3" --weights "$weights" --ids "$(seq -s , 5 7 460)" \
+    -o "$out/$1/$3.safetensors" > "$spec/log" 2>&1 || { failed=$((failed + 1)); echo "FAILED  $1 $3, logits: $(grep -m 1 error "$spec/log")"; }
 }
 
 for golden in tests/goldens/*/golden.safetensors; do
@@ -51,6 +63,7 @@ for golden in tests/goldens/*/golden.safetensors; do
   fi
   build "$name" "$from" f32
   case $bf16 in *" $name "*) build "$name" "$from" bf16 ;; esac
+  case $quantised in *" $name "*) for dtype in int8 int4 int4z; do build "$name" "$from" $dtype && logits "$name" "$from" $dtype; done ;; esac
 done
 echo "$built artifacts in $out, $failed failed, $(du -sk "$out" | cut -f 1) KiB in all"
 [ "$failed" -eq 0 ]

@@ -6,6 +6,8 @@ pub mod build;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod columns;
+#[cfg(test)]
 mod conversion;
 #[cfg(test)]
 mod cross;

@@ -78,7 +78,7 @@ impl Fuser<'_> {
             tensors,
             caches,
             splits: 1,
-            rounded: self.options.blocks > 0 && self.options.dtype == Dtype::Bf16,
+            rounded: self.options.blocks > 0 && self.options.dtype != Dtype::F32,
         };
         code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
         Ok(draft.finish(Code::Attention(code), vec![node]))

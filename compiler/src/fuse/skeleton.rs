@@ -38,13 +38,12 @@ impl Fuser<'_> {
         let lists = [product.columns.clone(), product.inner.clone(), product.batch.clone()];
         let left = self.flat(&mut draft, product.left, &[vec![], product.inner.clone(), product.batch.clone()])?;
         let left = View { strides: merged(left.strides, &[(DEPTH, 1)]), ..left };
-        let layout = Layout::Panels {
-            batch: product.param_batch.clone(),
-            k: product.param_depth.clone(),
-            n: product.param_columns.clone(),
-            width: self.options.width,
-        };
         let dtype = self.matrix_dtype(product);
+        let (batch, k, n) = (product.param_batch.clone(), product.param_depth.clone(), product.param_columns.clone());
+        let layout = match dtype.quantised() && self.options.blocks > 0 {
+            true => Layout::Columns { batch, k, n },
+            false => Layout::Panels { batch, k, n, width: self.options.width },
+        };
         let packed = self.packed(PackedParam { param: product.param, layout, dtype });
         let operand = draft.operand(Operand::Packed(packed));
         let store = match dtype {
@@ -80,8 +79,10 @@ impl Fuser<'_> {
         let depth = count(&product.param_depth);
         let columns = count(&product.param_batch) * count(&product.param_columns);
         let wide = depth >= 2 * GROUP && columns >= 4 * GROUP && depth * columns >= LARGE;
+        // A GPU's lanes read whole groups.
+        let whole = self.options.blocks == 0 || depth.is_multiple_of(GROUP);
         match self.options.dtype {
-            quantised if quantised.quantised() && wide => quantised,
+            quantised if quantised.quantised() && wide && whole => quantised,
             Dtype::F32 => Dtype::F32,
             _ if self.options.pairs && wide => Dtype::Bf16Pairs,
             _ => Dtype::Bf16,

@@ -32,12 +32,13 @@ impl Tiling {
     }
 }
 
-/// The shapes for a product, each with the least number of its rows (inner ones counted); none if its numbers are no bfloat16 or
+/// The shapes for a product, each with the least number of its rows (inner ones counted); none if its numbers are of single precision or
 /// cannot be copied by sixteen bytes, or if each row chooses its weights.
 pub fn tilings(product: &Matmul) -> Vec<(Tiling, usize)> {
     let store = |tensor: usize| product.tensors[tensor].store;
-    let bf16 = store(product.weights.0) == Store::Bf16 && store(product.left.tensor.0) == Store::F32;
-    if !bf16 || product.chosen.is_some() || !product.is_aligned(NUMBERS) {
+    let rounded =
+        matches!(store(product.weights.0), Store::Bf16 | Store::Panels(_)) && store(product.left.tensor.0) == Store::F32;
+    if !rounded || product.chosen.is_some() || !product.is_aligned(NUMBERS) {
         return vec![];
     }
     let [small, large] = TILINGS;

@@ -171,7 +171,7 @@ impl Layout {
     pub fn axes(&self) -> Vec<usize> {
         match self {
             Self::Dense(order) => order.clone(),
-            Self::Panels { batch, k, n, .. } => [&batch[..], n, k].concat(),
+            Self::Panels { batch, k, n, .. } | Self::Columns { batch, k, n } => [&batch[..], n, k].concat(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `scales (f16)[width] · offsets (f16)[width] (int4z) · integers`: int8 as `[16][width][2]`, two neighbours of a column side by
 //! side; int4 as `[4][width][2]` words of 16 bits, whose nibble `p` (from the lowest) of word `(r, column, j)` is number
 //! `8 r + 2 p + j`. Scales and integers follow the rules of GGUF's Q8_0, Q4_0 and Q4_1, so that numbers that were stored as those
-//! are stored again without loss.
+//! are stored again without loss. For GPUs they stand in columns of their own ([`super::Part`]).
 
 use super::Layout;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,10 @@ impl Layout {
                 let columns = size(n)?.checked_next_multiple_of(*width)?.checked_mul(size(batch)?)?;
                 let depth = size(k).filter(|depth| *depth <= usize::MAX / 64)?;
                 columns.checked_mul(dtype.bytes(depth))
+            }
+            Self::Columns { batch, k, n } => {
+                let depth = size(k).filter(|depth| *depth <= usize::MAX / 64)?;
+                size(n)?.checked_mul(size(batch)?)?.checked_mul(dtype.part()?.column_bytes(depth))
             }
         }
     }

@@ -6,7 +6,7 @@
 use super::fingerprint::fingerprint;
 use super::source::{Load, Reader, Source, sources};
 use super::{Origin, blob::Blob, quant};
-use crate::artifact::{Dtype, GROUP, Layout, Manifest, Packed};
+use crate::artifact::{Dtype, GROUP, Layout, Manifest, Packed, Part};
 use crate::buffer::Buffer;
 use crate::checkpoint::blocks;
 use crate::error::Result;
@@ -88,6 +88,8 @@ struct Plan<'a> {
     rows: Axes,
     columns: Axes,
     width: usize,
+    /// Whether units are columns for GPUs.
+    part: Option<Part>,
 }
 
 impl<'a> Plan<'a> {
@@ -101,13 +103,18 @@ impl<'a> Plan<'a> {
                 (axes(&order[..inner]), axes(&[]), columns, width)
             }
             Layout::Panels { batch, k, n, width } => (axes(batch), axes(k), axes(n), *width),
+            Layout::Columns { batch, k, n } => (axes(batch), axes(k), axes(n), 1),
         };
+        let part = packed.dtype.part().filter(|_| matches!(packed.layout, Layout::Columns { .. }));
         let panels = columns.count().div_ceil(width);
         let units = batch.count() * panels;
-        Self { source, dtype: packed.dtype, offset: packed.offset, units, panels, batch, rows, columns, width }
+        Self { source, dtype: packed.dtype, offset: packed.offset, units, panels, batch, rows, columns, width, part }
     }
 
     fn unit_bytes(&self) -> usize {
+        if let Some(part) = self.part {
+            return part.column_bytes(self.rows.count());
+        }
         match self.dtype.panels_only() {
             true => self.width * self.dtype.bytes(self.rows.count()),
             false => self.rows.count() * self.width * self.dtype.bytes(1),
@@ -161,19 +168,19 @@ impl Plan<'_> {
         let mut cursor = L::Cursor::default();
         for (unit, out) in (first..).zip(out.chunks_exact_mut(self.unit_bytes())) {
             let (base, columns) = self.unit(unit);
+            if let Some(part) = self.part {
+                for (number, group) in rows.chunks(GROUP).enumerate() {
+                    let numbers = numbers(source, &mut cursor, base.add(columns[0]), group);
+                    quant::encode_part(self.dtype, part, &numbers, out, number);
+                }
+                continue;
+            }
             let bytes = |rows: usize| self.width * self.dtype.bytes(rows);
             for (block, out) in rows.chunks(BLOCK).zip(out.chunks_mut(bytes(BLOCK))) {
                 for (column, place) in columns.iter().enumerate() {
                     let place = base.add(*place);
                     for (group, out) in block.chunks(GROUP).zip(out.chunks_mut(bytes(GROUP))) {
-                        let mut numbers = [0.0; GROUP];
-                        for (row, number) in group.iter().zip(&mut numbers) {
-                            let at = place.add(*row);
-                            *number = source.load(&mut cursor, at.tensor, at.index);
-                        }
-                        // What is multiplied by zeros must not widen the range of the others.
-                        let first = numbers[0];
-                        numbers[group.len()..].fill(first);
+                        let numbers = numbers(source, &mut cursor, place, group);
                         quant::encode(self.dtype, &numbers, out, column, self.width);
                     }
                 }
@@ -198,6 +205,18 @@ impl Plan<'_> {
             }
         }
     }
+}
+
+/// The numbers of a column and a group. What is multiplied by zeros must not widen the range of the others.
+fn numbers<L: Load>(source: &L, cursor: &mut L::Cursor, column: Place, group: &[Place]) -> [f32; GROUP] {
+    let mut numbers = [0.0; GROUP];
+    for (row, number) in group.iter().zip(&mut numbers) {
+        let at = column.add(*row);
+        *number = source.load(cursor, at.tensor, at.index);
+    }
+    let first = numbers[0];
+    numbers[group.len()..].fill(first);
+    numbers
 }
 
 /// An element of a source; places of several groups of axes add up.

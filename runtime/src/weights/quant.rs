@@ -4,7 +4,7 @@
 //! less. What was stored by such a rule has no error under it, and so is found again exactly; Q4_K's grids too, but for the rounding
 //! of their scales to f16.
 
-use crate::artifact::{Dtype, GROUP};
+use crate::artifact::{Dtype, GROUP, PART, Part};
 use half::{bf16, f16};
 
 /// The numbers of one column and one group.
@@ -40,6 +40,32 @@ pub(super) fn encode(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: us
             let word = nibbles.fold(0, |word, nibble| word | nibble);
             bits_at(out, integers + 2 * (row * width + column) + j, word);
         }
+    }
+}
+
+/// Writes a group of a column in parts; `out` is the whole column, `group` the group's number.
+pub(super) fn encode_part(dtype: Dtype, part: Part, numbers: &Numbers, out: &mut [u8], group: usize) {
+    let (first, within) = (group / part.groups * PART, group % part.groups);
+    let last = out.len().min(first + PART);
+    let own = &mut out[first..last];
+    let (scale, offset, q) = match dtype {
+        Dtype::Int8 => {
+            let (scale, q) = int8(numbers);
+            (scale, 0.0, q.map(|q| q.to_le_bytes()[0]))
+        }
+        dtype => {
+            let fit = if dtype == Dtype::Int4 { int4(numbers) } else { int4z(numbers) };
+            (fit.scale, fit.offset, fit.q.map(|q| q as u8))
+        }
+    };
+    bits_at(own, within, scale.to_bits());
+    if part.offsets {
+        bits_at(own, part.groups + within, f16::from_f32(offset).to_bits());
+    }
+    let integers = &mut own[part.head + within * part.group_bytes..][..part.group_bytes];
+    for (at, byte) in integers.iter_mut().enumerate() {
+        let low = at / 4 * 8 + at % 4;
+        *byte = if dtype == Dtype::Int8 { q[at] } else { q[low] | q[low + 4] << 4 };
     }
 }
 

@@ -158,7 +158,7 @@ pub(super) fn sources<'a>(manifest: &Manifest, origin: &'a Origin) -> Result<Vec
 fn random(manifest: &Manifest, index: usize, seed: u64) -> Source<'static> {
     let param = &manifest.params[index];
     let fan_in = manifest.packed.iter().filter(|packed| packed.param == index).find_map(|packed| match &packed.layout {
-        Layout::Panels { k, .. } => Some(k.iter().map(|axis| param.shape[*axis]).product::<usize>()),
+        Layout::Panels { k, .. } | Layout::Columns { k, .. } => Some(k.iter().map(|axis| param.shape[*axis]).product::<usize>()),
         Layout::Dense(_) => None,
     });
     let (mean, deviation) = match fan_in {

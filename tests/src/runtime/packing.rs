@@ -63,6 +63,7 @@ fn packed(numbers: &[f32], layout: &Layout) -> Vec<f32> {
     let (batch, k, n, width) = match layout {
         Layout::Dense(order) => (&order[..], &[][..], &[][..], 1),
         Layout::Panels { batch, k, n, width } => (&batch[..], &k[..], &n[..], *width),
+        Layout::Columns { batch, k, n } => (&batch[..], &k[..], &n[..], 1),
     };
     let mut out = Vec::new();
     for b in indices(batch) {

@@ -49,6 +49,14 @@ impl<'c> Emitter<'c> {
         self.target_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", &[sums, a, b], sums.ty())
     }
 
+    /// 2^23 and what byte `at` of an `i32` holds, on a GPU.
+    pub fn byte_beyond_2_23(&self, word: Val<'c>, at: usize) -> Val<'c> {
+        // The bytes 1 to 3 of the number are those of 2^23: of the second operand.
+        let places = self.i32(0x7650 | at as i32);
+        let bits = self.target_intrinsic("llvm.nvvm.prmt", &[word, self.i32(0x4B00_0000), places], Ty::I32);
+        self.bitcast(bits, Elem::F32)
+    }
+
     /// The nearest integer of numbers below 2^22; any integer for what is none.
     pub fn round_i32(&self, x: Val<'c>) -> Val<'c> {
         let shifted = self.bitcast(self.add(x, self.like(x, f64::from(SHIFTER))), Elem::I32);

@@ -1,12 +1,14 @@
 //! Dot products of a few rows with a few columns of weights, by all warps of a block.
 
 use super::THREADS;
+use super::parts::Parts;
 use super::team::across_lanes;
 use crate::fuse::kernel::{Matmul, Store};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use crate::plan::COLUMNS_AT_ONCE;
 use braid_dsl::model::Reduce;
+use braid_runtime::artifact::{GROUP, PART, PIECE};
 
 /// Numbers of rows that there are functions for, falling; one row is stream.rs's where it can be.
 pub const ROWS: [usize; 4] = [8, 4, 2, 1];
@@ -58,6 +60,9 @@ impl Dot {
     /// The function for so many rows of a product.
     pub fn of(code: &Matmul, rows: usize) -> Dot {
         let weights = code.tensors[code.weights.0].store;
+        if let Some(parts) = Parts::of(weights) {
+            return Dot { rows, weights, vector: parts.part.piece(), aligned: code.is_aligned(GROUP) };
+        }
         let wide = 16 / weights.bytes();
         let vector = if code.sizes[2].is_multiple_of(wide) { wide } else { 1 };
         Dot { rows, weights, vector, aligned: vector > 1 && code.is_aligned(wide) }
@@ -65,7 +70,8 @@ impl Dot {
 
     /// Its name.
     pub fn name(&self) -> String {
-        let store = if self.weights == Store::Bf16 { "bf16" } else { "f32" };
+        let plain = if self.weights == Store::Bf16 { "bf16" } else { "f32" };
+        let store = Parts::of(self.weights).map_or(plain.into(), Parts::name);
         format!("dot_{}_{store}x{}{}", self.rows, self.vector, if self.aligned { "_aligned" } else { "" })
     }
 
@@ -94,12 +100,17 @@ impl Dot {
         let first = e.to_i64(e.mul(group, e.i32(share.columns as i32)));
         let row = |i: usize| e.load(e.offset_by(rows, 8 * i), Ty::scalar(Elem::Global));
         let lefts: Vec<Val> = (0..self.rows).map(row).collect();
-        let stride = e.mul(depth, e.i64(self.weights.bytes()));
+        let stride = self.column_bytes(e, depth);
         // Past the last column the last one is read again.
         let column = |i: usize| e.min(e.add(first, e.i64(i)), e.sub(columns, e.i64(1)));
         let weights: Vec<Val> = (0..share.columns).map(|i| e.offset(weights, e.mul(column(i), stride))).collect();
-        let start = e.to_i64(e.add(e.mul(split, e.i32(WARP as i32)), lane));
-        let made = self.walk(e, &lefts, &weights, (e.mul(start, e.i64(self.vector)), depth), share);
+        let made = match Parts::of(self.weights) {
+            Some(parts) => self.walk_parts(e, parts, (&lefts, &weights), depth, (split, lane), share),
+            None => {
+                let start = e.to_i64(e.add(e.mul(split, e.i32(WARP as i32)), lane));
+                self.walk(e, &lefts, &weights, (e.mul(start, e.i64(self.vector)), depth), share)
+            }
+        };
         let made: Vec<Val> = made.into_iter().map(|sum| across_lanes(e, Reduce::Sum, sum, WARP)).collect();
         let own = e.element(sums, e.to_i64(warp), made.len() * 4);
         e.if_then(e.cmp(Cmp::Eq, lane, e.i32(0)), || {
@@ -137,6 +148,50 @@ impl Dot {
         e.for_loop(e.add(first, whole), depth, e.i64(step), &sums, several(1))
     }
 
+    /// Bytes of a column of so many numbers.
+    pub fn column_bytes<'c>(&self, e: &Emitter<'c>, depth: Val<'c>) -> Val<'c> {
+        match Parts::of(self.weights) {
+            Some(parts) => parts.column_bytes(e, depth),
+            None => e.mul(depth, e.int(depth.ty(), self.weights.bytes() as i64)),
+        }
+    }
+
+    /// The same of quantised weights: warps take every so many parts, and lanes a piece of each.
+    fn walk_parts<'c>(
+        &self,
+        e: &Emitter<'c>,
+        parts: Parts,
+        (lefts, weights): (&[Val<'c>], &[Val<'c>]),
+        depth: Val<'c>,
+        (split, lane): (Val<'c>, Val<'c>),
+        share: Share,
+    ) -> Vec<Val<'c>> {
+        let most = parts.part.pieces();
+        let pieces = e.div(e.to_i32(depth), e.i32(self.vector as i32));
+        let count = e.div(e.add(pieces, e.i32(most as i32 - 1)), e.i32(most as i32));
+        let zero = vec![e.f32(0.0); lefts.len() * weights.len()];
+        let within = e.to_i64(parts.group(e, lane));
+        e.for_loop(split, count, e.i32(share.splits as i32), &zero, |part, sums| {
+            let before = e.mul(part, e.i32(most as i32));
+            let there = e.cmp(Cmp::Lt, lane, e.min(e.sub(pieces, before), e.i32(most as i32)));
+            let add = || {
+                let part = |column: &Val<'c>| e.element(*column, e.to_i64(part), PART);
+                let own: Vec<Val> = weights.iter().map(part).collect();
+                let piece = |part: &Val<'c>| e.element(e.offset_by(*part, parts.part.head), e.to_i64(lane), PIECE);
+                let words: Vec<Val> = own.iter().map(|part| e.load_constant_aligned(piece(part), Ty::i32(4))).collect();
+                let scales: Vec<_> = own.iter().map(|part| parts.scale(e, *part, within)).collect();
+                let scales: Vec<_> = scales.into_iter().map(|scale| scale.single(e)).collect();
+                let k = e.mul(e.to_i64(e.add(before, lane)), e.i64(self.vector));
+                (0..4).fold(sums.to_vec(), |sums, word| {
+                    let numbers = |(words, scale): (&Val<'c>, _)| parts.numbers(e, e.extract(*words, word), scale);
+                    let weights: Vec<Vec<Val>> = words.iter().zip(scales.iter().copied()).map(numbers).collect();
+                    self.add_products(e, lefts, &weights, e.add(k, e.i64(word * parts.word())), &sums)
+                })
+            };
+            e.if_else(there, add, || sums.to_vec())
+        })
+    }
+
     /// What a lane loads at once.
     pub fn loaded(&self) -> Ty {
         if self.weights == Store::Bf16 { Ty::i32(self.vector / 2) } else { Ty::f32(self.vector) }
@@ -154,23 +209,35 @@ impl Dot {
     /// Adds the products of a lane's numbers at `k`.
     fn multiply<'c>(&self, e: &Emitter<'c>, lefts: &[Val<'c>], loaded: &[Val<'c>], k: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
         let weights: Vec<Vec<Val>> = loaded.iter().map(|loaded| single(e, *loaded)).collect();
-        let mut sums = sums.to_vec();
+        self.add_products(e, lefts, &weights, k, sums)
+    }
+
+    /// The same with the columns' weights at `k` in single precision.
+    fn add_products<'c>(
+        &self,
+        e: &Emitter<'c>,
+        lefts: &[Val<'c>],
+        weights: &[Vec<Val<'c>>],
+        k: Val<'c>,
+        sums: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let (mut sums, count) = (sums.to_vec(), weights.len());
         for (i, left) in lefts.iter().enumerate() {
-            let x = self.numbers(e, e.offset(*left, e.mul(k, e.i64(4))));
+            let x = self.numbers(e, e.offset(*left, e.mul(k, e.i64(4))), weights[0].len());
             for (c, weights) in weights.iter().enumerate() {
-                let sum = &mut sums[i * loaded.len() + c];
+                let sum = &mut sums[i * count + c];
                 *sum = x.iter().zip(weights).fold(*sum, |sum, (x, w)| e.fma(*x, *w, sum));
             }
         }
         sums
     }
 
-    /// A lane's numbers of one row.
-    fn numbers<'c>(&self, e: &Emitter<'c>, place: Val<'c>) -> Vec<Val<'c>> {
+    /// So many numbers of one row.
+    fn numbers<'c>(&self, e: &Emitter<'c>, place: Val<'c>, count: usize) -> Vec<Val<'c>> {
         if !self.aligned {
-            return (0..self.vector).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32)).collect();
+            return (0..count).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32)).collect();
         }
-        let fours = (0..self.vector / 4).map(|part| e.load_aligned(e.offset_by(place, 16 * part), Ty::f32(4)));
+        let fours = (0..count / 4).map(|part| e.load_aligned(e.offset_by(place, 16 * part), Ty::f32(4)));
         fours.flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! A tile of a product by groups of four warps, where the GPU has them: both operands are read from shared memory by the matrix units
 //! themselves, while the threads fetch what comes next.
 
-use super::tile::{Columns, Rows, STAGES, STAGES_OF_ROWS, Work};
+use super::tile::{Rows, STAGES_OF_ROWS, Weights, Work};
 use crate::mlir::common::Val;
 use crate::mlir::common::device::WARP;
 
@@ -14,21 +14,17 @@ const AT_ONCE: usize = 16;
 
 impl<'c> Work<'_, 'c> {
     /// All stages.
-    pub(super) fn walk_in_groups(&self, rows: Rows<'c>, columns: Columns<'c>) {
+    pub(super) fn walk_in_groups(&self, rows: Rows<'c>, columns: Weights<'c>) {
         let (e, tile) = (self.e, self.tile);
         let count = tile.tiling.columns / 2;
-        for stage in 0..STAGES - 1 {
-            self.copy_weights(&columns, e.i32(stage as i32));
-        }
-        let first = self.fetch_rows(&rows, e.i32(0));
-        self.put_rows(&rows, &first, e.i32(0));
+        self.begin(&rows, &columns);
         let group = e.shift_right(e.thread(), i64::from((GROUP * WARP).ilog2()));
         let own = e.offset(self.memory, e.to_i64(e.mul(group, e.i32((ROWS * tile.row_bytes()) as i32))));
         let (left, right) = (e.matrix_at(own), e.matrix_at(self.weights_at));
-        let start: Vec<Val> = vec![e.f32(0.0); count].into_iter().chain(self.fetch_rows(&rows, e.i32(1))).collect();
+        let start: Vec<Val> = vec![e.f32(0.0); count].into_iter().chain(self.fetch(&rows, &columns, e.i32(1))).collect();
         let end = e.for_loop(e.i32(0), self.stages(), e.i32(1), &start, |stage, state| {
             let (sums, own) = state.split_at(count);
-            e.wait_copies(STAGES - 2);
+            self.await_weights(&columns);
             e.show_matrices();
             e.sync();
             let ring = |stages: usize, lines: usize| {
@@ -36,13 +32,11 @@ impl<'c> Work<'_, 'c> {
                 e.to_i64(e.mul(e.and(stage, e.i32(stages as i32 - 1)), bytes))
             };
             let left = e.matrix_behind(left, ring(STAGES_OF_ROWS, tile.tiling.rows));
-            let right = e.matrix_behind(right, ring(STAGES, tile.tiling.columns));
+            let right = e.matrix_behind(right, ring(tile.stages(), tile.tiling.columns));
             let step = |matrix: Val<'c>, step: usize| e.matrix_behind(matrix, e.i64(step * AT_ONCE * 2));
             let steps = (0..tile.depth / AT_ONCE).map(|at| (step(left, at), step(right, at))).collect::<Vec<_>>();
             let made = e.begin_products(&steps, sums);
-            self.put_rows(&rows, own, e.add(stage, e.i32(1)));
-            let next = self.fetch_rows(&rows, e.add(stage, e.i32(2)));
-            self.copy_weights(&columns, e.add(stage, e.i32(STAGES as i32 - 1)));
+            let next = self.go_on(&rows, &columns, own, stage);
             // The loads begin here: they take as long as a stage.
             e.sync_warp();
             e.await_products();

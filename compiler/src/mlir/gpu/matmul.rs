@@ -6,6 +6,7 @@
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
 use super::dot::{self, Dot, Share};
+use super::parts::{Parts, column_bytes};
 use super::row;
 use super::stream::{self, Round, Stream, sum_of};
 use super::{Streams, THREADS};
@@ -27,7 +28,8 @@ const ROWS_AT: usize =
 
 /// Whether a single row's product is one stream of whole copies.
 fn has_stream(code: &Matmul) -> bool {
-    Dot::of(code, 1).vector > 1
+    let dot = Dot::of(code, 1);
+    dot.vector > 1 && Parts::of(dot.weights).is_none()
 }
 
 /// Whether the weights of a step of decoding can be asked for before the step.
@@ -190,8 +192,7 @@ impl<'c> Product<'_, 'c> {
             e.sync();
             let thread = e.thread();
             e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
-                let bytes = depth * self.code.tensors[self.code.weights.0].store.bytes();
-                let sum = sum_of(e, memory, thread, columns, bytes);
+                let sum = sum_of(e, memory, thread, columns, column_bytes(self.code));
                 self.site.set_product_row(self.code, row);
                 self.end(e.add(first, e.to_i64(thread)), sum);
             });
@@ -201,8 +202,7 @@ impl<'c> Product<'_, 'c> {
     /// Where the weights of a column begin.
     pub(super) fn weights(&self, element: Val<'c>, column: Val<'c>) -> Val<'c> {
         let e = self.e;
-        let [_, _, depth, columns] = self.code.sizes;
-        let bytes = depth * self.code.tensors[self.code.weights.0].store.bytes();
+        let (columns, bytes) = (self.code.sizes[3], column_bytes(self.code));
         let base = self.site.address(&View { tensor: self.code.weights, offset: 0, strides: vec![] });
         e.element(base, e.add(e.mul(element, e.i64(columns)), column), bytes)
     }

@@ -13,6 +13,7 @@ mod grouped;
 mod keep;
 mod matmul;
 mod nest;
+mod parts;
 mod row;
 mod segments;
 mod stream;
@@ -21,6 +22,7 @@ mod tile;
 mod tiles;
 mod top;
 mod units;
+mod unpack;
 mod walk;
 
 use crate::error::Error;
@@ -84,9 +86,9 @@ impl Streams {
 pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     let Code::Matmul(product) = &plan.functions[step.function].code else { return None };
     let weights = product.tensors[product.weights.0];
-    let [_, _, depth, columns] = product.sizes;
+    let columns = product.sizes[3];
     let offset = usize::try_from(step.words[weights.operand]).ok()?;
-    matmul::is_read_ahead(product).then_some([offset, columns, depth * weights.store.bytes()])
+    matmul::is_read_ahead(product).then_some([offset, columns, parts::column_bytes(product)])
 }
 
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.

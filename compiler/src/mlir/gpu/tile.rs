@@ -6,6 +6,9 @@
 //! memory. Both lie in rows of 16-byte pieces, whose order differs from row to row so that warps read without conflicts.
 
 use super::THREADS;
+use super::parts::Parts;
+use super::unpack::{Pieces, stage_bytes};
+use crate::fuse::kernel::Matmul;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use crate::plan::Tiling;
@@ -15,7 +18,7 @@ pub(super) const STAGES: usize = 4;
 /// Stages of rows, before those of weights.
 pub(super) const STAGES_OF_ROWS: usize = 2;
 /// Numbers of a piece of 16 bytes.
-const PIECE: usize = 8;
+pub(super) const PIECE: usize = 8;
 
 /// One function of an artifact.
 #[derive(Clone, Copy)]
@@ -28,16 +31,19 @@ pub struct Tile {
     warps: (usize, usize),
     /// Whether groups of four warps multiply together.
     groups: bool,
+    /// How weights are stored, if they are quantised.
+    pub(super) parts: Option<Parts>,
 }
 
 impl Tile {
-    /// The function for tiles of a shape; `groups`: the GPU multiplies for groups of four warps.
-    pub fn of(tiling: Tiling, groups: bool) -> Tile {
+    /// The function for tiles of a shape of a product; `groups`: the GPU multiplies for groups of four warps.
+    pub fn of(code: &Matmul, tiling: Tiling, groups: bool) -> Tile {
+        let parts = Parts::of(code.tensors[code.weights.0].store);
         if groups && tiling.rows == 128 {
-            return Tile { tiling, depth: 64, warps: (THREADS / WARP, 1), groups };
+            return Tile { tiling, depth: 64, warps: (THREADS / WARP, 1), groups, parts };
         }
         // A thread has 16 numbers of the rows under way.
-        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, THREADS / WARP / 2), groups: false }
+        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, THREADS / WARP / 2), groups: false, parts }
     }
 
     /// Bytes of a row in a stage.
@@ -48,13 +54,20 @@ impl Tile {
     /// Shared bytes: two stages of rows and some of weights; then in their place the sums.
     pub fn shared_bytes(&self) -> usize {
         let Tiling { rows, columns } = self.tiling;
-        let stages = (STAGES_OF_ROWS * rows + STAGES * columns) * self.row_bytes();
-        stages.max(rows * columns * 4)
+        let raw = self.parts.map_or(0, |parts| STAGES * stage_bytes(self, parts));
+        let stages = (STAGES_OF_ROWS * rows + self.stages() * columns) * self.row_bytes();
+        (stages + raw).max(rows * columns * 4)
+    }
+
+    /// Stages of weights as they are multiplied.
+    pub(super) fn stages(&self) -> usize {
+        if self.parts.is_some() { STAGES_OF_ROWS } else { STAGES }
     }
 
     /// Its name.
     pub fn name(&self) -> String {
-        format!("tile_{}x{}", self.tiling.rows, self.tiling.columns)
+        let store = self.parts.map_or(String::new(), |parts| format!("_{}", parts.name()));
+        format!("tile_{}x{}{store}", self.tiling.rows, self.tiling.columns)
     }
 
     /// Where a sum lies, in bytes: `row` and `column` are `i32`.
@@ -74,7 +87,11 @@ impl Tile {
             let [rows, weights, columns, depth, memory] = *values else { return None };
             let weights_at = e.offset_by(memory, STAGES_OF_ROWS * self.tiling.rows * self.row_bytes());
             let work = Work { e, tile: *self, depth: e.to_i32(depth), memory, weights_at };
-            let (rows, columns) = (Rows::new(&work, rows), Columns::new(&work, weights, columns));
+            let rows = Rows::new(&work, rows);
+            let columns = match self.parts {
+                Some(parts) => Weights::Pieces(Pieces::new(&work, parts, weights, columns)),
+                None => Weights::Columns(Columns::new(&work, weights, columns)),
+            };
             match self.groups {
                 true => work.walk_in_groups(rows, columns),
                 false => work.walk(rows, columns),
@@ -84,7 +101,7 @@ impl Tile {
     }
 
     /// The place of a piece in a stage, in bytes: `row` and `piece` are `i32`.
-    fn piece<'c>(&self, e: &Emitter<'c>, row: Val<'c>, piece: Val<'c>) -> Val<'c> {
+    pub(super) fn piece<'c>(&self, e: &Emitter<'c>, row: Val<'c>, piece: Val<'c>) -> Val<'c> {
         let turned = e.xor(piece, self.turn(e, row));
         e.add(e.mul(row, e.i32(self.row_bytes() as i32)), e.shift_left(turned, 4))
     }
@@ -102,7 +119,7 @@ pub(super) struct Work<'k, 'c> {
     pub(super) e: &'k Emitter<'c>,
     pub(super) tile: Tile,
     /// Numbers of a row; `i32`.
-    depth: Val<'c>,
+    pub(super) depth: Val<'c>,
     pub(super) memory: Val<'c>,
     pub(super) weights_at: Val<'c>,
 }
@@ -133,9 +150,19 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// A thread's part of a stage of weights: pieces of some columns.
+/// A thread's part of a stage of weights.
+pub(super) enum Weights<'c> {
+    /// Of bfloat16 numbers.
+    Columns(Columns<'c>),
+    /// Of quantised ones.
+    Pieces(Pieces<'c>),
+}
+
+/// Pieces of some columns, which are copied as they are.
 pub(super) struct Columns<'c> {
-    /// Where the columns begin, at the thread's piece.
+    /// Where the tile's columns begin, at the thread's piece.
+    base: Val<'c>,
+    /// Bytes from there to the thread's columns; `i32`, as there are few registers.
     places: Vec<Val<'c>>,
     /// The first number.
     first: Val<'c>,
@@ -151,38 +178,30 @@ impl<'c> Columns<'c> {
         let threads = tile.depth / PIECE;
         let (column, piece) = (e.div(e.thread(), e.i32(threads as i32)), e.rem(e.thread(), e.i32(threads as i32)));
         let step = THREADS / threads;
-        let last = e.sub(columns, e.i64(1));
-        let bytes = e.mul(e.to_i64(work.depth), e.i64(2));
-        let own = e.offset(weights, e.mul(e.to_i64(piece), e.i64(2 * PIECE)));
-        let place = |at: usize| {
-            // Past the last column the last one is read again.
-            let column = e.min(e.add(e.to_i64(column), e.i64(at * step)), last);
-            e.offset(own, e.mul(column, bytes))
-        };
+        // There are more than fit 32 bits in no tile.
+        let last = e.to_i32(e.sub(e.min(columns, e.i64(tile.tiling.columns)), e.i64(1)));
+        let base = e.offset(weights, e.mul(e.to_i64(piece), e.i64(2 * PIECE)));
+        let bytes = e.shift_left(work.depth, 1);
+        // Past the last column the last one is read again.
+        let place = |at: usize| e.mul(e.min(e.add(column, e.i32((at * step) as i32)), last), bytes);
         let places = (0..tile.tiling.columns / step).map(place).collect();
-        Columns { places, first: e.mul(piece, e.i32(PIECE as i32)), place: e.to_i64(tile.piece(e, column, piece)), step }
+        Columns { base, places, first: e.mul(piece, e.i32(PIECE as i32)), place: e.to_i64(tile.piece(e, column, piece)), step }
     }
 }
 
 impl<'c> Work<'_, 'c> {
     /// All stages.
-    fn walk(&self, rows: Rows<'c>, columns: Columns<'c>) {
+    fn walk(&self, rows: Rows<'c>, columns: Weights<'c>) {
         let e = self.e;
-        for stage in 0..STAGES - 1 {
-            self.copy_weights(&columns, e.i32(stage as i32));
-        }
-        let first = self.fetch_rows(&rows, e.i32(0));
-        self.put_rows(&rows, &first, e.i32(0));
+        self.begin(&rows, &columns);
         let (left, right) = (self.left_place(), self.right_place());
         let sums = vec![e.f32(0.0); 4 * self.fragments().0 * self.fragments().1];
-        let start: Vec<Val> = sums.iter().copied().chain(self.fetch_rows(&rows, e.i32(1))).collect();
+        let start: Vec<Val> = sums.iter().copied().chain(self.fetch(&rows, &columns, e.i32(1))).collect();
         let end = e.for_loop(e.i32(0), self.stages(), e.i32(1), &start, |stage, state| {
             let (sums, own) = state.split_at(sums.len());
-            e.wait_copies(STAGES - 2);
+            self.await_weights(&columns);
             e.sync();
-            self.put_rows(&rows, own, e.add(stage, e.i32(1)));
-            let next = self.fetch_rows(&rows, e.add(stage, e.i32(2)));
-            self.copy_weights(&columns, e.add(stage, e.i32(STAGES as i32 - 1)));
+            let next = self.go_on(&rows, &columns, own, stage);
             // The loads begin here: there is little else to hide their latency.
             e.sync_warp();
             self.multiply(stage, (left, right), sums).into_iter().chain(next).collect()
@@ -190,6 +209,51 @@ impl<'c> Work<'_, 'c> {
         e.wait_copies(0);
         e.sync();
         self.leave(&end[..sums.len()]);
+    }
+
+    /// Begins the copies of the first stages of weights, and puts what goes through the threads of the first stage there.
+    pub(super) fn begin(&self, rows: &Rows<'c>, columns: &Weights<'c>) {
+        let e = self.e;
+        for stage in 0..STAGES - 1 {
+            self.copy_weights(columns, e.i32(stage as i32));
+        }
+        let first = self.fetch(rows, columns, e.i32(0));
+        if self.tile.parts.is_some() {
+            e.wait_copies(STAGES - 2);
+        }
+        self.put(rows, columns, &first, e.i32(0));
+    }
+
+    /// While stage `stage` is multiplied: puts what was loaded of the next one there, and begins to load the one behind that.
+    pub(super) fn go_on(&self, rows: &Rows<'c>, columns: &Weights<'c>, own: &[Val<'c>], stage: Val<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        self.put(rows, columns, own, e.add(stage, e.i32(1)));
+        let next = self.fetch(rows, columns, e.add(stage, e.i32(2)));
+        self.copy_weights(columns, e.add(stage, e.i32(STAGES as i32 - 1)));
+        next
+    }
+
+    /// Begins the loads of what goes through the thread on its way to a stage: rows, and what quantised weights are multiplied with.
+    pub(super) fn fetch(&self, rows: &Rows<'c>, columns: &Weights<'c>, stage: Val<'c>) -> Vec<Val<'c>> {
+        let mut loaded = self.fetch_rows(rows, stage);
+        if let Weights::Pieces(own) = columns {
+            loaded.extend(self.fetch_scales(own, stage));
+        }
+        loaded
+    }
+
+    /// Puts it there.
+    fn put(&self, rows: &Rows<'c>, columns: &Weights<'c>, loaded: &[Val<'c>], stage: Val<'c>) {
+        let (own, scales) = loaded.split_at(rows.count);
+        self.put_rows(rows, own, stage);
+        if let Weights::Pieces(own) = columns {
+            self.put_pieces(own, scales, stage);
+        }
+    }
+
+    /// Waits for the thread's copies of weights that are read next: its own of the next stage, or those of this one, which all read.
+    pub(super) fn await_weights(&self, columns: &Weights<'c>) {
+        self.e.wait_copies(if matches!(columns, Weights::Pieces(_)) { STAGES - 3 } else { STAGES - 2 });
     }
 
     /// How many stages there are; `i32`.
@@ -205,8 +269,12 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Begins the copies of a stage of weights; what is past the end becomes zero.
-    pub(super) fn copy_weights(&self, columns: &Columns<'c>, stage: Val<'c>) {
+    fn copy_weights(&self, columns: &Weights<'c>, stage: Val<'c>) {
         let (e, tile) = (self.e, self.tile);
+        let columns = match columns {
+            Weights::Columns(columns) => columns,
+            Weights::Pieces(own) => return self.copy_pieces(own, stage),
+        };
         let k = e.mul(stage, e.i32(tile.depth as i32));
         let there = e.cmp(Cmp::Lt, e.add(k, columns.first), self.depth);
         let bytes = e.select(there, e.i32(16), e.i32(0));
@@ -214,14 +282,15 @@ impl<'c> Work<'_, 'c> {
         let size = tile.tiling.columns * tile.row_bytes();
         let ring = e.mul(e.and(stage, e.i32(STAGES as i32 - 1)), e.i32(size as i32));
         let to = e.offset(e.offset(self.weights_at, columns.place), e.to_i64(ring));
+        let from = e.offset(columns.base, skip);
         for (at, place) in columns.places.iter().enumerate() {
-            e.begin_copy(e.offset_by(to, at * columns.step * tile.row_bytes()), e.offset(*place, skip), bytes);
+            e.begin_copy(e.offset_by(to, at * columns.step * tile.row_bytes()), e.offset(from, e.to_i64(*place)), bytes);
         }
         e.close_copies();
     }
 
     /// Begins the loads of a thread's part of a stage of rows.
-    pub(super) fn fetch_rows(&self, rows: &Rows<'c>, stage: Val<'c>) -> Vec<Val<'c>> {
+    fn fetch_rows(&self, rows: &Rows<'c>, stage: Val<'c>) -> Vec<Val<'c>> {
         let e = self.e;
         let k = e.add(e.mul(stage, e.i32(self.tile.depth as i32)), rows.first);
         // Past the end the beginning is read again.
@@ -235,7 +304,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Rounds what was loaded for a stage, and puts it there; what is past the end becomes zero.
-    pub(super) fn put_rows(&self, rows: &Rows<'c>, loaded: &[Val<'c>], stage: Val<'c>) {
+    fn put_rows(&self, rows: &Rows<'c>, loaded: &[Val<'c>], stage: Val<'c>) {
         let (e, tile) = (self.e, self.tile);
         let k = e.add(e.mul(stage, e.i32(tile.depth as i32)), rows.first);
         let there = e.cmp(Cmp::Lt, k, self.depth);
@@ -291,7 +360,7 @@ impl<'c> Work<'_, 'c> {
             e.to_i64(e.mul(e.and(stage, e.i32(stages as i32 - 1)), bytes))
         };
         let lefts = e.offset(self.memory, ring(STAGES_OF_ROWS, tile.tiling.rows));
-        let rights = e.offset(self.weights_at, ring(STAGES, tile.tiling.columns));
+        let rights = e.offset(self.weights_at, ring(tile.stages(), tile.tiling.columns));
         let mut sums = sums.to_vec();
         for step in 0..tile.depth / 16 {
             let place = |memory: Val<'c>, (line, piece): (Val<'c>, Val<'c>)| {

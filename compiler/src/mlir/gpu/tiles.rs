@@ -18,7 +18,7 @@ const TILE_ALIGN: usize = 1024;
 
 /// Shared memory of a product in tiles: addresses of a tile's rows, and what the tile needs; bytes.
 pub fn shared_bytes(code: &Matmul, groups: bool) -> usize {
-    let own = |(tiling, _)| TILE_ALIGN + Tile::of(tiling, groups).shared_bytes() + 8 * tiling.rows;
+    let own = |(tiling, _)| TILE_ALIGN + Tile::of(code, tiling, groups).shared_bytes() + 8 * tiling.rows;
     let chosen = chosen_tiling(code).map_or(0, |chosen| own(chosen) + grouped::list_bytes());
     tilings(code).into_iter().map(own).max().unwrap_or(0).max(chosen)
 }
@@ -51,7 +51,7 @@ impl<'c> Product<'_, 'c> {
         let mut left = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
         let mut done = e.bool(false);
         for (tiling, from) in tilings(self.code).into_iter().rev() {
-            let tile = Tile::of(tiling, e.has_groups());
+            let tile = Tile::of(self.code, tiling, e.has_groups());
             tile.emit(e);
             let own = e.and(left, e.cmp(Cmp::Ge, count, e.i64(from)));
             e.if_then(own, || {
@@ -61,7 +61,7 @@ impl<'c> Product<'_, 'c> {
             left = e.and(left, e.not(own));
         }
         if let Some((tiling, from)) = chosen_tiling(self.code) {
-            let tile = Tile::of(tiling, e.has_groups());
+            let tile = Tile::of(self.code, tiling, e.has_groups());
             tile.emit(e);
             done = e.cmp(Cmp::Ge, rows, e.i64(from));
             e.if_then(done, || {
