@@ -57,6 +57,11 @@ const CLASSES: &[(&str, &str, &str)] = &[
     ("vector_delta", "S: [h, k, v]", "S = exp(g) * S\n S = S + kk * (b * (vv - sum[k] kk * S))\n o = sum[k] q * S"),
     ("rank_one", "S: [h, k, v]", "S = exp(g) * S - kk * b * (sum[k] kk * S) + g * vv\n o = sum[k] q * S"),
     (
+        "momentum",
+        "S: [h, k, v], P: [h, k, v]",
+        "P = sigmoid(i) * P - b * kk * ((sum[k] kk * S) - vv)\n S = exp(a) * S + P\n o = sum[k] q * S",
+    ),
+    (
         "stabilised",
         "S: [h, k, v], z: [h, k], m: [h] = -inf",
         "n = max(a + m, i)\n S = exp(a + m - n) * S + exp(i - n) * kk * vv\n z = exp(a + m - n) * z + exp(i - n) * kk\n m = n\n o = (sum[k] \

@@ -3,6 +3,7 @@
 
 mod algebra;
 pub mod compiled;
+mod coupled;
 mod hybrids;
 mod played;
 mod programs;

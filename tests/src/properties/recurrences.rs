@@ -14,7 +14,7 @@ pub const DECAYS: &[&str] =
     &["1.0", "0.9", "f", "exp(a)", "g", "exp(c)", "(1.0 - 2.0 * f)", "far", "exp(never)", "select(i > 0.0, 1.0, 0.0)"];
 
 /// Decays at and near the ends of what gates give.
-const EXTREMES: &[&str] = &[
+pub const EXTREMES: &[&str] = &[
     "0.0",
     "1.0",
     "exp(-1000.0)",
@@ -85,7 +85,6 @@ pub fn of_sizes(
 impl Recurrence {
     /// The model's text.
     pub fn text(&self) -> String {
-        let (h, k, v) = self.sizes;
         let (decay, update, read) = (self.decay, UPDATES[self.update], READS[self.read]);
         let (z, more) = match self.normaliser {
             true => (", z: [h, k]", "    z = f * z + kk\n    n = 1.0 + abs(sum[k] q * z)\n"),
@@ -97,15 +96,19 @@ impl Recurrence {
             // Reads in the first line are of the state as the step begins.
             true => format!("{before}{}{after}", update.replacen("= S", &format!("= {decay} * S"), 1)),
         };
-        format!(
-            "model test(vocab: dim = 11, d: dim = 12, h: dim = {h}, k: dim = {k}, v: dim = {v})(tokens: [t]) -> [t, vocab] {{\n  param embed: \
-             [vocab, d]   param wq, wk, wg: [h, k, d]   param wv: [h, v, d]   param wf, wi: [h, d]   param out: [vocab, h, v]\n  x = \
-             embed[vocab: tokens]\n  q = sum[d] x * wq\n  kk = l2norm[k](sum[d] x * wk, 0.01)\n  g = sigmoid(sum[d] x * wg)\n  vv = sum[d] x * \
-             wv\n  i = sum[d] x * wi\n  f = sigmoid(sum[d] x * wf)\n  a = -softplus(i)\n  c = -softplus(sum[d] x * wg)\n  far = sigmoid(90.0 * i)\n  \
-             never = -100.0 * softplus(5.0 * i)\n  recur S: [h, k, v]{z} over t {{\n{body}{more}  }}\n  generate autoregressive\n  return \
-             sum[h, v] (y / n) * out\n}}\n"
-        )
+        around(&format!("recur S: [h, k, v]{z} over t"), &format!("{body}{more}"), self.sizes)
     }
+}
+
+/// A model around a recurrence: what its equations may use comes before it, and it has `y` and `n` to give.
+pub fn around(head: &str, body: &str, (h, k, v): (usize, usize, usize)) -> String {
+    format!(
+        "model test(vocab: dim = 11, d: dim = 12, h: dim = {h}, k: dim = {k}, v: dim = {v})(tokens: [t]) -> [t, vocab] {{\n  param embed: \
+         [vocab, d]   param wq, wk, wg: [h, k, d]   param wv: [h, v, d]   param wf, wi: [h, d]   param out: [vocab, h, v]\n  x = \
+         embed[vocab: tokens]\n  q = sum[d] x * wq\n  kk = l2norm[k](sum[d] x * wk, 0.01)\n  g = sigmoid(sum[d] x * wg)\n  vv = sum[d] x * \
+         wv\n  i = sum[d] x * wi\n  f = sigmoid(sum[d] x * wf)\n  a = -softplus(i)\n  c = -softplus(sum[d] x * wg)\n  far = sigmoid(90.0 * i)\n  \
+         never = -100.0 * softplus(5.0 * i)\n  {head} {{\n{body}  }}\n  generate autoregressive\n  return sum[h, v] (y / n) * out\n}}\n"
+    )
 }
 
 /// What the evaluator makes of a spec in chunks, and whether every recurrence has them.
@@ -122,22 +125,43 @@ fn in_chunks(text: &str, chunks: Chunks, ids: &[i64]) -> (Vec<f64>, bool) {
     (Reference::in_chunks(&forms, numbers).run(ids).data, derived)
 }
 
-/// The derivation itself, in double precision.
+/// Whatever the size of the chunks, they compute what the steps do, in double precision.
+pub fn equal_in_chunks(text: &str, length: usize) -> Result<(), TestCaseError> {
+    let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
+    let (steps, _) = in_chunks(text, Chunks::Rows(1000), &ids);
+    for chunks in [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows }]) {
+        let (found, derived) = in_chunks(text, chunks, &ids);
+        // Matrix units have none where keys decay row after row.
+        prop_assert!(derived || matches!(chunks, Chunks::Matrices { .. }), "no chunk form");
+        let far = found.iter().zip(&steps).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        prop_assert!(far < 1e-9, "{chunks:?} are {far:e} off");
+    }
+    Ok(())
+}
+
+/// Native code computes what the evaluator does: a whole sequence and its parts, for chunks of so many rows. Weights are made up, and
+/// rounded first if they are stored so, so that the evaluator has the numbers that are stored.
+pub fn equal_as_code(
+    text: &str,
+    (length, cuts): (usize, &[usize]),
+    rows: usize,
+    (target, dtype): (&str, Dtype),
+) -> Result<(), TestCaseError> {
+    let numbers = |path: &str, shape: &[usize]| match dtype {
+        Dtype::Bf16 => made_up(path, shape).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+        _ => made_up(path, shape),
+    };
+    let compiled = Compiled::stored(text, Chunks::Rows(rows), (target, dtype), numbers);
+    let ids = tokens(length, compiled.vocab(), length);
+    let wanted = compiled.evaluated(&ids);
+    agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
+    agree("its parts", &fed_in_parts(&compiled, &ids, cuts), &wanted, 1e-4)
+}
+
+/// The derivation itself.
 #[test]
 fn chunks_equal_steps_in_the_evaluator() {
-    holds(64, (recurrence(DECAYS), 1usize..40), |(recurrence, length)| {
-        let text = recurrence.text();
-        let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
-        let (steps, _) = in_chunks(&text, Chunks::Rows(1000), &ids);
-        for chunks in [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows }]) {
-            let (found, derived) = in_chunks(&text, chunks, &ids);
-            // Matrix units have none where keys decay row after row.
-            prop_assert!(derived || matches!(chunks, Chunks::Matrices { .. }), "no chunk form");
-            let far = found.iter().zip(&steps).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            prop_assert!(far < 1e-9, "{chunks:?} are {far:e} off");
-        }
-        Ok(())
-    });
+    holds(64, (recurrence(DECAYS), 1usize..40), |(recurrence, length)| equal_in_chunks(&recurrence.text(), length));
 }
 
 /// The kernels: whole sequences and odd parts of them, for several sizes of chunks and both widths of vectors.
@@ -146,11 +170,7 @@ fn chunks_run_as_they_are_derived() {
     let sizes = prop::sample::select(vec![2usize, 5, 16, 32]);
     let targets = prop::sample::select(vec!["cpu", "cpu:x86-64-v3"]);
     holds(40, (recurrence(DECAYS), 1usize..90, cuts(), sizes, targets), |(recurrence, length, cuts, rows, target)| {
-        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), (target, Dtype::F32), made_up);
-        let ids = tokens(length, compiled.vocab(), length);
-        let wanted = compiled.evaluated(&ids);
-        agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
-        agree("its parts", &fed_in_parts(&compiled, &ids, &cuts), &wanted, 1e-4)
+        equal_as_code(&recurrence.text(), (length, &cuts), rows, (target, Dtype::F32))
     });
 }
 
@@ -160,15 +180,6 @@ fn gates_at_their_ends_are_safe() {
     let sizes = prop::sample::select(vec![3usize, 16, 32]);
     let dtypes = prop::sample::select(vec![Dtype::Bf16, Dtype::Bf16, Dtype::F32]);
     holds(24, (recurrence(EXTREMES), 1usize..70, cuts(), sizes, dtypes), |(recurrence, length, cuts, rows, dtype)| {
-        // Rounded first, so that the evaluator has the numbers that are stored.
-        let numbers = |path: &str, shape: &[usize]| match dtype {
-            Dtype::Bf16 => made_up(path, shape).into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
-            _ => made_up(path, shape),
-        };
-        let compiled = Compiled::stored(&recurrence.text(), Chunks::Rows(rows), ("cpu", dtype), numbers);
-        let ids = tokens(length, compiled.vocab(), length);
-        let wanted = compiled.evaluated(&ids);
-        agree("the whole sequence", &compiled.whole(&ids), &wanted, 1e-4)?;
-        agree("its parts", &fed_in_parts(&compiled, &ids, &cuts), &wanted, 1e-4)
+        equal_as_code(&recurrence.text(), (length, &cuts), rows, ("cpu", dtype))
     });
 }

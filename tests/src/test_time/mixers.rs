@@ -113,7 +113,7 @@ impl Case {
     }
 
     fn check(&self) {
-        for chunks in [Chunks::Off, Chunks::Auto, Chunks::Rows(7)] {
+        for chunks in [Chunks::Off, Chunks::Auto, Chunks::Rows(5), Chunks::Rows(7), Chunks::Rows(16)] {
             self.check_in(chunks);
         }
     }

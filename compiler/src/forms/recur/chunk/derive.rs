@@ -7,10 +7,12 @@
 
 use super::maker::Maker;
 use super::terms::{Form, Term, Terms};
+use crate::graph::shape::same_axes;
 use braid_dsl::model::{AxisId, Binary, Elem, Op, Recur, Type, ValueId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What a key of a state is multiplied with: a number, factors, and a named read, if any.
+#[derive(Clone, PartialEq)]
 pub(super) struct Part {
     pub(super) number: f64,
     pub(super) factors: Vec<ValueId>,
@@ -24,19 +26,21 @@ pub struct Memory {
     pub contracted: Vec<AxisId>,
     /// The factor of the old state, with a row axis; none: it is kept.
     pub decay: Option<ValueId>,
-    /// The reads that the update makes: their factors.
-    pub corrections: Vec<Vec<ValueId>>,
+    /// Other states that are added to it, each times a factor with a row axis.
+    pub(super) coupled: BTreeMap<usize, ValueId>,
     /// Distinct keys and what is written under each.
     pub(super) keys: Vec<(Vec<ValueId>, Vec<Part>)>,
     /// Values of the keys, once they are known.
     pub(super) written: Vec<ValueId>,
 }
 
-impl Memory {
-    /// The larger number of its keys and its named reads.
-    pub fn parts(&self) -> usize {
-        self.corrections.len().max(self.keys.len())
-    }
+/// A read that updates make and that is known only row after row.
+#[derive(Clone, PartialEq)]
+pub(super) struct Named {
+    /// Of which state.
+    pub(super) state: usize,
+    /// By which factors.
+    pub(super) inner: Vec<ValueId>,
 }
 
 /// Axes that a derivation works with.
@@ -46,8 +50,10 @@ pub struct Axes {
     pub row: AxisId,
     /// Rows again, under sums.
     pub column: AxisId,
-    /// Rows a third time, where systems are inverted.
-    pub third: Option<AxisId>,
+    /// Rows a third time: between two decays, and in the inverse of a system.
+    pub third: AxisId,
+    /// Systems are inverted before the state is known.
+    pub inverts: bool,
     /// Rows of a chunk.
     pub rows: usize,
     /// One index; then for each rank from 2 the axis of the unknowns and the one for sums.
@@ -72,6 +78,8 @@ pub struct Derivation<'a> {
     after: HashMap<ValueId, usize>,
     /// One a state.
     pub memories: Vec<Memory>,
+    /// The reads that updates make.
+    pub(super) named: Vec<Named>,
     /// Reads that are known: whose, after the update, by which factors.
     pub(super) reads: HashMap<(usize, bool, Vec<ValueId>), ValueId>,
 }
@@ -89,16 +97,21 @@ impl<'a> Derivation<'a> {
         let is_own = |id: &ValueId| stateful[id.0 as usize] && !matches!(recur.body.values[id.0 as usize].op, Op::State(_));
         let after = recur.next.iter().enumerate().filter(|(_, id)| is_own(id)).map(|(n, id)| (*id, n)).collect();
         let memories = recur.states.iter().map(|_| Memory::default()).collect();
-        let mut made = Derivation { maker, recur, axes, stateful, after, memories, reads: HashMap::new() };
+        let (named, reads) = (vec![], HashMap::new());
+        let mut made = Derivation { maker, recur, axes, stateful, after, memories, named, reads };
         let updates = (0..recur.states.len()).map(|n| made.update(n)).collect::<Result<Vec<_>, _>>()?;
         let mut seen = vec![];
         for id in &recur.outputs {
             made.collect(*id, &mut seen);
         }
+        for (n, form) in updates.iter().enumerate() {
+            seen.extend(form.terms.iter().filter(|term| !made.decays(n, term)).cloned());
+        }
+        made.find_contracted(&updates, &seen)?;
         for (n, form) in updates.into_iter().enumerate() {
-            made.find_contracted(n, form.terms.iter().chain(&seen))?;
             made.fill(n, form)?;
         }
+        made.check_couplings()?;
         Ok(made)
     }
 
@@ -113,15 +126,14 @@ impl<'a> Derivation<'a> {
 
     fn update(&mut self, state: usize) -> Result<Form, String> {
         let next = self.recur.next[state];
-        let name = self.name(state).to_string();
-        let form = self.terms(false).form(next).ok_or_else(|| format!("the update of `{name}` is not linear in it"))?;
-        match form.terms.iter().find(|term| term.state != state) {
-            Some(term) => Err(format!(
-                "the update of `{name}` reads `{}`: several states at once have no chunk form",
-                self.name(term.state)
-            )),
-            None => Ok(form),
-        }
+        let found = self.terms(false).form(next);
+        found.ok_or_else(|| format!("the update of `{}` is not linear in the states", self.name(state)))
+    }
+
+    /// Whether a term of a state's update is what is left of it, or of another one that is added to it element by element.
+    fn decays(&self, state: usize, term: &Term) -> bool {
+        let axes = |n: usize| &self.recur.states[n].axes;
+        term.bound.is_empty() && !term.after && term.inner.is_empty() && same_axes(axes(state), axes(term.state))
     }
 
     /// All reads that a value makes, also from within expressions that are not linear.
@@ -135,36 +147,44 @@ impl<'a> Derivation<'a> {
         }
     }
 
-    fn find_contracted<'t>(&mut self, state: usize, terms: impl Iterator<Item = &'t Term>) -> Result<(), String> {
-        let decay = |term: &&Term| term.bound.is_empty() && !term.after && term.inner.is_empty();
-        let own: Vec<&Term> = terms.filter(|term| term.state == state).collect();
-        let bound: Vec<&Vec<AxisId>> = own.iter().filter(|term| !decay(term)).map(|term| &term.bound).collect();
-        let Some(first) = bound.first() else { return Ok(()) };
-        if bound.iter().any(|other| other != first) {
-            return Err(format!("reads of `{}` sum over different axes", self.name(state)));
+    /// Which axes reads sum over: the same for all reads of a state, and of all states that are added to one another.
+    fn find_contracted(&mut self, updates: &[Form], reads: &[Term]) -> Result<(), String> {
+        let count = self.recur.states.len();
+        let mut group: Vec<usize> = (0..count).collect();
+        for (n, form) in updates.iter().enumerate() {
+            for term in form.terms.iter().filter(|term| self.decays(n, term)) {
+                let (from, to) = (group[term.state], group[n]);
+                group.iter_mut().filter(|own| **own == from).for_each(|own| *own = to);
+            }
         }
-        self.memories[state].contracted = first.to_vec();
+        for n in 0..count {
+            let mut own = reads.iter().filter(|term| group[term.state] == group[n]);
+            let Some(first) = own.next() else { continue };
+            if own.any(|other| other.bound != first.bound) {
+                return Err(format!("reads of `{}` sum over different axes", self.name(first.state)));
+            }
+            self.memories[n].contracted = first.bound.clone();
+        }
         Ok(())
     }
 
     fn fill(&mut self, state: usize, form: Form) -> Result<(), String> {
-        let contracted = self.memories[state].contracted.clone();
         let mut decay: Option<ValueId> = None;
         for term in form.terms {
-            if term.bound.is_empty() {
-                let factor = self.maker.product(term.number, &term.outer);
+            if !self.decays(state, &term) {
+                let read = self.name_read(state, &term)?;
+                self.write(state, term.number, term.outer, Some(read));
+                continue;
+            }
+            let factor = self.maker.product(term.number, &term.outer);
+            if term.state == state {
                 decay = Some(self.maker.plus(decay, factor));
                 continue;
             }
-            if term.bound != contracted {
-                return Err(format!("reads of `{}` sum over different axes", self.name(state)));
-            }
-            let corrections = &mut self.memories[state].corrections;
-            let at = corrections.iter().position(|known| *known == term.inner).unwrap_or_else(|| {
-                corrections.push(term.inner.clone());
-                corrections.len() - 1
-            });
-            self.write(state, term.number, term.outer, Some(at));
+            let known = self.memories[state].coupled.get(&term.state).copied();
+            let factor = self.maker.plus(known, factor);
+            let factor = self.rowed(factor);
+            self.memories[state].coupled.insert(term.state, factor);
         }
         for (number, factors) in form.free {
             self.write(state, number, factors, None);
@@ -175,6 +195,50 @@ impl<'a> Derivation<'a> {
             _ => Some(self.rowed(decay)),
         };
         Ok(())
+    }
+
+    /// The named read that a term of a state's update is.
+    fn name_read(&mut self, state: usize, term: &Term) -> Result<usize, String> {
+        let read = Named { state: term.state, inner: term.inner.clone() };
+        let over = &self.memories[state].contracted;
+        let inner = term.inner.iter().flat_map(|id| self.maker.axes_of(*id));
+        let mut left = self.recur.states[term.state].axes.iter().chain(inner).filter(|axis| !term.bound.contains(axis));
+        if term.state != state && left.any(|axis| over.contains(axis)) {
+            let (of, by) = (self.name(term.state), self.name(state));
+            return Err(format!("what is read of `{of}` varies along axes that reads of `{by}` sum over"));
+        }
+        Ok(self.named.iter().position(|known| *known == read).unwrap_or_else(|| {
+            self.named.push(read);
+            self.named.len() - 1
+        }))
+    }
+
+    /// States that are added to one another in a circle have no decay of their own.
+    fn check_couplings(&self) -> Result<(), String> {
+        for n in 0..self.memories.len() {
+            if self.memories[n].coupled.keys().any(|other| self.sources(*other).contains(&n)) {
+                return Err(format!("`{}` is added to a state that is added to it", self.name(n)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the update of a state reads another one.
+    pub fn crosses(&self) -> bool {
+        let read = |part: &Part| part.read.map(|read| self.named[read].state);
+        let reads = |memory: &Memory, other| memory.keys.iter().flat_map(|(_, parts)| parts).filter_map(read).any(|n| n != other);
+        self.memories.iter().enumerate().any(|(n, memory)| !memory.coupled.is_empty() || reads(memory, n))
+    }
+
+    /// The states that a state is made of: itself, those that are added to it, and so on.
+    pub(super) fn sources(&self, state: usize) -> Vec<usize> {
+        let (mut found, mut at) = (vec![state], 0);
+        while let Some(own) = found.get(at) {
+            let more: Vec<usize> = self.memories[*own].coupled.keys().copied().filter(|n| !found.contains(n)).collect();
+            found.extend(more);
+            at += 1;
+        }
+        found
     }
 
     /// Adds a product to what is written, under the key that its factors along the contracted axes make.

@@ -1,18 +1,29 @@
 //! A chunk's matrices: what enters, scores of rows against the keys of rows before, named reads, outputs, and what leaves.
 
-use super::derive::Derivation;
+use super::derive::{Derivation, Named, Part};
+use super::spans::Entry;
 use braid_dsl::model::{AxisId, Binary, Body, Op, Rows, ValueId};
 
 impl Derivation<'_> {
     /// The decay over a span of rows; none: 1.
-    fn decay(&mut self, state: usize, over: Rows) -> Option<ValueId> {
+    pub(super) fn decay(&mut self, state: usize, over: Rows) -> Option<ValueId> {
         let decay = self.memories[state].decay?;
         Some(self.maker.op(Op::Products { row: self.axes.row, over }, &[decay]))
     }
 
-    /// What reading by `x` makes of the state that enters the chunk, row by row.
+    /// What reading by `x` makes of the states that enter the chunk, row by row.
     fn entering(&mut self, state: usize, x: ValueId, after: bool) -> ValueId {
-        let decay = self.decay(state, if after { Rows::Upto } else { Rows::Before });
+        let mut total = None;
+        for from in self.sources(state) {
+            let decay = self.since(state, from, after);
+            let part = self.entered(from, x, decay);
+            total = Some(self.maker.plus(total, part));
+        }
+        total.unwrap_or_else(|| self.maker.number(0.0))
+    }
+
+    /// `sum x · S`, with what is left of it at each row.
+    fn entered(&mut self, state: usize, x: ValueId, decay: Option<ValueId>) -> ValueId {
         let old = self.maker.op(Op::State(state), &[]);
         let over = self.memories[state].contracted.clone();
         match decay {
@@ -30,15 +41,25 @@ impl Derivation<'_> {
     }
 
     /// How much of what row `column` wrote under a key the read of row `row` by `x` sees.
-    fn scores(&mut self, state: usize, x: ValueId, key: usize, after: bool) -> ValueId {
+    fn scores(&mut self, state: usize, x: ValueId, entry: &Entry, after: bool) -> ValueId {
         let (row, column) = (self.axes.row, self.axes.column);
-        let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
+        let y = self.maker.product(1.0, &entry.key);
         let over = self.memories[state].contracted.clone();
-        if let Some(decay) = self.memories[state].decay.filter(|decay| self.maker.carries(*decay, &over)) {
+        let own = self.memories[state].decay.filter(|decay| self.maker.carries(*decay, &over));
+        if let (Some(decay), true) = (own, entry.is_own(state)) {
             let (x, y) = (self.rowed(x), self.rowed(y));
             return self.maker.op(Op::Scores { row, column, over, strict: !after }, &[x, y, decay]);
         }
         let y = self.maker.rename(y, row, column);
+        if !entry.is_own(state) {
+            let spans = self.spans(state, entry, !after);
+            if self.maker.carries(spans, &over) {
+                let x = self.maker.mul(x, spans);
+                return self.maker.contract(x, y, &over);
+            }
+            let dots = self.maker.contract(x, y, &over);
+            return self.maker.mul(dots, spans);
+        }
         let dots = self.maker.contract(x, y, &over);
         match self.decay(state, if after { Rows::Between(column) } else { Rows::Inside(column) }) {
             None => self.masked(dots, after),
@@ -48,7 +69,12 @@ impl Derivation<'_> {
 
     /// Zero where the column is ahead of the row.
     fn masked(&mut self, x: ValueId, after: bool) -> ValueId {
-        let (row, column) = (self.maker.op(Op::Index(self.axes.row), &[]), self.maker.op(Op::Index(self.axes.column), &[]));
+        self.behind(x, self.axes.column, after)
+    }
+
+    /// Zero where another count of rows is ahead of the row.
+    pub(super) fn behind(&mut self, x: ValueId, column: AxisId, after: bool) -> ValueId {
+        let (row, column) = (self.maker.op(Op::Index(self.axes.row), &[]), self.maker.op(Op::Index(column), &[]));
         let behind = self.maker.op(Op::Binary(if after { Binary::Le } else { Binary::Lt }), &[column, row]);
         let zero = self.maker.number(0.0);
         self.maker.op(Op::Select, &[behind, x, zero])
@@ -61,57 +87,66 @@ impl Derivation<'_> {
     }
 
     /// What stands under a key beside a named read, or, without one, alone.
-    fn coefficient(&mut self, state: usize, key: usize, read: Option<usize>) -> Option<ValueId> {
-        let parts = self.memories[state].keys[key].1.iter().filter(|part| part.read == read);
-        let parts: Vec<(f64, Vec<ValueId>)> = parts.map(|part| (part.number, part.factors.clone())).collect();
-        parts.into_iter().fold(None, |sum, (number, factors)| {
-            let product = self.maker.product(number, &factors);
+    fn coefficient(&mut self, parts: &[Part], read: Option<usize>) -> Option<ValueId> {
+        parts.iter().filter(|part| part.read == read).fold(None, |sum, part| {
+            let product = self.maker.product(part.number, &part.factors);
             Some(self.maker.plus(sum, product))
         })
     }
 
-    /// Solves for the named reads of a state and settles what is written under each key.
-    pub fn settle(&mut self, state: usize) {
-        let reads = self.named_reads(state);
-        for key in 0..self.memories[state].keys.len() {
-            let mut value = self.coefficient(state, key, None);
-            for (at, read) in reads.iter().enumerate() {
-                if let Some(by) = self.coefficient(state, key, Some(at)) {
-                    let part = self.maker.mul(by, *read);
-                    value = Some(self.maker.plus(value, part));
-                }
+    /// Solves for all named reads and settles what is written under each key.
+    pub fn settle(&mut self) {
+        let mut reads: Vec<Option<ValueId>> = vec![None; self.named.len()];
+        for group in self.systems() {
+            let found = self.named_reads(&group, &reads);
+            group.into_iter().zip(found).for_each(|(read, value)| reads[read] = Some(value));
+        }
+        for state in 0..self.memories.len() {
+            for (_, parts) in self.memories[state].keys.clone() {
+                let value = self.value(&parts, &reads).unwrap_or_else(|| self.maker.number(0.0));
+                self.memories[state].written.push(value);
             }
-            let value = value.unwrap_or_else(|| self.maker.number(0.0));
-            self.memories[state].written.push(value);
         }
     }
 
-    /// `P = entering + scores · plain + M P`, row after row.
-    fn named_reads(&mut self, state: usize) -> Vec<ValueId> {
-        let corrections = self.memories[state].corrections.clone();
-        let keys = self.memories[state].keys.len();
-        let count = corrections.len();
+    /// What is written under a key, as far as its reads are known.
+    fn value(&mut self, parts: &[Part], reads: &[Option<ValueId>]) -> Option<ValueId> {
+        let mut value = self.coefficient(parts, None);
+        for (at, read) in reads.iter().enumerate() {
+            if let (Some(read), Some(by)) = (read, self.coefficient(parts, Some(at))) {
+                let part = self.maker.mul(by, *read);
+                value = Some(self.maker.plus(value, part));
+            }
+        }
+        value
+    }
+
+    /// `P = entering + scores · known + M P`, row after row, for reads that need one another.
+    fn named_reads(&mut self, group: &[usize], reads: &[Option<ValueId>]) -> Vec<ValueId> {
         let (mut known, mut system) = (vec![], vec![]);
-        let inverts = count == 1 && self.axes.third.is_some();
-        for inner in &corrections {
-            let x = self.maker.product(1.0, inner);
+        for at in group {
+            let Named { state, inner } = self.named[*at].clone();
+            let entries = self.entries(state);
+            let own = |entry: &Entry| entry.parts.iter().any(|part| part.read == Some(*at));
+            let inverts = self.axes.inverts && group.len() == 1 && entries.iter().any(own);
+            let x = self.maker.product(1.0, &inner);
             let mut right = if inverts { None } else { Some(self.entering(state, x, false)) };
-            let mut line: Vec<Option<ValueId>> = vec![None; count];
-            for key in 0..keys {
-                let scores = self.scores(state, x, key, false);
-                if let Some(plain) = self.coefficient(state, key, None) {
+            let mut line: Vec<Option<ValueId>> = vec![None; group.len()];
+            for entry in &entries {
+                let scores = self.scores(state, x, entry, false);
+                if let Some(plain) = self.value(&entry.parts, reads) {
                     let part = self.seen(scores, plain);
                     right = Some(self.maker.plus(right, part));
                 }
-                for (at, sum) in line.iter_mut().enumerate() {
-                    let Some(by) = self.coefficient(state, key, Some(at)) else { continue };
+                for (other, sum) in group.iter().zip(&mut line) {
+                    let Some(by) = self.coefficient(&entry.parts, Some(*other)) else { continue };
                     let by = self.maker.rename(by, self.axes.row, self.axes.column);
                     let part = self.maker.mul(scores, by);
                     *sum = Some(self.maker.plus(*sum, part));
                 }
             }
-            if let (true, Some(third)) = (inverts, self.axes.third) {
-                return vec![self.inverted(state, (x, third), line[0], right)];
+            if inverts {
+                return vec![self.inverted(state, x, line[0], right)];
             }
             let right = right.unwrap_or_else(|| self.maker.number(0.0));
             known.push(self.rowed(right));
@@ -121,25 +156,18 @@ impl Derivation<'_> {
     }
 
     /// `P = (I - M)⁻¹ x · S + (I - M)⁻¹ plain`: what waits for the state is one product with it.
-    fn inverted(
-        &mut self,
-        state: usize,
-        (x, third): (ValueId, AxisId),
-        matrix: Option<ValueId>,
-        plain: Option<ValueId>,
-    ) -> ValueId {
-        let (row, column) = (self.axes.row, self.axes.column);
+    fn inverted(&mut self, state: usize, x: ValueId, matrix: Option<ValueId>, plain: Option<ValueId>) -> ValueId {
+        let (row, column, third) = (self.axes.row, self.axes.column, self.axes.third);
         let (own, other) = (self.maker.op(Op::Index(row), &[]), self.maker.op(Op::Index(third), &[]));
         let meets = self.maker.op(Op::Binary(Binary::Eq), &[own, other]);
         let [one, zero] = [1.0, 0.0].map(|number| self.maker.number(number));
         let unit = self.maker.op(Op::Select, &[meets, one, zero]);
         let matrix = matrix.unwrap_or_else(|| self.maker.number(0.0));
         let inverse = self.maker.op(Op::Substitute { row, column, rank: None }, &[matrix, unit]);
-        let decay = self.decay(state, Rows::Before);
         let over = self.memories[state].contracted.clone();
-        let old = self.maker.op(Op::State(state), &[]);
         let x = self.rowed(x);
-        let (x, weights) = match decay {
+        let old = self.maker.op(Op::State(state), &[]);
+        let (x, weights) = match self.decay(state, Rows::Before) {
             Some(decay) if self.maker.carries(decay, &over) => (self.maker.mul(x, decay), inverse),
             Some(decay) => {
                 let decay = self.maker.rename(decay, row, third);
@@ -160,7 +188,7 @@ impl Derivation<'_> {
     fn solved(&mut self, known: Vec<ValueId>, system: Vec<Vec<Option<ValueId>>>) -> Vec<ValueId> {
         let (row, column) = (self.axes.row, self.axes.column);
         match known.len() {
-            0 => vec![],
+            _ if system.iter().flatten().all(Option::is_none) => known,
             1 => {
                 let matrix = system[0][0].unwrap_or_else(|| self.maker.number(0.0));
                 vec![self.maker.op(Op::Substitute { row, column, rank: None }, &[matrix, known[0]])]
@@ -200,9 +228,9 @@ impl Derivation<'_> {
         }
         let x = self.maker.product(1.0, inner);
         let mut total = self.entering(state, x, after);
-        for key in 0..self.memories[state].keys.len() {
-            let scores = self.scores(state, x, key, after);
-            let written = self.memories[state].written[key];
+        for entry in self.entries(state) {
+            let scores = self.scores(state, x, &entry, after);
+            let written = self.written(&entry);
             let part = self.seen(scores, written);
             total = self.maker.plus(Some(total), part);
         }
@@ -237,15 +265,20 @@ impl Derivation<'_> {
     /// The state after the chunk.
     pub fn leaving(&mut self, state: usize) -> ValueId {
         let (row, column, last) = (self.axes.row, self.axes.column, self.axes.rows - 1);
-        let old = self.maker.op(Op::State(state), &[]);
-        let mut total = match self.decay(state, Rows::Upto) {
-            Some(decay) => {
-                let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[decay]);
-                self.maker.mul(decay, old)
-            }
-            None => old,
-        };
-        let kept: Vec<(ValueId, ValueId)> = (0..self.memories[state].keys.len()).map(|key| self.kept(state, key)).collect();
+        let mut total = None;
+        for from in self.sources(state) {
+            let old = self.maker.op(Op::State(from), &[]);
+            let part = match self.since(state, from, true) {
+                Some(decay) => {
+                    let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[decay]);
+                    self.maker.mul(decay, old)
+                }
+                None => old,
+            };
+            total = Some(self.maker.plus(total, part));
+        }
+        let mut total = total.unwrap_or_else(|| self.maker.number(0.0));
+        let kept: Vec<(ValueId, ValueId)> = self.entries(state).iter().map(|entry| self.kept(state, entry)).collect();
         let (keys, written): (Vec<ValueId>, Vec<ValueId>) = kept.into_iter().unzip();
         let (key, value, over) = match keys.len() {
             0 => return total,
@@ -262,28 +295,40 @@ impl Derivation<'_> {
     }
 
     /// A key and what was written under it as the state at the chunk's end holds them, over columns.
-    fn kept(&mut self, state: usize, key: usize) -> (ValueId, ValueId) {
-        let (row, column, last) = (self.axes.row, self.axes.column, self.axes.rows - 1);
-        let y = self.maker.product(1.0, &self.memories[state].keys[key].0.clone());
-        let (mut y, written) = (self.maker.rename(y, row, column), self.memories[state].written[key]);
+    fn kept(&mut self, state: usize, entry: &Entry) -> (ValueId, ValueId) {
+        let (row, column) = (self.axes.row, self.axes.column);
+        let y = self.maker.product(1.0, &entry.key);
+        let (mut y, written) = (self.maker.rename(y, row, column), self.written(entry));
         let mut written = self.maker.rename(written, row, column);
-        match self.memories[state].decay {
-            None => {}
-            Some(decay) if self.maker.carries(decay, &self.memories[state].contracted) => {
-                if let Some(decay) = self.decay(state, Rows::After) {
-                    let decay = self.maker.rename(decay, row, column);
-                    y = self.maker.mul(y, decay);
-                }
+        let contracted = self.memories[state].contracted.clone();
+        let own = self.memories[state].decay.filter(|_| entry.is_own(state));
+        let left = match own {
+            None if entry.is_own(state) => None,
+            Some(decay) if self.maker.carries(decay, &contracted) => {
+                let after = self.decay(state, Rows::After);
+                after.map(|decay| self.maker.rename(decay, row, column))
             }
             Some(_) => {
-                if let Some(all) = self.decay(state, Rows::Between(column)) {
-                    let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[all]);
-                    written = self.maker.mul(decay, written);
-                }
+                let all = self.decay(state, Rows::Between(column));
+                all.map(|all| self.last(all))
             }
+            None => {
+                let all = self.spans(state, entry, false);
+                Some(self.last(all))
+            }
+        };
+        match left {
+            Some(left) if self.maker.carries(left, &contracted) => y = self.maker.mul(y, left),
+            Some(left) => written = self.maker.mul(left, written),
+            None => {}
         }
         // Every key is summed over the columns.
         (self.over_columns(y), written)
+    }
+
+    /// The last row.
+    fn last(&mut self, x: ValueId) -> ValueId {
+        self.maker.op(Op::Pick { axis: self.axes.row, index: self.axes.rows - 1 }, &[x])
     }
 
     fn over_columns(&mut self, x: ValueId) -> ValueId {

@@ -8,6 +8,7 @@ mod derive;
 mod maker;
 mod matrices;
 mod print;
+mod spans;
 mod terms;
 
 use super::contracted_axes;
@@ -29,7 +30,7 @@ pub struct Chunk {
     pub row: braid_dsl::model::AxisId,
     /// The axis that counts them under sums.
     pub column: braid_dsl::model::AxisId,
-    /// The axis that counts them in the inverse of a system.
+    /// The axis that counts them between two decays, or in the inverse of a system, if there is one.
     pub third: Option<braid_dsl::model::AxisId>,
     /// Axes of keys and reads that stand side by side.
     pub stacks: Vec<braid_dsl::model::AxisId>,
@@ -55,15 +56,19 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Res
     let captures: Vec<Type> = graph.args(node).iter().map(|arg| capture_type(graph.ty(*arg), recur.seq, axes.row)).collect();
     let maker = Maker::new(&graph.axes, &recur, captures);
     let mut derivation = Derivation::new(maker, &recur, &axes)?;
-    if let Some(n) = derivation.memories.iter().position(|memory| memory.parts() > MOST_READS) {
-        return Err(format!("`{}` has more than {MOST_READS} keys or reads in its update", recur.states[n].name));
+    if invert && derivation.crosses() {
+        return Err("its states read one another, for which matrix units have no form".into());
     }
-    (0..recur.states.len()).for_each(|n| derivation.settle(n));
+    if derivation.parts() > MOST_READS {
+        return Err(format!("the update of a state has more than {MOST_READS} keys or reads"));
+    }
+    derivation.settle();
     let outputs = recur.outputs.iter().map(|id| derivation.output(*id)).collect();
     let next = (0..recur.states.len()).map(|n| derivation.leaving(n)).collect();
     let body = derivation.finish();
-    let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).chain(axes.third).collect();
-    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, third: axes.third, stacks, body, next, outputs };
+    let third = body.values.iter().any(|value| value.ty.axes.contains(&axes.third)).then_some(axes.third);
+    let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).chain(third).collect();
+    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, third, stacks, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
     chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
     Ok(chunk)
@@ -122,7 +127,8 @@ fn chunk_axes(all: &mut Vec<Axis>, rows: usize, invert: bool) -> Axes {
     Axes {
         row: named("i'".into(), rows),
         column: named("j'".into(), rows),
-        third: invert.then(|| named("l'".into(), rows)),
+        third: named("l'".into(), rows),
+        inverts: invert,
         rows,
         unit: named("one'".into(), 1),
         ranks: (2..=MOST_READS).map(|n| (named(format!("r{n}'"), n), named(format!("s{n}'"), n))).collect(),
