@@ -102,6 +102,12 @@ impl Attention {
         self.reach.every() > 1 || self.chosen.is_some_and(alone)
     }
 
+    /// Whether queries that chose the same block may look at it together: tasks then count the rows of a group before they come to the next one.
+    pub fn shares_blocks(&self) -> bool {
+        let blocks = |chosen: Chosen| chosen.block.is_multiple_of(crate::forms::BLOCK);
+        self.best == 0 && self.reach == crate::forms::Reach::Full && self.chosen.is_some_and(blocks)
+    }
+
     /// Heads of a group that one task does: those that look at the same keys.
     pub fn heads_of_a_task(&self) -> usize {
         match (self.best, &self.chosen) {

@@ -9,29 +9,39 @@
 
 mod best;
 mod dots;
+mod tile;
+mod values;
 mod walk;
 
 use crate::forms::{BLOCK, Beside, decided};
-use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
+use crate::fuse::kernel::{Attention, BATCH, COLUMN, Chosen, INNER};
 use crate::mlir::common::cache::{Caches, Rows, slot_of};
 use crate::mlir::common::pair::{Pair, Scores, body, capture, captures};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use braid_dsl::model::{Body, Gives};
+use braid_dsl::model::Body;
 use walk::{Keys, Task};
 
 /// Scratch of the reading kernel: weighted sums of values, and the weights of the blocks at hand, of each head; where the blocks' values are.
 pub fn scratch_bytes(code: &Attention) -> usize {
     match code.best {
-        0 => places_at(code) + code.blocks_at_once() * BLOCK * 8,
+        0 => own_scratch_bytes(code) + tile::scratch_bytes(code),
         _ => best::scratch_bytes(code),
     }
 }
 
+/// What a task takes for itself.
+fn own_scratch_bytes(code: &Attention) -> usize {
+    places_at(code) + MOST_BLOCKS * BLOCK * 8
+}
+
 /// Where the list of places of values begins.
 fn places_at(code: &Attention) -> usize {
-    code.heads_of_a_task() * (padded(code.value) + code.blocks_at_once() * BLOCK) * 4
+    code.heads_of_a_task() * padded(code.value) * 4 + code.heads_of_a_task().max(tile::HEADS) * MOST_BLOCKS * BLOCK * 4
 }
+
+/// Most blocks of keys that are looked at together.
+const MOST_BLOCKS: usize = 4;
 
 fn padded(value: usize) -> usize {
     value.next_multiple_of(64)
@@ -42,9 +52,12 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut work = Work { e, code, site, args, setting };
+        if !stores_keys && code.shares_blocks() {
+            return work.read_tiles();
+        }
         for_each(e, args.begin, args.end, e.i64(1), |task| match (stores_keys, code.best) {
             (true, _) => work.store_row(task),
-            (false, 0) => work.read_row(task),
+            (false, 0) => work.read_task(task),
             (false, _) => work.choose_row(task),
         });
     });
@@ -65,12 +78,23 @@ struct Head<'c> {
     query: Val<'c>,
     /// Its index along `per`.
     number: Val<'c>,
+    /// The query's position, 32-bit.
+    position: Val<'c>,
+    /// Where its sums are.
+    sums: Val<'c>,
+    /// The row of the call, where heads of several rows are at hand.
+    row: Option<Val<'c>>,
 }
 
 /// Which keys count: those that a predicate lets a query see, unless they counted already.
 struct Sight {
     seen: Body,
     unless: Option<Body>,
+}
+
+/// A head's query and some keys.
+fn pair<'c>(head: &Head<'c>, keys: &Keys<'c>) -> Pair<'c> {
+    Pair { query: head.position, key: keys.positions, channels: Some(keys.channels), score: None }
 }
 
 impl<'c> Work<'_, 'c> {
@@ -123,49 +147,68 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// A task is a row, a group and so many of its heads.
-    fn read_row(&mut self, task: Val<'c>) {
-        let e = self.e;
+    fn read_task(&mut self, task: Val<'c>) {
         let (task, first) = self.task(task);
-        let heads = self.heads(first, self.code.heads_of_a_task());
-        let sums = scratch(e, self.args, self.setting, 0);
-        let zero = e.float(Ty::f32(64), 0.0);
-        for_each(e, e.i64(0), e.i64(heads.len() * padded(self.code.value)), e.i64(64), |at| {
-            e.store(e.element(sums, at, 4), zero);
-        });
-        // Of each head the running maximum and the running sum of weights.
-        let start: Vec<Val> = heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect();
-        let keep = &self.code.attend.keep;
+        self.read(&task, first);
+    }
+
+    fn read(&mut self, task: &Task<'c>, first: Val<'c>) {
+        let heads = self.heads(task, first, self.code.heads_of_a_task());
+        let start = self.begin(&heads);
         let ends = match self.code.chosen {
             None => {
-                let sight = Sight { seen: keep.clone(), unless: None };
-                self.all(&task, &start, |work, keys, state| work.visit(&task, &heads, keys, &sight, state))
+                let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
+                self.all(task, &start, |work, keys, state| work.visit(&heads, keys, &sight, state))
             }
             Some(chosen) => {
-                let beside = Sight { seen: decided(keep, false), unless: None };
-                let visit =
-                    |work: &mut Self, keys: &[Keys<'c>], state: &[Val<'c>]| work.visit(&task, &heads, keys, &beside, state);
-                let state = match chosen.beside {
-                    Beside::Nothing => start,
-                    Beside::Near { window, first } => self.near(&task, (window, first), &start, visit),
-                    Beside::Anything => self.all(&task, &start, visit),
-                };
-                let sight = Sight { seen: decided(keep, true), unless: Some(decided(keep, false)) };
-                self.chosen(&task, chosen, &state, |work, keys, state| work.visit(&task, &heads, keys, &sight, state))
+                let state = self.beside(task, &heads, chosen, &start);
+                let sight = self.chosen_sight();
+                self.chosen(task, chosen, &state, |work, keys, state| work.visit(&heads, keys, &sight, state))
             }
         };
         for (at, head) in heads.iter().enumerate() {
-            self.finish(*head, at, ends[2 * at], ends[2 * at + 1]);
+            self.finish(*head, ends[2 * at], ends[2 * at + 1]);
         }
+    }
+
+    /// Sums of zero; of each head the running maximum and the running sum of weights.
+    fn begin(&self, heads: &[Head<'c>]) -> Vec<Val<'c>> {
+        let e = self.e;
+        let zero = e.float(Ty::f32(64), 0.0);
+        for head in heads {
+            (0..padded(self.code.value)).step_by(64).for_each(|at| e.store(e.offset_by(head.sums, 4 * at), zero));
+        }
+        heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect()
+    }
+
+    /// What is seen whatever was chosen.
+    fn beside(&mut self, task: &Task<'c>, heads: &[Head<'c>], chosen: Chosen, state: &[Val<'c>]) -> Vec<Val<'c>> {
+        let sight = Sight { seen: decided(&self.code.attend.keep, false), unless: None };
+        let visit = |work: &mut Self, keys: &[Keys<'c>], state: &[Val<'c>]| work.visit(heads, keys, &sight, state);
+        match chosen.beside {
+            Beside::Nothing => state.to_vec(),
+            Beside::Near { window, first } => self.near(task, (window, first), state, visit),
+            Beside::Anything => self.all(task, state, visit),
+        }
+    }
+
+    /// What is seen because it was chosen.
+    fn chosen_sight(&self) -> Sight {
+        let keep = &self.code.attend.keep;
+        Sight { seen: decided(keep, true), unless: Some(decided(keep, false)) }
     }
 
     /// The row and group of a task, and the first of its heads.
     fn task(&mut self, task: Val<'c>) -> (Task<'c>, Val<'c>) {
         let e = self.e;
-        let heads = self.code.heads_of_a_task();
-        let parts = self.code.per / heads;
+        let parts = self.code.per / self.code.heads_of_a_task();
         let row = e.div(task, e.i64(self.code.groups * parts));
         let rest = e.rem(task, e.i64(self.code.groups * parts));
-        let (group, part) = (e.div(rest, e.i64(parts)), e.rem(rest, e.i64(parts)));
+        self.task_at(row, e.div(rest, e.i64(parts)), e.rem(rest, e.i64(parts)))
+    }
+
+    fn task_at(&mut self, row: Val<'c>, group: Val<'c>, part: Val<'c>) -> (Task<'c>, Val<'c>) {
+        let e = self.e;
         self.site.set_row(row, false);
         self.site.index.insert(INNER, group);
         self.site.index.insert(COLUMN, e.i64(0));
@@ -177,48 +220,49 @@ impl<'c> Work<'_, 'c> {
             false => segment.source,
         };
         let last = e.sub(seen, e.i64(1));
-        (Task { caches, group, query: position, last }, e.mul(part, e.i64(heads)))
+        let task = Task { caches, group, query: position, until: position, last };
+        (task, e.mul(part, e.i64(self.code.heads_of_a_task())))
     }
 
     /// So many heads from one on.
-    fn heads(&mut self, first: Val<'c>, count: usize) -> Vec<Head<'c>> {
+    fn heads(&mut self, task: &Task<'c>, first: Val<'c>, count: usize) -> Vec<Head<'c>> {
         let e = self.e;
+        let position = e.to_i32(task.query);
         let head = |h: usize| {
             let number = e.add(first, e.i64(h));
             self.site.index.insert(BATCH, number);
-            Head { query: self.site.address(&self.code.views.query), number }
+            let sums = scratch(e, self.args, self.setting, h * padded(self.code.value) * 4);
+            Head { query: self.site.address(&self.code.views.query), number, position, sums, row: None }
         };
         (0..count).map(head).collect()
     }
 
+    /// Makes a head the one at hand.
+    fn at(&mut self, head: &Head<'c>) {
+        if let Some(row) = head.row {
+            self.site.set_row(row, false);
+        }
+        self.site.index.insert(BATCH, head.number);
+    }
+
     /// Blocks of keys for all heads; the new maxima and sums. Keys of which no head may see anything cost a look at `keep`.
-    fn visit(
-        &mut self,
-        task: &Task<'c>,
-        heads: &[Head<'c>],
-        keys: &[Keys<'c>],
-        sight: &Sight,
-        state: &[Val<'c>],
-    ) -> Vec<Val<'c>> {
+    fn visit(&mut self, heads: &[Head<'c>], keys: &[Keys<'c>], sight: &Sight, state: &[Val<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
-        let query = e.to_i32(task.query);
-        let pair = |keys: &Keys<'c>| Pair { query, key: keys.positions, channels: Some(keys.channels), score: None };
-        let pairs: Vec<Pair> = keys.iter().map(pair).collect();
-        let visible: Vec<Vec<Val>> = pairs.iter().map(|pair| self.visible(heads, *pair, sight)).collect();
+        let visible: Vec<Vec<Val>> = keys.iter().map(|keys| self.visible(heads, keys, sight)).collect();
         let some = visible.iter().flatten().copied().reduce(|a, b| e.or(a, b)).map_or(e.bool(false), |all| e.any(all));
-        let seen = || self.seen_keys(keys, heads, (&pairs, &visible), state);
-        e.if_else(some, seen, || state.to_vec())
+        e.if_else(some, || self.seen_keys(keys, heads, &visible, state), || state.to_vec())
     }
 
     /// Which keys each head sees.
-    fn visible(&mut self, heads: &[Head<'c>], pair: Pair<'c>, sight: &Sight) -> Vec<Val<'c>> {
+    fn visible(&mut self, heads: &[Head<'c>], keys: &Keys<'c>, sight: &Sight) -> Vec<Val<'c>> {
         let e = self.e;
-        let there = e.cmp(Cmp::Ge, pair.key, e.i32(0));
+        let there = e.cmp(Cmp::Ge, keys.positions, e.i32(0));
         let result = self.code.attend.keep_result;
         let by_head = captures(&sight.seen, result) || sight.unless.as_ref().is_some_and(|unless| captures(unless, result));
-        let different = if by_head { heads.len() } else { 1 };
+        let different = if by_head || heads[0].row.is_some() { heads.len() } else { 1 };
         let one = |head: &Head<'c>| {
-            self.site.index.insert(BATCH, head.number);
+            self.at(head);
+            let pair = pair(head, keys);
             let keep = body(&mut self.site, self.code, &sight.seen, result, pair);
             let seen = e.and(e.splat(keep, BLOCK), there);
             match &sight.unless {
@@ -233,13 +277,7 @@ impl<'c> Work<'_, 'c> {
         heads.iter().enumerate().map(|(at, _)| masks[at.min(different - 1)]).collect()
     }
 
-    fn seen_keys(
-        &mut self,
-        keys: &[Keys<'c>],
-        heads: &[Head<'c>],
-        (pairs, visible): (&[Pair<'c>], &[Vec<Val<'c>>]),
-        state: &[Val<'c>],
-    ) -> Vec<Val<'c>> {
+    fn seen_keys(&mut self, keys: &[Keys<'c>], heads: &[Head<'c>], visible: &[Vec<Val<'c>>], state: &[Val<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
         let dots = self.dots(keys, heads);
         let hidden = e.float(Ty::f32(BLOCK), if self.code.attend.plain { 0.0 } else { f64::NEG_INFINITY });
@@ -247,10 +285,10 @@ impl<'c> Work<'_, 'c> {
         let mut scales = Vec::new();
         for (at, head) in heads.iter().enumerate() {
             let (most, sum) = (state[2 * at], state[2 * at + 1]);
-            self.site.index.insert(BATCH, head.number);
+            self.at(head);
             let scores: Vec<Val> = (0..keys.len())
                 .map(|block| {
-                    let pair = Pair { score: Some(Scores::Here(dots[block][at])), ..pairs[block] };
+                    let pair = Pair { score: Some(Scores::Here(dots[block][at])), ..pair(head, &keys[block]) };
                     let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
                     e.select(visible[block][at], e.splat(score, BLOCK), hidden)
                 })
@@ -277,95 +315,8 @@ impl<'c> Work<'_, 'c> {
             }
         }
         if self.code.value > 0 {
-            self.add_values(keys, &scales);
+            self.add_values(keys, heads, &scales);
         }
         next
-    }
-
-    fn store_weights(&self, head: usize, weights: &[Val<'c>]) {
-        weights.iter().enumerate().for_each(|(block, weights)| self.e.store(self.weights_of(head, block), *weights));
-    }
-
-    fn weights_of(&self, head: usize, block: usize) -> Val<'c> {
-        let before = head * self.code.blocks_at_once() + block;
-        let at = (self.code.heads_of_a_task() * padded(self.code.value) + before * BLOCK) * 4;
-        scratch(self.e, self.args, self.setting, at)
-    }
-
-    fn sums_of(&self, head: usize) -> Val<'c> {
-        scratch(self.e, self.args, self.setting, head * padded(self.code.value) * 4)
-    }
-
-    /// `sums = sums · scale + weights · values`, a vector of value elements at a time. Blocks have sums of their own until the end.
-    fn add_values(&self, keys: &[Keys<'c>], scales: &[Val<'c>]) {
-        let e = self.e;
-        keys.iter().enumerate().for_each(|(block, keys)| self.list(*keys, block));
-        self.over_value(|lanes, at, mask| {
-            let before = |h: usize| e.mul(e.load(e.element(self.sums_of(h), at, 4), Ty::f32(lanes)), scales[h]);
-            let mut start: Vec<Val> = (0..scales.len()).map(before).collect();
-            start.resize(scales.len() * keys.len(), e.float(Ty::f32(lanes), 0.0));
-            let sums = e.for_loop(e.i64(0), e.i64(BLOCK), e.i64(1), &start, |lane, sums| {
-                let mut next = Vec::new();
-                for (block, (keys, sums)) in keys.iter().zip(sums.chunks(scales.len())).enumerate() {
-                    let place = e.element(self.value_of(*keys, block, lane), at, 4);
-                    let part = match mask {
-                        Some(mask) => e.load_masked(place, mask, Ty::f32(lanes)),
-                        None => e.load(place, Ty::f32(lanes)),
-                    };
-                    let weigh = |h: usize| e.splat(e.load(e.element(self.weights_of(h, block), lane, 4), Ty::F32), lanes);
-                    next.extend(sums.iter().enumerate().map(|(h, sum)| e.fma(weigh(h), part, *sum)));
-                }
-                next
-            });
-            for h in 0..scales.len() {
-                let own = sums.iter().copied().skip(h).step_by(scales.len());
-                let sum = own.reduce(|a, b| e.add(a, b)).unwrap_or(sums[h]);
-                e.store(e.element(self.sums_of(h), at, 4), sum);
-            }
-        });
-    }
-
-    /// Calls `body(lanes, first element, mask)` over the elements of a value.
-    fn over_value(&self, body: impl Fn(usize, Val<'c>, Option<Val<'c>>)) {
-        let e = self.e;
-        let lanes = (2 * self.setting.lanes).min(64);
-        let (whole, left) = (self.code.value / lanes * lanes, self.code.value % lanes);
-        if whole > 0 {
-            for_each(e, e.i64(0), e.i64(whole), e.i64(lanes), |at| body(lanes, at, None));
-        }
-        if left > 0 {
-            body(lanes, e.i64(whole), Some(e.mask(lanes, e.i64(left))));
-        }
-    }
-
-    /// Divides by the sum of weights, which a sink joins, and stores the head's result.
-    fn finish(&mut self, head: Head<'c>, at: usize, most: Val<'c>, sum: Val<'c>) {
-        let e = self.e;
-        self.site.index.insert(BATCH, head.number);
-        let (scale, sum, anchor) = match self.code.attend.sink {
-            None if self.code.attend.plain => (e.f32(1.0), e.f32(1.0), most),
-            None => (e.f32(1.0), sum, most),
-            Some(number) => {
-                let sink = capture(&self.site, self.code, number);
-                let anchor = e.max(most, sink);
-                let scale = e.exp(e.sub(most, anchor));
-                (scale, e.add(e.mul(sum, scale), e.exp(e.sub(sink, anchor))), anchor)
-            }
-        };
-        let none = e.cmp(Cmp::Eq, sum, e.f32(0.0));
-        if self.code.attend.gives == Gives::Total {
-            let total = e.select(none, e.f32(f32::NEG_INFINITY), e.add(anchor, e.log(sum)));
-            return e.store(self.site.address(&self.code.views.out), total);
-        }
-        let factor = e.select(none, e.f32(0.0), e.div(scale, sum));
-        let out = self.site.address(&self.code.views.out);
-        self.over_value(|lanes, from, mask| {
-            let made = e.mul(e.load(e.element(self.sums_of(at), from, 4), Ty::f32(lanes)), factor);
-            let place = e.element(out, from, 4);
-            match mask {
-                Some(mask) => e.store_masked(place, mask, made),
-                None => e.store(place, made),
-            }
-        });
     }
 }

@@ -45,10 +45,10 @@ impl<'c> Work<'_, 'c> {
     fn weigh(&mut self, task: &Task<'c>, head: Val<'c>, keys: Keys<'c>, sight: &Sight, state: State<'c>) -> Vec<Val<'c>> {
         let e = self.e;
         let pair = Pair { query: e.to_i32(task.query), key: keys.positions, channels: Some(keys.channels), score: None };
-        let one = self.heads(head, 1);
-        let visible = self.visible(&one, pair, sight)[0];
+        let one = self.heads(task, head, 1);
+        let visible = self.visible(&one, &keys, sight)[0];
         let seen = || {
-            let numbers = self.scores(head, keys, pair);
+            let numbers = self.scores(task, head, keys, pair);
             let full = e.cmp(Cmp::Gt, e.add(state[0], e.i64(BLOCK)), e.i64(room(self.code.best)));
             let state = e.if_else(full, || self.cut(state, e.i64(self.code.best)).to_vec(), || state.to_vec());
             let bound = e.splat(state[1], BLOCK);
@@ -60,13 +60,13 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// The scores of sixteen keys as whole numbers in their order; what is no number is the least.
-    fn scores(&mut self, head: Val<'c>, keys: Keys<'c>, pair: Pair<'c>) -> Val<'c> {
+    fn scores(&mut self, task: &Task<'c>, head: Val<'c>, keys: Keys<'c>, pair: Pair<'c>) -> Val<'c> {
         let e = self.e;
         let score = match self.code.joined {
             true => {
                 let at_once = self.code.heads_at_once();
                 for_each(e, e.i64(0), e.i64(self.code.per), e.i64(at_once), |first| {
-                    let heads = self.heads(first, at_once);
+                    let heads = self.heads(task, first, at_once);
                     for (at, dots) in self.dots(&[keys], &heads)[0].iter().enumerate() {
                         e.store(e.element(self.all_dots(), e.add(first, e.i64(at)), 4 * BLOCK), *dots);
                     }
@@ -74,7 +74,7 @@ impl<'c> Work<'_, 'c> {
                 Scores::At(self.all_dots())
             }
             false => {
-                let heads = self.heads(head, 1);
+                let heads = self.heads(task, head, 1);
                 Scores::Here(self.dots(&[keys], &heads)[0][0])
             }
         };

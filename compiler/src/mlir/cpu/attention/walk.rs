@@ -8,15 +8,17 @@ use crate::mlir::common::pair::Channels;
 use crate::mlir::common::site::scratch;
 use crate::mlir::common::{Cmp, Elem, Ty, Val};
 
-/// A query of a group.
+/// A query of a group, or several.
 #[derive(Clone, Copy)]
 pub struct Task<'c> {
     /// The caches of its sequence.
     pub caches: Caches<'c>,
     /// The group.
     pub group: Val<'c>,
-    /// The query's position.
+    /// The query's position; of several the first one's.
     pub query: Val<'c>,
+    /// The last one's.
+    pub until: Val<'c>,
     /// The last position in the caches.
     pub last: Val<'c>,
 }
@@ -45,9 +47,10 @@ impl<'c> Work<'_, 'c> {
         // Blocks of a ring are counted as if it were unrolled.
         if let Reach::Window { rows, window } = self.code.reach {
             let first = e.max(e.sub(task.query, e.i64(window - 1)), e.i64(0));
-            return self.between(task, (first, task.query), (Some(rows), self.code.blocks_of_a_range()), state, visit);
+            return self.between(task, (first, task.until), (Some(rows), self.code.blocks_of_a_range()), state, visit);
         }
-        let (first, seen) = task.caches.seen(e, self.code, task.query, task.last);
+        let (first, _) = task.caches.seen(e, self.code, task.query, task.last);
+        let (_, seen) = task.caches.seen(e, self.code, task.until, task.last);
         self.between(task, (first, seen), (None, self.code.blocks_of_a_range()), state, visit)
     }
 
@@ -65,15 +68,15 @@ impl<'c> Work<'_, 'c> {
         let mut from = start;
         if first > 0 {
             let ends = e.i64(first.next_multiple_of(BLOCK));
-            let last = e.min(e.sub(ends, e.i64(1)), task.query);
+            let last = e.min(e.sub(ends, e.i64(1)), task.until);
             state = self.between(task, (e.i64(0), last), (None, 1), &state, &visit);
             from = e.max(start, ends);
         }
-        if window == 0 { state } else { self.between(task, (from, task.query), (None, 1), &state, visit) }
+        if window == 0 { state } else { self.between(task, (from, task.until), (None, 1), &state, visit) }
     }
 
     /// Visits the slots from one to another, in a ring of so many, so many blocks at once.
-    fn between(
+    pub(super) fn between(
         &mut self,
         task: &Task<'c>,
         (first, last): (Val<'c>, Val<'c>),
