@@ -2,7 +2,7 @@
 //! at odd places.
 
 use crate::build::model;
-use crate::properties::compiled::{Compiled, agree, feed};
+use crate::properties::compiled::{Compiled, agree, feed, together};
 use crate::recurrences::case::Case;
 use crate::recurrences::golden::Golden;
 use braid_compiler::forms::Chunks;
@@ -159,6 +159,53 @@ fn any_cut_gives_the_same() {
             session.restore(slot, &middle).expect("the same model");
             let found = feed(session, slot, &text[101..]);
             agree(mixer, &found, &wanted[101 * 20..], 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
+/// Many queries look at a block together: of several sequences in one call, each at its own, by ids of each head or of all, less than there
+/// is room for, and moved by a block.
+#[test]
+fn queries_share_the_blocks_of_their_sequence() {
+    let choices = [
+        ("s", "blocks", 16, "own(16)"),
+        ("sum[per] s", "blocks", 32, "within(5) || first(3)"),
+        ("s", "blocks - 16", 16, "own(32)"),
+    ];
+    for (score, ids, span, beside) in choices {
+        let compiled = Compiled::new(&format!(
+            "model m(
+  d: dim = 12, groups: dim = 2, per: dim = 3, k: dim = 4, few: dim = 3, vocab: dim = 20,
+)(tokens: [t]) -> [t, vocab] {{
+  param embed: [vocab, d]   param wq: [groups, per, k, d]   param wk, wv: [groups, k, d]
+  x = embed[vocab: tokens] * (1.0 + 0.5 * sin(0.3 * position[t]))
+  q = sum[d] x * wq
+  kk = sum[d] x * wk
+  blocks = choose[k as few](q, kk, few) {{ keep: earlier({span}) && key % {span} == {span} - 1   score: {score} }}
+  ids = {ids}
+  o = attend[k](q, kk, sum[d] x * wv) {{
+    keep: causal() && ({beside} || chosen[few](ids, {span}))
+    score: s * k ^ -0.5 + 0.01 * (query - key)
+  }}
+  generate autoregressive
+  return sum[d] (x + (sum[groups, per, k] o * wq)) * embed
+}}
+"
+        ));
+        let text = |from: usize| -> Vec<i32> { (from..from + 150).map(|at| ((at * at + at / 7) % 20) as i32).collect() };
+        let texts = [text(0), text(5), text(31)];
+        for cut in [75, 64, 9] {
+            let mut session = compiled.session(2, 3);
+            let mut found = vec![Vec::new(); 3];
+            for begin in (0..150).step_by(cut) {
+                let part = |text: &'_ Vec<i32>| text[begin..(begin + cut).min(150)].to_vec();
+                let parts: Vec<Vec<i32>> = texts.iter().map(part).collect();
+                let feeds: Vec<(usize, &[i32])> = parts.iter().enumerate().map(|(slot, part)| (slot, &part[..])).collect();
+                together(&mut session, &feeds).into_iter().zip(&mut found).for_each(|(rows, all)| all.extend(rows));
+            }
+            for (found, text) in found.iter().zip(&texts) {
+                agree(ids, found, &compiled.evaluated(text), 1e-5).unwrap_or_else(|error| panic!("{error}"));
+            }
         }
     }
 }

@@ -107,14 +107,7 @@ impl<'c> Work<'_, 'c> {
         let cut = e.if_else(
             more,
             || {
-                // The largest number that at least so many reach.
-                let range = [e.i64(i64::from(i32::MIN)), e.i64(i64::from(i32::MAX))];
-                let least = e.for_loop(e.i64(0), e.i64(32), e.i64(1), &range, |_, range| {
-                    let sum = e.add(e.add(range[0], range[1]), e.i64(1));
-                    let middle = e.shift_right(sum, 1);
-                    let enough = e.cmp(Cmp::Ge, self.count(kept, middle), best);
-                    vec![e.select(enough, middle, range[0]), e.select(enough, range[1], e.sub(middle, e.i64(1)))]
-                })[0];
+                let least = self.least_of_the_best(kept, best);
                 let equal = e.sub(best, self.count(kept, e.add(least, e.i64(1))));
                 self.keep(kept, least, equal);
                 vec![best, e.add(least, e.i64(1))]
@@ -122,6 +115,28 @@ impl<'c> Work<'_, 'c> {
             || vec![kept, bound],
         );
         [cut[0], cut[1]]
+    }
+
+    /// The largest number that at least so many of the buffer reach, or one that exactly so many do.
+    fn least_of_the_best(&self, kept: Val<'c>, best: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let range = [e.i32(i32::MAX), e.i32(i32::MIN)].map(|number| e.splat(number, BLOCK));
+        let range = e.for_loop(e.i64(0), kept, e.i64(BLOCK), &range, |at, range| {
+            let numbers = e.load(e.element(self.kept_scores(), at, 4), Ty::i32(BLOCK));
+            let there = e.mask(BLOCK, e.sub(kept, at));
+            let part = |n: usize| e.select(there, numbers, range[n]);
+            vec![e.min(range[0], part(0)), e.max(range[1], part(1))]
+        });
+        let range = [e.to_i64(e.reduce_min(range[0])), e.to_i64(e.reduce_max(range[1]))];
+        let search = |range: &[Val<'c>]| {
+            let sum = e.add(e.add(range[0], range[1]), e.i64(1));
+            let middle = e.shift_right(sum, 1);
+            let many = self.count(kept, middle);
+            let (enough, exactly) = (e.cmp(Cmp::Ge, many, best), e.cmp(Cmp::Eq, many, best));
+            let most = e.select(enough, range[1], e.sub(middle, e.i64(1)));
+            vec![e.select(enough, middle, range[0]), e.select(exactly, middle, most)]
+        };
+        e.while_loop(&range, |range| e.cmp(Cmp::Lt, range[0], range[1]), search)[0]
     }
 
     /// How many in the buffer reach a number.

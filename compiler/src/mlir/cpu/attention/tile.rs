@@ -126,30 +126,27 @@ impl<'c> Work<'_, 'c> {
         for_each(e, e.i64(0), blocks, e.i64(1), |block| {
             let first = e.mul(block, e.i64(chosen.block));
             let many = self.who_looks(tile, first);
-            for_each(e, e.i64(0), many, e.i64(step), |at| {
-                let number = |n: usize| e.to_i64(e.load(self.list_at(e.add(at, e.i64(n))), Ty::I32));
-                let numbers: Vec<Val> = (0..step).map(number).collect();
+            let whole = e.mul(e.div(many, e.i64(step)), e.i64(step));
+            for_each(e, e.i64(0), whole, e.i64(step), |at| {
+                let numbers: Vec<Val> = (0..step).map(|n| self.looker(e.add(at, e.i64(n)))).collect();
                 self.look(tile, chosen, first, &numbers);
             });
-            for_each(e, e.i64(0), many, e.i64(1), |at| {
-                let number = e.to_i64(e.load(self.list_at(at), Ty::I32));
-                self.goes_on(tile, chosen, number, first);
-            });
+            if step > 1 {
+                for_each(e, whole, many, e.i64(1), |at| self.look(tile, chosen, first, &[self.looker(at)]));
+            }
+            for_each(e, e.i64(0), many, e.i64(1), |at| self.goes_on(tile, chosen, self.looker(at), first));
         });
     }
 
-    /// Lists the tasks whose next block begins at a position, and behind them as many that fill up; how many tasks that are.
+    /// Lists the tasks whose next block begins at a position; how many they are.
     fn who_looks(&self, tile: Tile<'c>, first: Val<'c>) -> Val<'c> {
         let e = self.e;
         let wanted = e.splat(e.to_i32(first), BLOCK);
-        let many = e.for_loop(e.i64(0), tile.count, e.i64(BLOCK), &[e.i64(0)], |at, many| {
+        e.for_loop(e.i64(0), tile.count, e.i64(BLOCK), &[e.i64(0)], |at, many| {
             let next = e.load(self.next_at(at), Ty::i32(BLOCK));
             let looks = e.and(e.cmp(Cmp::Eq, next, wanted), e.mask(BLOCK, e.sub(tile.count, at)));
             e.if_else(e.any(looks), || vec![self.listed_behind(at, looks, many[0])], || many.to_vec())
-        })[0];
-        let nobody = e.i32(i32::try_from(tasks(self.code)).unwrap_or(i32::MAX));
-        (0..together(self.code)).for_each(|n| e.store(self.list_at(e.add(many, e.i64(n))), nobody));
-        many
+        })[0]
     }
 
     /// Puts the lanes that look behind a list of so many.
@@ -160,6 +157,11 @@ impl<'c> Work<'_, 'c> {
             e.store(self.list_at(many), e.to_i32(e.add(at, e.i64(lane))));
             e.add(many, e.convert(e.extract(looks, lane), Elem::I64))
         })
+    }
+
+    /// A task of the list.
+    fn looker(&self, at: Val<'c>) -> Val<'c> {
+        self.e.to_i64(self.e.load(self.list_at(at), Ty::I32))
     }
 
     /// Some tasks look at a block.
