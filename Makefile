@@ -19,10 +19,10 @@ build: setup ## the two programs: target/release/braid and target/release/braid-
 
 test: setup ## every test; the last line is the test runner's own
 	$(CARGO) test --workspace --doc --quiet
-	$(CARGO) test --workspace --lib --bins --tests
+	BRAID_PTXAS="$$(.ci/ptxas)" $(CARGO) test --workspace --lib --bins --tests
 
 bless: setup ## accept the snapshots as they come out now; look at `git diff` before you commit
-	INSTA_UPDATE=always INSTA_FORCE_PASS=1 $(CARGO) test --workspace --lib --bins --tests
+	BRAID_PTXAS="$$(.ci/ptxas)" INSTA_UPDATE=always INSTA_FORCE_PASS=1 $(CARGO) test --workspace --lib --bins --tests
 
 lint: setup ## formatting, clippy, and who may link LLVM
 	$(CARGO) fmt --all --check

@@ -11,7 +11,7 @@ use half::f16;
 const QUANTISED: [Dtype; 3] = [Dtype::Int8, Dtype::Int4, Dtype::Int4z];
 
 /// Products of every kind: columns of one part and of several, one with a batch axis, one of an odd depth, a router and experts.
-const SPEC: &str = "
+pub const SPEC: &str = "
 model m(d: dim = 1056, heads: dim = 4, k: dim = 96, odd: dim = 200, vocab: dim = 150)(tokens: [t]) -> [t, vocab] {
   dim j = k
   param embed: [vocab, d]   param up: [heads, k, d]   param mixed: [heads, j, k]   param down: [odd, heads, j]   param back: [d, odd]
@@ -25,7 +25,7 @@ model m(d: dim = 1056, heads: dim = 4, k: dim = 96, odd: dim = 200, vocab: dim =
 ";
 
 /// The code and the manifest for a target.
-fn built(target: &str, dtype: Dtype) -> (Vec<u8>, Manifest) {
+pub fn built(target: &str, dtype: Dtype) -> (Vec<u8>, Manifest) {
     let room = tempfile::tempdir().expect("a folder");
     let path = room.path().join("model.braidart");
     write(&path, SPEC, "", target, dtype, Chunks::Auto);

@@ -1,5 +1,5 @@
-//! Code for GPUs, as far as a machine without one can look at it: what the text and the manifest say, and, asked for, what
-//! NVIDIA's assembler makes of it. `tests/gpu/run.sh` runs it on one.
+//! Code for GPUs, as far as a machine without one can look at it: what the text and the manifest say (assembled.rs: what NVIDIA's
+//! assembler makes of it). `tests/gpu/run.sh` runs it on one.
 
 use crate::build::{imported, write};
 use braid_compiler::error::Error;
@@ -13,12 +13,12 @@ use braid_compiler::target::Target;
 use braid_runtime::artifact::{self, Dtype, Launch, Manifest};
 use std::path::{Path, PathBuf};
 
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
 }
 
 /// The PTX and the manifest of a golden model.
-fn compiled(name: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
+pub fn compiled(name: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
     let (spec, map) = imported(&folder(name).join("config.json"));
     built(&spec, &map, target, dtype)
 }
@@ -336,49 +336,10 @@ fn planned_in(spec: &str, dtype: Dtype) -> Plan {
     lowered(spec, dtype).unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
 }
 
-fn lowered(spec: &str, dtype: Dtype) -> Result<Work, Error> {
+pub fn lowered(spec: &str, dtype: Dtype) -> Result<Work, Error> {
     let model = crate::build::model(spec);
     let params = bind::unbound(&model.axes, &model.params);
     let options =
         Options { target: Target::parse("cuda:sm_90a").expect("a target"), dtype, chunks: Chunks::Auto, params, sources: vec![] };
     pipeline::run(model, options, pipeline::stage("plan").expect("a stage"), &|_| ())
-}
-
-/// With `BRAID_PTXAS` the path of NVIDIA's assembler: every golden model assembles for both architectures.
-#[test]
-#[ignore = "needs ptxas, for example of the Python package nvidia-cuda-nvcc: BRAID_PTXAS=…/ptxas cargo test -p braid-tests --lib gpu:: -- --ignored"]
-fn every_model_assembles() {
-    let ptxas = std::env::var("BRAID_PTXAS").expect("BRAID_PTXAS names the assembler");
-    let mut names: Vec<String> = std::fs::read_dir(folder(""))
-        .expect("goldens")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| folder(name).join("config.json").exists())
-        // A source is not lowered for GPUs yet.
-        .filter(|name| name != "whisper")
-        .collect();
-    names.sort();
-    for name in names {
-        let both =
-            [("cuda:sm_90a", Dtype::F32), ("cuda:sm_80", Dtype::F32), ("cuda:sm_90a", Dtype::Bf16), ("cuda:sm_80", Dtype::Bf16)];
-        if let Err(limit) = lowered(&imported(&folder(&name).join("config.json")).0, Dtype::F32) {
-            println!("{name}: {limit}");
-            continue;
-        }
-        for (target, dtype) in both {
-            let (ptx, manifest) = compiled(&name, target, dtype);
-            let room = tempfile::tempdir().expect("a folder");
-            let file = room.path().join("model.ptx");
-            std::fs::write(&file, ptx).expect("a file");
-            let arch = format!("-arch={}", manifest.device.expect("a GPU's manifest").arch);
-            let done = std::process::Command::new(&ptxas)
-                .args([&arch, "-v", "-o", "/dev/null"])
-                .arg(&file)
-                .output()
-                .expect("ptxas runs");
-            let log = String::from_utf8_lossy(&done.stderr);
-            assert!(done.status.success(), "{name} {target}: {log}");
-            let used = log.lines().find(|line| line.contains("Used")).unwrap_or_default();
-            println!("{name} {target} {dtype:?}: {used}");
-        }
-    }
 }

@@ -1,0 +1,123 @@
+//! What NVIDIA's assembler makes of code for GPUs. It is named by `BRAID_PTXAS` (`make test` fetches one, `.ci/ptxas`); without it nothing is
+//! assembled, but where `CI` is set that is an error.
+
+use crate::build::imported;
+use crate::columns;
+use crate::gpu::{compiled, folder, lowered};
+use braid_runtime::artifact::Dtype;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn ptxas() -> Option<PathBuf> {
+    let named = std::env::var_os("BRAID_PTXAS").filter(|path| !path.is_empty()).map(PathBuf::from);
+    assert!(named.is_some() || std::env::var_os("CI").is_none(), "no assembler: `.ci/ptxas` could not fetch it, see above");
+    named
+}
+
+/// What the assembler says of a model's code: its functions with what they keep in a thread's own memory, and its entries.
+struct Assembled {
+    /// Most bytes that each function writes there. A function that several entries call is there for each.
+    spilled: BTreeMap<String, usize>,
+    /// What each entry uses.
+    entries: BTreeMap<String, String>,
+}
+
+fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
+    let room = tempfile::tempdir().expect("a folder");
+    let file = room.path().join("model.ptx");
+    std::fs::write(&file, ptx).expect("a file");
+    let arch = format!("-arch={arch}");
+    let done = Command::new(ptxas).args([&arch, "-v", "-o", "/dev/null"]).arg(&file).output().expect("ptxas runs");
+    let log = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{log}");
+    let (mut spilled, mut entries, mut function, mut entry) = (BTreeMap::new(), BTreeMap::new(), "", "");
+    for line in log.lines() {
+        if let Some((_, name)) = line.split_once("Function properties for ") {
+            function = name.trim();
+        } else if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            entry = rest.split('\'').next().unwrap_or_default();
+        } else if let Some((_, rest)) = line.split_once("stack frame, ") {
+            let bytes: usize = rest.split(' ').next().and_then(|bytes| bytes.parse().ok()).expect("a number of bytes");
+            let most = spilled.entry(function.to_owned()).or_insert(0);
+            *most = bytes.max(*most);
+        } else if let Some((_, used)) = line.split_once("Used ") {
+            let [registers, shared] = ["registers", "bytes smem"].map(|what| used.split(", ").find(|part| part.contains(what)));
+            entries.insert(entry.to_owned(), format!("{}, {}", registers.unwrap_or_default(), shared.unwrap_or("no smem")));
+        }
+    }
+    Assembled { spilled, entries }
+}
+
+/// Bytes that a thread may keep in memory of its own in the functions in which most of a call's time goes, whatever the model: none in
+/// decoding; in prompts what does not count beside a stage of a tile.
+fn spills(function: &str) -> Option<usize> {
+    let kinds = [("stream_", 0), ("begin_stream", 0), ("prepare_", 0), ("dot_", 32), ("tile_", 32)];
+    kinds.into_iter().find(|(kind, _)| function.starts_with(kind)).map(|(_, most)| most)
+}
+
+/// Models of each kind of code: what they use is a snapshot.
+#[test]
+fn small_models_assemble() {
+    let Some(ptxas) = ptxas() else { return println!("no assembler: BRAID_PTXAS names none") };
+    let models = [
+        ("llama", "sm_90a", Dtype::Bf16),
+        ("mixtral", "sm_80", Dtype::Bf16),
+        ("gated_deltanet", "sm_90a", Dtype::F32),
+        ("columns", "sm_90a", Dtype::Int8),
+    ];
+    let text = |(name, arch, dtype): (&str, &str, Dtype)| {
+        let target = format!("cuda:{arch}");
+        let ptx = match name {
+            "columns" => String::from_utf8(columns::built(&target, dtype).0).expect("text"),
+            name => compiled(name, &target, dtype).0,
+        };
+        let Assembled { spilled, entries } = assembled(&ptxas, arch, &ptx);
+        let hot = spilled.iter().filter(|(function, _)| spills(function).is_some());
+        let mut text = format!("{name} {arch} {dtype:?}\n");
+        for (function, bytes) in hot.filter(|(_, bytes)| **bytes > 0) {
+            let most = spills(function).unwrap_or_default();
+            assert!(*bytes <= most, "{name} {arch} {dtype:?}: {function} spills {bytes} bytes");
+            let _ = writeln!(text, "  {function}: spills at most {most} bytes");
+        }
+        for (entry, used) in entries {
+            let _ = writeln!(text, "  {entry}: {used}");
+        }
+        text
+    };
+    let all: Vec<String> = std::thread::scope(|scope| {
+        let halves = models.chunks(2).map(|some| scope.spawn(|| some.iter().map(|model| text(*model)).collect::<Vec<_>>()));
+        halves.collect::<Vec<_>>().into_iter().flat_map(|half| half.join().expect("assembled")).collect()
+    });
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots/ptx"));
+    settings.set_omit_expression(true);
+    settings.set_prepend_module_to_snapshot(false);
+    settings.bind(|| insta::assert_snapshot!("assembled", all.join("\n")));
+}
+
+/// Every golden model, for both architectures.
+#[test]
+#[ignore = "takes minutes: BRAID_PTXAS=$(.ci/ptxas) cargo test -p braid-tests --lib assembled:: -- --ignored"]
+fn every_model_assembles() {
+    let ptxas = ptxas().expect("BRAID_PTXAS names the assembler");
+    let mut names: Vec<String> = std::fs::read_dir(folder(""))
+        .expect("goldens")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| folder(name).join("config.json").exists())
+        // A source is not lowered for GPUs yet.
+        .filter(|name| name != "whisper")
+        .collect();
+    names.sort();
+    for name in names {
+        if let Err(limit) = lowered(&imported(&folder(&name).join("config.json")).0, Dtype::F32) {
+            println!("{name}: {limit}");
+            continue;
+        }
+        for (arch, dtype) in [("sm_90a", Dtype::F32), ("sm_80", Dtype::F32), ("sm_90a", Dtype::Bf16), ("sm_80", Dtype::Bf16)] {
+            let (ptx, _) = compiled(&name, &format!("cuda:{arch}"), dtype);
+            println!("{name} {arch} {dtype:?}: {:?}", assembled(&ptxas, arch, &ptx).entries);
+        }
+    }
+}
