@@ -1,6 +1,6 @@
 //! Inputs beside token ids: native code, in one call and in pieces, against the evaluator; what is wrong with them.
 
-use crate::properties::compiled::{Compiled, agree, made_up};
+use crate::properties::compiled::{Compiled, agree, feed, made_up};
 use crate::reference::Reference;
 use crate::reference::tensor::Tensor;
 use braid_compiler::graph::Graph;
@@ -177,4 +177,45 @@ fn positions_stay_in_their_table() {
     assert_eq!(session.room(0).unwrap(), 0);
     let said = session.step(&[(0, 1)]).unwrap_err().to_string();
     assert!(said.contains("7 positions, of a model that looks its positions up in a table of 6"), "{said}");
+}
+
+/// What a model computes an index from may lie outside of the table, on both sides, in equations and in recurrences: it is the nearest row, and
+/// nothing beside the table is read. What cannot leave it is looked up as it is.
+#[test]
+fn computed_indices_stay_inside_of_their_table() {
+    let compiled = Compiled::new(
+        "model m(d: dim = 8, rows: dim = 5, place: dim = 3, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w: [rows, d]   param p: [place, d]
+  x = embed[vocab: tokens] + w[rows: 2 * position[t] - 3] + w[rows: tokens - 7] + p[place: position[t] % 3]
+  recur S: [d] over t {
+    S = 0.5 * S + w[rows: 4 - position[t]] + p[place: min(tokens, 2)]
+    o = S
+  }
+  generate autoregressive
+  return sum[d] (x + o) * embed
+}
+",
+    );
+    let tokens: Vec<i32> = (0..14).map(|at| (at * 7) % 20).collect();
+    let table = |name: &str| compiled.numbers(name);
+    let (embed, w, p) = (table("embed"), table("w"), table("p"));
+    let row = |table: &[f64], at: i64| {
+        let last = table.len() as i64 / 8 - 1;
+        table[(at.clamp(0, last) * 8) as usize..][..8].to_vec()
+    };
+    let mut state = [0.0; 8];
+    let mut wanted = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let (at, token) = (at as i64, i64::from(*token));
+        let parts = [row(&embed, token), row(&w, 2 * at - 3), row(&w, token - 7), row(&p, at % 3)];
+        let (falls, few) = (row(&w, 4 - at), row(&p, token.min(2)));
+        (0..8).for_each(|c| state[c] = 0.5 * state[c] + falls[c] + few[c]);
+        let x: Vec<f64> = (0..8).map(|c| state[c] + parts.iter().map(|part| part[c]).sum::<f64>()).collect();
+        wanted.extend(embed.chunks(8).map(|e| e.iter().zip(&x).map(|(a, b)| a * b).sum::<f64>()));
+    }
+    for cut in [14, 1, 5] {
+        let mut session = compiled.session(1, 1);
+        let found: Vec<f32> = tokens.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+        agree("nearest rows", &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+    }
 }

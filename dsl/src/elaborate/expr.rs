@@ -308,6 +308,7 @@ impl<'p> Elab<'p> {
             let chosen = self.seen(ids);
             let mut axes = chosen.axes.clone();
             axes.extend(table.axes.iter().copied().filter(|a| *a != axis && !chosen.axes.contains(a)));
+            let ids = self.inside(made, axis, ids, span, frame.scope)?;
             made = self.apply(Op::Gather(axis), &[made, ids], Type { elem: Elem::Float, axes }, span, frame.scope)?;
         }
         Ok(made)

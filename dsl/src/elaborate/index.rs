@@ -193,6 +193,7 @@ impl<'p> Elab<'p> {
         }
         let rest: Vec<AxisId> = table_ty.axes.iter().copied().filter(|a| *a != axis).collect();
         let axes = self.union(&ids_ty.axes, &rest, span)?;
+        let ids = self.inside(table, axis, ids, span, frame.scope)?;
         self.apply(Op::Gather(axis), &[table, ids], Type { elem: table_ty.elem, axes }, span, frame.scope)
     }
 

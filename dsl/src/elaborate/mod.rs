@@ -4,6 +4,7 @@
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
 //! policy.rs what stands in for an attention to all keys, stand_in.rs for a block, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
 
+mod bounds;
 mod call;
 mod causal;
 mod choice;

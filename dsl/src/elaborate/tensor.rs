@@ -77,7 +77,7 @@ impl<'p> Elab<'p> {
         }
     }
 
-    fn at(&self, t: T) -> &Value {
+    pub(super) fn at(&self, t: T) -> &Value {
         &self.levels[t.level].values[t.id.0 as usize]
     }
 
