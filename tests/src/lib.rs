@@ -6,6 +6,8 @@ mod assembled;
 mod attention;
 pub mod build;
 #[cfg(test)]
+mod caches;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod columns;
