@@ -256,6 +256,12 @@ pub enum Part {
     Intra(usize),
     /// What whole chunks of so many rows leave over, one row after the other.
     Rest(usize),
+    /// What is ahead of the first mini-batch of so many rows, one row after the other.
+    Ahead(usize),
+    /// Whole mini-batches of so many rows, which begin at positions that so many divide.
+    Batches(usize),
+    /// What is behind whole mini-batches of so many rows, one row after the other.
+    Behind(usize),
 }
 
 /// Chunks of a sequence that are side by side.

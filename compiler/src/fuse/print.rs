@@ -119,6 +119,9 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
             Part::Intra(rows) => format!(" in chunks of {rows} rows side by side"),
             Part::Chunks(rows) => format!(" in chunks of {rows} rows"),
             Part::Rest(rows) => format!(" after its chunks of {rows} rows"),
+            Part::Ahead(rows) => format!(" ahead of its mini-batches of {rows} rows"),
+            Part::Batches(rows) => format!(" in mini-batches of {rows} rows"),
+            Part::Behind(rows) => format!(" after its mini-batches of {rows} rows"),
         };
         let _ = writeln!(out, "  along each sequence{part}, tasks {}{vector}", axes(grid, &nests.sizes));
     }

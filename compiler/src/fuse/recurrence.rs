@@ -32,10 +32,18 @@ pub fn build(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur)
     let Some(Ok(chunk)) = fuser.forms.chunks.get(&members[0]) else {
         return kernels(fuser, owner, members, recur, &steps(Part::All));
     };
-    let Chunk { body, next, outputs, rows, row, .. } = chunk;
-    let chunks = Form { body, next, outputs, part: Part::Chunks(*rows), row: Some(*row) };
-    let mut made = kernels(fuser, owner, members, recur, &chunks)?;
-    made.extend(kernels(fuser, owner, members, recur, &steps(Part::Rest(*rows)))?);
+    let Chunk { body, next, outputs, rows, row, aligned, .. } = chunk;
+    let whole = if *aligned { Part::Batches(*rows) } else { Part::Chunks(*rows) };
+    let chunks = Form { body, next, outputs, part: whole, row: Some(*row) };
+    let parts = if *aligned {
+        vec![steps(Part::Ahead(*rows)), chunks, steps(Part::Behind(*rows))]
+    } else {
+        vec![chunks, steps(Part::Rest(*rows))]
+    };
+    let mut made = vec![];
+    for form in &parts {
+        made.extend(kernels(fuser, owner, members, recur, form)?);
+    }
     Ok(made)
 }
 

@@ -181,7 +181,7 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
         Code::Nests(nests) => match nests.walk {
             Walk::Rows(_) => "rows",
             Walk::Segments { part: Part::Intra(_), .. } => "intra",
-            Walk::Segments { part: Part::Chunks(_), .. } => "chunks",
+            Walk::Segments { part: Part::Chunks(_) | Part::Batches(_), .. } => "chunks",
             Walk::Segments { .. } => "recurrence",
         },
         Code::Matmul(product) if product.chosen.is_some() => "chosen_matmul",

@@ -49,8 +49,8 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
                     let factor: usize = grid.iter().map(|a| blocks(*a)).product();
                     let (least, side) = match part {
                         Part::Intra(rows) => (*rows, CHUNKS_AT_ONCE),
-                        Part::Chunks(rows) => (*rows, 1),
-                        Part::All | Part::Rest(_) => (0, 1),
+                        Part::Chunks(rows) | Part::Batches(rows) => (*rows, 1),
+                        Part::All | Part::Rest(_) | Part::Ahead(_) | Part::Behind(_) => (0, 1),
                     };
                     let factor = factor * side;
                     Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }

@@ -113,7 +113,10 @@ fn largest(nests: &Nests) -> usize {
 fn of_nests(nests: &Nests) -> Amount {
     let all = nests.nests.iter().map(|nest| nest_cost(nest, &nests.sizes)).sum::<usize>();
     // A chunk does so many rows at once.
-    let rows = if let Walk::Segments { part: Part::Chunks(rows) | Part::Intra(rows), .. } = nests.walk { rows } else { 1 };
+    let rows = match nests.walk {
+        Walk::Segments { part: Part::Chunks(rows) | Part::Intra(rows) | Part::Batches(rows), .. } => rows,
+        _ => 1,
+    };
     once_a_row(all / rows)
 }
 

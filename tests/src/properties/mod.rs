@@ -2,6 +2,7 @@
 //! is cut, batched, threaded or resumed, the results are the same.
 
 mod algebra;
+mod batches;
 pub mod compiled;
 mod coupled;
 mod hybrids;

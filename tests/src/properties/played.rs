@@ -97,8 +97,10 @@ impl Task<'_> {
     fn walk(&mut self, part: Part, rows: usize) {
         let starts: Vec<usize> = match part {
             Part::All => (0..rows).collect(),
-            Part::Rest(size) => (rows / size * size..rows).collect(),
-            Part::Chunks(size) | Part::Intra(size) => (0..rows / size).map(|chunk| chunk * size).collect(),
+            Part::Rest(size) | Part::Behind(size) => (rows / size * size..rows).collect(),
+            // Played sequences begin where a mini-batch does.
+            Part::Ahead(_) => vec![],
+            Part::Chunks(size) | Part::Intra(size) | Part::Batches(size) => (0..rows / size).map(|chunk| chunk * size).collect(),
         };
         let Some(first) = starts.first() else { return };
         let code = self.code;

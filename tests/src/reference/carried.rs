@@ -58,12 +58,21 @@ pub fn recur(
     chunk: Option<&Chunk>,
     args: &[&Tensor],
     before: Option<Vec<Tensor>>,
-    rows: usize,
+    (position, rows): (usize, usize),
 ) -> (Vec<Tensor>, Vec<Tensor>) {
     let mut states: Vec<Tensor> = before.unwrap_or_else(|| first(axes, recur));
     let mut outputs: Vec<Option<Tensor>> = vec![None; recur.outputs.len()];
-    let whole = chunk.map_or(0, |chunk| rows / chunk.rows * chunk.rows);
-    for (chunk, first) in chunk.iter().flat_map(|chunk| (0..whole).step_by(chunk.rows).map(move |first| (chunk, first))) {
+    let mut row = 0;
+    while row < rows {
+        // A mini-batch begins where its length divides the position.
+        let fits = |chunk: &&Chunk| row + chunk.rows <= rows && (!chunk.aligned || (position + row).is_multiple_of(chunk.rows));
+        let Some(chunk) = chunk.filter(fits) else {
+            states = one(axes, recur, args, states, (row, rows), &mut outputs);
+            row += 1;
+            continue;
+        };
+        let first = row;
+        row += chunk.rows;
         let here = |x: &&Tensor| match x.axes.contains(&recur.seq) {
             true => x.sliced(recur.seq, first, chunk.rows).renamed(recur.seq, chunk.row),
             false => (*x).clone(),
@@ -85,26 +94,35 @@ pub fn recur(
         }
         states = chunk.next.iter().zip(&recur.states).map(|(id, state)| of(id).ordered(&state.axes)).collect();
     }
-    for row in whole..rows {
-        let here = |x: &&Tensor| if x.axes.contains(&recur.seq) { x.picked(recur.seq, row) } else { (*x).clone() };
-        let captures: Vec<Tensor> = args.iter().map(here).collect();
-        let values = body(axes, &recur.body, |op| match op {
-            Op::Capture(n) => captures[*n].clone(),
-            Op::State(n) => states[*n].clone(),
-            other => panic!("{other:?} in a recurrence"),
-        });
-        let of = |id: &ValueId| &values[id.0 as usize];
-        for (output, id) in outputs.iter_mut().zip(&recur.outputs) {
-            let value = of(id);
-            let all = || Tensor::filled(&[vec![(recur.seq, rows)], value.dims()].concat(), 0.0);
-            let mut table = output.take().unwrap_or_else(all);
-            // A row is stored with the order of axes that the first row had.
-            table.put(value, recur.seq, row);
-            *output = Some(table);
-        }
-        states = recur.next.iter().zip(&recur.states).map(|(id, state)| of(id).ordered(&state.axes)).collect();
-    }
     (outputs.into_iter().flatten().collect(), states)
+}
+
+/// One step at a row of so many; gives the states after it.
+fn one(
+    axes: &[Axis],
+    recur: &Recur,
+    args: &[&Tensor],
+    states: Vec<Tensor>,
+    (row, rows): (usize, usize),
+    outputs: &mut [Option<Tensor>],
+) -> Vec<Tensor> {
+    let here = |x: &&Tensor| if x.axes.contains(&recur.seq) { x.picked(recur.seq, row) } else { (*x).clone() };
+    let captures: Vec<Tensor> = args.iter().map(here).collect();
+    let values = body(axes, &recur.body, |op| match op {
+        Op::Capture(n) => captures[*n].clone(),
+        Op::State(n) => states[*n].clone(),
+        other => panic!("{other:?} in a recurrence"),
+    });
+    let of = |id: &ValueId| &values[id.0 as usize];
+    for (output, id) in outputs.iter_mut().zip(&recur.outputs) {
+        let value = of(id);
+        let all = || Tensor::filled(&[vec![(recur.seq, rows)], value.dims()].concat(), 0.0);
+        let mut table = output.take().unwrap_or_else(all);
+        // A row is stored with the order of axes that the first row had.
+        table.put(value, recur.seq, row);
+        *output = Some(table);
+    }
+    recur.next.iter().zip(&recur.states).map(|(id, state)| of(id).ordered(&state.axes)).collect()
 }
 
 /// Attention; keys, values and what is asked of keys' positions are carried for all positions. A choice has its keys for values.

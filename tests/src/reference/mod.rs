@@ -173,6 +173,7 @@ impl<'a> Reference<'a> {
             Op::Conv(width) => carried::convolve(self.graph, args[0], args[1], *width, before),
             Op::Attend(attend) => carried::attend(&self.graph.axes, attend, &args, before, self.position),
             Op::Recur(recur) => {
+                let rows = (self.position, rows);
                 let (outputs, after) = carried::recur(&self.graph.axes, recur, self.chunks.get(&id), &args, before, rows);
                 self.results.insert(id, outputs);
                 (Tensor::scalar(0.0), after)

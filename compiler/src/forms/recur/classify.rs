@@ -4,7 +4,10 @@ use super::linear::{Form, Linear, Obstacle, Source, Term, source_state};
 use super::poly::{AtomId, Atoms, Number, Product, Sum, by_number, divides, rank};
 use super::{Class, Corrections, Group, Read, Reads, Transition};
 use braid_dsl::model::{Axis, AxisId, Binary, Op, Param, Recur, Unary, ValueId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The longest text of what is added to a state.
+const LONGEST: usize = 600;
 
 /// What a recurrence is made of, for all questions of this file.
 struct Analysis<'a> {
@@ -14,6 +17,8 @@ struct Analysis<'a> {
     captures: &'a [(String, bool)],
     /// Running maxima that are captured, before and after a step.
     maxima: Vec<(String, String)>,
+    /// States that are renewed only where a mini-batch of so many rows begins.
+    held: BTreeMap<usize, usize>,
     atoms: Atoms,
     /// All reads by outputs.
     reads: Vec<Term>,
@@ -26,12 +31,12 @@ pub fn classify(
     params: &[Param],
     recur: &Recur,
     captures: &[(String, bool)],
-    maxima: Vec<(String, String)>,
+    (maxima, held): (Vec<(String, String)>, BTreeMap<usize, usize>),
 ) -> Class {
     let (atoms, reads, done) = (Atoms::default(), vec![], vec![]);
-    let mut analysis = Analysis { axes, params, recur, captures, maxima, atoms, reads, done };
+    let mut analysis = Analysis { axes, params, recur, captures, maxima, held, atoms, reads, done };
     analysis.reads = analysis.output_reads();
-    for states in ordered_groups(recur) {
+    for states in ordered_groups(recur, &analysis.held) {
         let group = analysis.group(states);
         analysis.done.push(group);
     }
@@ -76,8 +81,10 @@ fn next_values(recur: &Recur) -> HashMap<ValueId, usize> {
 }
 
 /// Strongly connected groups, each after those that it needs.
-fn ordered_groups(recur: &Recur) -> Vec<Vec<usize>> {
+fn ordered_groups(recur: &Recur, held: &BTreeMap<usize, usize>) -> Vec<Vec<usize>> {
     let mut reach = needs(recur);
+    // Within a mini-batch they need nothing.
+    held.keys().for_each(|n| reach[*n].clear());
     // States are few: closing by repetition is plain enough.
     for _ in 0..reach.len() {
         for n in 0..reach.len() {
@@ -131,6 +138,11 @@ impl<'a> Analysis<'a> {
 
     fn group(&mut self, states: Vec<usize>) -> Group {
         let mut group = self.blank(states);
+        if let Some(rows) = self.held.get(&group.states[0]) {
+            group.transition = Transition::Held(*rows);
+            group.fed_by.clear();
+            return group;
+        }
         match self.updates(&group.states) {
             Ok(forms) => self.fill(&mut group, forms),
             Err(obstacle) => {
@@ -365,7 +377,8 @@ impl<'a> Analysis<'a> {
         terms.sort_by_cached_key(|(bound, minus, text)| (*bound, *minus, by_number(text)));
         let mut terms: Vec<String> = terms.into_iter().map(|(.., text)| text).collect();
         if !form.free.0.is_empty() {
-            terms.push(self.atoms.text(&form.free));
+            let text = self.atoms.text(&form.free);
+            terms.push(if text.len() > LONGEST { "(what is known, too long to print)".into() } else { text });
         }
         let right = if terms.is_empty() { "0".to_string() } else { terms.join(" + ") };
         format!("{}' = {right}", recur.states[state].name)

@@ -35,7 +35,8 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
 fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, class: &Class, chunk: &Chunk) -> String {
     let rows = chunk.rows;
     let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
-    let mut out = format!("  whole sequence: in chunks of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
+    let kind = if chunk.aligned { "mini-batches" } else { "chunks" };
+    let mut out = format!("  whole sequence: in {kind} of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
     let (a_step, a_row) = (chunk::of_steps(&graph.axes, recur), chunk::of_chunk(&graph.axes, recur, chunk));
     out += &format!("  with what they store weighed in, a row of a chunk costs {a_row}, a step {a_step}\n");
     out += "  a chunk, with i a row of it, j a row not ahead of i, what has no index at row i, and states as they enter:\n";
@@ -151,6 +152,7 @@ impl Transition {
             Transition::Diagonal(axes) => format!("diagonal decay over {}", axes_text(axes, &graph.axes)),
             Transition::ElementWise => "element-wise decay".into(),
             Transition::Dense(axes) => format!("a full matrix over {}", axes_text(axes, &graph.axes)),
+            Transition::Held(rows) => format!("as a mini-batch of {rows} rows began"),
             Transition::RunningMax => "running maximum".into(),
             Transition::Complex => "complex decay of real and imaginary part".into(),
             Transition::Coupled => "coupled states".into(),

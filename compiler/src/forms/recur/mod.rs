@@ -72,6 +72,8 @@ pub enum Transition {
     ElementWise,
     /// A full matrix over these axes.
     Dense(Vec<AxisId>),
+    /// The value of another state as the present mini-batch of so many rows began.
+    Held(usize),
     /// `m' = max(m + a, b)`.
     RunningMax,
     /// Real and imaginary part of one complex decay.
@@ -116,7 +118,10 @@ pub struct Reads {
 /// Classifies a recurrence of a graph.
 pub fn classify(graph: &Graph, node: NodeId) -> Option<Class> {
     let Op::Recur(recur) = graph.op(node) else { return None };
-    Some(classify::classify(&graph.axes, &graph.params, recur, &captures(graph, node), maxima(graph, node)))
+    Some({
+        let held = chunk::held(graph, node, recur);
+        classify::classify(&graph.axes, &graph.params, recur, &captures(graph, node), (maxima(graph, node), held))
+    })
 }
 
 /// What the running maxima of earlier recurrences are called here, before and after each step.

@@ -3,7 +3,7 @@
 //! A running maximum that keeps exponentials from overflowing is such a state: with its values known for every row, what is left is
 //! linear with decays of at most 1.
 
-use super::{Class, classify};
+use super::{Class, Transition, classify};
 use crate::graph::{Graph, Node, NodeId, body};
 use braid_dsl::model::{Elem, Op, Recur, State, Type, Value, ValueId};
 use std::collections::BTreeSet;
@@ -34,6 +34,10 @@ fn leading(graph: &Graph, recur: &Recur, class: &Class) -> BTreeSet<usize> {
     let largest = (0..recur.states.len()).map(|n| elements(&n)).max().unwrap_or(0);
     let is_small = |n: &usize| elements(n) * SMALL <= largest;
     let mut found = BTreeSet::new();
+    // What a mini-batch began with is what other states became in the one before.
+    if class.groups.iter().any(|group| matches!(group.transition, Transition::Held(_))) {
+        return found;
+    }
     for group in class.groups.iter().rev() {
         let feeds = class.groups.iter().any(|other| other.fed_by.iter().any(|n| group.states.contains(n)));
         let needed = group.states.iter().any(|n| found.contains(n));

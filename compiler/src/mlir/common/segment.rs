@@ -33,5 +33,21 @@ pub fn rows<'c>(e: &Emitter<'c>, part: Part, own: SegmentFields<'c>) -> (Val<'c>
         Part::All => (own.row, end, 1),
         Part::Chunks(rows) | Part::Intra(rows) => (own.row, whole(rows), rows),
         Part::Rest(rows) => (whole(rows), end, 1),
+        Part::Ahead(rows) => (own.row, batches(e, rows, own).0, 1),
+        Part::Batches(rows) => {
+            let (first, end) = batches(e, rows, own);
+            (first, end, rows)
+        }
+        Part::Behind(rows) => (batches(e, rows, own).1, end, 1),
     }
+}
+
+/// The first row of whole mini-batches, and past the last.
+fn batches<'c>(e: &Emitter<'c>, rows: usize, own: SegmentFields<'c>) -> (Val<'c>, Val<'c>) {
+    let size = e.i64(rows);
+    let ahead = e.rem(e.sub(size, e.rem(own.position, size)), size);
+    let ahead = e.min(ahead, own.rows);
+    let whole = e.mul(e.div(e.sub(own.rows, ahead), size), size);
+    let first = e.add(own.row, ahead);
+    (first, e.add(first, whole))
 }

@@ -70,7 +70,7 @@ fn is_product(body: &Body, id: ValueId) -> bool {
 }
 
 /// Which values the results are made of.
-fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
+pub(super) fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
     let mut needed = vec![false; body.values.len()];
     results.iter().for_each(|id| needed[id.0 as usize] = true);
     for at in (0..body.values.len()).rev() {

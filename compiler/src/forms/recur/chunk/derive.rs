@@ -5,6 +5,7 @@
 //! products of the steps' own factors over spans of rows, never as quotients: what cannot overflow step by step cannot here.
 //! Equations: Yang et al. 2024, arXiv:2406.06484 and arXiv:2412.06464; Dao and Gu 2024, arXiv:2405.21060.
 
+use super::batches::Batches;
 use super::maker::Maker;
 use super::terms::{Form, Term, Terms};
 use crate::graph::shape::same_axes;
@@ -30,6 +31,10 @@ pub struct Memory {
     pub(super) coupled: BTreeMap<usize, ValueId>,
     /// Distinct keys and what is written under each.
     pub(super) keys: Vec<(Vec<ValueId>, Vec<Part>)>,
+    /// Nothing is left of it behind the first row of a chunk, and all that is written there stays: a mini-batch begins.
+    pub(super) restarts: bool,
+    /// It is made of what other states are after the update, and nothing reads it before.
+    pub(super) replaced: bool,
     /// Values of the keys, once they are known.
     pub(super) written: Vec<ValueId>,
 }
@@ -74,12 +79,14 @@ pub struct Derivation<'a> {
     pub(super) maker: Maker<'a>,
     pub(super) recur: &'a Recur,
     pub(super) axes: &'a Axes,
-    stateful: Vec<bool>,
+    pub(super) stateful: Vec<bool>,
     after: HashMap<ValueId, usize>,
     /// One a state.
     pub memories: Vec<Memory>,
     /// The reads that updates make.
     pub(super) named: Vec<Named>,
+    /// What conditions on positions say.
+    pub(super) batches: &'a Batches,
     /// Reads that are known: whose, after the update, by which factors.
     pub(super) reads: HashMap<(usize, bool, Vec<ValueId>), ValueId>,
 }
@@ -89,17 +96,20 @@ impl<'a> Derivation<'a> {
     ///
     /// # Errors
     /// The term that has no place in the scheme, in words.
-    pub fn new(maker: Maker<'a>, recur: &'a Recur, axes: &'a Axes) -> Result<Derivation<'a>, String> {
+    pub fn new(maker: Maker<'a>, recur: &'a Recur, axes: &'a Axes, batches: &'a Batches) -> Result<Derivation<'a>, String> {
         let mut stateful = vec![false; recur.body.values.len()];
         for (at, value) in recur.body.values.iter().enumerate() {
-            stateful[at] = matches!(value.op, Op::State(_)) || value.args.iter().any(|arg| stateful[arg.0 as usize]);
+            let made = matches!(value.op, Op::State(_)) || value.args.iter().any(|arg| stateful[arg.0 as usize]);
+            stateful[at] = made && !batches.held.contains(&ValueId(at as u32));
         }
         let is_own = |id: &ValueId| stateful[id.0 as usize] && !matches!(recur.body.values[id.0 as usize].op, Op::State(_));
         let after = recur.next.iter().enumerate().filter(|(_, id)| is_own(id)).map(|(n, id)| (*id, n)).collect();
         let memories = recur.states.iter().map(|_| Memory::default()).collect();
         let (named, reads) = (vec![], HashMap::new());
-        let mut made = Derivation { maker, recur, axes, stateful, after, memories, named, reads };
-        let updates = (0..recur.states.len()).map(|n| made.update(n)).collect::<Result<Vec<_>, _>>()?;
+        let mut made = Derivation { maker, recur, axes, stateful, after, memories, named, batches, reads };
+        made.begin();
+        let mut updates = (0..recur.states.len()).map(|n| made.update(n)).collect::<Result<Vec<_>, _>>()?;
+        made.find_replaced(&mut updates);
         let mut seen = vec![];
         for id in &recur.outputs {
             made.collect(*id, &mut seen);
@@ -116,8 +126,10 @@ impl<'a> Derivation<'a> {
     }
 
     pub(super) fn terms(&mut self, after: bool) -> Terms<'_, 'a> {
+        let stops = after;
         let after = if after { self.after.clone() } else { HashMap::new() };
-        Terms { maker: &mut self.maker, recur: self.recur, stateful: &self.stateful, after }
+        let firsts = &self.batches.firsts;
+        Terms { maker: &mut self.maker, recur: self.recur, stateful: &self.stateful, after, stops, firsts }
     }
 
     fn name(&self, state: usize) -> &str {
@@ -128,6 +140,32 @@ impl<'a> Derivation<'a> {
         let next = self.recur.next[state];
         let found = self.terms(false).form(next);
         found.ok_or_else(|| format!("the update of `{}` is not linear in the states", self.name(state)))
+    }
+
+    /// Finds states that need no memory: those that nothing reads before the update, and that are made of what is known and of others
+    /// after theirs.
+    fn find_replaced(&mut self, updates: &mut [Form]) {
+        let mut before = vec![];
+        for id in &self.recur.outputs {
+            self.collect(*id, &mut before);
+        }
+        before.retain(|term| !term.after);
+        before.extend(updates.iter().flat_map(|form| form.terms.iter().cloned()));
+        for (n, update) in updates.iter_mut().enumerate() {
+            if before.iter().any(|term| term.state == n) {
+                continue;
+            }
+            let next = self.recur.next[n];
+            let own = self.after.remove(&next);
+            let made = self.terms(true).form(next);
+            let whole = |term: &Term| term.after && self.decays(n, &Term { after: false, ..term.clone() });
+            if made.is_some_and(|form| form.terms.iter().all(whole)) {
+                self.memories[n].replaced = true;
+                *update = Form::default();
+            } else if let Some(own) = own {
+                self.after.insert(next, own);
+            }
+        }
     }
 
     /// Whether a term of a state's update is what is left of it, or of another one that is added to it element by element.
@@ -169,6 +207,9 @@ impl<'a> Derivation<'a> {
     }
 
     fn fill(&mut self, state: usize, form: Form) -> Result<(), String> {
+        if self.memories[state].replaced {
+            return Ok(());
+        }
         let mut decay: Option<ValueId> = None;
         for term in form.terms {
             if !self.decays(state, &term) {
@@ -190,8 +231,10 @@ impl<'a> Derivation<'a> {
             self.write(state, number, factors, None);
         }
         let decay = decay.unwrap_or_else(|| self.maker.number(0.0));
+        self.memories[state].restarts = decay == self.but_first();
         self.memories[state].decay = match self.maker.number_of(decay) {
             Some(1.0) => None,
+            _ if self.memories[state].restarts => None,
             _ => Some(self.rowed(decay)),
         };
         Ok(())

@@ -83,6 +83,16 @@ impl<'a> Maker<'a> {
         made
     }
 
+    /// Says what a value of the step is for all rows of the chunk.
+    pub fn preset(&mut self, id: ValueId, made: ValueId) {
+        self.lifted.insert(id, made);
+    }
+
+    /// A whole number.
+    pub fn whole(&mut self, number: usize) -> ValueId {
+        self.push(Op::Const(number as f64), &[], Type { elem: Elem::Int, axes: vec![] })
+    }
+
     /// The op of a step's value on lifted operands.
     pub fn applied(&mut self, value: &Value, args: &[ValueId]) -> ValueId {
         match value.op {

@@ -12,19 +12,19 @@ impl Derivation<'_> {
     }
 
     /// What reading by `x` makes of the states that enter the chunk, row by row.
-    fn entering(&mut self, state: usize, x: ValueId, after: bool) -> ValueId {
+    fn entering(&mut self, state: usize, x: ValueId, after: bool) -> Option<ValueId> {
         let mut total = None;
-        for from in self.sources(state) {
+        for from in self.entered_by(state) {
             let decay = self.since(state, from, after);
             let part = self.entered(from, x, decay);
             total = Some(self.maker.plus(total, part));
         }
-        total.unwrap_or_else(|| self.maker.number(0.0))
+        total
     }
 
     /// `sum x · S`, with what is left of it at each row.
     fn entered(&mut self, state: usize, x: ValueId, decay: Option<ValueId>) -> ValueId {
-        let old = self.maker.op(Op::State(state), &[]);
+        let old = self.old(state);
         let over = self.memories[state].contracted.clone();
         match decay {
             Some(decay) if self.maker.carries(decay, &over) => {
@@ -130,7 +130,7 @@ impl Derivation<'_> {
             let own = |entry: &Entry| entry.parts.iter().any(|part| part.read == Some(*at));
             let inverts = self.axes.inverts && group.len() == 1 && entries.iter().any(own);
             let x = self.maker.product(1.0, &inner);
-            let mut right = if inverts { None } else { Some(self.entering(state, x, false)) };
+            let mut right = if inverts { None } else { self.entering(state, x, false) };
             let mut line: Vec<Option<ValueId>> = vec![None; group.len()];
             for entry in &entries {
                 let scores = self.scores(state, x, entry, false);
@@ -166,7 +166,7 @@ impl Derivation<'_> {
         let inverse = self.maker.op(Op::Substitute { row, column, rank: None }, &[matrix, unit]);
         let over = self.memories[state].contracted.clone();
         let x = self.rowed(x);
-        let old = self.maker.op(Op::State(state), &[]);
+        let old = self.old(state);
         let (x, weights) = match self.decay(state, Rows::Before) {
             Some(decay) if self.maker.carries(decay, &over) => (self.maker.mul(x, decay), inverse),
             Some(decay) => {
@@ -232,8 +232,9 @@ impl Derivation<'_> {
             let scores = self.scores(state, x, &entry, after);
             let written = self.written(&entry);
             let part = self.seen(scores, written);
-            total = self.maker.plus(Some(total), part);
+            total = Some(self.maker.plus(total, part));
         }
+        let total = total.unwrap_or_else(|| self.maker.number(0.0));
         self.reads.insert(name, total);
         total
     }
@@ -265,9 +266,12 @@ impl Derivation<'_> {
     /// The state after the chunk.
     pub fn leaving(&mut self, state: usize) -> ValueId {
         let (row, column, last) = (self.axes.row, self.axes.column, self.axes.rows - 1);
+        if self.memories[state].replaced {
+            return self.replaced(state);
+        }
         let mut total = None;
-        for from in self.sources(state) {
-            let old = self.maker.op(Op::State(from), &[]);
+        for from in self.entered_by(state) {
+            let old = self.old(from);
             let part = match self.since(state, from, true) {
                 Some(decay) => {
                     let decay = self.maker.op(Op::Pick { axis: row, index: last }, &[decay]);
@@ -277,11 +281,10 @@ impl Derivation<'_> {
             };
             total = Some(self.maker.plus(total, part));
         }
-        let mut total = total.unwrap_or_else(|| self.maker.number(0.0));
         let kept: Vec<(ValueId, ValueId)> = self.entries(state).iter().map(|entry| self.kept(state, entry)).collect();
         let (keys, written): (Vec<ValueId>, Vec<ValueId>) = kept.into_iter().unzip();
         let (key, value, over) = match keys.len() {
-            0 => return total,
+            0 => return total.unwrap_or_else(|| self.maker.number(0.0)),
             1 => (keys[0], written[0], vec![column]),
             // One sum over rows and keys touches the state once.
             count => {
@@ -290,8 +293,7 @@ impl Derivation<'_> {
             }
         };
         let part = self.maker.contract(key, value, &over);
-        total = self.maker.plus(Some(total), part);
-        total
+        self.maker.plus(total, part)
     }
 
     /// A key and what was written under it as the state at the chunk's end holds them, over columns.

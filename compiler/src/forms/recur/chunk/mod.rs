@@ -3,21 +3,25 @@
 //! It is a body like that of a step, over rows that are an axis; states are those that enter and leave a chunk. The oracle of the
 //! tests evaluates it as it stands, and every target lowers it like any other body.
 
+mod batches;
 pub mod cost;
 mod derive;
 mod maker;
 mod matrices;
 mod print;
 mod spans;
+mod start;
 mod terms;
 
 use super::contracted_axes;
 use crate::forms::{CHUNK, Chunks};
 use crate::graph::{Graph, NodeId};
-use braid_dsl::model::{Axis, Body, Op, Size, Type, ValueId};
+use batches::Batches;
+use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, ValueId};
 use derive::{Axes, Derivation, capture_type};
 use maker::Maker;
 
+pub use batches::held;
 pub use cost::{flops, of_chunk, of_steps};
 pub use print::{lines, size};
 
@@ -26,6 +30,8 @@ pub use print::{lines, size};
 pub struct Chunk {
     /// Rows of a chunk.
     pub rows: usize,
+    /// A chunk is a mini-batch: it begins at a position that its rows divide.
+    pub aligned: bool,
     /// The axis that counts them.
     pub row: braid_dsl::model::AxisId,
     /// The axis that counts them under sums.
@@ -52,10 +58,15 @@ const MOST_READS: usize = 4;
 /// What stands in the way, in words.
 pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Result<Chunk, String> {
     let Op::Recur(recur) = graph.op(node).clone() else { return Err("no recurrence".into()) };
+    let batches = Batches::of(graph, node, &recur);
+    if invert && (chooses(&recur) || batches.every.is_some() || !batches.firsts.is_empty()) {
+        return Err("conditions choose between states, for which matrix units have no form".into());
+    }
+    let (rows, aligned) = (batches.every.unwrap_or(rows), batches.every.is_some());
     let axes = chunk_axes(&mut graph.axes, rows, invert);
     let captures: Vec<Type> = graph.args(node).iter().map(|arg| capture_type(graph.ty(*arg), recur.seq, axes.row)).collect();
     let maker = Maker::new(&graph.axes, &recur, captures);
-    let mut derivation = Derivation::new(maker, &recur, &axes)?;
+    let mut derivation = Derivation::new(maker, &recur, &axes, &batches)?;
     if invert && derivation.crosses() {
         return Err("its states read one another, for which matrix units have no form".into());
     }
@@ -68,10 +79,24 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Res
     let body = derivation.finish();
     let third = body.values.iter().any(|value| value.ty.axes.contains(&axes.third)).then_some(axes.third);
     let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).chain(third).collect();
-    let mut chunk = Chunk { rows, row: axes.row, column: axes.column, third, stacks, body, next, outputs };
+    let mut chunk = Chunk { rows, aligned, row: axes.row, column: axes.column, third, stacks, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
     chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
     Ok(chunk)
+}
+
+/// Whether updates choose between values that a state is in: mini-batches, starts with a tensor, places that are written.
+fn chooses(recur: &Recur) -> bool {
+    let mut stateful: Vec<bool> = vec![];
+    let needed = cost::needed(&recur.body, &recur.next);
+    for (value, needed) in recur.body.values.iter().zip(needed) {
+        let reads = value.args.iter().any(|arg| stateful[arg.0 as usize]);
+        if value.op == Op::Select && reads && needed {
+            return true;
+        }
+        stateful.push(matches!(value.op, Op::State(_)) || reads);
+    }
+    false
 }
 
 /// The chunk form of a recurrence, if it is wanted and, unless its size is given, worth it.
@@ -86,6 +111,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
         Chunks::Matrices { rows, solving } => return of_matrices(graph, node, rows, solving),
     };
     let chunk = derive(graph, node, rows, false)?;
+    let rows = chunk.rows;
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
     let (steps, at_once) = (of_steps(&graph.axes, recur), of_chunk(&graph.axes, recur, &chunk));
     match chunks == Chunks::Auto && at_once >= steps {

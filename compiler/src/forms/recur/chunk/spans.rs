@@ -133,6 +133,13 @@ impl Derivation<'_> {
         total
     }
 
+    /// The states that enter a chunk as part of a state.
+    pub(super) fn entered_by(&self, state: usize) -> Vec<usize> {
+        let mut all = self.sources(state);
+        all.retain(|from| !self.memories[*from].restarts && (*from == state || !self.on_the_way(state, *from).is_empty()));
+        all
+    }
+
     /// States that are added to `state` and made of `from`, with their factors.
     fn on_the_way(&self, state: usize, from: usize) -> Vec<(usize, ValueId)> {
         let coupled = self.memories[state].coupled.iter().map(|(by, factor)| (*by, *factor));

@@ -44,6 +44,10 @@ pub struct Terms<'m, 'a> {
     pub stateful: &'m [bool],
     /// Values that stand for a state after its update.
     pub after: HashMap<ValueId, usize>,
+    /// What is read is not summed again as part of the read: a mean of a read goes over its result.
+    pub stops: bool,
+    /// Values that stand for a state that starts with a tensor.
+    pub firsts: &'m HashMap<ValueId, usize>,
 }
 
 impl Form {
@@ -55,7 +59,8 @@ impl Form {
 
     fn plus(mut self, other: Form) -> Form {
         self.terms.extend(other.terms);
-        self.free.extend(other.free);
+        self.free.extend(other.free.into_iter().filter(|(number, _)| *number != 0.0));
+        self.free.retain(|(number, _)| *number != 0.0);
         self
     }
 
@@ -78,6 +83,9 @@ impl Terms<'_, '_> {
         if let Some(state) = self.after.get(&id) {
             return Some(read(*state, true));
         }
+        if let Some(state) = self.firsts.get(&id) {
+            return Some(read(*state, false));
+        }
         if !self.stateful[id.0 as usize] {
             return Some(Form { terms: vec![], free: vec![self.factors(id)] });
         }
@@ -95,6 +103,14 @@ impl Terms<'_, '_> {
                 let by = self.maker.lift(arg(1));
                 let inverse = self.maker.op(Op::Binary(Binary::Div), &[one, by]);
                 Some(self.form(arg(0))?.times(&(1.0, vec![inverse])))
+            }
+            Op::Select if !self.stateful[arg(0).0 as usize] => {
+                let condition = self.maker.lift(arg(0));
+                let [one, zero] = [1.0, 0.0].map(|number| self.maker.number(number));
+                let yes = self.maker.op(Op::Select, &[condition, one, zero]);
+                let no = self.maker.op(Op::Select, &[condition, zero, one]);
+                let (a, b) = (self.form(arg(1))?, self.form(arg(2))?);
+                Some(a.times(&(1.0, vec![yes])).plus(b.times(&(1.0, vec![no]))))
             }
             Op::Contract(over) => {
                 let product = self.product(arg(0), arg(1))?;
@@ -172,6 +188,9 @@ impl Terms<'_, '_> {
     fn summed_term(&mut self, mut term: Term, over: &[AxisId]) -> Option<Term> {
         let state = &self.recur.states[term.state].axes;
         let (own, rest): (Vec<AxisId>, Vec<AxisId>) = over.iter().partition(|a| state.contains(a) && !term.bound.contains(a));
+        if self.stops && !term.bound.is_empty() && !own.is_empty() {
+            return None;
+        }
         if !rest.is_empty() {
             let loose: Vec<AxisId> = rest.iter().copied().filter(|axis| !term.bound.contains(axis)).collect();
             if term.inner.iter().any(|id| self.maker.carries(*id, &loose)) {

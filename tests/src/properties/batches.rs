@@ -1,0 +1,83 @@
+//! Random memories whose updates are taken where a mini-batch began: a mini-batch is a chunk, wherever calls are cut.
+
+use super::recurrences::{around, equal_as_code, equal_in_chunks};
+use super::{cuts, holds};
+use braid_compiler::forms::{Chunks, derive};
+use braid_compiler::graph::Graph;
+use braid_runtime::artifact::Dtype;
+use proptest::prelude::*;
+
+/// States, and a step; `N` is the length of a mini-batch.
+const STEPS: &[(&str, &str)] = &[
+    // All gradients of a mini-batch at one memory, summed up: of a square error, through a function, with a bias.
+    (
+        "S: [h, k, v], G: [h, k, v]",
+        "S = start(S)\n    G = select(position[t] % N == 0, 0.0, G) + grad(0.5 * sum[v] (sum[k] kk * S - vv) ^ 2, S)\n    S = S - 0.3 * f * G",
+    ),
+    (
+        "S: [h, k, v], G: [h, k, v]",
+        "S = start(S)\n    G = select(position[t] % N == 0, 0.0, G) + grad(sum[v] tanh(sum[k] kk * S - vv) ^ 2, S)\n    S = S - 0.3 * G",
+    ),
+    (
+        "S: [h, k, v] = w0, c: [h, v], G: [h, k, v], g: [h, v]",
+        "S = start(S)\n    c = start(c)\n    loss = 0.5 * sum[v] (tanh(sum[k] kk * S + c) - vv) ^ 2\n    G = select(position[t] % N == 0, 0.0, G) + \
+         grad(loss, S)\n    g = select(position[t] % N == 0, 0.0, g) + grad(loss, c)\n    S = S - 0.3 * f * G\n    c = c - 0.3 * g",
+    ),
+    // Momentum and forgetting, with gradients at the memory of the beginning.
+    ("S: [h, k, v] = w0, P: [h, k, v]", "P = f * P - 0.3 * (kk * ((sum[k] kk * start(S)) - vv))\n    S = far * S + P"),
+    ("S: [h, k, v]", "S = f * S + kk * tanh(vv - sum[k] kk * start(S))"),
+    // A memory that begins anew, and one that does so with a tensor.
+    ("S: [h, k, v]", "S = select(position[t] % N == 0, 0.0, f * S) + kk * vv"),
+    ("S: [h, k, v] = w0", "S = f * S + kk * (f * (vv - sum[k] kk * S))"),
+];
+
+const READS: &[&str] =
+    &["y = sum[k] q * S", "u = sum[k] q * S\n    y = u * rsqrt(mean[v] u ^ 2 + 0.1)", "y = tanh(sum[k] q * (f * S)) + vv"];
+
+/// A step, a read, and the length of a mini-batch.
+#[derive(Clone, Debug)]
+struct Batched {
+    step: usize,
+    read: &'static str,
+    every: usize,
+    sizes: (usize, usize, usize),
+}
+
+fn batched() -> impl Strategy<Value = Batched> {
+    let sizes = (1usize..3, 2usize..6, 1usize..6);
+    let parts = (0..STEPS.len(), prop::sample::select(READS), 2usize..9, sizes);
+    parts.prop_map(|(step, read, every, sizes)| Batched { step, read, every, sizes })
+}
+
+impl Batched {
+    fn text(&self) -> String {
+        let (states, step) = STEPS[self.step];
+        let step = step.replace('N', &self.every.to_string());
+        let every = if step.contains("start(") { format!(" every {}", self.every) } else { String::new() };
+        let body = format!("    {step}\n    {}\n    n = 1.0\n", self.read);
+        let text = around(&format!("recur {states} over t{every}"), &body, self.sizes);
+        text.replace("param out:", "param w0: [h, k, v]   param out:")
+    }
+}
+
+#[test]
+fn mini_batches_are_their_steps() {
+    holds(48, (batched(), 1usize..40), |(batched, length)| equal_in_chunks(&batched.text(), length));
+}
+
+#[test]
+fn mini_batches_run_as_they_are_derived() {
+    let targets = prop::sample::select(vec!["cpu", "cpu:x86-64-v3"]);
+    holds(20, (batched(), 1usize..50, cuts(), targets), |(batched, length, cuts, target)| {
+        equal_as_code(&batched.text(), (length, &cuts), 5, (target, Dtype::F32))
+    });
+}
+
+/// A chunk of a mini-batch has its length, whatever is asked for.
+#[test]
+fn a_mini_batch_is_one_chunk() {
+    let text = Batched { step: 1, read: READS[0], every: 6, sizes: (1, 2, 3) }.text();
+    let forms = derive(&Graph::build(&crate::build::model(&text)), Chunks::Rows(16));
+    let lengths: Vec<_> = forms.chunks.values().map(|chunk| chunk.as_ref().map(|chunk| (chunk.rows, chunk.aligned))).collect();
+    assert_eq!(lengths, [Ok((6, true))]);
+}
