@@ -330,7 +330,7 @@ fn a_new_mixer_runs_in_both_forms() {
     std::fs::write(desk.path("other.braid"), other).expect("a spec");
     let told = desk.check(0, &["explain", "other.braid"]);
     has(&told, &["class: not linear: a product of two reads of `S` stands in the way"]);
-    has(&told, &["whole sequence: step by step", "the update of `S` is not linear in it"]);
+    has(&told, &["whole sequence: step by step", "the update of `S` is not linear in the states"]);
 }
 
 /// The ids that a command line prints.

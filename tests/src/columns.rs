@@ -108,7 +108,7 @@ fn columns_hold_the_numbers_of_panels() {
     }
 }
 
-/// What is narrow, or no whole groups, stays bfloat16 as rows of tables do, and columns are no longer than their parts.
+/// What is narrow, or no whole groups, stays bfloat16 as rows of tables do; steps of decoding say how many bytes of a column they read.
 #[test]
 fn what_a_gpu_reads_of_quantised_weights() {
     for (dtype, bytes) in
@@ -121,21 +121,23 @@ fn what_a_gpu_reads_of_quantised_weights() {
         };
         assert_eq!(stored("embed"), [Dtype::Bf16]);
         assert_eq!((stored("back"), stored("down"), stored("head")), (vec![Dtype::Bf16], vec![dtype], vec![dtype]));
-        let head = manifest.packed.iter().find(|packed| manifest.params[packed.param].path == "head").expect("a head");
-        assert_eq!(head.bytes.next_multiple_of(64), (150 * bytes).next_multiple_of(64), "{dtype:?}");
+        let device = manifest.device.expect("a GPU's manifest");
+        let head = device.steps.last().and_then(|step| step.stream).expect("the last product is read ahead");
+        assert_eq!((head.columns, head.column_bytes), (150, bytes), "{dtype:?}");
     }
 }
 
-/// Prompts are multiplied as bfloat16 numbers on the matrix units; every access names its memory.
+/// Decoding multiplies integers, prompts bfloat16 numbers on the matrix units; every access names its memory.
 #[test]
 fn kernels_of_quantised_weights() {
     for (dtype, target) in [(Dtype::Int8, "cuda:sm_90a"), (Dtype::Int4, "cuda:sm_90a"), (Dtype::Int4z, "cuda:sm_80")] {
         let (code, _) = built(target, dtype);
         let ptx = String::from_utf8(code).expect("text");
         let name = format!("{dtype:?}").to_lowercase();
-        for function in ["dot_1_{}", "dot_8_{}", "tile_64x64_{}", "tile_128x128_{}"] {
+        for function in ["stream_{}", "prepare_{}", "dot_8_{}", "tile_64x64_{}", "tile_128x128_{}"] {
             assert!(ptx.contains(&format!(".func {}", function.replace("{}", &name))), "{target}: {function} of {name}");
         }
+        assert!(ptx.contains("dp2a.lo.s32.s32") && ptx.contains("dp2a.hi.s32.s32"), "{name}");
         assert_eq!(ptx.contains("wgmma.mma_async"), target == "cuda:sm_90a");
         let plain = ptx.lines().map(str::trim).find(|line| line.starts_with("ld.b") || line.starts_with("st.b"));
         assert_eq!(plain, None, "{name}");

@@ -60,6 +60,8 @@ mod policies;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod ptx;
+#[cfg(test)]
 mod quantised;
 #[cfg(test)]
 mod recurrences;

@@ -46,7 +46,7 @@ fn maker_of(fused: &Fused, at: usize) -> Option<(usize, Nests)> {
 fn fits(kernel: &Kernel, buffer: usize, rows: Rows, depth: usize) -> bool {
     let Code::Matmul(product) = &kernel.code else { return false };
     let weights = product.tensors[product.weights.0].store;
-    let whole_copies = !matches!(weights, Store::Panels(_)) && (depth * weights.bytes()).is_multiple_of(16);
+    let whole_copies = matches!(weights, Store::Panels(_)) || (depth * weights.bytes()).is_multiple_of(16);
     let one = product.sizes[1] == 1 && (product.sizes[0] == 1 || product.chosen.is_some());
     let left = &product.left;
     let straight = left.offset == 0 && left.strides.iter().all(|(axis, stride)| *axis == DEPTH && *stride == 1);

@@ -97,8 +97,7 @@ fn attention_tasks(attention: &Attention, stores_keys: bool, rows: Tasks, target
     let on_gpu = target.gpu.is_some();
     let tiles = [tiling::attention_tiles(attention, stores_keys, rows.per).filter(|_| on_gpu), None];
     if stores_keys {
-        let factor = if on_gpu { attention.groups } else { 1 };
-        return Tasks { factor, cost: attention.groups * attention.key * 4, tiles, ..rows };
+        return Tasks { cost: attention.groups * attention.key * 4, tiles, ..rows };
     }
     let heads = heads(attention, target);
     let cost = heads * (attention.key + attention.value) * 64;

@@ -3,7 +3,10 @@
 //! A thread's copies are counted in groups, which end in the order in which they were closed; a thread sees what its own copies
 //! brought once it has waited for their group.
 
+use melior::ir::attribute::DenseI32ArrayAttribute;
+
 use super::emitter::{Emitter, Val};
+use super::ty::{Elem, Ty};
 
 /// Bytes of one copy.
 pub const COPY: usize = 16;
@@ -33,6 +36,36 @@ impl<'c> Emitter<'c> {
     /// Waits until at most the last `groups` groups of this thread are under way.
     pub fn wait_copies(&self, groups: usize) {
         self.op_none("nvvm.cp.async.wait.group", &[], &[("n", self.i32_attribute(groups as i64))]);
+    }
+
+    // ---- the copy engine (sm_90a) -------------------------------------------------------------------------------
+
+    /// Makes a barrier in shared memory ready for one thread that says what it expects, at a time; [`Emitter::show_arrivals`] must follow.
+    pub fn prepare_arrival(&self, barrier: Val<'c>) {
+        self.op_none("nvvm.mbarrier.init", &[barrier, self.i32(1)], &[]);
+    }
+
+    /// Lets the copy engine see barriers that were made ready. A barrier of the block must follow.
+    pub fn show_arrivals(&self) {
+        self.op_none("nvvm.fence.mbarrier.init", &[], &[]);
+    }
+
+    /// The barrier's present phase ends when so many bytes (an `i32`) have come.
+    pub fn expect_arrival(&self, barrier: Val<'c>, bytes: Val<'c>) {
+        self.op_none("nvvm.mbarrier.arrive.expect_tx", &[barrier, bytes], &[]);
+    }
+
+    /// Asks the engine for bytes (an `i32`, a multiple of 16, as the addresses are) of the device's memory, which the barrier counts.
+    pub fn begin_bulk_copy(&self, to: Val<'c>, from: Val<'c>, bytes: Val<'c>, barrier: Val<'c>) {
+        let to = self.op("llvm.addrspacecast", &[to], &[], Ty::scalar(Elem::Cluster));
+        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 1, 1, 0, 0]).into();
+        let attributes = [("operandSegmentSizes", segments)];
+        self.op_none("nvvm.cp.async.bulk.shared.cluster.global", &[to, from, barrier, bytes], &attributes);
+    }
+
+    /// Waits until the barrier's phase of this parity (an `i32`) has ended; what has come is seen.
+    pub fn await_arrival(&self, barrier: Val<'c>, parity: Val<'c>) {
+        self.until(|| self.op("nvvm.mbarrier.try_wait", &[barrier, parity], &[], Ty::BOOL));
     }
 
     /// Asks for a cache line of the device's memory, to where all multiprocessors find it.

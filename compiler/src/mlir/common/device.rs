@@ -39,6 +39,16 @@ impl<'c> Emitter<'c> {
         self.op("nvvm.read.ptx.sreg.tid.x", &[], &[], Ty::I32)
     }
 
+    /// The same, read anew: a number that is kept while functions are called goes to the device's memory meanwhile.
+    pub fn thread_anew(&self) -> Val<'c> {
+        let attributes = [
+            ("asm_string", self.attribute("\"mov.u32 $0, %tid.x;\"")),
+            ("constraints", self.attribute("\"=r\"")),
+            ("has_side_effects", self.attribute("unit")),
+        ];
+        self.op("llvm.inline_asm", &[], &attributes, Ty::I32)
+    }
+
     /// The block's number, an `i64`.
     pub fn block_number(&self) -> Val<'c> {
         self.to_i64(self.op("nvvm.read.ptx.sreg.ctaid.x", &[], &[], Ty::I32))
@@ -115,6 +125,13 @@ impl<'c> Emitter<'c> {
             ("alignment", self.attribute("128 : i64")),
         ];
         self.at_module("llvm.mlir.global", &attributes, Region::new());
+    }
+
+    /// Lets the matrix units and the copy engine (sm_90a) see what this thread did in shared memory. A barrier must follow.
+    pub fn show_shared(&self) {
+        let attributes =
+            [("kind", self.attribute("#nvvm.proxy_kind<async.shared>")), ("space", self.attribute("#nvvm.shared_space<cta>"))];
+        self.op_none("nvvm.fence.proxy", &[], &attributes);
     }
 
     // ---- between blocks -----------------------------------------------------------------------------------------

@@ -49,6 +49,12 @@ impl<'c> Emitter<'c> {
         self.target_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", &[sums, a, b], sums.ty())
     }
 
+    /// `sum + a₀ · b₀ + a₁ · b₁ + a₂ · b₂ + a₃ · b₃` on a GPU: `a` are four 16-bit integers in two `i32`, `b` four bytes; all signed.
+    pub fn dot_bytes(&self, sum: Val<'c>, a: [Val<'c>; 2], b: Val<'c>) -> Val<'c> {
+        let half = |sum, a, high| self.target_intrinsic("llvm.nvvm.idp2a.s.s", &[a, b, self.bool(high), sum], Ty::I32);
+        half(half(sum, a[0], false), a[1], true)
+    }
+
     /// 2^23 and what byte `at` of an `i32` holds, on a GPU.
     pub fn byte_beyond_2_23(&self, word: Val<'c>, at: usize) -> Val<'c> {
         // The bytes 1 to 3 of the number are those of 2^23: of the second operand.

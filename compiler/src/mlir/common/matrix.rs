@@ -89,13 +89,6 @@ impl<'c> Emitter<'c> {
         self.add(matrix, self.shift_right(bytes, 4))
     }
 
-    /// Lets the matrix units see what this thread wrote to shared memory. A barrier must follow.
-    pub fn show_matrices(&self) {
-        let attributes =
-            [("kind", self.attribute("#nvvm.proxy_kind<async.shared>")), ("space", self.attribute("#nvvm.shared_space<cta>"))];
-        self.op_none("nvvm.fence.proxy", &[], &attributes);
-    }
-
     /// Begins to add products of bfloat16 matrices, 64 rows and 16 columns by 16 rows and some columns (which lie as rows), to sums:
     /// a lane of warp `w` of the group has columns `8 j + 2 (l % 4)` and the next of rows `16 w + l / 4` and of that plus 8.
     pub fn begin_products(&self, pairs: &[(Val<'c>, Val<'c>)], sums: &[Val<'c>]) -> Vec<Val<'c>> {

@@ -23,6 +23,8 @@ pub enum Elem {
     Global,
     /// An address in the shared memory of a block of threads.
     Shared,
+    /// The same, as blocks that share their memory know it.
+    Cluster,
 }
 
 impl Elem {
@@ -32,7 +34,7 @@ impl Elem {
             Elem::I1 | Elem::I8 => 1,
             Elem::I16 | Elem::Bf16 | Elem::F16 => 2,
             Elem::I32 | Elem::F32 => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Global | Elem::Shared => 8,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Global | Elem::Shared | Elem::Cluster => 8,
         }
     }
 
@@ -43,7 +45,7 @@ impl Elem {
 
     /// Whether it is an address.
     pub fn is_address(self) -> bool {
-        matches!(self, Elem::Ptr | Elem::Global | Elem::Shared)
+        matches!(self, Elem::Ptr | Elem::Global | Elem::Shared | Elem::Cluster)
     }
 
     /// Whether arithmetic on it is that of (signed) integers.
@@ -65,6 +67,7 @@ impl Elem {
             Elem::Ptr => llvm::r#type::pointer(context, 0),
             Elem::Global => llvm::r#type::pointer(context, 1),
             Elem::Shared => llvm::r#type::pointer(context, 3),
+            Elem::Cluster => llvm::r#type::pointer(context, 7),
         }
     }
 }

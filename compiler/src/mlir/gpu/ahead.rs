@@ -2,57 +2,39 @@
 //! it will read them: its share of one product after the other, far beyond the step at hand. Nothing that blocks wait for stands in
 //! the way, as weights do not change; so the memory is busy while blocks wait for each other, and while a step computes.
 //!
-//! A *unit* is what a warp copies at once, 16 bytes a lane. Columns are cut into units, the last of which is padded with zeros. A
-//! block takes its share of a product's columns in rounds, in each of which the warps share the units evenly; a *cursor* says what a
+//! A *unit* is what a warp copies at once: a part of some neighbouring columns, a *group*; the last part and the last group of a share may be
+//! smaller. A block takes its share of a product's columns in rounds, in each of which the warps share the units evenly; a *cursor* says what a
 //! warp copies next.
 
 use super::THREADS;
+use super::ring::{COLUMNS, PART, Places, Ring, Unit, WARPS};
 use crate::mlir::common::copies::COPY;
-use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
 
-/// Bytes of a unit.
-pub const UNIT: usize = COPY * WARP;
 /// Most columns of a round: a thread for each finishes them.
 pub const ROUND: usize = THREADS;
-/// Warps of a block.
-pub const WARPS: usize = THREADS / WARP;
 /// What the block knows of the call and its table of streams: whether it reads ahead, how many streams, their address in shared
 /// memory; 4 bytes each.
 const KNOWN: &str = "known_streams";
 /// The cursors of a ring's warps, where steps leave them for each other.
 const CURSORS: &str = "cursors";
 const CURSOR_BYTES: usize = 64;
+/// Where a cursor's turn lies.
+const TURN_AT: usize = 40;
 /// Bytes of a table's entry: offset in the weights in [`COPY`]s, columns, bytes of a column, nothing.
 pub const STREAM_BYTES: usize = 16;
-
-/// The rings of a block, in its dynamic shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ring {
-    /// Where they begin.
-    pub at: usize,
-    /// Units of a warp's ring.
-    pub slots: usize,
-}
-
-impl Ring {
-    /// Bytes of all warps' rings.
-    pub fn bytes(self) -> usize {
-        WARPS * self.slots * UNIT
-    }
-}
 
 /// What a warp copies next; the same in all its lanes. 32-bit but `place`.
 #[derive(Clone, Copy)]
 pub struct Cursor<'c> {
-    /// The next unit.
+    /// The next unit, in the first column of its group.
     place: Val<'c>,
-    /// Which unit of its column that is.
+    /// Which unit of its group that is.
     unit: Val<'c>,
     /// Units that are left of the warp's share of the round.
     left: Val<'c>,
-    /// Units of a column.
-    units: Val<'c>,
+    /// Columns of the round from the group on.
+    columns: Val<'c>,
     /// Bytes of a column; none: there is nothing more to copy.
     bytes: Val<'c>,
     /// Where the round begins in the product's columns.
@@ -66,13 +48,13 @@ pub struct Cursor<'c> {
 impl<'c> Cursor<'c> {
     /// As values that a loop carries.
     pub fn values(self) -> Vec<Val<'c>> {
-        vec![self.place, self.unit, self.left, self.units, self.bytes, self.first, self.end, self.stream]
+        vec![self.place, self.unit, self.left, self.columns, self.bytes, self.first, self.end, self.stream]
     }
 
     /// From such values.
     pub fn from(values: &[Val<'c>]) -> Self {
         let v = |at: usize| values[at];
-        Cursor { place: v(0), unit: v(1), left: v(2), units: v(3), bytes: v(4), first: v(5), end: v(6), stream: v(7) }
+        Cursor { place: v(0), unit: v(1), left: v(2), columns: v(3), bytes: v(4), first: v(5), end: v(6), stream: v(7) }
     }
 }
 
@@ -104,24 +86,14 @@ pub fn columns_of_block<'c>(e: &Emitter<'c>, columns: Val<'c>) -> (Val<'c>, Val<
 #[derive(Clone, Copy)]
 pub struct Ahead<'k, 'c> {
     e: &'k Emitter<'c>,
-    ring: Ring,
-    /// The warp and the lane, `i32`.
-    pub warp: Val<'c>,
-    /// See above.
-    pub lane: Val<'c>,
-    /// Where the lane's part of the warp's ring begins.
-    own: Val<'c>,
+    /// The warp's ring.
+    pub places: Places<'k, 'c>,
 }
 
 impl<'k, 'c> Ahead<'k, 'c> {
     /// For the thread at hand.
     pub fn new(e: &'k Emitter<'c>, ring: Ring) -> Self {
-        let thread = e.thread();
-        let warp = e.shift_right(thread, i64::from(WARP.ilog2()));
-        let lane = e.and(thread, e.i32(WARP as i32 - 1));
-        let rings = e.offset_by(e.shared_memory(), ring.at);
-        let own = e.element(rings, e.to_i64(warp), ring.slots * UNIT);
-        Ahead { e, ring, warp, lane, own: e.element(own, e.to_i64(lane), COPY) }
+        Ahead { e, places: Places::new(e, ring) }
     }
 
     /// Whether this launch reads ahead.
@@ -137,6 +109,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let some = e.cmp(Cmp::Gt, count, e.i64(0));
         let on = e.and(some, e.and(one(Field::Rows), one(Field::Wanted)));
         let known = e.shared_place(KNOWN, 16);
+        self.prepare();
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.store(known, e.select(on, e.i32(1), e.i32(0)));
             e.store(e.offset_by(known, 4), e.to_i32(count));
@@ -156,71 +129,65 @@ impl<'k, 'c> Ahead<'k, 'c> {
                 place: weights,
                 unit: zero,
                 left: zero,
-                units: zero,
+                columns: zero,
                 bytes: zero,
                 first: zero,
                 end: zero,
                 stream: e.i32(-1),
             };
             let source = Source { weights, table };
-            let filled = self.fill(start, source);
+            let filled = self.fill(start, zero, source);
             self.leave(filled, zero);
         });
         e.sync();
     }
 
-    /// Begins the copies of all places of the ring but one.
-    pub fn fill(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
+    /// Makes the ring ready, once a launch; all threads of the block, which must meet before any uses it.
+    pub fn prepare(&self) {
         let e = self.e;
-        let filled = e.for_loop(e.i64(0), e.i64(self.ring.slots - 1), e.i64(1), &cursor.values(), |slot, state| {
-            self.copy(Cursor::from(state), e.to_i32(slot), source).values()
-        });
+        self.places.ring.prepare(e);
+        e.if_then(e.cmp(Cmp::Eq, self.places.lane, e.i32(0)), || e.store(e.offset_by(self.kept(), TURN_AT), e.i32(0)));
+    }
+
+    /// Begins the copies of all places of the ring but one, from turn `turn` on.
+    pub fn fill(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
+        let e = self.e;
+        let filled =
+            e.for_loop(e.i32(0), e.i32(self.places.ring.slots as i32 - 1), e.i32(1), &cursor.values(), |place, state| {
+                self.copy(Cursor::from(state), e.add(turn, place), source).values()
+            });
         Cursor::from(&filled)
     }
 
-    /// Begins the copy of the next unit, to a place of the ring whose unit has been read.
-    pub fn copy(&self, cursor: Cursor<'c>, slot: Val<'c>, source: Source<'c>) -> Cursor<'c> {
+    /// Begins the copy of the next unit, whose turn is `turn`, to where a unit has been read.
+    pub fn copy(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
         let empty = e.cmp(Cmp::Eq, cursor.left, e.i32(0));
         let cursor = Cursor::from(&e.if_else(empty, || self.advance(cursor, source).values(), || cursor.values()));
-        let at = e.mul(self.lane, e.i32(COPY as i32));
-        let within = e.add(e.mul(cursor.unit, e.i32(UNIT as i32)), at);
-        // Columns are whole copies; what a unit has beyond its column is zero.
-        let bytes = e.select(e.cmp(Cmp::Lt, within, cursor.bytes), e.i32(COPY as i32), e.i32(0));
-        // Where nothing follows, nothing is written: nobody would wait for it before the place is used again.
-        let some = e.cmp(Cmp::Gt, cursor.bytes, e.i32(0));
-        e.if_then(some, || e.begin_copy(self.slot(slot), e.offset(cursor.place, e.to_i64(at)), bytes));
-        e.close_copies();
-        let unit = e.add(cursor.unit, e.i32(1));
-        let ends = e.cmp(Cmp::Eq, unit, cursor.units);
-        let rest = e.sub(cursor.bytes, e.mul(cursor.unit, e.i32(UNIT as i32)));
-        let by = e.select(ends, rest, e.i32(UNIT as i32));
+        let skipped = e.mul(cursor.unit, e.i32(PART as i32));
+        let rest = e.sub(cursor.bytes, skipped);
+        let bytes = e.min(rest, e.i32(PART as i32));
+        let columns = e.max(e.min(cursor.columns, e.i32(COLUMNS as i32)), e.i32(0));
+        // Where nothing follows, there is no column.
+        self.places.copy(turn, Unit { from: cursor.place, stride: cursor.bytes, bytes, columns });
+        let ends = e.cmp(Cmp::Le, rest, e.i32(PART as i32));
+        let following = e.sub(e.mul(cursor.bytes, e.i32(COLUMNS as i32)), skipped);
+        let by = e.select(ends, following, e.i32(PART as i32));
         Cursor {
             place: e.offset(cursor.place, e.to_i64(by)),
-            unit: e.select(ends, e.i32(0), unit),
+            unit: e.select(ends, e.i32(0), e.add(cursor.unit, e.i32(1))),
             left: e.sub(cursor.left, e.i32(1)),
+            columns: e.sub(cursor.columns, e.select(ends, e.i32(COLUMNS as i32), e.i32(0))),
             ..cursor
         }
     }
 
-    /// The lane's part of a place of the ring.
-    pub fn slot(&self, slot: Val<'c>) -> Val<'c> {
-        self.e.element(self.own, self.e.to_i64(slot), UNIT)
-    }
-
-    /// The place of the ring `by` behind.
-    pub fn later(&self, slot: Val<'c>, by: usize) -> Val<'c> {
-        self.e.and(self.e.add(slot, self.e.i32(by as i32)), self.e.i32(self.ring.slots as i32 - 1))
-    }
-
-    /// Units of the ring.
-    pub fn slots(&self) -> usize {
-        self.ring.slots
-    }
-
-    /// Waits for the unit that is read next, when the copy of the last place of the ring has been begun.
-    pub fn arrive(&self) {
-        self.e.wait_copies(self.ring.slots - 1);
+    /// Begins the copy of the last place of the ring, and waits for the unit that is read next, whose turn is `turn`.
+    pub fn turn(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
+        let last = self.e.add(turn, self.e.i32(self.places.ring.slots as i32 - 1));
+        let cursor = self.copy(cursor, last, source);
+        self.places.arrive(turn);
+        cursor
     }
 
     /// The next share with units, in this or a later round or stream.
@@ -246,21 +213,24 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let base = e.element(source.weights, e.to_i64(offset), COPY);
         let columns = e.min(e.sub(end, first), e.i32(ROUND as i32));
         let next = self.share((base, first), columns, bytes);
-        // What is not there has no end: nobody looks for what follows it.
-        Cursor { left: e.select(there, next.left, e.i32(i32::MAX)), bytes, end, stream, ..next }
+        // What is not there has no end, and no columns: nobody looks for what follows it.
+        let left = e.select(there, next.left, e.i32(i32::MAX));
+        let columns = e.select(there, next.columns, e.i32(0));
+        Cursor { left, columns, bytes, end, stream, ..next }
     }
 
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.
     fn share(&self, (base, first): (Val<'c>, Val<'c>), columns: Val<'c>, bytes: Val<'c>) -> Cursor<'c> {
         let e = self.e;
         let units = e.max(units(e, bytes), e.i32(1));
-        let share = Share::of(e, self.warp, e.mul(columns, units));
-        let column = e.div(share.from, units);
-        let unit = e.sub(share.from, e.mul(column, units));
+        let share = Share::of(e, self.places.warp, e.mul(groups(e, columns), units));
+        let group = e.div(share.from, units);
+        let unit = e.sub(share.from, e.mul(group, units));
+        let column = e.mul(group, e.i32(COLUMNS as i32));
         let before = e.mul(e.to_i64(e.add(first, column)), e.to_i64(bytes));
-        let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(UNIT as i32))));
-        let zero = e.i32(0);
-        Cursor { place, unit, left: e.sub(share.to, share.from), units, bytes, first, end: zero, stream: zero }
+        let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(PART as i32))));
+        let (columns, zero) = (e.sub(columns, column), e.i32(0));
+        Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, first, end: zero, stream: zero }
     }
 
     /// At the beginning of the warp's share of these columns, behind which nothing follows.
@@ -270,20 +240,21 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     fn kept(&self) -> Val<'c> {
-        let all = self.e.shared_place(&format!("{CURSORS}_{}", self.ring.at), WARPS * CURSOR_BYTES);
-        self.e.element(all, self.e.to_i64(self.warp), CURSOR_BYTES)
+        let all = self.e.shared_place(&format!("{CURSORS}_{}", self.places.ring.at), WARPS * CURSOR_BYTES);
+        self.e.element(all, self.e.to_i64(self.places.warp), CURSOR_BYTES)
     }
 
-    /// Leaves the cursor, and the place of the ring that is read next, for the next step.
-    pub fn leave(&self, cursor: Cursor<'c>, slot: Val<'c>) {
+    /// Leaves the cursor, and the turn of the unit that is read next, for the next step.
+    pub fn leave(&self, cursor: Cursor<'c>, turn: Val<'c>) {
         let e = self.e;
         let place = self.kept();
         // All lanes have taken what stands there.
         e.sync_warp();
-        e.if_then(e.cmp(Cmp::Eq, self.lane, e.i32(0)), || {
+        e.if_then(e.cmp(Cmp::Eq, self.places.lane, e.i32(0)), || {
             let values = cursor.values();
             e.store(place, values[0]);
-            values[1..].iter().chain([&slot]).enumerate().for_each(|(at, word)| e.store(e.offset_by(place, 8 + 4 * at), *word));
+            values[1..].iter().enumerate().for_each(|(at, word)| e.store(e.offset_by(place, 8 + 4 * at), *word));
+            e.store(e.offset_by(place, TURN_AT), turn);
         });
     }
 
@@ -291,10 +262,17 @@ impl<'k, 'c> Ahead<'k, 'c> {
     pub fn take(&self) -> (Cursor<'c>, Val<'c>) {
         let e = self.e;
         let place = self.kept();
+        // Lane 0 has written it.
+        e.sync_warp();
         let address = e.load(place, Ty::scalar(Elem::Global));
-        let words = (0..8).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
+        let words = (0..7).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
         let values: Vec<Val> = std::iter::once(address).chain(words).collect();
-        (Cursor::from(&values), values[8])
+        (Cursor::from(&values), self.next_turn())
+    }
+
+    /// The turn of the next unit.
+    pub fn next_turn(&self) -> Val<'c> {
+        self.e.load(self.e.offset_by(self.kept(), TURN_AT), Ty::I32)
     }
 }
 
@@ -311,7 +289,17 @@ fn known<'c>(e: &Emitter<'c>, at: usize) -> Val<'c> {
     e.load(e.offset_by(e.shared_place(KNOWN, 16), 4 * at), Ty::I32)
 }
 
-/// Units of a column of so many bytes.
+/// Units of a group of columns of so many bytes.
 pub fn units<'c>(e: &Emitter<'c>, bytes: Val<'c>) -> Val<'c> {
-    e.shift_right(e.add(bytes, e.i32(UNIT as i32 - 1)), i64::from(UNIT.ilog2()))
+    e.shift_right(e.add(bytes, e.i32(PART as i32 - 1)), i64::from(PART.ilog2()))
 }
+
+/// Groups of so many columns.
+pub fn groups<'c>(e: &Emitter<'c>, columns: Val<'c>) -> Val<'c> {
+    e.shift_right(e.add(columns, e.i32(COLUMNS as i32 - 1)), i64::from(COLUMNS.ilog2()))
+}
+
+/// A cursor fits its place.
+const _: () = assert!(8 + 4 * 7 <= TURN_AT && TURN_AT + 4 <= CURSOR_BYTES);
+/// Groups do not cross rounds.
+const _: () = assert!(ROUND.is_multiple_of(COLUMNS));

@@ -168,7 +168,12 @@ impl<'c> Work<'_, 'c> {
     // ---- into shared memory -----------------------------------------------------------------------------------
 
     /// Does `load` and then `put` for so many places, a place a thread, several at once; some may be done twice.
-    fn each_place<T>(&mut self, places: usize, load: impl Fn(&mut Self, Val<'c>) -> T, put: impl Fn(&mut Self, Val<'c>, T)) {
+    pub(super) fn each_place<T>(
+        &mut self,
+        places: usize,
+        load: impl Fn(&mut Self, Val<'c>) -> T,
+        put: impl Fn(&mut Self, Val<'c>, T),
+    ) {
         let e = self.e;
         let turns = places.div_ceil(THREADS);
         let last = e.i32(places as i32 - 1);

@@ -66,33 +66,37 @@ impl<'c> Work<'_, 'c> {
         for_each(e, args.begin, args.end, e.blocks(), |task| one(self, task));
     }
 
-    /// Stores the keys and values of a row and a group, an element a thread.
-    fn store_row(&mut self, task: Val<'c>) {
+    /// Stores the keys and values of a row, an element a thread.
+    fn store_row(&mut self, row: Val<'c>) {
         let e = self.e;
-        let groups = e.i64(self.code.groups);
-        let (row, group) = (e.div(task, groups), e.rem(task, groups));
         self.site.set_row(row, false);
         let segment = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
         let position = e.table_entry(self.args.call, Field::Positions, row);
         let caches = Caches::of(e, self.args, self.code, segment.slot);
         let slot = slot_of(e, self.code, position);
-        let thread = e.to_i64(e.thread());
-        let first = e.and(e.cmp(Cmp::Eq, thread, e.i64(0)), e.cmp(Cmp::Eq, group, e.i64(0)));
-        e.if_then(first, || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
+        e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
+            e.store(e.element(caches.positions, slot, 4), e.to_i32(position));
+        });
         self.site.index.insert(BATCH, e.i64(0));
-        self.site.index.insert(INNER, group);
         let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
-        let (key, value) = (self.code.key, self.code.value);
         let blocks = e.div(caches.slots, e.i64(BLOCK));
-        for_each(e, thread, e.i64(key), e.i64(THREADS), |k| {
-            self.site.index.insert(COLUMN, k);
-            let x = e.load(self.site.address(&self.code.views.keys), Ty::F32);
+        let Attention { groups, key, value, .. } = *self.code;
+        let place = |at: Val<'c>, size: usize| (e.to_i64(e.div(at, e.i32(size as i32))), e.to_i64(e.rem(at, e.i32(size as i32))));
+        let load = |this: &mut Self, (group, column): (Val<'c>, Val<'c>), keys: bool| {
+            this.site.index.insert(INNER, group);
+            this.site.index.insert(COLUMN, column);
+            let views = &this.code.views;
+            e.load(this.site.address(if keys { &views.keys } else { &views.values }), Ty::F32)
+        };
+        let load_key = |this: &mut Self, at| load(this, place(at, key), true);
+        self.each_place(groups * key, load_key, |_, at, x| {
+            let (group, k) = place(at, key);
             let row = e.add(e.mul(e.add(e.mul(group, blocks), block), e.i64(key)), k);
             e.store(e.element(caches.keys, e.add(e.mul(row, e.i64(BLOCK)), lane), 4), x);
         });
-        for_each(e, thread, e.i64(value), e.i64(THREADS), |v| {
-            self.site.index.insert(COLUMN, v);
-            let x = e.load(self.site.address(&self.code.views.values), Ty::F32);
+        let load_value = |this: &mut Self, at| load(this, place(at, value), false);
+        self.each_place(groups * value, load_value, |_, at, x| {
+            let (group, v) = place(at, value);
             let row = e.add(e.mul(group, caches.slots), slot);
             e.store(e.element(caches.values, e.add(e.mul(row, e.i64(value)), v), 4), x);
         });

@@ -182,10 +182,13 @@ impl Dot {
                 let scales: Vec<_> = own.iter().map(|part| parts.scale(e, *part, within)).collect();
                 let scales: Vec<_> = scales.into_iter().map(|scale| scale.single(e)).collect();
                 let k = e.mul(e.to_i64(e.add(before, lane)), e.i64(self.vector));
-                (0..4).fold(sums.to_vec(), |sums, word| {
-                    let numbers = |(words, scale): (&Val<'c>, _)| parts.numbers(e, e.extract(*words, word), scale);
-                    let weights: Vec<Vec<Val>> = words.iter().zip(scales.iter().copied()).map(numbers).collect();
-                    self.add_products(e, lefts, &weights, e.add(k, e.i64(word * parts.word())), &sums)
+                // Few numbers at a time, as there are few registers.
+                (0..self.vector).step_by(4).fold(sums.to_vec(), |sums, at| {
+                    let (word, within) = (at / parts.word(), at % parts.word());
+                    let four =
+                        |(words, scale): (&Val<'c>, _)| parts.numbers(e, e.extract(*words, word), scale)[within..][..4].to_vec();
+                    let weights: Vec<Vec<Val>> = words.iter().zip(scales.iter().copied()).map(four).collect();
+                    self.add_products(e, lefts, &weights, e.add(k, e.i64(at)), &sums)
                 })
             };
             e.if_else(there, add, || sums.to_vec())

@@ -25,7 +25,7 @@ impl<'c> Work<'_, 'c> {
         let end = e.for_loop(e.i32(0), self.stages(), e.i32(1), &start, |stage, state| {
             let (sums, own) = state.split_at(count);
             self.await_weights(&columns);
-            e.show_matrices();
+            e.show_shared();
             e.sync();
             let ring = |stages: usize, lines: usize| {
                 let bytes = e.i32((lines * tile.row_bytes()) as i32);

@@ -6,7 +6,7 @@
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
 use super::dot::{self, Dot, Share};
-use super::parts::{Parts, column_bytes};
+use super::parts::column_bytes;
 use super::row;
 use super::stream::{self, Round, Stream, sum_of};
 use super::{Streams, THREADS};
@@ -28,8 +28,7 @@ const ROWS_AT: usize =
 
 /// Whether a single row's product is one stream of whole copies.
 fn has_stream(code: &Matmul) -> bool {
-    let dot = Dot::of(code, 1);
-    dot.vector > 1 && Parts::of(dot.weights).is_none()
+    Dot::of(code, 1).vector > 1
 }
 
 /// Whether the weights of a step of decoding can be asked for before the step.
@@ -160,7 +159,7 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// One row times some columns, in rounds.
-    fn stream(&mut self, stream: Stream, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>) {
+    fn stream(&mut self, stream: Stream, element: Val<'c>, (start, end): (Val<'c>, Val<'c>), row: Val<'c>) {
         let e = self.e;
         let depth = self.code.sizes[2];
         let memory = e.shared_memory();
@@ -172,7 +171,7 @@ impl<'c> Product<'_, 'c> {
         self.site.index.insert(DEPTH, e.i64(0));
         self.site.set_product_row(self.code, row);
         let left = self.site.address(&self.code.left);
-        for_each(e, first, end, e.i64(ROUND), |first| {
+        for_each(e, start, end, e.i64(ROUND), |first| {
             let columns = e.to_i32(e.min(e.sub(end, first), e.i64(ROUND)));
             let round = Round {
                 columns,
@@ -183,10 +182,14 @@ impl<'c> Product<'_, 'c> {
                 sums: memory,
                 row: e.offset_by(memory, ROWS_AT),
             };
-            e.sync();
+            // Threads may still be at the sums of a round or task before this one.
+            let again = if is_shared_by_blocks(self.code) { e.cmp(Cmp::Gt, first, start) } else { e.bool(true) };
+            e.if_then(e.or(again, e.not(ahead)), || {
+                self.streams.rings.1.release(e);
+                e.sync();
+            });
             e.if_then(e.not(ahead), || stream.begin(e, self.weights(element, first), round));
             row::fetch(e, self.code, left, ROWS_AT, self.args);
-            e.sync();
             stream.call(e, round);
             row::keep(e, self.code, left);
             e.sync();

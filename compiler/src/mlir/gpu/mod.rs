@@ -10,10 +10,12 @@ mod attention;
 mod dot;
 mod group;
 mod grouped;
+mod integers;
 mod keep;
 mod matmul;
 mod nest;
 mod parts;
+mod ring;
 mod row;
 mod segments;
 mod stream;
@@ -33,8 +35,8 @@ use crate::mlir::common::tables::SHORT;
 use crate::plan::{Function, Plan, Step};
 use crate::schedule::Schedule;
 use crate::target::Target;
-use ahead::Ring;
 use braid_runtime::artifact::ALIGN;
+use ring::Ring;
 
 pub use crate::plan::{STEP_ROWS, THREADS};
 pub use walk::row_words;
@@ -66,13 +68,15 @@ impl Streams {
         let at = work_bytes(plan);
         let table_bytes = (count * ahead::STREAM_BYTES).next_multiple_of(ALIGN);
         let two = count > 0 && products().any(matmul::is_read_alone);
-        let slots = |slots: &usize| {
-            let ring = Ring { at: 0, slots: *slots };
-            at + table_bytes + ring.bytes() * (1 + usize::from(two)) <= target.shared_bytes
+        let rings = |[first, second]: [usize; 2]| {
+            let first = Ring { at, slots: first, engine: target.has_groups() };
+            if two { (first, Ring { at: at + first.bytes(), slots: second, ..first }) } else { (first, first) }
         };
-        // More places would only be more copies under way, which everything else that blocks read waits behind.
-        let first = Ring { at, slots: if slots(&8) { 8 } else { 4 } };
-        let second = if two { Ring { at: at + first.bytes(), ..first } } else { first };
+        let end = |slots| at + table_bytes + rings(slots).0.bytes() + if two { rings(slots).1.bytes() } else { 0 };
+        // Of copies of the threads there must not be many under way: everything else that blocks read waits behind them.
+        let ways: &[[usize; 2]] = if target.has_groups() { &[[8, 8], [8, 4], [4, 4]] } else { &[[4, 4], [2, 2]] };
+        let fits = ways.iter().find(|slots| end(**slots) <= target.shared_bytes);
+        let (first, second) = rings(*fits.unwrap_or(&[2, 2]));
         Streams { rings: (first, second), table: second.at + second.bytes(), table_bytes }
     }
 

@@ -106,6 +106,11 @@ impl Parts {
         e.shift_right(piece, i64::from((self.part.group_bytes / PIECE).ilog2()))
     }
 
+    /// The integers of 32 bits as signed bytes, in their order.
+    pub fn bytes<'c>(self, e: &Emitter<'c>, word: Val<'c>) -> Vec<Val<'c>> {
+        if self.dtype == Dtype::Int8 { vec![word] } else { self.nibbles(e, word).to_vec() }
+    }
+
     /// The lower and the higher halves of four bytes.
     fn nibbles<'c>(self, e: &Emitter<'c>, word: Val<'c>) -> [Val<'c>; 2] {
         let low = e.i32(i32::from_ne_bytes([0x0F; 4]));

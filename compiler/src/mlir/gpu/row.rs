@@ -4,6 +4,7 @@
 use super::ahead::Ahead;
 use super::dot::Dot;
 use super::matmul::is_read_ahead;
+use super::parts::Parts;
 use super::{THREADS, nest};
 use crate::fuse::kernel::{Matmul, Prologue, Rows};
 use crate::mlir::common::device::WARP;
@@ -12,25 +13,39 @@ use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
 use crate::schedule::Schedule;
 
 /// Where the block remembers which row it has: the address that the row has, or would have, in the device's memory, and how many
-/// numbers. Another row may begin at the same place.
+/// numbers, and what was made of them. Another row may begin at the same place.
 const KEPT: &str = "kept_row";
 const KEPT_BYTES: usize = 16;
 
-/// Numbers of a row in shared memory: whole units.
-fn padded(code: &Matmul) -> usize {
-    code.sizes[2].next_multiple_of(WARP * Dot::of(code, 1).vector)
+/// Bytes of a row in shared memory: whole units.
+fn row_bytes(code: &Matmul) -> usize {
+    match parts(code) {
+        Some(parts) => parts.row_bytes(code.sizes[2]).next_multiple_of(64),
+        None => 4 * code.sizes[2].next_multiple_of(WARP * Dot::of(code, 1).vector),
+    }
+}
+
+/// How the product's weights are stored, if they are quantised: the row becomes integers.
+fn parts(code: &Matmul) -> Option<Parts> {
+    Parts::of(code.tensors[code.weights.0].store)
+}
+
+/// What tells rows apart that begin at the same place: how many numbers, and what was made of them.
+fn kind(code: &Matmul) -> i64 {
+    let made = parts(code).map_or(0, |parts| 1 + parts.dtype as i64);
+    code.sizes[2] as i64 | made << 48
 }
 
 /// Shared bytes of a row of the product that begins at byte `at`, and of what makes it.
 pub fn end(code: &Matmul, at: usize) -> usize {
-    let end = at + 4 * padded(code);
+    let end = at + row_bytes(code);
     code.prologue.as_ref().map_or(end, |prologue| end + nest::shared_bytes(&prologue.nests))
 }
 
 /// Forgets the row: its place is used for something else, or it may have changed.
 pub fn forget(e: &Emitter) {
     let kept = e.shared_place(KEPT, KEPT_BYTES);
-    e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || e.store(kept, e.i64(0)));
+    e.if_then(e.cmp(Cmp::Eq, e.thread_anew(), e.i32(0)), || e.store(kept, e.i64(0)));
 }
 
 /// Whether the block has the product's row from the last one.
@@ -40,21 +55,35 @@ fn is_kept<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) -> Val<'c> {
     }
     let kept = e.shared_place(KEPT, KEPT_BYTES);
     let place = e.cmp(Cmp::Eq, e.load(kept, Ty::scalar(Elem::Global)), left);
-    let depth = e.cmp(Cmp::Eq, e.load(e.offset_by(kept, 8), Ty::I64), e.i64(code.sizes[2]));
-    e.and(Ahead::is_on(e), e.and(place, depth))
+    let kind = e.cmp(Cmp::Eq, e.load(e.offset_by(kept, 8), Ty::I64), e.i64(kind(code)));
+    e.and(Ahead::is_on(e), e.and(place, kind))
 }
 
 /// Puts a row of the product's left operand to byte `at` of shared memory, unless it is there. `left`: where it is in the
-/// device's memory. All threads of the block; they must meet before they read it.
+/// device's memory. All threads of the block; they see it afterwards.
 pub fn fetch<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: KernelArgs<'c>) {
     let there = is_kept(e, code, left);
-    fill(e, code, at);
+    let short = parts(code).is_none() && 4 * code.sizes[2] < row_bytes(code);
+    if short {
+        fill(e, code, at);
+    }
     e.if_then(e.not(there), || {
-        let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
-        let alone = e.cmp(Cmp::Eq, e.call_field(args.call, Field::Rows), e.i64(1));
-        e.if_then(alone, || make(e, code, prologue, at, args));
-        e.if_then(e.not(alone), || copy(e, code, left, at));
+        bring(e, code, left, at, args);
+        if let Some(parts) = parts(code) {
+            e.sync();
+            parts.prepare(e, e.offset_by(e.shared_memory(), at), code.sizes[2]);
+        }
     });
+    // Blocks that have the row have met since it came.
+    e.if_then(e.or(e.not(there), e.bool(short)), || e.sync());
+}
+
+/// Copies the row, or makes it.
+fn bring<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: KernelArgs<'c>) {
+    let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
+    let alone = e.cmp(Cmp::Eq, e.call_field(args.call, Field::Rows), e.i64(1));
+    e.if_then(alone, || make(e, code, prologue, at, args));
+    e.if_then(e.not(alone), || copy(e, code, left, at));
 }
 
 /// Remembers the row for the next product; one that is not read ahead may have only a part of it.
@@ -63,14 +92,14 @@ pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
         let kept = e.shared_place(KEPT, KEPT_BYTES);
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.store(kept, left);
-            e.store(e.offset_by(kept, 8), e.i64(code.sizes[2]));
+            e.store(e.offset_by(kept, 8), e.i64(kind(code)));
         });
     }
 }
 
 /// Does the maker's work for the call's one row.
 fn make<'c>(e: &Emitter<'c>, code: &Matmul, prologue: &Prologue, at: usize, args: KernelArgs<'c>) {
-    let (nests, shared) = (&prologue.nests, at + 4 * padded(code));
+    let (nests, shared) = (&prologue.nests, at + row_bytes(code));
     let setting = Setting { lanes: 1, scratch: nests.scratch, schedule: Schedule::GPU, shared: Some(shared), vnni: false };
     let mut site = Site::new(e, args, &nests.tensors, setting);
     let own = e.offset_by(e.shared_memory(), at);
@@ -81,28 +110,35 @@ fn make<'c>(e: &Emitter<'c>, code: &Matmul, prologue: &Prologue, at: usize, args
 
 /// Zeros behind the row.
 fn fill(e: &Emitter, code: &Matmul, at: usize) {
-    let (depth, end) = (code.sizes[2], padded(code));
-    if depth < end {
-        let thread = e.to_i64(e.thread());
-        for_each(e, e.add(thread, e.i64(depth)), e.i64(end), e.i64(THREADS), |number| {
-            e.store(e.element(e.offset_by(e.shared_memory(), at), number, 4), e.f32(0.0));
-        });
-    }
+    let thread = e.to_i64(e.thread());
+    for_each(e, e.add(thread, e.i64(code.sizes[2])), e.i64(row_bytes(code) / 4), e.i64(THREADS), |number| {
+        e.store(e.element(e.offset_by(e.shared_memory(), at), number, 4), e.f32(0.0));
+    });
 }
+
+/// Loads of a thread that are under way at once.
+const AHEAD: usize = 8;
 
 /// Copies the row, four numbers a thread at a time.
 fn copy<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize) {
     let to = e.offset_by(e.shared_memory(), at);
     let aligned = Dot::of(code, 1).aligned;
-    for_each(e, e.to_i64(e.thread()), e.i64(code.sizes[2] / 4), e.i64(THREADS), |four| {
+    let (thread, fours) = (e.to_i64(e.thread()), code.sizes[2] / 4);
+    let load = |four: Val<'c>| {
         let place = e.element(left, four, 16);
-        let own = match aligned {
-            true => e.load_aligned(place, Ty::f32(4)),
-            false => {
-                let lanes = (0..4).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32));
-                lanes.enumerate().fold(e.poison(Ty::f32(4)), |four, (at, x)| e.insert(four, at, x))
-            }
-        };
-        e.store_aligned(e.element(to, four, 16), own);
-    });
+        if aligned {
+            return e.load_aligned(place, Ty::f32(4));
+        }
+        let lanes = (0..4).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32));
+        lanes.enumerate().fold(e.poison(Ty::f32(4)), |four, (at, x)| e.insert(four, at, x))
+    };
+    for first in (0..fours).step_by(AHEAD * THREADS) {
+        let turns = (first..fours.min(first + AHEAD * THREADS)).step_by(THREADS);
+        // Past the last four numbers those are loaded again.
+        let places: Vec<Val> = turns.map(|turn| e.add(thread, e.i64(turn))).collect();
+        let loaded: Vec<Val> = places.iter().map(|four| load(e.min(*four, e.i64(fours - 1)))).collect();
+        for (four, own) in places.into_iter().zip(loaded) {
+            e.if_then(e.cmp(Cmp::Lt, four, e.i64(fours)), || e.store_aligned(e.element(to, four, 16), own));
+        }
+    }
 }

@@ -1,20 +1,22 @@
 //! Dot products of one row with many columns of weights: what decoding one sequence is made of.
 //!
 //! The row lies in shared memory (row.rs). The warps of a block share the columns' units evenly (ahead.rs): a warp's share may
-//! begin and end inside of a column, whose sum is then added up from parts, in the order of the warps.
+//! begin and end inside of a group of columns, whose sums are then added up from parts, in the order of the warps.
 
-use super::ahead::{Ahead, Cursor, ROUND, Ring, Share, Source, UNIT, WARPS, units};
+use super::ahead::{Ahead, Cursor, ROUND, Share, Source, groups, units};
 use super::dot::{Dot, single};
+use super::parts::Parts;
+use super::ring::{COLUMNS, PART, Ring, WARPS};
 use super::team::across_lanes;
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use braid_dsl::model::Reduce;
 
-/// Partial sums of a lane, so that multiplications do not wait for each other.
-const CHAINS: usize = 4;
-/// Bytes of a round's sums: of its columns, then of the first columns of warps that begin inside of one.
-pub const SUMS_BYTES: usize = 4 * (ROUND + WARPS);
+/// Partial sums of a lane for each column, so that multiplications do not wait for each other.
+const CHAINS: usize = 2;
+/// Bytes of a round's sums: of its columns, then of the first groups of warps that begin inside of one.
+pub const SUMS_BYTES: usize = 4 * (ROUND + COLUMNS * WARPS);
 
 /// One function of an artifact.
 #[derive(Clone, Copy)]
@@ -78,12 +80,13 @@ impl Stream {
             e.function(name, Linkage::Private, &[global, Ty::I32, Ty::I32, global, shared], None, |values| {
                 let [weights, columns, bytes, all, table] = *values else { return None };
                 let own = Ahead::new(e, self.alone);
-                let cursor = own.fill(own.alone(weights, columns, bytes), Source { weights: all, table });
-                own.leave(cursor, e.i32(0));
+                let turn = own.next_turn();
+                let cursor = own.fill(own.alone(weights, columns, bytes), turn, Source { weights: all, table });
+                own.leave(cursor, turn);
                 None
             });
         }
-        let bytes = e.mul(round.depth, e.i32(self.dot.weights.bytes() as i32));
+        let bytes = self.dot.column_bytes(e, round.depth);
         e.call(name, &[weights, round.columns, bytes, round.all, round.table], None);
     }
 
@@ -95,8 +98,8 @@ impl Stream {
 
     fn body<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
         let source = Source { weights: round.all, table: round.table };
-        let bytes = e.mul(round.depth, e.i32(self.dot.weights.bytes() as i32));
-        let walk = Walk { stream: self, e, round, source, units: units(e, bytes) };
+        let bytes = self.dot.column_bytes(e, round.depth);
+        let walk = Walk { stream: self, e, round, source, bytes, units: units(e, bytes) };
         if self.ahead == self.alone {
             return walk.run(self.ahead);
         }
@@ -114,7 +117,8 @@ struct Walk<'k, 'c> {
     e: &'k Emitter<'c>,
     round: Round<'c>,
     source: Source<'c>,
-    /// Units of a column.
+    /// Bytes of a column, and the units of a group.
+    bytes: Val<'c>,
     units: Val<'c>,
 }
 
@@ -123,46 +127,60 @@ impl<'c> Walk<'_, 'c> {
     fn run(&self, ring: Ring) {
         let e = self.e;
         let ahead = Ahead::new(e, ring);
-        let (cursor, slot) = ahead.take();
+        let (cursor, turn) = ahead.take();
         let units = e.max(self.units, e.i32(1));
-        let share = Share::of(e, ahead.warp, e.mul(self.round.columns, units));
-        let column = e.div(share.from, units);
-        let unit = e.sub(share.from, e.mul(column, units));
-        // A warp that begins inside of a column leaves that one's part apart.
-        let apart = e.add(e.i32(ROUND as i32), ahead.warp);
-        let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), column, apart);
-        let numbers = vec![e.f32(0.0); CHAINS];
-        let start: Vec<Val> = [column, unit, target, slot].into_iter().chain(numbers).chain(cursor.values()).collect();
-        let (from, to) = (e.to_i64(share.from), e.to_i64(share.to));
-        let end = e.for_loop(from, to, e.i64(1), &start, |at, state| {
-            let [column, unit, target, slot] = [state[0], state[1], state[2], state[3]];
-            let free = ahead.later(slot, ahead.slots() - 1);
-            let cursor = ahead.copy(Cursor::from(&state[4 + CHAINS..]), free, self.source);
-            ahead.arrive();
-            let made = self.multiply(ahead, slot, unit, &state[4..4 + CHAINS]);
+        let share = Share::of(e, ahead.places.warp, e.mul(groups(e, self.round.columns), units));
+        let group = e.div(share.from, units);
+        let unit = e.sub(share.from, e.mul(group, units));
+        // A warp that begins inside of a group leaves that one's part apart.
+        let apart = e.add(e.i32((ROUND / COLUMNS) as i32), ahead.places.warp);
+        let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), group, apart);
+        let numbers = vec![e.f32(0.0); COLUMNS * CHAINS];
+        let start: Vec<Val> = [group, unit, target, turn].into_iter().chain(numbers).chain(cursor.values()).collect();
+        let end = e.for_loop(share.from, share.to, e.i32(1), &start, |at, state| {
+            let ([group, unit, target, turn], state) = ([state[0], state[1], state[2], state[3]], &state[4..]);
+            let (sums, cursor) = state.split_at(COLUMNS * CHAINS);
+            let cursor = ahead.turn(Cursor::from(cursor), turn, self.source);
+            let made = self.multiply(ahead, turn, unit, sums);
             let next = e.add(unit, e.i32(1));
             let whole = e.cmp(Cmp::Eq, next, units);
-            let last = e.cmp(Cmp::Eq, at, e.sub(to, e.i64(1)));
+            let last = e.cmp(Cmp::Eq, at, e.sub(share.to, e.i32(1)));
             e.if_then(e.or(whole, last), || self.leave(ahead, target, &made));
-            let following = e.add(column, e.i32(1));
+            let following = e.add(group, e.i32(1));
             let made = made.into_iter().map(|sum| e.select(whole, e.f32(0.0), sum));
             let place = [
-                e.select(whole, following, column),
+                e.select(whole, following, group),
                 e.select(whole, e.i32(0), next),
                 e.select(whole, following, target),
-                ahead.later(slot, 1),
+                e.add(turn, e.i32(1)),
             ];
             place.into_iter().chain(made).chain(cursor.values()).collect()
         });
-        ahead.leave(Cursor::from(&end[4 + CHAINS..]), end[3]);
+        ahead.leave(Cursor::from(&end[4 + COLUMNS * CHAINS..]), end[3]);
     }
 
-    /// Writes the sum of a column, or of the warp's part of it.
+    /// Writes the sums of a group, or of the warp's part of it.
     fn leave(&self, ahead: Ahead<'_, 'c>, target: Val<'c>, made: &[Val<'c>]) {
-        let e = self.e;
-        let all = made[1..].iter().fold(made[0], |sum, part| e.add(sum, *part));
-        let all = across_lanes(e, Reduce::Sum, all, WARP);
-        e.if_then(e.cmp(Cmp::Eq, ahead.lane, e.i32(0)), || e.store(e.element(self.round.sums, e.to_i64(target), 4), all));
+        let (e, lane) = (self.e, ahead.places.lane);
+        let mut sums: Vec<Val> =
+            made.chunks_exact(CHAINS).map(|sum| sum[1..].iter().fold(sum[0], |sum, part| e.add(sum, *part))).collect();
+        // Each half of the lanes gives the other half of the columns away, until a lane has one.
+        let mut by = WARP;
+        while sums.len() > 1 {
+            by /= 2;
+            let upper = e.cmp(Cmp::Ne, e.and(lane, e.i32(by as i32)), e.i32(0));
+            let (low, high) = sums.split_at(sums.len() / 2);
+            let pairs = low.iter().zip(high);
+            let added = pairs.map(|(a, b)| e.add(e.select(upper, *b, *a), e.exchange(e.select(upper, *a, *b), by)));
+            sums = added.collect();
+        }
+        let sum = across_lanes(e, Reduce::Sum, sums[0], by);
+        let first = e.cmp(Cmp::Eq, e.and(lane, e.i32(by as i32 - 1)), e.i32(0));
+        e.if_then(first, || {
+            let column = e.shift_right(lane, i64::from(by.ilog2()));
+            let place = e.add(e.mul(target, e.i32(COLUMNS as i32)), column);
+            e.store(e.element(self.round.sums, e.to_i64(place), 4), sum);
+        });
     }
 
     /// The lane's numbers of the row in a unit.
@@ -181,35 +199,77 @@ impl<'c> Walk<'_, 'c> {
         (0..4).map(|at| of(turned, at)).chain((0..4).map(|at| of(e.not(turned), at))).collect()
     }
 
-    /// Adds the products of a unit to the lane's sums.
-    fn multiply(&self, ahead: Ahead<'_, 'c>, slot: Val<'c>, unit: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+    /// Adds the products of a unit to the lane's sums, `[columns][chains]`.
+    fn multiply(&self, ahead: Ahead<'_, 'c>, turn: Val<'c>, unit: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
         let (e, dot) = (self.e, self.stream.dot);
-        let group = e.to_i64(e.add(e.mul(unit, e.i32(WARP as i32)), ahead.lane));
-        let weights = e.load_aligned(ahead.slot(slot), dot.loaded());
-        let x = self.numbers(group);
-        let mut sums = sums.to_vec();
-        for (n, (x, w)) in x.iter().zip(single(e, weights)).enumerate() {
-            let sum = &mut sums[n % CHAINS];
-            *sum = e.fma(*x, w, *sum);
+        if let Some(parts) = Parts::of(dot.weights) {
+            return self.multiply_parts(parts, ahead, (turn, unit), sums);
         }
-        sums
+        let number = e.add(e.mul(unit, e.i32(WARP as i32)), ahead.places.lane);
+        let add = || {
+            let x = self.numbers(e.to_i64(number));
+            let mut sums = sums.to_vec();
+            for (column, sums) in sums.chunks_exact_mut(CHAINS).enumerate() {
+                let weights = e.load_aligned(ahead.places.part(turn, column), dot.loaded());
+                for (n, (x, w)) in x.iter().zip(single(e, weights)).enumerate() {
+                    let sum = &mut sums[n % CHAINS];
+                    *sum = e.fma(*x, w, *sum);
+                }
+            }
+            sums
+        };
+        // What lies behind a column is what was there before.
+        let there = e.cmp(Cmp::Lt, e.mul(number, e.i32(COPY as i32)), self.bytes);
+        e.if_else(there, add, || sums.to_vec())
+    }
+
+    /// The same of quantised weights, whose row is one of integers.
+    fn multiply_parts(
+        &self,
+        parts: Parts,
+        ahead: Ahead<'_, 'c>,
+        (turn, unit): (Val<'c>, Val<'c>),
+        sums: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let (e, lane, most) = (self.e, ahead.places.lane, parts.part.pieces() as i32);
+        let add = || {
+            let piece = parts.piece(e, self.round.row, self.round.depth, (unit, lane));
+            let group = e.to_i64(parts.group(e, lane));
+            let before = e.to_i64(e.mul(lane, e.i32(-(COPY as i32))));
+            let mut sums = sums.to_vec();
+            for (column, sums) in sums.chunks_exact_mut(CHAINS).enumerate() {
+                let own = ahead.places.part(turn, column);
+                let words = e.load_aligned(e.offset_by(own, parts.part.head), Ty::i32(COPY / 4));
+                let scale = parts.scale(e, e.offset(own, before), group);
+                sums[0] = parts.multiply(e, &piece, (words, scale), sums[0]);
+            }
+            sums
+        };
+        let pieces = e.div(self.round.depth, e.i32(parts.part.piece() as i32));
+        let left = e.sub(pieces, e.mul(unit, e.i32(most)));
+        e.if_else(e.cmp(Cmp::Lt, lane, e.min(left, e.i32(most))), add, || sums.to_vec())
     }
 }
 
-/// The sum of column `column` (`i32`) of a round: its own, and the parts of warps that began inside of it.
+/// A part of a column is what a warp reads at once.
+const _: () = assert!(PART == braid_runtime::artifact::PART && COPY == braid_runtime::artifact::PIECE);
+
+/// The sum of column `column` (`i32`) of a round: its group's, and the parts of warps that began inside of that.
 pub fn sum_of<'c>(e: &Emitter<'c>, sums: Val<'c>, column: Val<'c>, columns: Val<'c>, column_bytes: usize) -> Val<'c> {
-    let units = column_bytes.div_ceil(UNIT) as i32;
-    let (begin, count) = (e.mul(column, e.i32(units)), e.mul(columns, e.i32(units)));
-    let end = e.add(begin, e.i32(units));
+    let units = e.i32(column_bytes.div_ceil(PART) as i32);
+    let (group, within) = (e.shift_right(column, i64::from(COLUMNS.ilog2())), e.and(column, e.i32(COLUMNS as i32 - 1)));
+    let (begin, count) = (e.mul(group, units), e.mul(groups(e, columns), units));
+    let end = e.add(begin, units);
     let own = e.load(e.element(sums, e.to_i64(column), 4), Ty::F32);
     (1..WARPS).fold(own, |sum, warp| {
         let share = Share::of(e, e.i32(warp as i32), count);
         let some = e.cmp(Cmp::Lt, share.from, share.to);
-        let within = e.and(e.cmp(Cmp::Gt, share.from, begin), e.cmp(Cmp::Lt, share.from, end));
-        let part = e.load(e.offset_by(sums, 4 * (ROUND + warp)), Ty::F32);
-        e.add(sum, e.select(e.and(some, within), part, e.f32(0.0)))
+        let inside = e.and(e.cmp(Cmp::Gt, share.from, begin), e.cmp(Cmp::Lt, share.from, end));
+        let place = e.add(e.i32((ROUND + warp * COLUMNS) as i32), within);
+        let part = e.load(e.element(sums, e.to_i64(place), 4), Ty::F32);
+        e.add(sum, e.select(e.and(some, inside), part, e.f32(0.0)))
     })
 }
 
-/// A unit is one copy of each lane.
-const _: () = assert!(UNIT == WARP * COPY);
+/// Columns of a unit are shared out among the lanes.
+const _: () = assert!(COLUMNS.is_power_of_two() && COLUMNS <= WARP);

@@ -5,6 +5,7 @@ use super::ahead::Ahead;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS};
 use super::{matmul, row};
 use crate::fuse::kernel::Code;
+use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
 use crate::plan::{Function, Per, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
@@ -40,23 +41,20 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         let rows = Rows::new(e, steps, count, row_words(plan));
         let (call, next) = rows.begin(call);
         let own = e.offset_by(e.shared_memory(), streams.table);
+        if streams.rings.1 != streams.rings.0 {
+            Ahead::new(e, streams.rings.1).prepare();
+        }
         Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
-        let walk = Walk { e, plan, functions, call, barrier, block: e.block_number(), blocks: e.blocks(), many };
-        // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; a word of the row
-        // after this one; whether a step that had nothing to do in this call would have waited.
-        let zero = e.i64(0);
-        let start = [zero, zero, zero, next, e.bool(false)];
-        e.for_loop(zero, count, e.i64(1), &start, |at, state| {
-            let next = rows.advance(at, state[3]);
-            let (owed, [waits, from, dealt]) = walk.step(rows.place(at), state[4], [state[0], state[1], state[2]]);
-            vec![waits, from, dealt, next, owed]
-        });
+        let clerk = Clerk { e, call, many };
+        clerk.begin(rows.place(e.i64(0)));
+        let walk = Walk { e, plan, functions, call, barrier, clerk, many };
+        e.for_loop(e.i64(0), count, e.i64(1), &[next], |at, state| vec![walk.step(&rows, at, state[0])]);
         walk.leave();
     });
 }
 
-/// The rows of the table that are in shared memory: the present one, and the next, whose words come from the device's memory while
-/// the present step is done. A thread carries a word of the row after that.
+/// The rows of the table that are in shared memory: the present one, the next, and the one after it, whose words come while the present
+/// step is done. A thread carries a word of the row behind these.
 struct Rows<'k, 'c> {
     e: &'k Emitter<'c>,
     steps: Val<'c>,
@@ -83,18 +81,20 @@ impl<'k, 'c> Rows<'k, 'c> {
         let e = self.e;
         let last = e.max(e.sub(self.count, e.i64(1)), e.i64(0));
         let row = e.element(self.steps, e.min(at, last), self.words * 8);
-        let word = e.min(e.thread(), e.i32(self.words as i32 - 1));
+        let word = e.min(e.thread_anew(), e.i32(self.words as i32 - 1));
         e.load_constant(e.element(row, e.to_i64(word), 8), Ty::I64)
     }
 
     fn put(&self, at: Val<'c>, word: Val<'c>) {
         let e = self.e;
-        e.if_then(e.cmp(Cmp::Lt, e.thread(), e.i32(self.words as i32)), || {
-            e.store(e.element(self.place(at), e.to_i64(e.thread()), 8), word);
+        let thread = e.thread_anew();
+        e.if_then(e.cmp(Cmp::Lt, thread, e.i32(self.words as i32)), || {
+            e.store(e.element(self.place(at), e.to_i64(thread), 8), word);
         });
     }
 
-    /// Copies the call, its tables and the first row to shared memory; gives where the call is, and the thread's word of the second row.
+    /// Copies the call, its tables and the first two rows to shared memory; gives where the call is, and the thread's word of the third
+    /// row.
     fn begin(&self, call: Val<'c>) -> (Val<'c>, Val<'c>) {
         let e = self.e;
         let own = e.shared_place("call", size_of::<Call>());
@@ -102,19 +102,20 @@ impl<'k, 'c> Rows<'k, 'c> {
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(size_of::<Call>() / 8)), || {
             e.store(e.element(own, thread, 8), e.load(e.element(call, thread, 8), Ty::I64));
         });
-        self.put(e.i64(0), self.fetch(e.i64(0)));
-        let next = self.fetch(e.i64(1));
+        let [first, second, next] = [0, 1, 2].map(|at| self.fetch(e.i64(at as usize)));
+        self.put(e.i64(0), first);
+        self.put(e.i64(1), second);
         row::forget(e);
         e.sync();
         e.copy_tables(own, THREADS);
         (own, next)
     }
 
-    /// At step `at`: puts the next row where it belongs, and fetches a word of the one after it.
+    /// At step `at`: puts the row after the next where it belongs, and fetches a word of the one behind.
     fn advance(&self, at: Val<'c>, next: Val<'c>) -> Val<'c> {
         let e = self.e;
-        self.put(e.add(at, e.i64(1)), next);
-        self.fetch(e.add(at, e.i64(2)))
+        self.put(e.add(at, e.i64(2)), next);
+        self.fetch(e.add(at, e.i64(3)))
     }
 }
 
@@ -123,42 +124,89 @@ fn keeps_row(code: &Code) -> bool {
     matches!(code, Code::Matmul(product) if matmul::is_read_ahead(product))
 }
 
-struct Walk<'k, 'c> {
+/// Where the clerk's books lie: what it knows after the step that it decided last, then two places for what it decided.
+const BOOKS: &str = "books";
+const DECISIONS_AT: usize = 32;
+const DECISION_BYTES: usize = 32;
+
+/// One thread of the block, which decides what the block does in a step while the others do the step before, and writes it to shared
+/// memory. What every thread kept over a step for that would go to the device's memory, and come back from afar: waiting for other
+/// blocks empties the first cache.
+#[derive(Clone, Copy)]
+struct Clerk<'k, 'c> {
     e: &'k Emitter<'c>,
-    plan: &'k Plan,
-    functions: &'k [usize],
     call: Val<'c>,
-    barrier: Val<'c>,
-    block: Val<'c>,
-    blocks: Val<'c>,
     /// Calls of the entry may have many rows.
     many: bool,
 }
 
-impl<'c> Walk<'_, 'c> {
-    /// One step; gives the loop's state after it.
-    fn step(&self, row: Val<'c>, owed: Val<'c>, [waits, before, dealt]: [Val<'c>; 3]) -> (Val<'c>, [Val<'c>; 3]) {
+impl<'c> Clerk<'_, 'c> {
+    fn books(&self) -> Val<'c> {
+        self.e.shared_place(BOOKS, DECISIONS_AT + 2 * DECISION_BYTES)
+    }
+
+    fn decision(&self, at: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let all = e.offset_by(self.books(), DECISIONS_AT);
+        e.element(all, e.and(at, e.i64(1)), DECISION_BYTES)
+    }
+
+    /// Opens the books, and decides the first step, whose row of the table lies at `row`.
+    fn begin(&self, row: Val<'c>) {
+        let e = self.e;
+        self.alone(|| {
+            (0..4).for_each(|word| e.store(e.offset_by(self.books(), 4 * word), e.i32(0)));
+            self.write(e.i64(0), row);
+        });
+    }
+
+    /// Decides step `at`, whose row of the table lies at `row`.
+    fn decide(&self, at: Val<'c>, row: Val<'c>) {
+        self.alone(|| self.write(at, row));
+    }
+
+    fn alone(&self, work: impl FnOnce()) {
+        let e = self.e;
+        e.if_then(e.cmp(Cmp::Eq, e.thread_anew(), e.i32((THREADS - WARP) as i32)), work);
+    }
+
+    fn write(&self, at: Val<'c>, row: Val<'c>) {
         let e = self.e;
         let word = |n: usize| e.load(e.offset_by(row, 8 * n), Ty::I64);
-        let [function, per, times, _, factor, least, order] = std::array::from_fn(word);
-        let (wanting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
+        let [_, per, times, _, factor, least, order] = std::array::from_fn(word);
         let tasks = self.tasks([per, times, factor, least]);
         let tasks = if self.many { self.tiles(tasks, std::array::from_fn(|n| word(7 + n))) } else { tasks };
+        // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; whether a step that
+        // had nothing to do in this call would have waited.
+        let place = |n: usize| e.offset_by(self.books(), 4 * n);
+        let [waits, before, dealt, owed] = std::array::from_fn(|n| e.load(place(n), Ty::I32));
+        let (wanting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
         // Whoever has nothing to do leaves the wait to whoever comes next and has.
-        let (wanting, some) = (e.or(wanting, owed), e.cmp(Cmp::Gt, tasks, e.i64(0)));
-        let (waiting, owed) = (e.and(wanting, some), e.and(wanting, e.not(some)));
-        let waits = e.add(waits, e.select(waiting, e.i64(1), e.i64(0)));
-        // All threads are done with the step before, and see the next row.
-        e.sync();
-        e.if_then(waiting, || self.wait(waits));
+        let (wanting, some) = (e.or(wanting, e.cmp(Cmp::Ne, owed, e.i32(0))), e.cmp(Cmp::Gt, tasks, e.i64(0)));
+        let waiting = e.and(wanting, some);
+        let waits = e.add(waits, e.select(waiting, e.i32(1), e.i32(0)));
+        let (block, blocks) = (e.block_number(), e.to_i32(e.blocks()));
         // Blocks that had nothing to do in the steps before begin with this one's tasks.
-        let from = e.select(following, before, e.select(waiting, e.i64(0), dealt));
-        let turn = e.sub(self.block, from);
-        let begin = e.add(turn, e.select(e.cmp(Cmp::Lt, turn, e.i64(0)), self.blocks, e.i64(0)));
-        let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, self.block];
-        e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
-        let dealt = e.rem(e.to_i32(e.add(from, tasks)), e.to_i32(self.blocks));
-        (owed, [waits, from, e.to_i64(dealt)])
+        let from = e.select(following, before, e.select(waiting, e.i32(0), dealt));
+        let turn = e.sub(e.to_i32(block), from);
+        let begin = e.add(turn, e.select(e.cmp(Cmp::Lt, turn, e.i32(0)), blocks, e.i32(0)));
+        let dealt = e.rem(e.to_i32(e.add(e.to_i64(from), tasks)), blocks);
+        let owed = e.select(e.and(wanting, e.not(some)), e.i32(1), e.i32(0));
+        [waits, from, dealt, owed].into_iter().enumerate().for_each(|(n, word)| e.store(place(n), word));
+        let own = self.decision(at);
+        e.store(own, e.select(waiting, e.mul(waits, blocks), e.i32(0)));
+        [e.to_i64(begin), tasks, block].into_iter().enumerate().for_each(|(n, word)| e.store(e.offset_by(own, 8 + 8 * n), word));
+    }
+
+    /// How many arrivals of blocks step `at` waits for, in all since the launch began (`i32`); none: it does not wait.
+    fn arrivals(&self, at: Val<'c>) -> Val<'c> {
+        self.e.load(self.decision(at), Ty::I32)
+    }
+
+    /// The block's first task of step `at`, the number of all tasks, and the block's own number; `i64`.
+    fn decided(&self, at: Val<'c>) -> [Val<'c>; 3] {
+        let own = self.decision(at);
+        std::array::from_fn(|n| self.e.load(self.e.offset_by(own, 8 + 8 * n), Ty::I64))
     }
 
     fn tasks(&self, [per, times, factor, least]: [Val<'c>; 4]) -> Val<'c> {
@@ -167,7 +215,7 @@ impl<'c> Walk<'_, 'c> {
         let segments = e.select(is(3), e.call_field(self.call, Field::Segments), e.i64(1));
         let wanted = e.select(is(2), e.call_field(self.call, Field::Wanted), segments);
         let rows = e.call_field(self.call, Field::Rows);
-        let counted = e.select(is(1), rows, e.select(is(4), self.blocks, wanted));
+        let counted = e.select(is(1), rows, e.select(is(4), e.blocks(), wanted));
         // On a GPU no task has several of what is counted: `by` is 1.
         let tasks = e.mul(factor, e.mul(counted, times));
         e.select(e.cmp(Cmp::Ge, rows, least), tasks, e.i64(0))
@@ -186,6 +234,45 @@ impl<'c> Walk<'_, 'c> {
             let tiles = e.mul(own[2], e.shifted_right(above, own[1]));
             e.select(e.and(many, e.cmp(Cmp::Ge, counted, own[0])), tiles, tasks)
         })
+    }
+}
+
+struct Walk<'k, 'c> {
+    e: &'k Emitter<'c>,
+    plan: &'k Plan,
+    functions: &'k [usize],
+    call: Val<'c>,
+    barrier: Val<'c>,
+    clerk: Clerk<'k, 'c>,
+    /// Calls of the entry may have many rows.
+    many: bool,
+}
+
+impl<'c> Walk<'_, 'c> {
+    /// Step `at`; `next`: the thread's word of the row after the next. Gives that of the row behind it.
+    fn step(&self, rows: &Rows<'_, 'c>, at: Val<'c>, next: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        // All threads are done with the step before, and see the next row and what the clerk decided.
+        e.sync();
+        let arrivals = self.clerk.arrivals(at);
+        let waiting = e.cmp(Cmp::Gt, arrivals, e.i32(0));
+        let first = || e.cmp(Cmp::Eq, e.thread_anew(), e.i32(0));
+        e.if_then(waiting, || {
+            e.if_then(first(), || {
+                e.count_up(self.barrier, e.i32(1));
+            });
+        });
+        // While other blocks arrive.
+        let following = e.add(at, e.i64(1));
+        self.clerk.decide(following, rows.place(following));
+        let next = rows.advance(at, next);
+        e.if_then(waiting, || self.wait(first(), arrivals));
+        let [begin, tasks, block] = self.clerk.decided(at);
+        let row = rows.place(at);
+        let function = e.load(row, Ty::I64);
+        let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, block];
+        e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
+        next
     }
 
     /// Calls the function of that number: a search by halves.
@@ -218,13 +305,11 @@ impl<'c> Walk<'_, 'c> {
         }
     }
 
-    /// All blocks come here for the `waits`-th time before any goes on; all threads of this one are here.
-    fn wait(&self, waits: Val<'c>) {
+    /// Goes on when so many blocks have arrived in all.
+    fn wait(&self, first: Val<'c>, arrivals: Val<'c>) {
         let e = self.e;
-        e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
-            e.count_up(self.barrier, e.i32(1));
-            let all = e.to_i32(e.mul(waits, self.blocks));
-            e.until(|| e.cmp(Cmp::Ge, e.watch(self.barrier), all));
+        e.if_then(first, || {
+            e.until(|| e.cmp(Cmp::Ge, e.watch(self.barrier), arrivals));
             row::forget(e);
         });
         e.sync();
@@ -239,7 +324,7 @@ impl<'c> Walk<'_, 'c> {
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             let left = e.offset_by(self.barrier, 4);
             let before = e.count_up(left, e.i32(1));
-            let last = e.cmp(Cmp::Eq, e.to_i64(before), e.sub(self.blocks, e.i64(1)));
+            let last = e.cmp(Cmp::Eq, e.to_i64(before), e.sub(e.blocks(), e.i64(1)));
             e.if_then(last, || {
                 e.store(self.barrier, e.i32(0));
                 e.store(left, e.i32(0));

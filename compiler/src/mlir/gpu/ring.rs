@@ -1,0 +1,165 @@
+//! A ring of places in shared memory for each warp of a block, to which units of weights come in the order in which they are read.
+//!
+//! Where the GPU has a copy engine (sm_90a), one lane asks it for a whole unit, and a barrier in shared memory counts the bytes that have
+//! come: nothing else that the multiprocessor loads, and no fence, waits behind what is under way. Elsewhere each lane copies its own parts.
+
+use super::THREADS;
+use crate::mlir::common::copies::COPY;
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::{Cmp, Emitter, Val};
+
+/// Warps of a block.
+pub const WARPS: usize = THREADS / WARP;
+/// Columns of a unit: they share the loads of the row that is multiplied.
+pub const COLUMNS: usize = 2;
+/// Bytes of a unit of each column, a copy for each lane.
+pub const PART: usize = COPY * WARP;
+/// Bytes of a unit.
+const UNIT: usize = COLUMNS * PART;
+/// Bytes of a barrier.
+const BARRIER: usize = 8;
+
+/// The rings of a block, in its dynamic shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Where they begin.
+    pub at: usize,
+    /// Units of a warp's ring, a power of two.
+    pub slots: usize,
+    /// Whether the copy engine fills them.
+    pub engine: bool,
+}
+
+impl Ring {
+    /// Bytes of all warps' rings.
+    pub fn bytes(self) -> usize {
+        WARPS * self.slots * UNIT
+    }
+
+    /// Where the warps' barriers lie: not in dynamic memory, which other kernels use as they like.
+    fn barriers<'c>(self, e: &Emitter<'c>) -> Val<'c> {
+        e.shared_place(&format!("arrivals_{}", self.at), WARPS * self.slots * BARRIER)
+    }
+
+    /// Makes the barriers ready, once a launch; all threads of the block, which must meet before any uses a ring.
+    pub fn prepare(self, e: &Emitter) {
+        if self.engine {
+            let thread = e.thread();
+            e.if_then(e.cmp(Cmp::Lt, thread, e.i32((WARPS * self.slots) as i32)), || {
+                e.prepare_arrival(e.element(self.barriers(e), e.to_i64(thread), BARRIER));
+            });
+            e.show_arrivals();
+        }
+    }
+
+    /// All threads of the block have used the memory otherwise; before they meet and a copy begins.
+    pub fn release(self, e: &Emitter) {
+        if self.engine {
+            e.show_shared();
+        }
+    }
+}
+
+/// A part of some columns; the same in all lanes, `i32` but `from`.
+#[derive(Clone, Copy)]
+pub struct Unit<'c> {
+    /// Where the first column's part begins.
+    pub from: Val<'c>,
+    /// Bytes from a column to the next.
+    pub stride: Val<'c>,
+    /// Bytes of each column's part, whole copies, at most [`PART`].
+    pub bytes: Val<'c>,
+    /// How many columns, at most [`COLUMNS`].
+    pub columns: Val<'c>,
+}
+
+/// The ring of the thread's warp. A unit's *turn* counts the warp's units since the launch began (`i32`, the same in all lanes).
+#[derive(Clone, Copy)]
+pub struct Places<'k, 'c> {
+    e: &'k Emitter<'c>,
+    /// The block's rings.
+    pub ring: Ring,
+    /// The warp and the lane, `i32`.
+    pub warp: Val<'c>,
+    /// See above.
+    pub lane: Val<'c>,
+    /// Where the warp's ring begins.
+    own: Val<'c>,
+}
+
+impl<'k, 'c> Places<'k, 'c> {
+    /// For the thread at hand.
+    pub fn new(e: &'k Emitter<'c>, ring: Ring) -> Self {
+        let thread = e.thread();
+        let warp = e.shift_right(thread, i64::from(WARP.ilog2()));
+        let lane = e.and(thread, e.i32(WARP as i32 - 1));
+        let rings = e.offset_by(e.shared_memory(), ring.at);
+        Places { e, ring, warp, lane, own: e.element(rings, e.to_i64(warp), ring.slots * UNIT) }
+    }
+
+    fn slot(&self, turn: Val<'c>) -> Val<'c> {
+        self.e.to_i64(self.e.and(turn, self.e.i32(self.ring.slots as i32 - 1)))
+    }
+
+    fn barrier(&self, turn: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let own = e.element(self.ring.barriers(e), e.to_i64(self.warp), self.ring.slots * BARRIER);
+        e.element(own, self.slot(turn), BARRIER)
+    }
+
+    /// What the lane has of column `column` of the unit whose turn it is.
+    pub fn part(&self, turn: Val<'c>, column: usize) -> Val<'c> {
+        let e = self.e;
+        let within = e.add(e.mul(self.lane, e.i32(COPY as i32)), e.i32((column * PART) as i32));
+        e.offset(e.element(self.own, self.slot(turn), UNIT), e.to_i64(within))
+    }
+
+    /// Begins the copy of a unit to a place whose unit all lanes have read. What it does not bring stays as it was; if that is all,
+    /// nobody may wait for it.
+    pub fn copy(&self, turn: Val<'c>, unit: Unit<'c>) {
+        if self.ring.engine { self.ask(turn, unit) } else { self.fetch(turn, unit) }
+    }
+
+    /// Every lane copies its own.
+    fn fetch(&self, turn: Val<'c>, Unit { from, stride, bytes, columns }: Unit<'c>) {
+        let e = self.e;
+        let within = e.mul(self.lane, e.i32(COPY as i32));
+        e.sync_warp();
+        for column in 0..COLUMNS {
+            let there = e.and(e.cmp(Cmp::Lt, within, bytes), e.cmp(Cmp::Lt, e.i32(column as i32), columns));
+            let from = e.offset(from, e.to_i64(e.add(within, e.mul(stride, e.i32(column as i32)))));
+            e.if_then(there, || e.begin_copy(self.part(turn, column), from, e.i32(COPY as i32)));
+        }
+        e.close_copies();
+    }
+
+    /// A lane for each column asks the engine.
+    fn ask(&self, turn: Val<'c>, Unit { from, stride, bytes, columns }: Unit<'c>) {
+        let e = self.e;
+        e.sync_warp();
+        e.if_then(e.cmp(Cmp::Lt, self.lane, columns), || {
+            let barrier = self.barrier(turn);
+            let first = e.cmp(Cmp::Eq, self.lane, e.i32(0));
+            e.if_then(first, || e.expect_arrival(barrier, e.mul(bytes, columns)));
+            let to =
+                e.add(e.shift_left(e.to_i32(self.slot(turn)), i64::from(UNIT.ilog2())), e.mul(self.lane, e.i32(PART as i32)));
+            let from = e.offset(from, e.to_i64(e.mul(self.lane, stride)));
+            e.begin_bulk_copy(e.offset(self.own, e.to_i64(to)), from, bytes, barrier);
+        });
+    }
+
+    /// Waits for a unit, when as many copies as the ring has places have been begun from it on (those of no bytes counted).
+    pub fn arrive(&self, turn: Val<'c>) {
+        let e = self.e;
+        if !self.ring.engine {
+            e.wait_copies(self.ring.slots - 1);
+            // Of quantised weights lanes read what others have copied.
+            return e.sync_warp();
+        }
+        let round = e.shift_right(turn, i64::from(self.ring.slots.ilog2()));
+        e.await_arrival(self.barrier(turn), e.and(round, e.i32(1)));
+    }
+}
+
+/// Barriers are made ready by a thread each.
+const _: () = assert!(THREADS >= WARPS * 16);
