@@ -4,6 +4,9 @@ use super::expr::View;
 use super::kernel::Tensor;
 use braid_dsl::model::Op;
 
+/// Most blocks of keys that are looked at together: kernels have scratch for so many.
+pub const MOST_BLOCKS: usize = 4;
+
 /// Views of attention: [`super::kernel::INNER`] runs along groups, [`super::kernel::BATCH`] along `per`, [`super::kernel::COLUMN`] along a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionViews {
@@ -119,7 +122,7 @@ impl Attention {
 
     /// Blocks of keys that a task's heads look at together: enough sums are under way then, and the running maximum moves less often.
     pub fn blocks_at_once(&self) -> usize {
-        if self.best > 0 { 1 } else { (8 / self.heads_of_a_task()).clamp(1, 4) }
+        if self.best > 0 { 1 } else { (8 / self.heads_of_a_task()).clamp(1, MOST_BLOCKS) }
     }
 
     /// Blocks that are looked at together where a query may see all positions of a range but those at its ends; elsewhere each block may be one

@@ -14,6 +14,7 @@ mod values;
 mod walk;
 
 use crate::forms::{BLOCK, Beside, decided};
+use crate::fuse::attention::MOST_BLOCKS;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, Chosen, INNER};
 use crate::mlir::common::cache::{Caches, Rows, slot_of};
 use crate::mlir::common::pair::{Pair, Scores, body, capture, captures};
@@ -39,9 +40,6 @@ fn own_scratch_bytes(code: &Attention) -> usize {
 fn places_at(code: &Attention) -> usize {
     code.heads_of_a_task() * padded(code.value) * 4 + code.heads_of_a_task().max(tile::HEADS) * MOST_BLOCKS * BLOCK * 4
 }
-
-/// Most blocks of keys that are looked at together.
-const MOST_BLOCKS: usize = 4;
 
 fn padded(value: usize) -> usize {
     value.next_multiple_of(64)

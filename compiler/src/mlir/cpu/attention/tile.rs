@@ -3,8 +3,9 @@
 //! of every query wait in scratch meanwhile.
 
 use super::walk::{Keys, Task};
-use super::{Head, MOST_BLOCKS, Work, own_scratch_bytes, padded};
+use super::{Head, Work, own_scratch_bytes, padded};
 use crate::forms::BLOCK;
+use crate::fuse::attention::MOST_BLOCKS;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, Chosen, INNER};
 use crate::mlir::common::site::{for_each, scratch};
 use crate::mlir::common::{Cmp, Elem, Field, Ty, Val};

@@ -1,8 +1,9 @@
 //! Weighted sums of values, from the first block of keys to the result.
 
 use super::walk::Keys;
-use super::{Head, MOST_BLOCKS, Work, padded};
+use super::{Head, Work, padded};
 use crate::forms::BLOCK;
+use crate::fuse::attention::MOST_BLOCKS;
 use crate::mlir::common::pair::capture;
 use crate::mlir::common::site::{for_each, scratch};
 use crate::mlir::common::{Cmp, Ty, Val};
