@@ -5,6 +5,7 @@ use crate::reference::Reference;
 use crate::reference::tensor::Tensor;
 use braid_compiler::graph::Graph;
 use braid_compiler::import::bind::WeightMap;
+use braid_dsl::model::{Binary, Op};
 use braid_runtime::artifact;
 use braid_runtime::session::{Inputs, Session, Values, Wanted};
 
@@ -218,4 +219,55 @@ fn computed_indices_stay_inside_of_their_table() {
         let found: Vec<f32> = tokens.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
         agree("nearest rows", &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+/// Products that whole numbers of 32 bits cannot hold begin anew, below zero too: the row is still one of the table's.
+#[test]
+fn indices_that_begin_anew_stay_inside_of_their_table() {
+    let compiled = Compiled::new(
+        "model m(d: dim = 8, rows: dim = 5, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w: [rows, d]
+  x = embed[vocab: tokens] + w[rows: (position[t] * 1000003 * 1001) % rows] + w[rows: min(position[t] * 1000003 + 2147000000, 4)]
+  recur S: [d] over t {
+    S = 0.5 * S + w[rows: (position[t] * 1000003 * 1001) % 5]
+    o = S
+  }
+  generate autoregressive
+  return sum[d] (x + o) * embed
+}
+",
+    );
+    let tokens: Vec<i32> = (0..14).map(|at| (at * 7) % 20).collect();
+    let (embed, w) = (compiled.numbers("embed"), compiled.numbers("w"));
+    let row = |table: &[f64], at: i32| table[at.clamp(0, table.len() as i32 / 8 - 1) as usize * 8..][..8].to_vec();
+    let mut state = [0.0; 8];
+    let mut wanted = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let product = (at as i32).wrapping_mul(1_000_003);
+        let (far, sum) = (product.wrapping_mul(1001) % 5, product.wrapping_add(2_147_000_000).min(4));
+        let parts = [row(&embed, *token), row(&w, far), row(&w, sum)];
+        (0..8).for_each(|c| state[c] = 0.5 * state[c] + parts[1][c]);
+        let x: Vec<f64> = (0..8).map(|c| state[c] + parts.iter().map(|part| part[c]).sum::<f64>()).collect();
+        wanted.extend(embed.chunks(8).map(|e| e.iter().zip(&x).map(|(a, b)| a * b).sum::<f64>()));
+    }
+    for cut in [14, 1] {
+        let mut session = compiled.session(1, 1);
+        let found: Vec<f32> = tokens.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+        agree("nearest rows", &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// How far an index may reach is found once for each value that it is made of, however often that is used.
+#[test]
+fn an_index_of_many_sums_is_bounded_soon() {
+    let sums: String = (0..40).map(|n| format!("  i{} = i{n} + i{n}\n", n + 1)).collect();
+    let text = format!(
+        "model m(d: dim = 8, rows: dim = 5, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {{\n  param embed: [vocab, d]   param w: [rows, d]\n  \
+         i0 = position[t] % 2\n{sums}  x = embed[vocab: tokens] + w[rows: i40] + w[rows: i1]\n  generate autoregressive\n  return sum[d] x * \
+         embed\n}}\n"
+    );
+    let model = crate::build::model(&text);
+    let clamps = model.values.iter().filter(|value| matches!(value.op, Op::Binary(Binary::Min | Binary::Max))).count();
+    // Both for what may have begun anew, none for what stays below two.
+    assert_eq!(clamps, 2);
 }

@@ -1,15 +1,17 @@
 //! Indices inside of the axis that they choose from: what may lie outside becomes the nearest place.
 
 use super::{Done, Elab, T};
-use crate::model::{AxisId, Binary, Elem, Gives, Op, ScopeId, Type, Unary};
+use crate::model::{AxisId, Binary, Elem, Gives, Op, ScopeId, Type, Unary, ValueId};
 use crate::span::Span;
+use std::collections::HashMap;
 
 /// How far back an index is looked at.
-const DEPTH: usize = 24;
-/// Numbers beyond which whole numbers of 32 bits begin anew.
-const LARGE: f64 = (1u64 << 31) as f64;
-/// What may be any number.
-const ANY: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
+const DEPTH: usize = 64;
+/// The whole numbers of 32 bits: what may be any number.
+const ANY: [f64; 2] = [i32::MIN as f64, i32::MAX as f64];
+
+/// What is known of values, by level.
+type Ranges = HashMap<(usize, ValueId), [f64; 2]>;
 
 impl Elab<'_> {
     /// An index of a table's axis that lies inside of it. Inputs and positions are left as they are where they are the index itself: whoever runs
@@ -21,7 +23,7 @@ impl Elab<'_> {
             return Ok(ids);
         }
         let last = self.size(axis) as f64 - 1.0;
-        let [least, most] = self.range(ids, DEPTH);
+        let [least, most] = self.range(ids, DEPTH, &mut HashMap::new());
         let mut ids = ids;
         for (outside, f, bound) in [(most > last, Binary::Min, last), (least < 0.0, Binary::Max, 0.0)] {
             if outside {
@@ -33,20 +35,31 @@ impl Elab<'_> {
     }
 
     /// The least and the largest number that a tensor of whole numbers may hold.
-    fn range(&self, t: T, depth: usize) -> [f64; 2] {
+    fn range(&self, t: T, depth: usize, known: &mut Ranges) -> [f64; 2] {
         if depth == 0 {
             return ANY;
         }
+        if let Some(range) = known.get(&(t.level, t.id)) {
+            return *range;
+        }
+        let [least, most] = self.range_of(t, depth, known);
+        // A sum or product may leave the whole numbers of 32 bits, and then be any of them.
+        let range = if least >= ANY[0] && most <= ANY[1] { [least, most] } else { ANY };
+        known.insert((t.level, t.id), range);
+        range
+    }
+
+    fn range_of(&self, t: T, depth: usize, known: &mut Ranges) -> [f64; 2] {
         let value = self.at(t);
-        let arg = |n: usize| self.range(T { id: value.args[n], ..t }, depth - 1);
+        let mut arg = |n: usize| self.range(T { id: value.args[n], ..t }, depth - 1, known);
         let negated = |[least, most]: [f64; 2]| [-most, -least];
-        let found = match &value.op {
+        match &value.op {
             Op::Const(number) => [*number, *number],
             Op::Index(axis) => [0.0, self.size(*axis) as f64 - 1.0],
             Op::Top { axis, .. } => [0.0, self.size(*axis) as f64 - 1.0],
-            Op::Position(_) | Op::Length(_) => [0.0, f64::INFINITY],
-            Op::Attend(attend) if matches!(attend.gives, Gives::Best(_)) => [-1.0, f64::INFINITY],
-            Op::Capture(n) => self.range(self.levels[t.level].captures[*n], depth - 1),
+            Op::Position(_) | Op::Length(_) => [0.0, ANY[1]],
+            Op::Attend(attend) if matches!(attend.gives, Gives::Best(_)) => [-1.0, ANY[1]],
+            Op::Capture(n) => self.range(self.levels[t.level].captures[*n], depth - 1, known),
             Op::Unary(Unary::Neg) => negated(arg(0)),
             Op::Binary(f) => between(*f, arg(0), arg(1)),
             Op::Select => joined(arg(1), arg(2)),
@@ -54,10 +67,7 @@ impl Elab<'_> {
             Op::Concat(..) => (0..value.args.len()).map(arg).reduce(joined).unwrap_or(ANY),
             Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } | Op::Split(..) | Op::Merge(..) | Op::Gather(_) => arg(0),
             _ => ANY,
-        };
-        // A sum or product of bounded numbers may leave the whole numbers of 32 bits, and then be any of them.
-        let leaves = found.iter().any(|x| x.is_nan() || (x.is_finite() && x.abs() >= LARGE));
-        if leaves { ANY } else { found }
+        }
     }
 }
 
