@@ -1,5 +1,6 @@
 //! From linear forms to classes.
 
+use super::groups::{needs, next_values, ordered_groups};
 use super::linear::{Form, Linear, Obstacle, Source, Term, source_state};
 use super::poly::{AtomId, Atoms, Number, Product, Sum, by_number, divides, rank};
 use super::{Class, Corrections, Group, Read, Reads, Transition};
@@ -41,68 +42,6 @@ pub fn classify(
         analysis.done.push(group);
     }
     Class { groups: analysis.done }
-}
-
-/// For each state the states that its update needs: directly, or through their next values.
-fn needs(recur: &Recur) -> Vec<BTreeSet<usize>> {
-    let carried: HashMap<ValueId, usize> = next_values(recur);
-    let of = |state: usize| {
-        let mut found = BTreeSet::new();
-        let mut stack = vec![recur.next[state]];
-        let mut seen = BTreeSet::new();
-        while let Some(id) = stack.pop() {
-            if !seen.insert(id) {
-                continue;
-            }
-            match carried.get(&id) {
-                Some(other) if *other != state => drop(found.insert(*other)),
-                _ => {
-                    let value = &recur.body.values[id.0 as usize];
-                    if let Op::State(n) = value.op {
-                        found.insert(n);
-                    }
-                    stack.extend(&value.args);
-                }
-            }
-        }
-        found
-    };
-    (0..recur.states.len()).map(of).collect()
-}
-
-/// Values that stand for a state after its update. A next value that does not see any state is plain input.
-fn next_values(recur: &Recur) -> HashMap<ValueId, usize> {
-    let mut stateful = vec![false; recur.body.values.len()];
-    for (at, value) in recur.body.values.iter().enumerate() {
-        stateful[at] = matches!(value.op, Op::State(_)) || value.args.iter().any(|arg| stateful[arg.0 as usize]);
-    }
-    let is_plain = |id: &ValueId| matches!(recur.body.values[id.0 as usize].op, Op::State(_)) || !stateful[id.0 as usize];
-    recur.next.iter().enumerate().filter(|(_, id)| !is_plain(id)).map(|(n, id)| (*id, n)).collect()
-}
-
-/// Strongly connected groups, each after those that it needs.
-fn ordered_groups(recur: &Recur, held: &BTreeMap<usize, usize>) -> Vec<Vec<usize>> {
-    let mut reach = needs(recur);
-    // Within a mini-batch they need nothing.
-    held.keys().for_each(|n| reach[*n].clear());
-    // States are few: closing by repetition is plain enough.
-    for _ in 0..reach.len() {
-        for n in 0..reach.len() {
-            let more: BTreeSet<usize> = reach[n].iter().flat_map(|other| reach[*other].iter().copied()).collect();
-            reach[n].extend(more);
-        }
-    }
-    let mut groups: Vec<Vec<usize>> = vec![];
-    for n in 0..reach.len() {
-        let mutual = |group: &&mut Vec<usize>| reach[n].contains(&group[0]) && reach[group[0]].contains(&n);
-        match groups.iter_mut().find(mutual) {
-            Some(group) => group.push(n),
-            None => groups.push(vec![n]),
-        }
-    }
-    // A group reaches strictly more than those below it.
-    groups.sort_by_key(|group| (reach[group[0]].iter().filter(|n| !group.contains(n)).count(), group[0]));
-    groups
 }
 
 impl<'a> Analysis<'a> {

@@ -9,6 +9,7 @@ mod called;
 pub mod chunk;
 mod classify;
 mod explain;
+mod groups;
 mod linear;
 mod poly;
 mod range;

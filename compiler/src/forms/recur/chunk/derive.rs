@@ -5,6 +5,7 @@
 //! products of the steps' own factors over spans of rows, never as quotients: what cannot overflow step by step cannot here.
 //! Equations: Yang et al. 2024, arXiv:2406.06484 and arXiv:2412.06464; Dao and Gu 2024, arXiv:2405.21060.
 
+use super::super::groups::stateful;
 use super::batches::Batches;
 use super::maker::Maker;
 use super::terms::{Form, Term, Terms};
@@ -97,11 +98,7 @@ impl<'a> Derivation<'a> {
     /// # Errors
     /// The term that has no place in the scheme, in words.
     pub fn new(maker: Maker<'a>, recur: &'a Recur, axes: &'a Axes, batches: &'a Batches) -> Result<Derivation<'a>, String> {
-        let mut stateful = vec![false; recur.body.values.len()];
-        for (at, value) in recur.body.values.iter().enumerate() {
-            let made = matches!(value.op, Op::State(_)) || value.args.iter().any(|arg| stateful[arg.0 as usize]);
-            stateful[at] = made && !batches.held.contains(&ValueId(at as u32));
-        }
+        let stateful = stateful(&recur.body, &batches.held);
         let is_own = |id: &ValueId| stateful[id.0 as usize] && !matches!(recur.body.values[id.0 as usize].op, Op::State(_));
         let after = recur.next.iter().enumerate().filter(|(_, id)| is_own(id)).map(|(n, id)| (*id, n)).collect();
         let memories = recur.states.iter().map(|_| Memory::default()).collect();

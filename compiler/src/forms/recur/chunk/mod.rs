@@ -14,6 +14,7 @@ mod start;
 mod terms;
 
 use super::contracted_axes;
+use super::groups::stateful;
 use crate::forms::{CHUNK, Chunks};
 use crate::graph::{Graph, NodeId};
 use batches::Batches;
@@ -59,7 +60,7 @@ const MOST_READS: usize = 4;
 pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Result<Chunk, String> {
     let Op::Recur(recur) = graph.op(node).clone() else { return Err("no recurrence".into()) };
     let batches = Batches::of(graph, node, &recur);
-    if invert && (chooses(&recur) || batches.every.is_some() || !batches.firsts.is_empty()) {
+    if invert && (!choices(&recur).is_empty() || batches.every.is_some() || !batches.firsts.is_empty()) {
         return Err("conditions choose between states, for which matrix units have no form".into());
     }
     let (rows, aligned) = (batches.every.unwrap_or(rows), batches.every.is_some());
@@ -85,18 +86,15 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Res
     Ok(chunk)
 }
 
-/// Whether updates choose between values that a state is in: mini-batches, starts with a tensor, places that are written.
-fn chooses(recur: &Recur) -> bool {
-    let mut stateful: Vec<bool> = vec![];
-    let needed = cost::needed(&recur.body, &recur.next);
-    for (value, needed) in recur.body.values.iter().zip(needed) {
-        let reads = value.args.iter().any(|arg| stateful[arg.0 as usize]);
-        if value.op == Op::Select && reads && needed {
-            return true;
-        }
-        stateful.push(matches!(value.op, Op::State(_)) || reads);
-    }
-    false
+/// Where updates choose between values that a state is in: mini-batches, starts with a tensor, places that are written.
+fn choices(recur: &Recur) -> Vec<ValueId> {
+    let (body, stateful) = (&recur.body, stateful(&recur.body, &[]));
+    let needed = cost::needed(body, &recur.next);
+    let chooses = |id: &ValueId| {
+        let value = &body.values[id.0 as usize];
+        value.op == Op::Select && needed[id.0 as usize] && value.args.iter().any(|arg| stateful[arg.0 as usize])
+    };
+    (0..body.values.len() as u32).map(ValueId).filter(chooses).collect()
 }
 
 /// The chunk form of a recurrence, if it is wanted and, unless its size is given, worth it.
