@@ -73,11 +73,33 @@ fn mini_batches_run_as_they_are_derived() {
     });
 }
 
+/// The rows of a recurrence's chunk where 16 are asked for, and whether it is a mini-batch; none: it goes by steps.
+fn chunk_of(text: &str) -> Option<(usize, bool)> {
+    let forms = derive(&Graph::build(&crate::build::model(text)), Chunks::Rows(16));
+    let mut found = forms.chunks.values().map(|chunk| chunk.as_ref().ok().map(|chunk| (chunk.rows, chunk.aligned)));
+    found.next().expect("a recurrence")
+}
+
 /// A chunk of a mini-batch has its length, whatever is asked for.
 #[test]
 fn a_mini_batch_is_one_chunk() {
     let text = Batched { step: 1, read: READS[0], every: 6, sizes: (1, 2, 3) }.text();
-    let forms = derive(&Graph::build(&crate::build::model(&text)), Chunks::Rows(16));
-    let lengths: Vec<_> = forms.chunks.values().map(|chunk| chunk.as_ref().map(|chunk| (chunk.rows, chunk.aligned))).collect();
-    assert_eq!(lengths, [Ok((6, true))]);
+    assert_eq!(chunk_of(&text), Some((6, true)));
+}
+
+/// Only states have mini-batches: what else happens at every n-th position does not change the chunks, nor do other periods those of a state
+/// that is held.
+#[test]
+fn only_states_make_mini_batches() {
+    let of = |head: &str, body: &str| around(head, &format!("    {body}\n    y = sum[k] q * S\n    n = 1.0\n"), (1, 2, 3));
+    let gated = of("recur S: [h, k, v] over t", "S = select(position[t] % 4 == 0, 1.0, 0.5) * S + kk * vv");
+    let read = of("recur S: [h, k, v] over t", "S = f * S + kk * vv\n    far = select(position[t] % 4 == 0, sum[k] kk * S, vv)");
+    let head = "recur S: [h, k, v], G: [h, k, v] over t every 6";
+    let gradient = "S = start(S)\n    G = select(position[t] % 6 == 0, 0.0, G) + grad(sum[v] tanh(sum[k] kk * S - vv) ^ 2, S)";
+    let periods = "a = select(position[t] % 4 == 0, 1.0, 0.5)\n    b = select(position[t] % 5 == 0, 1.0, 0.5)";
+    let held = of(head, &format!("{gradient}\n    {periods}\n    S = S - a * b * G"));
+    for (text, wanted) in [(&gated, (16, false)), (&read, (16, false)), (&held, (6, true))] {
+        assert_eq!(chunk_of(text), Some(wanted), "{text}");
+        equal_in_chunks(text, 25).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    }
 }

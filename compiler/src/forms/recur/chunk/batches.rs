@@ -5,6 +5,7 @@
 //! of it (a gradient, linear or not) is known for all of them at once (Sun et al. 2024, arXiv:2407.04620, section 2.4). The first position
 //! of a sequence is always the first row of a chunk, so what a state starts with is part of what enters.
 
+use super::choices;
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Binary, Op, Recur, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -44,12 +45,15 @@ impl Batches {
     pub fn of(graph: &Graph, node: NodeId, recur: &Recur) -> Batches {
         let step = Step { graph, args: graph.args(node), recur };
         let mut found = Batches { firsts: step.firsts(), ..Batches::default() };
-        let lengths: BTreeSet<usize> = step.ids().filter_map(|id| step.chosen(id)).map(|(length, ..)| length).collect();
+        let held: Vec<ValueId> = step.ids().filter(|id| step.is_held(*id)).collect();
+        // What other conditions say of positions is known row by row, whatever a chunk is.
+        let telling = if held.is_empty() { choices(recur) } else { held.clone() };
+        let lengths: BTreeSet<usize> = telling.iter().filter_map(|id| step.chosen(*id)).map(|(length, ..)| length).collect();
         let mut lengths = lengths.into_iter();
         if let (Some(every @ 2..=LONGEST), None) = (lengths.next(), lengths.next()) {
             found.every = Some(every);
             found.counts = step.ids().filter(|id| step.counts(*id) == Some(every)).collect();
-            found.held = step.ids().filter(|id| step.is_held(*id)).collect();
+            found.held = held;
         }
         found
     }
