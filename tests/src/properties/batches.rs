@@ -29,24 +29,41 @@ const STEPS: &[(&str, &str)] = &[
     // A memory that begins anew, and one that does so with a tensor.
     ("S: [h, k, v]", "S = select(position[t] % N == 0, 0.0, f * S) + kk * vv"),
     ("S: [h, k, v] = w0", "S = f * S + kk * (f * (vv - sum[k] kk * S))"),
+    ("S: [h, k, v]", "S = select(position[t] % N == 0, 0.0, S) + kk * vv"),
+    // What was gathered is taken where the next mini-batch begins, and then begins anew: by a state of its size, by one that reads it, and by
+    // itself.
+    (
+        "S: [h, k, v], G: [h, k, v]",
+        "S = select(position[t] % N == 0, S - 0.3 * G, S)\n    G = select(position[t] % N == 0, 0.0, G) + kk * (f * vv)",
+    ),
+    (
+        "S: [h, k, v], G: [h, k, v]",
+        "S = select(position[t] % N == 0, S - 0.3 * G, S)\n    G = select(position[t] % N == 0, 0.0, G) + kk * ((sum[k] kk * S) - vv)",
+    ),
+    (
+        "S: [h, k, v], G: [h, k, v]",
+        "S = f * S + kk * (sum[k] q * G)\n    G = select(position[t] % N == 0, 0.0, G) + kk * (f * vv)",
+    ),
+    ("S: [h, k, v]", "S = select(position[t] % N == 0, 0.0, S) + kk * (f * (vv - sum[k] kk * S))"),
 ];
 
 const READS: &[&str] =
     &["y = sum[k] q * S", "u = sum[k] q * S\n    y = u * rsqrt(mean[v] u ^ 2 + 0.1)", "y = tanh(sum[k] q * (f * S)) + vv"];
 
-/// A step, a read, and the length of a mini-batch.
+/// A step, a read, whether it comes before the step, and the length of a mini-batch.
 #[derive(Clone, Debug)]
 struct Batched {
     step: usize,
     read: &'static str,
+    before: bool,
     every: usize,
     sizes: (usize, usize, usize),
 }
 
 fn batched() -> impl Strategy<Value = Batched> {
     let sizes = (1usize..3, 2usize..6, 1usize..6);
-    let parts = (0..STEPS.len(), prop::sample::select(READS), 2usize..9, sizes);
-    parts.prop_map(|(step, read, every, sizes)| Batched { step, read, every, sizes })
+    let parts = (0..STEPS.len(), prop::sample::select(READS), any::<bool>(), 2usize..9, sizes);
+    parts.prop_map(|(step, read, before, every, sizes)| Batched { step, read, before, every, sizes })
 }
 
 impl Batched {
@@ -54,7 +71,8 @@ impl Batched {
         let (states, step) = STEPS[self.step];
         let step = step.replace('N', &self.every.to_string());
         let every = if step.contains("start(") { format!(" every {}", self.every) } else { String::new() };
-        let body = format!("    {step}\n    {}\n    n = 1.0\n", self.read);
+        let lines = if self.before { [self.read, &step] } else { [&step, self.read] };
+        let body = format!("    {}\n    {}\n    n = 1.0\n", lines[0], lines[1]);
         let text = around(&format!("recur {states} over t{every}"), &body, self.sizes);
         text.replace("param out:", "param w0: [h, k, v]   param out:")
     }
@@ -83,7 +101,7 @@ fn chunk_of(text: &str) -> Option<(usize, bool)> {
 /// A chunk of a mini-batch has its length, whatever is asked for.
 #[test]
 fn a_mini_batch_is_one_chunk() {
-    let text = Batched { step: 1, read: READS[0], every: 6, sizes: (1, 2, 3) }.text();
+    let text = Batched { step: 1, read: READS[0], before: false, every: 6, sizes: (1, 2, 3) }.text();
     assert_eq!(chunk_of(&text), Some((6, true)));
 }
 

@@ -32,7 +32,7 @@ pub struct Memory {
     pub(super) coupled: BTreeMap<usize, ValueId>,
     /// Distinct keys and what is written under each.
     pub(super) keys: Vec<(Vec<ValueId>, Vec<Part>)>,
-    /// Nothing is left of it behind the first row of a chunk, and all that is written there stays: a mini-batch begins.
+    /// Nothing is left of it behind the first row of a chunk, and all that is written there stays: a mini-batch begins. Nothing reads it before.
     pub(super) restarts: bool,
     /// It is made of what other states are after the update, and nothing reads it before.
     pub(super) replaced: bool,
@@ -115,6 +115,7 @@ impl<'a> Derivation<'a> {
             seen.extend(form.terms.iter().filter(|term| !made.decays(n, term)).cloned());
         }
         made.find_contracted(&updates, &seen)?;
+        made.find_restarts(&updates, &seen);
         for (n, form) in updates.into_iter().enumerate() {
             made.fill(n, form)?;
         }
@@ -203,6 +204,19 @@ impl<'a> Derivation<'a> {
         Ok(())
     }
 
+    /// Finds states of which nothing is left behind the first row of a chunk, and which nothing sees before that.
+    fn find_restarts(&mut self, updates: &[Form], reads: &[Term]) {
+        let begins_anew = self.but_first();
+        for (n, form) in updates.iter().enumerate() {
+            let own: Vec<&Term> = form.terms.iter().filter(|term| term.state == n && self.decays(n, term)).collect();
+            let [own] = own.as_slice() else { continue };
+            let begins = self.maker.product(own.number, &own.outer) == begins_anew;
+            let others = updates.iter().enumerate().filter(|(other, _)| *other != n).flat_map(|(_, form)| &form.terms);
+            let sees = |term: &Term| term.state == n && !term.after && !term.outer.contains(&begins_anew);
+            self.memories[n].restarts = begins && !others.chain(reads).any(sees);
+        }
+    }
+
     fn fill(&mut self, state: usize, form: Form) -> Result<(), String> {
         if self.memories[state].replaced {
             return Ok(());
@@ -228,7 +242,6 @@ impl<'a> Derivation<'a> {
             self.write(state, number, factors, None);
         }
         let decay = decay.unwrap_or_else(|| self.maker.number(0.0));
-        self.memories[state].restarts = decay == self.but_first();
         self.memories[state].decay = match self.maker.number_of(decay) {
             Some(1.0) => None,
             _ if self.memories[state].restarts => None,
