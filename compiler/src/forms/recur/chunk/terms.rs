@@ -106,11 +106,8 @@ impl Terms<'_, '_> {
             }
             Op::Select if !self.stateful[arg(0).0 as usize] => {
                 let condition = self.maker.lift(arg(0));
-                let [one, zero] = [1.0, 0.0].map(|number| self.maker.number(number));
-                let yes = self.maker.op(Op::Select, &[condition, one, zero]);
-                let no = self.maker.op(Op::Select, &[condition, zero, one]);
                 let (a, b) = (self.form(arg(1))?, self.form(arg(2))?);
-                Some(a.times(&(1.0, vec![yes])).plus(b.times(&(1.0, vec![no]))))
+                Some(self.taken(a, condition, true).plus(self.taken(b, condition, false)))
             }
             Op::Contract(over) => {
                 let product = self.product(arg(0), arg(1))?;
@@ -126,6 +123,34 @@ impl Terms<'_, '_> {
             }
             _ => None,
         }
+    }
+
+    /// A branch of a choice: its factors are zero where it is not taken, each of them, as one may be infinite there, or no number.
+    fn taken(&mut self, mut form: Form, condition: ValueId, holds: bool) -> Form {
+        let along = self.maker.axes_of(condition).to_vec();
+        for term in &mut form.terms {
+            // A condition that varies along what is summed over stays outside.
+            if !along.iter().any(|axis| term.bound.contains(axis)) {
+                term.inner.iter_mut().for_each(|id| *id = self.chosen(condition, *id, holds));
+                term.inner.sort();
+            }
+            self.all_chosen(condition, &mut term.outer, holds);
+        }
+        form.free.iter_mut().for_each(|(_, list)| self.all_chosen(condition, list, holds));
+        form
+    }
+
+    fn all_chosen(&mut self, condition: ValueId, factors: &mut Vec<ValueId>, holds: bool) {
+        if factors.is_empty() {
+            factors.push(self.maker.number(1.0));
+        }
+        factors.iter_mut().for_each(|id| *id = self.chosen(condition, *id, holds));
+    }
+
+    fn chosen(&mut self, condition: ValueId, x: ValueId, holds: bool) -> ValueId {
+        let zero = self.maker.number(0.0);
+        let [yes, no] = if holds { [x, zero] } else { [zero, x] };
+        self.maker.op(Op::Select, &[condition, yes, no])
     }
 
     /// A value that no state is in, as factors: products are taken apart, sums are not.
