@@ -121,3 +121,16 @@ fn only_states_make_mini_batches() {
         equal_in_chunks(text, 25).unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
 }
+
+/// What a mini-batch begins with is found once for each value that it is made of, however often that is used.
+#[test]
+fn a_start_of_many_sums_is_derived_soon() {
+    let sums: String = (0..40).map(|n| format!("    u{} = 0.5 * u{n} + 0.4 * u{n}\n", n + 1)).collect();
+    let body = format!(
+        "    u0 = 2.0 * S\n{sums}    B = select(position[t] % 6 == 0, tanh(u40), B)\n    S = f * S + kk * (vv - sum[k] kk * B)\n    y = sum[k] q * \
+         S\n    n = 1.0\n"
+    );
+    let text = around("recur S: [h, k, v], B: [h, k, v] over t", &body, (1, 2, 3));
+    assert_eq!(chunk_of(&text), Some((6, true)));
+    equal_in_chunks(&text, 20).unwrap_or_else(|error| panic!("{error}"));
+}

@@ -88,6 +88,8 @@ pub struct Derivation<'a> {
     pub(super) named: Vec<Named>,
     /// What conditions on positions say.
     pub(super) batches: &'a Batches,
+    /// Values at the first row that are known.
+    pub(super) begun: HashMap<ValueId, ValueId>,
     /// Reads that are known: whose, after the update, by which factors.
     pub(super) reads: HashMap<(usize, bool, Vec<ValueId>), ValueId>,
 }
@@ -102,8 +104,8 @@ impl<'a> Derivation<'a> {
         let is_own = |id: &ValueId| stateful[id.0 as usize] && !matches!(recur.body.values[id.0 as usize].op, Op::State(_));
         let after = recur.next.iter().enumerate().filter(|(_, id)| is_own(id)).map(|(n, id)| (*id, n)).collect();
         let memories = recur.states.iter().map(|_| Memory::default()).collect();
-        let (named, reads) = (vec![], HashMap::new());
-        let mut made = Derivation { maker, recur, axes, stateful, after, memories, named, batches, reads };
+        let (named, begun, reads) = (vec![], HashMap::new(), HashMap::new());
+        let mut made = Derivation { maker, recur, axes, stateful, after, memories, named, batches, begun, reads };
         made.begin();
         let mut updates = (0..recur.states.len()).map(|n| made.update(n)).collect::<Result<Vec<_>, _>>()?;
         made.find_replaced(&mut updates);

@@ -18,6 +18,15 @@ impl Derivation<'_> {
 
     /// A value at the first row of a chunk, where states are what they are before it.
     pub(super) fn at_start(&mut self, id: ValueId) -> ValueId {
+        if let Some(known) = self.begun.get(&id) {
+            return *known;
+        }
+        let made = self.made_at_start(id);
+        self.begun.insert(id, made);
+        made
+    }
+
+    fn made_at_start(&mut self, id: ValueId) -> ValueId {
         let value = self.recur.body.values[id.0 as usize].clone();
         if !self.stateful[id.0 as usize] {
             let all = self.maker.lift(id);
