@@ -122,6 +122,17 @@ fn only_states_make_mini_batches() {
     }
 }
 
+/// Mini-batches of one row and of more than a chunk may have go by steps.
+#[test]
+fn mini_batches_too_short_and_too_long_go_by_steps() {
+    for (every, length) in [(1, 9), (129, 140)] {
+        let text = Batched { step: 1, read: READS[0], before: false, every, sizes: (1, 2, 3) }.text();
+        assert_eq!(chunk_of(&text), None, "every {every}");
+        let checked = equal_as_code(&text, (length, &[3]), 16, ("cpu", Dtype::F32));
+        checked.unwrap_or_else(|error| panic!("every {every}: {error}"));
+    }
+}
+
 /// What a mini-batch begins with is found once for each value that it is made of, however often that is used.
 #[test]
 fn a_start_of_many_sums_is_derived_soon() {
