@@ -163,18 +163,10 @@ fn any_cut_gives_the_same() {
     }
 }
 
-/// Many queries look at a block together: of several sequences in one call, each at its own, by ids of each head or of all, less than there
-/// is room for, and moved by a block.
-#[test]
-fn queries_share_the_blocks_of_their_sequence() {
-    let choices = [
-        ("s", "blocks", 16, "own(16)"),
-        ("sum[per] s", "blocks", 32, "within(5) || first(3)"),
-        ("s", "blocks - 16", 16, "own(32)"),
-    ];
-    for (score, ids, span, beside) in choices {
-        let compiled = Compiled::new(&format!(
-            "model m(
+/// Queries of two groups that share blocks of keys: what scores them, which they are, how long, what is seen beside them.
+fn sharing(score: &str, ids: &str, span: usize, beside: &str) -> Compiled {
+    Compiled::new(&format!(
+        "model m(
   d: dim = 12, groups: dim = 2, per: dim = 3, k: dim = 4, few: dim = 3, vocab: dim = 20,
 )(tokens: [t]) -> [t, vocab] {{
   param embed: [vocab, d]   param wq: [groups, per, k, d]   param wk, wv: [groups, k, d]
@@ -191,7 +183,35 @@ fn queries_share_the_blocks_of_their_sequence() {
   return sum[d] (x + (sum[groups, per, k] o * wq)) * embed
 }}
 "
-        ));
+    ))
+}
+
+/// More tasks of a group than fit a tile, dealt to one thread and to several, and one by one.
+#[test]
+fn more_queries_than_a_tile_share_blocks() {
+    for (score, span, beside) in [("s", 16, "own(16)"), ("sum[per] s", 64, "own(64)")] {
+        let compiled = sharing(score, "blocks", span, beside);
+        let text: Vec<i32> = (0..340).map(|at| (at * at + at / 7) % 20).collect();
+        let wanted = compiled.evaluated(&text);
+        for (threads, cut) in [(1, 340), (3, 340), (2, 1)] {
+            let mut session = compiled.sized(Settings { threads, capacity: 400, slots: 1 });
+            let found: Vec<f32> = text.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+            agree(beside, &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{threads} threads: {error}"));
+        }
+    }
+}
+
+/// Many queries look at a block together: of several sequences in one call, each at its own, by ids of each head or of all, less than there
+/// is room for, and moved by a block.
+#[test]
+fn queries_share_the_blocks_of_their_sequence() {
+    let choices = [
+        ("s", "blocks", 16, "own(16)"),
+        ("sum[per] s", "blocks", 32, "within(5) || first(3)"),
+        ("s", "blocks - 16", 16, "own(32)"),
+    ];
+    for (score, ids, span, beside) in choices {
+        let compiled = sharing(score, ids, span, beside);
         let text = |from: usize| -> Vec<i32> { (from..from + 150).map(|at| ((at * at + at / 7) % 20) as i32).collect() };
         let texts = [text(0), text(5), text(31)];
         for cut in [75, 64, 9] {
