@@ -13,6 +13,17 @@ use std::process::Command;
 /// Shared memory of fixed places is rounded up to so many bytes.
 const SHARED: usize = 4096;
 
+/// Bytes of shared memory that a GPU keeps of each block for itself.
+const RESERVED: usize = 1 << 10;
+
+/// Bytes of shared memory that the blocks of a multiprocessor have together (CUDA C++ Programming Guide, compute capabilities).
+fn multiprocessor(arch: &str) -> usize {
+    if arch == "sm_90a" { 228 << 10 } else { 164 << 10 }
+}
+
+/// The least that a chip on which code for `sm_80` runs too has of it. Fewer blocks run there, but one must.
+const LEAST: usize = 100 << 10;
+
 fn ptxas() -> Option<PathBuf> {
     let named = std::env::var_os("BRAID_PTXAS").filter(|path| !path.is_empty()).map(PathBuf::from);
     assert!(named.is_some() || std::env::var_os("CI").is_none(), "no assembler: `.ci/ptxas` could not fetch it, see above");
@@ -24,7 +35,14 @@ struct Assembled {
     /// Most bytes that each function writes there. A function that several entries call is there for each.
     spilled: BTreeMap<String, usize>,
     /// What each entry uses.
-    entries: BTreeMap<String, String>,
+    entries: BTreeMap<String, Used>,
+}
+
+/// Registers of a thread, and bytes of shared memory of fixed places.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    registers: usize,
+    shared: usize,
 }
 
 fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
@@ -50,9 +68,7 @@ fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
                 let part = used.split(", ").find_map(|part| part.strip_suffix(what));
                 part.and_then(|number| number.trim().parse::<usize>().ok()).unwrap_or(0)
             };
-            // As they are dealt, so that what changes nothing is the same text.
-            let (registers, shared) = (number("registers").next_multiple_of(8), number("bytes smem").div_ceil(SHARED));
-            entries.insert(entry.to_owned(), format!("{registers} registers, {} KiB of shared memory", shared * SHARED / 1024));
+            entries.insert(entry.to_owned(), Used { registers: number("registers"), shared: number("bytes smem") });
         }
     }
     Assembled { spilled, entries }
@@ -77,10 +93,14 @@ fn small_models_assemble() {
     ];
     let text = |(name, arch, dtype): (&str, &str, Dtype)| {
         let target = format!("cuda:{arch}");
-        let ptx = match name {
-            "columns" => String::from_utf8(columns::built(&target, dtype).0).expect("text"),
-            name => compiled(name, &target, dtype).0,
+        let (ptx, manifest) = match name {
+            "columns" => {
+                let (code, manifest) = columns::built(&target, dtype);
+                (String::from_utf8(code).expect("text"), manifest)
+            }
+            name => compiled(name, &target, dtype),
         };
+        let device = manifest.device.expect("a GPU's manifest");
         let Assembled { spilled, entries } = assembled(&ptxas, arch, &ptx);
         for (function, bytes) in spilled {
             let most = spills(&function).unwrap_or(usize::MAX);
@@ -88,8 +108,14 @@ fn small_models_assemble() {
         }
         let mut text = format!("{name} {arch} {dtype:?}\n");
         // What is done once, when weights are loaded, may take what it likes.
-        for (entry, used) in entries.into_iter().filter(|(entry, _)| entry != "braid_prepare") {
-            let _ = writeln!(text, "  {entry}: {used}");
+        for (entry, Used { registers, shared }) in entries.into_iter().filter(|(entry, _)| entry != "braid_prepare") {
+            let grid = if entry == "braid_step" { device.step } else { device.prefill };
+            let taken = shared + grid.shared_bytes + RESERVED;
+            let fits = grid.blocks * taken <= multiprocessor(arch) && (arch == "sm_90a" || taken <= LEAST);
+            assert!(fits, "{name} {arch} {dtype:?}: a block of {entry} takes {taken} bytes of shared memory");
+            // As they are dealt, so that what changes nothing is the same text.
+            let (registers, shared) = (registers.next_multiple_of(8), shared.div_ceil(SHARED) * SHARED / 1024);
+            let _ = writeln!(text, "  {entry}: {registers} registers, {shared} KiB of shared memory");
         }
         text
     };

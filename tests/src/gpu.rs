@@ -276,7 +276,6 @@ fn steps_side_by_side_touch_other_memory() {
     }
 }
 
-/// The plan of a spec for a GPU.
 /// A delta rule with a gate, of sizes that fragments divide.
 const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: dim = 64)(tokens: [t]) -> [t, vocab] {\n  param tq, tk: [vocab, \
                      h, k]   param tv: [vocab, h, v]   param ta, tb: [vocab, h]   param last: [vocab, h, v]\n  q = tq[vocab: tokens]\n  kk = \
@@ -329,6 +328,7 @@ fn few_rows_have_tables_of_their_own() {
     assert_eq!(device.needed(usize::MAX), device.steps);
 }
 
+/// The plan of a spec for a GPU.
 fn planned(spec: &str) -> Plan {
     planned_in(spec, Dtype::F32)
 }

@@ -1,7 +1,7 @@
 //! Sums of products of two matrices inside a chunk, which a GPU's matrix units do.
 
 use super::expr::{Expr, KAxis, View};
-use super::kernel::{Nest, Reduction, Stmt, Store, Tensor};
+use super::kernel::{Base, Nest, Reduction, Stmt, Store, Tensor};
 use braid_dsl::model::{Binary, Reduce};
 
 /// Rows and columns of a fragment, and the depth of one instruction.
@@ -56,7 +56,10 @@ pub fn fuse_epilogues(nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut
     let mut made: Vec<Nest> = vec![];
     for nest in &nests {
         let before = made.last().and_then(|last| Product::of(last, tensors, sizes, cut));
-        let free = before.filter(|product| uses(&product.stmt.target) == 2 && product.receives(nest)).is_some();
+        // What lies outside of scratch may be read by other kernels.
+        let own = |total: &View| matches!(tensors[total.tensor.0].base, Base::Scratch(_)) || nest.stmts[0].target == *total;
+        let alone = |total: &View| uses(total) == 2 && own(total);
+        let free = before.filter(|product| alone(&product.stmt.target) && product.receives(nest)).is_some();
         match (made.last_mut().filter(|_| free), &nest.stmts[..]) {
             (Some(last), [element]) => {
                 let stmt = &mut last.stmts[0];

@@ -81,6 +81,9 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let stmts = in_place(stmts, &old, &new, &axes, &mut draft);
     if let (Some(Ok(chunk)), Some(_), true) = (fuser.forms.chunks.get(&node), form.row, on_gpu) {
         let rows: Vec<KAxis> = [chunk.row, chunk.column].into_iter().chain(chunk.third).map(|axis| axes.find(axis)).collect();
+        if !matches!(form.part, Part::Chunks(_)) {
+            return Err(Error::bug("fused", "mini-batches have no two kernels"));
+        }
         let work = Parted { axes, grid, single, blocked, rows, chunk: chunk.rows };
         return Ok(parted(fuser, draft, members, stmts, work));
     }
@@ -283,15 +286,10 @@ fn in_place(mut stmts: Vec<Stmt>, old: &[View], new: &[View], axes: &Axes, draft
 }
 
 fn renamed(mut stmt: Stmt, from: TensorId, to: TensorId) -> Stmt {
-    let rename = |view: &mut View| {
+    stmt.views_mut(&mut |view| {
         if view.tensor == from {
             view.tensor = to;
         }
-    };
-    rename(&mut stmt.target);
-    stmt.expr.views_mut(&mut |view| rename(view));
-    if let Some(start) = stmt.reduce.as_mut().and_then(|reduction| reduction.start.as_mut()) {
-        start.views_mut(&mut |view| rename(view));
-    }
+    });
     stmt
 }

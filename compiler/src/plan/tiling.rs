@@ -3,7 +3,7 @@
 use super::tasks::{BLOCKS, STEP_ROWS};
 use super::{Per, Tiles};
 use crate::forms::BLOCK;
-use crate::fuse::kernel::{Attention, Matmul, Store};
+use crate::fuse::kernel::{Attention, Matmul, Rows, Store};
 
 /// The shape of a tile of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,43 +32,24 @@ impl Tiling {
     }
 }
 
-/// The shapes for a product, each with the least number of its rows (inner ones counted); none if its numbers are of single precision or
-/// cannot be copied by sixteen bytes, or if each row chooses its weights.
-pub fn tilings(product: &Matmul) -> Vec<(Tiling, usize)> {
+/// Whether the matrix units do a product of many rows: its weights are rounded or quantised, and its numbers can be copied by sixteen
+/// bytes.
+fn is_for_units(product: &Matmul) -> bool {
     let store = |tensor: usize| product.tensors[tensor].store;
-    let rounded =
-        matches!(store(product.weights.0), Store::Bf16 | Store::Panels(_)) && store(product.left.tensor.0) == Store::F32;
-    if !rounded || product.chosen.is_some() || !product.is_aligned(NUMBERS) {
+    let rounded = matches!(store(product.weights.0), Store::Bf16 | Store::Panels(_));
+    rounded && store(product.left.tensor.0) == Store::F32 && product.is_aligned(NUMBERS)
+}
+
+/// The shapes for a product, each with the least number of its rows (inner ones counted); none if it is not for the matrix units, or if
+/// each row chooses its weights.
+pub fn tilings(product: &Matmul) -> Vec<(Tiling, usize)> {
+    if !is_for_units(product) || product.chosen.is_some() {
         return vec![];
     }
     let [small, large] = TILINGS;
     // Large tiles as soon as there is one for most blocks.
     let rows = (BLOCKS * 3 / 4).div_ceil(large.factor(product)).saturating_sub(1) * large.rows + 1;
     vec![(small, STEP_ROWS + 1), (large, rows.max(STEP_ROWS + 1))]
-}
-
-/// The shape of tiles of a product whose rows choose their weights, and the least number of rows of a call that is done so. A task has
-/// the rows that chose one batch element, and some columns.
-pub fn chosen_tiling(product: &Matmul) -> Option<(Tiling, usize)> {
-    let same = Matmul { chosen: None, ..product.clone() };
-    let (tiling, _) = *tilings(&same).first()?;
-    product.chosen.as_ref().map(|_| (tiling, 2 * STEP_ROWS))
-}
-
-/// The same as numbers of tasks.
-pub(super) fn chosen_tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
-    let of = |(tiling, from): (Tiling, usize)| {
-        let (_, elements) = product.chosen.as_ref()?;
-        // Whatever the rows chose: their number makes no more tasks.
-        Some(Tiles {
-            per,
-            times: 1,
-            from,
-            by: braid_runtime::artifact::Tiles::ALL,
-            factor: elements * product.sizes[3].div_ceil(tiling.columns),
-        })
-    };
-    [chosen_tiling(product).filter(|_| per == Per::Row).and_then(of), None]
 }
 
 /// The same as numbers of tasks.
@@ -81,6 +62,25 @@ pub(super) fn tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
         *place = Some(Tiles { per, times: product.sizes[0], from, by: tiling.rows, factor: tiling.factor(product) });
     }
     tiles
+}
+
+/// The shape of tiles of a product whose rows choose their weights, and the least number of rows of a call that is done so. A task has
+/// the rows that chose one batch element, and some columns. None where the rows are not those of the call: of these there may be few
+/// in a call of many.
+pub fn chosen_tiling(product: &Matmul) -> Option<(Tiling, usize)> {
+    let fits = product.chosen.is_some() && product.rows == Rows::All && is_for_units(product);
+    fits.then_some((TILINGS[0], 2 * STEP_ROWS))
+}
+
+/// The same as numbers of tasks.
+pub(super) fn chosen_tiles(product: &Matmul, per: Per) -> [Option<Tiles>; 2] {
+    let of = |(tiling, from): (Tiling, usize)| {
+        let (_, elements) = product.chosen.as_ref()?;
+        // Whatever the rows chose: their number makes no more tasks.
+        let factor = elements * product.sizes[3].div_ceil(tiling.columns);
+        Some(Tiles { per, times: 1, from, by: braid_runtime::artifact::Tiles::ALL, factor })
+    };
+    [chosen_tiling(product).and_then(of), None]
 }
 
 /// The tiles of attention, or of what stores its keys; none if it cannot be done so.

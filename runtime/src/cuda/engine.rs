@@ -7,7 +7,7 @@
 use super::gpu::Said;
 use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
-use super::program::{Part, Program};
+use super::program::{Launched, Program};
 use crate::artifact::{ALIGN, Call, Segment};
 use crate::buffer::Plain;
 use crate::error::{Error, Result};
@@ -151,7 +151,7 @@ impl Cuda {
         let (call, barrier) = (self.block.address(), self.barrier.address());
         // SAFETY: the block holds a call whose addresses are those of memory that was made in `new` with the sizes that the manifest
         // asks for, with checked tables; all of it is freed only after the stream's end.
-        unsafe { self.program.launch(phase, &self.stream, call, barrier, Part::Call(rows)) }?;
+        unsafe { self.program.launch(phase, &self.stream, call, barrier, Launched::Call(rows)) }?;
         if self.wanted > 0 {
             // SAFETY: the logits are read, and freed, only after the stream's end.
             unsafe { self.output.fetch(&self.stream, &mut self.logits, self.wanted * self.vocab) }?;
@@ -180,7 +180,7 @@ impl Cuda {
             flush.clear(&self.stream)?;
             self.timer.start(&self.stream)?;
             // SAFETY: as in `run`; the step is one of the entry's.
-            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, Part::Step(step)) }?;
+            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, Launched::Step(step)) }?;
             self.timer.stop(&self.stream)
         };
         once()?;

@@ -30,7 +30,7 @@ pub(crate) struct Program {
 
 /// What is launched of an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Part {
+pub(super) enum Launched {
     /// What a call of so many rows needs.
     Call(usize),
     /// One step.
@@ -123,10 +123,10 @@ impl Program {
     /// # Safety
     /// `call` is the device address of a [`crate::artifact::Call`] whose device addresses are valid for the sizes that it and the
     /// manifest give, and `barrier` that of two zero words, all until the stream has done it; a single step is one of the entry's.
-    pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, call: u64, barrier: u64, part: Part) -> Result<()> {
+    pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, call: u64, barrier: u64, part: Launched) -> Result<()> {
         let (entry, table, steps) = match part {
-            Part::Step(step) => (&self.entries[phase as usize], self.table(phase), step..step + 1),
-            Part::Call(rows) => {
+            Launched::Step(step) => (&self.entries[phase as usize], self.table(phase), step..step + 1),
+            Launched::Call(rows) => {
                 let (entry, table) = self.call(phase, rows);
                 (entry, table, 0..table.count)
             }

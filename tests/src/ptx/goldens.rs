@@ -1,57 +1,86 @@
-//! Golden models as code for a GPU, on the interpreter: whole sequences and each step behind a prompt.
+//! Models as code for a GPU, on the interpreter: golden ones, whole sequences and each step behind a prompt; and some whose sizes are
+//! chosen so that code runs that golden models are too small for, beside the same on a processor.
 
 use super::model::Played;
-use crate::build::{imported, write};
+use crate::build::{Built, build_in_chunks, imported, write};
 use braid_compiler::forms::Chunks;
-use braid_runtime::artifact::{self, Dtype};
+use braid_runtime::artifact::{self, Dtype, Manifest};
 use braid_runtime::progress::Hidden;
+use braid_runtime::session::{Session, Settings, Wanted};
 use braid_runtime::verify::Golden;
 use braid_runtime::weights::Weights;
 use std::path::Path;
+use std::sync::Arc;
 
-/// The largest difference from a golden model's logits, and the largest of these: whole sequences of at most `rows` tokens, then `steps` steps of
-/// decoding.
-fn compared(name: &str, (target, dtype): (&str, Dtype), chunks: Chunks, (rows, steps): (usize, usize)) -> (f64, f64) {
+/// Most positions of a sequence.
+const CAPACITY: usize = 128;
+
+/// Code for a GPU, and its weights.
+struct Code {
+    ptx: String,
+    manifest: Manifest,
+    weights: Weights,
+}
+
+impl Code {
+    fn of(spec: &str, map: &str, weights: &str, (target, dtype): (&str, Dtype), chunks: Chunks) -> Code {
+        let room = tempfile::tempdir().expect("a folder");
+        let path = room.path().join("model.braidart");
+        let manifest = write(&path, spec, map, target, dtype, chunks);
+        let bytes = std::fs::read(&path).expect("an artifact");
+        let (code, _) = artifact::decode(&bytes).expect("a sound artifact");
+        let weights = Weights::open(&manifest, weights, 2, &Hidden).expect("weights that fit");
+        Code { ptx: String::from_utf8(code.to_vec()).expect("text"), manifest, weights }
+    }
+
+    /// With fresh memory for so many sequences, and calls of so many rows.
+    fn model(&self, slots: usize, rows: usize) -> Played {
+        let sizes = [slots, CAPACITY, rows];
+        Played::new(&self.ptx, self.manifest.clone(), &self.weights, sizes).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// The largest difference, and the largest number that there is to be.
+fn off(made: &[f32], wanted: &[f32]) -> (f64, f64) {
+    assert_eq!(made.len(), wanted.len());
+    made.iter().zip(wanted).fold((0.0, 0.0), |(off, peak): (f64, f64), (a, b)| {
+        assert!(a.is_finite(), "a logit is {a}");
+        (off.max(f64::from((a - b).abs())), peak.max(f64::from(b.abs())))
+    })
+}
+
+fn told(made: Result<Vec<f32>, String>) -> Vec<f32> {
+    made.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The largest difference from a golden model's logits, and the largest of these: whole sequences of at most `rows` tokens, then `steps`
+/// steps of decoding.
+fn compared(name: &str, target: (&str, Dtype), chunks: Chunks, (rows, steps): (usize, usize)) -> (f64, f64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name);
     let (spec, map) = imported(&folder.join("config.json"));
-    let room = tempfile::tempdir().expect("a folder");
-    let path = room.path().join("model.braidart");
-    let manifest = write(&path, &spec, &map, target, dtype, chunks);
-    let bytes = std::fs::read(&path).expect("an artifact");
-    let (code, _) = artifact::decode(&bytes).expect("a sound artifact");
-    let ptx = std::str::from_utf8(code).expect("text");
-    let golden = Golden::open(&folder.join("golden.safetensors"), &manifest).expect("a golden file");
-    let weights = Weights::open(&manifest, folder.to_str().expect("UTF-8"), 2, &Hidden).expect("weights that fit");
-    let vocab = manifest.vocab;
-    let fresh =
-        |rows: usize| Played::new(ptx, manifest.clone(), &weights, 128, rows).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let (mut off, mut peak) = (0f64, 0f64);
+    let code = Code::of(&spec, &map, folder.to_str().expect("UTF-8"), target, chunks);
+    let golden = Golden::open(&folder.join("golden.safetensors"), &code.manifest).expect("a golden file");
+    let vocab = code.manifest.vocab;
+    let mut most = (0f64, 0f64);
     let mut compare = |made: &[f32], wanted: &[f32]| {
-        assert_eq!(made.len(), wanted.len(), "{name}");
-        for (a, b) in made.iter().zip(wanted) {
-            assert!(a.is_finite(), "{name}: a logit is {a}");
-            off = off.max(f64::from((a - b).abs()));
-            peak = peak.max(f64::from(b.abs()));
-        }
+        let (off, peak) = off(made, wanted);
+        most = (most.0.max(off), most.1.max(peak));
     };
-    let told = |made: Result<Vec<f32>, String>| made.unwrap_or_else(|error| panic!("{name} for {target}: {error}"));
     if let Some(whole) = golden.whole.first() {
         let count = whole.ids.len().min(rows);
-        let mut model = fresh(count);
-        let made = told(model.call(&whole.ids[..count], true));
-        compare(&made, &whole.logits[..count * vocab]);
+        compare(&told(code.model(1, count).call(&[&whole.ids[..count]], true)), &whole.logits[..count * vocab]);
     }
     if let Some(decoding) = golden.decoding.first()
         && let Some(logits) = &decoding.logits
     {
-        let mut model = fresh(decoding.prompt.len());
-        let mut made = told(model.call(&decoding.prompt, false));
+        let mut model = code.model(1, decoding.prompt.len());
+        let mut made = told(model.call(&[&decoding.prompt], false));
         for (step, token) in decoding.generated.iter().take(steps).enumerate() {
             compare(&made, &logits[step * vocab..(step + 1) * vocab]);
-            made = told(model.call(&[*token], false));
+            made = told(model.call(&[&[*token]], false));
         }
     }
-    (off, peak)
+    most
 }
 
 fn check(name: &str, target: &str, chunks: Chunks, most: (usize, usize)) {
@@ -74,6 +103,13 @@ fn recurrences_in_chunks_and_step_by_step() {
     check("gated_deltanet", "cuda:sm_90a", Chunks::Rows(16), (36, 2));
     check("xlstm", "cuda:sm_80", Chunks::Rows(16), (20, 2));
     check("rwkv7", "cuda:sm_90a", Chunks::Off, (18, 2));
+}
+
+/// Chunks that a call of few rows has whole.
+#[test]
+fn short_chunks_in_calls_of_few_rows() {
+    check("gated_deltanet", "cuda:sm_90a", Chunks::Rows(16), (16, 0));
+    check("gated_deltanet", "cuda:sm_80", Chunks::Rows(8), (16, 0));
 }
 
 #[test]
@@ -103,5 +139,104 @@ fn quantised_numbers() {
             println!("{dtype:?} for {target}: {off:.2e} of {peak:.2e}");
             assert!(off <= most * peak, "{dtype:?} for {target}: {off:e} of {peak:e}");
         }
+    }
+}
+
+/// Logits of all tokens of some sequences, each of a call of its own, on a processor.
+fn on_a_processor(spec: &str, dtype: Dtype, feeds: &[&[i32]]) -> Vec<f32> {
+    let Built { artifact, folder: _room } = build_in_chunks(spec, "", "cpu", dtype, Chunks::Off);
+    let weights = Weights::open(&artifact.manifest, "random:1", 2, &Hidden).expect("weights");
+    let settings = Settings { threads: 2, capacity: CAPACITY, slots: feeds.len() };
+    let mut session = Session::new(Arc::new(artifact), Arc::new(weights), settings).expect("a session");
+    let mut all = vec![];
+    for (slot, tokens) in feeds.iter().enumerate() {
+        session.prefill(slot, tokens, Wanted::All, |_, logits| all.extend_from_slice(logits)).expect("a call");
+    }
+    all
+}
+
+fn tokens(count: usize, of: i32) -> Vec<i32> {
+    (0..count as i32).map(|at| (at * 7 + 3) % of).collect()
+}
+
+/// Products of several units and rounds, and experts of such, beside each other; of one row, of an odd number, and of two sequences.
+const WIDE: &str = "model m(vocab: dim = 48, d: dim = 256, g: dim = 900)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w1: [d, g]   param w2: [g, d]   param w3: [d, vocab]
+  x = sum[g] (sum[d] embed[vocab: tokens] * w1) * w2
+  return sum[d] moe(d: d, experts: 3, active: 2, expert: swiglu(d: d, hidden: 512))(x) * w3
+}";
+
+fn products_of_many_units(target: &str, dtype: Dtype, most: f64) {
+    let code = Code::of(WIDE, "", "random:1", (target, dtype), Chunks::Auto);
+    for feeds in [vec![tokens(1, 48)], vec![tokens(1, 48), tokens(2, 40)]] {
+        let feeds: Vec<&[i32]> = feeds.iter().map(Vec::as_slice).collect();
+        let made = told(code.model(feeds.len(), 3).call(&feeds, true));
+        let (off, peak) = off(&made, &on_a_processor(WIDE, dtype, &feeds));
+        assert!(off <= most * peak, "{dtype:?} for {target}, {} sequences: {off:e} of {peak:e}", feeds.len());
+    }
+}
+
+#[test]
+fn products_of_many_units_by_the_copy_engine() {
+    products_of_many_units("cuda:sm_90a", Dtype::F32, 1e-5);
+    products_of_many_units("cuda:sm_90a", Dtype::Int8, 2e-2);
+}
+
+#[test]
+fn products_of_many_units_by_threads() {
+    products_of_many_units("cuda:sm_80", Dtype::F32, 1e-5);
+}
+
+/// Rows that choose their weights, in tiles: the last layer has those alone that are wanted.
+#[test]
+fn experts_in_tiles() {
+    let spec = "model m(vocab: dim = 48, d: dim = 64)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w: [d, vocab]
+  return sum[d] moe(d: d, experts: 32, active: 2, expert: swiglu(d: d, hidden: 128))(embed[vocab: tokens]) * w
+}";
+    let ids = tokens(40, 48);
+    let right = on_a_processor(spec, Dtype::F32, &[&ids]);
+    for dtype in [Dtype::Bf16, Dtype::Int8] {
+        let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Auto);
+        for all in [true, false] {
+            let made = told(code.model(1, 40).call(&[&ids], all));
+            let (off, peak) = off(&made, &right[right.len() - made.len()..]);
+            assert!(off <= 5e-2 * peak, "{dtype:?}, all: {all}: {off:e} of {peak:e}");
+        }
+    }
+}
+
+/// Large tiles: there must be one for most blocks of a GPU.
+#[test]
+fn large_tiles() {
+    let spec = "model m(vocab: dim = 48, d: dim = 72, f: dim = 24500)(tokens: [t]) -> [t, f] {
+  param embed: [vocab, d]   param w: [d, f]
+  return sum[d] embed[vocab: tokens] * w
+}";
+    let ids = tokens(19, 48);
+    let code = Code::of(spec, "", "random:1", ("cuda:sm_80", Dtype::Bf16), Chunks::Auto);
+    assert!(code.ptx.contains("tile_128x128"));
+    let made = told(code.model(1, 19).call(&[&ids], true));
+    let (off, peak) = off(&made, &on_a_processor(spec, Dtype::F32, &[&ids]));
+    assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
+}
+
+/// What is no number in a chunk does not get lost in it.
+#[test]
+fn what_is_no_number_stays_so() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 16, v: dim = 16)(tokens: [t]) -> [t, vocab] {
+  param tk: [vocab, h, k]   param tv, last: [vocab, h, v]
+  kk = tk[vocab: tokens]
+  vv = sqrt(-1.0 - tv[vocab: tokens] ^ 2)
+  recur S: [h, k, v] over t {
+    S = 0.5 * S + kk * vv
+    o = sum[k] kk * S
+  }
+  return sum[h, v] o * last
+}";
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Rows(16));
+        let made = told(code.model(1, 36).call(&[&tokens(36, 32)], true));
+        assert!(made.iter().all(|logit| logit.is_nan()), "{dtype:?}");
     }
 }

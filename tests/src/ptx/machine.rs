@@ -65,7 +65,11 @@ impl Machine {
                 return Err(format!("`{entry}` does not end: {}", blocks.iter().map(Block::whereabouts).collect::<String>()));
             }
         }
-        Ok(())
+        // It would arrive in the memory of another launch.
+        match blocks.iter().find(|block| !block.bulk.is_empty()) {
+            Some(block) => Err(format!("`{entry}` leaves copies under way in block {}", block.number)),
+            None => Ok(()),
+        }
     }
 
     fn turn(&mut self, module: &Module, block: &mut Block, at: usize, blocks: usize) -> Result<usize, String> {

@@ -15,4 +15,5 @@ mod text;
 mod warp;
 
 use machine::{Grid, Machine};
+use memory::Memory;
 use parse::Module;

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-/// Up to three operands to a result.
+/// Up to four operands to a result.
 pub type Pure = fn([u64; 4]) -> u64;
 
 /// Bytes of a type.
@@ -35,6 +35,16 @@ fn unordered(a: u64, b: u64) -> bool {
 
 pub fn bits(x: f32) -> u64 {
     u64::from(x.to_bits())
+}
+
+/// The result of arithmetic: of all that are no number a GPU makes one.
+fn made(x: f32) -> u64 {
+    if x.is_nan() { 0x7FFF_FFFF } else { bits(x) }
+}
+
+/// To the nearest of ten bits behind the point, ties away from zero; what is no number stays none.
+fn tf32([x, ..]: [u64; 4]) -> u64 {
+    if single(x).is_nan() { 0x7FFF_FFFF } else { low(x).wrapping_add(0x1000) & !0x1FFF }
 }
 
 fn double(bits: u64) -> f64 {
@@ -79,7 +89,7 @@ macro_rules! float {
     ($op:expr) => {
         |[a, b, c, _]| {
             let f: fn(f32, f32, f32) -> f32 = $op;
-            bits(f(single(a), single(b), single(c)))
+            made(f(single(a), single(b), single(c)))
         }
     };
 }
@@ -193,8 +203,8 @@ fn real(opcode: &str) -> Option<Pure> {
         "ex2.approx.f32" | "ex2.approx.ftz.f32" => float!(|a, _, _| a.exp2()),
         "lg2.approx.f32" | "lg2.approx.ftz.f32" => float!(|a, _, _| a.log2()),
         "copysign.f32" => float!(|sign, a, _| a.copysign(sign)),
-        "neg.f32" => float!(|a, _, _| -a),
-        "abs.f32" => float!(|a, _, _| a.abs()),
+        "neg.f32" => |[a, ..]| low(a) ^ 0x8000_0000,
+        "abs.f32" => |[a, ..]| a & 0x7FFF_FFFF,
         "min.f32" => float!(|a, b, _| a.min(b)),
         "max.f32" => float!(|a, b, _| a.max(b)),
         "add.f64" | "add.rn.f64" => wide!(|a, b, _| a + b),
@@ -239,6 +249,7 @@ fn converted(opcode: &str) -> Option<Pure> {
         "cvt.rzi.s32.f32" => |[a, ..]| of(single(a) as i32),
         "cvt.rzi.s64.f32" => |[a, ..]| (single(a) as i64) as u64,
         "cvt.rni.s32.f32" => |[a, ..]| of(single(a).round_ties_even() as i32),
+        "cvt.rna.tf32.f32" => tf32,
         "cvt.rmi.f32.f32" => float!(|a, _, _| a.floor()),
         "cvt.rpi.f32.f32" => float!(|a, _, _| a.ceil()),
         "cvt.rni.f32.f32" => float!(|a, _, _| a.round_ties_even()),

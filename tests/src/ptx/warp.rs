@@ -284,6 +284,7 @@ impl Step<'_> {
                     let (to, from) = (self.place(sources, 0, lane), self.place(sources, 2, lane));
                     let bytes = self.operand(sources, 4, lane) as usize;
                     let read = sources.get(5).map_or(bytes, |source| self.read(*source, lane) as u32 as usize);
+                    self.poison(to, bytes)?;
                     self.warp.copies[lane].open.push(Begun { to, from, bytes, read });
                 }
                 Together::CloseCopies => {
@@ -301,6 +302,11 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A copy may come at any time from now on: what it will overwrite is no number meanwhile.
+    fn poison(&mut self, to: u64, bytes: usize) -> Result<(), String> {
+        (0..bytes).step_by(4).try_for_each(|at| self.bytes(Space::Shared, to + at as u64, 4).map(|word| word.fill(0xFF)))
     }
 
     /// A copy comes.
@@ -325,6 +331,7 @@ impl Step<'_> {
                 if bytes == 0 || !bytes.is_multiple_of(16) || !to.is_multiple_of(16) || !from.is_multiple_of(16) {
                     return Err(format!("a copy of {bytes} bytes from {from:#x} to {to:#x}"));
                 }
+                self.poison(to, bytes)?;
                 self.block.bulk.push((barrier, to, from, bytes));
                 continue;
             }

@@ -66,6 +66,13 @@ impl<'c> Emitter<'c> {
         std::array::from_fn(|at| made[at])
     }
 
+    /// A number of single precision rounded to what [`Emitter::multiply_singles`] takes (to the nearest, ties away from zero).
+    pub fn round_tf32(&self, value: Val<'c>) -> Val<'c> {
+        let attributes = [("rnd", self.attribute("#nvvm.fp_rnd_mode<rna>"))];
+        let bits = self.op("nvvm.convert.float.to.tf32", &[value], &attributes, Ty::I32);
+        self.bitcast(bits, Elem::F32)
+    }
+
     /// Two numbers rounded to bfloat16 (to the nearest, ties to even), the first in the low half of an `i32`.
     pub fn pack_bf16(&self, low: Val<'c>, high: Val<'c>) -> Val<'c> {
         let pair = self.insert(self.insert(self.poison(Ty::f32(2)), 0, low), 1, high);

@@ -6,8 +6,8 @@
 //! smaller. A block takes its share of a product's columns in rounds, in each of which the warps share the units evenly; a *cursor* says what a
 //! warp copies next.
 
-use super::THREADS;
-use super::ring::{COLUMNS, PART, Places, Ring, Unit, WARPS};
+use super::ring::{COLUMNS, PART, Places, Ring, Unit};
+use super::{THREADS, WARPS};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
 

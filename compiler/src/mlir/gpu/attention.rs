@@ -6,7 +6,7 @@
 //! merged through shared memory at the end.
 
 use super::team::across_lanes;
-use super::{STEP_ROWS, THREADS};
+use super::{STEP_ROWS, THREADS, WARPS};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
@@ -17,7 +17,6 @@ use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use crate::plan::{Per, attention_tiles};
 use braid_dsl::model::Reduce;
 
-const WARPS: usize = THREADS / WARP;
 /// Positions of a chunk.
 const CHUNK: usize = BLOCK;
 /// Loads of a lane that are under way at once.

@@ -1,6 +1,6 @@
 //! Dot products of a few rows with a few columns of weights, by all warps of a block.
 
-use super::THREADS;
+use super::WARPS;
 use super::parts::Parts;
 use super::team::across_lanes;
 use crate::fuse::kernel::{Matmul, Store};
@@ -14,8 +14,6 @@ use braid_runtime::artifact::{GROUP, PART, PIECE};
 pub const ROWS: [usize; 4] = [8, 4, 2, 1];
 /// The first of them.
 pub const MOST_ROWS: usize = ROWS[0];
-/// Warps of a block.
-const WARPS: usize = THREADS / WARP;
 /// Bytes of the sums `[warps][rows][columns]` for any number of rows.
 pub const SUMS_BYTES: usize = 4 * WARPS * MOST_ROWS * 4;
 

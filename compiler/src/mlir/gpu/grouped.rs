@@ -1,10 +1,10 @@
 //! Products whose rows choose their weights, in tiles: a block looks for the rows that chose one batch element, and multiplies them as
 //! soon as there are enough for a tile.
 
-use super::THREADS;
 use super::matmul::Product;
 use super::tile::Tile;
 use super::tiles::Place;
+use super::{THREADS, WARPS};
 use crate::fuse::kernel::BATCH;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
@@ -19,7 +19,7 @@ const MOST: usize = 128;
 
 /// Shared memory for the numbers of rows, and for how many each warp found.
 pub fn list_bytes() -> usize {
-    4 * (MOST + ROUND + THREADS / WARP)
+    4 * (MOST + ROUND + WARPS)
 }
 
 impl<'c> Product<'_, 'c> {
@@ -60,7 +60,7 @@ impl<'c> Product<'_, 'c> {
         e.if_then(e.cmp(Cmp::Eq, lane, e.i32(WARP as i32 - 1)), || e.store(e.element(totals, e.to_i64(warp), 4), upto));
         e.sync();
         let (mut before, mut all) = (e.to_i32(found), e.to_i32(found));
-        for other in 0..THREADS / WARP {
+        for other in 0..WARPS {
             let total = e.load(e.offset_by(totals, 4 * other), Ty::I32);
             let is_before = e.cmp(Cmp::Lt, e.i32(other as i32), warp);
             before = e.add(before, e.select(is_before, total, e.i32(0)));

@@ -1,7 +1,7 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
 //! One row: stream.rs. Few rows: a warp has a few columns, or a part of them; its lanes walk the contracted axis in loads of 16
-//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of bfloat16 weights: tiles.rs. The functions that
+//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of rounded or quantised weights: tiles.rs. The functions that
 //! do this are shared by all products of an artifact; what is a product's own is where its rows lie, and its epilogue.
 
 use super::ahead::{Ahead, ROUND, columns_of_block};
@@ -55,8 +55,8 @@ pub fn emit_many(e: &Emitter, name: &str, code: &Matmul, setting: Setting, strea
     });
 }
 
-/// Emits the kernel of a product; if it is split, that for calls of few rows. Blocks share its columns; where there are batch elements, or rows that choose one, a task is one
-/// of those and some columns.
+/// Emits the kernel of a product; if it is split, that for calls of few rows. Blocks share its columns; where there are batch elements,
+/// or rows that choose one, a task is one of those and some columns.
 pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
     let dot = Dot::of(code, 1);
     let stream = has_stream(code).then(|| Stream::of(dot, streams.rings));

@@ -30,6 +30,7 @@ mod walk;
 use crate::error::Error;
 use crate::fuse::kernel::{Code, Nests, Part, Walk};
 use crate::mlir::common::Emitter;
+use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::tables::SHORT;
 use crate::plan::{Function, Plan, Step};
@@ -41,6 +42,8 @@ use ring::Ring;
 pub use crate::plan::{STEP_ROWS, THREADS};
 pub use walk::row_words;
 
+/// Warps of a block.
+const WARPS: usize = THREADS / WARP;
 /// Blocks that one multiprocessor holds.
 pub const BLOCKS: usize = 2;
 /// Most rows of one sequence in a call: weights are read once for all of them.
@@ -66,7 +69,8 @@ impl Streams {
         let products = || plan.functions.iter().filter_map(|f| if let Code::Matmul(code) = &f.code { Some(code) } else { None });
         let count = plan.steps.iter().filter(|step| stream(plan, step).is_some()).count();
         let at = work_bytes(plan);
-        let table_bytes = (count * ahead::STREAM_BYTES).next_multiple_of(ALIGN);
+        // An entry is read, and not used, where there is none.
+        let table_bytes = (count.max(1) * ahead::STREAM_BYTES).next_multiple_of(ALIGN);
         let two = count > 0 && products().any(matmul::is_read_alone);
         let rings = |[first, second]: [usize; 2]| {
             let first = Ring { at, slots: first, engine: target.has_groups() };
@@ -97,21 +101,23 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
 
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
 pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
+    // A short chunk is in calls of few rows, too.
+    let most = if many { MOST_ROWS } else { STEP_ROWS };
     let tiles = |function: &Function| match &function.code {
-        Code::Matmul(product) => tiles::shared_bytes(product, target.has_groups()),
-        Code::Attention(attention) => attend::shared_bytes(attention),
-        Code::Nests(nests) if is_chunk(nests) => nest::shared_bytes(nests),
+        Code::Matmul(product) if many => tiles::shared_bytes(product, target.has_groups()),
+        Code::Attention(attention) if many => attend::shared_bytes(attention),
+        Code::Nests(nests) if chunk(nests).is_some_and(|rows| rows <= most) => nest::shared_bytes(nests),
         _ => 0,
     };
-    let tiles = plan.functions.iter().filter(|_| many).map(tiles).max().unwrap_or(0);
+    let tiles = plan.functions.iter().map(tiles).max().unwrap_or(0);
     Streams::of(plan, target).end().max(tiles.next_multiple_of(ALIGN))
 }
 
 /// Shared memory that a block needs for any kernel of a plan.
 fn work_bytes(plan: &Plan) -> usize {
     let own = |function: &Function| match &function.code {
-        // In calls of few rows there are no chunks.
-        Code::Nests(nests) if is_chunk(nests) => 0,
+        // As tiles are, chunks are done in memory that nothing read ahead needs.
+        Code::Nests(nests) if chunk(nests).is_some() => 0,
         Code::Nests(nests) => nest::shared_bytes(nests),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
@@ -130,12 +136,15 @@ pub fn scratch_bytes(plan: &Plan) -> usize {
 }
 
 fn is_shared(nests: &Nests) -> bool {
-    if is_chunk(nests) { nests.staging.shared } else { nests.scratch <= SHARED_SCRATCH }
+    if chunk(nests).is_some() { nests.staging.shared } else { nests.scratch <= SHARED_SCRATCH }
 }
 
-/// Whether it does many rows at once.
-fn is_chunk(nests: &Nests) -> bool {
-    matches!(nests.walk, Walk::Segments { part: Part::Intra(_) | Part::Chunks(_), .. })
+/// How many rows it does at once, if it does.
+fn chunk(nests: &Nests) -> Option<usize> {
+    match nests.walk {
+        Walk::Segments { part: Part::Intra(rows) | Part::Chunks(rows), .. } => Some(rows),
+        _ => None,
+    }
 }
 
 /// Emits all functions of a plan and the entries.

@@ -3,13 +3,11 @@
 //! Where the GPU has a copy engine (sm_90a), one lane asks it for a whole unit, and a barrier in shared memory counts the bytes that have
 //! come: nothing else that the multiprocessor loads, and no fence, waits behind what is under way. Elsewhere each lane copies its own parts.
 
-use super::THREADS;
+use super::{THREADS, WARPS};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Emitter, Val};
 
-/// Warps of a block.
-pub const WARPS: usize = THREADS / WARP;
 /// Columns of a unit: they share the loads of the row that is multiplied.
 pub const COLUMNS: usize = 2;
 /// Bytes of a unit of each column, a copy for each lane.

@@ -3,10 +3,11 @@
 //! The row lies in shared memory (row.rs). The warps of a block share the columns' units evenly (ahead.rs): a warp's share may
 //! begin and end inside of a group of columns, whose sums are then added up from parts, in the order of the warps.
 
+use super::WARPS;
 use super::ahead::{Ahead, Cursor, ROUND, Share, Source, groups, units};
 use super::dot::{Dot, single};
 use super::parts::Parts;
-use super::ring::{COLUMNS, PART, Ring, WARPS};
+use super::ring::{COLUMNS, PART, Ring};
 use super::team::across_lanes;
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;

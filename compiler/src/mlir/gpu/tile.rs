@@ -2,12 +2,12 @@
 //! precision, by all warps of a block.
 //!
 //! A stage is so many numbers of every row and column of the tile, in shared memory. Weights are copied there as they are, several
-//! stages ahead. Rows are in single precision: a thread loads its part of a stage two stages ahead, and rounds it on its way into shared
+//! stages ahead; quantised ones are unpacked behind that (unpack.rs). Rows are in single precision: a thread loads its part of a stage two stages ahead, and rounds it on its way into shared
 //! memory. Both lie in rows of 16-byte pieces, whose order differs from row to row so that warps read without conflicts.
 
-use super::THREADS;
 use super::parts::Parts;
 use super::unpack::{Pieces, stage_bytes};
+use super::{THREADS, WARPS};
 use crate::fuse::kernel::Matmul;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
@@ -40,10 +40,10 @@ impl Tile {
     pub fn of(code: &Matmul, tiling: Tiling, groups: bool) -> Tile {
         let parts = Parts::of(code.tensors[code.weights.0].store);
         if groups && tiling.rows == 128 {
-            return Tile { tiling, depth: 64, warps: (THREADS / WARP, 1), groups, parts };
+            return Tile { tiling, depth: 64, warps: (WARPS, 1), groups, parts };
         }
         // A thread has 16 numbers of the rows under way.
-        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, THREADS / WARP / 2), groups: false, parts }
+        Tile { tiling, depth: 16 * THREADS / tiling.rows, warps: (2, WARPS / 2), groups: false, parts }
     }
 
     /// Bytes of a row in a stage.

@@ -1,6 +1,6 @@
 //! The largest elements along an axis: a warp searches, each pass behind what the earlier ones took. Ties go to the lower index.
 
-use super::THREADS;
+use super::WARPS;
 use crate::fuse::kernel::{COLUMN, INNER, Rows, Top};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
@@ -14,7 +14,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Top, setting: Setting) {
         let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
         for_each(e, args.begin, args.end, e.blocks(), |row| {
             site.set_row(row, code.rows == Rows::Wanted);
-            for_each(e, warp, e.i64(code.outer), e.i64(THREADS / WARP), |inner| {
+            for_each(e, warp, e.i64(code.outer), e.i64(WARPS), |inner| {
                 site.index.insert(INNER, inner);
                 search(&mut site, code, lane);
             });

@@ -3,7 +3,7 @@
 //! Unless it may be rounded, a number of single precision goes in two parts, as the units take its first bits only: what they take, and
 //! the rest. Products of two rests are below what single precision holds.
 
-use super::THREADS;
+use super::WARPS;
 use crate::fuse::expr::KAxis;
 use crate::fuse::product::{FRAGMENT, Product};
 use crate::mlir::common::device::WARP;
@@ -11,8 +11,6 @@ use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::Site;
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 
-/// Warps of a block.
-const WARPS: usize = THREADS / WARP;
 /// Sums of a fragment that do not wait for one another: of what the units take, and of the rests.
 const CHAINS: usize = 2;
 /// Instructions whose operands are loaded together.
@@ -109,7 +107,7 @@ impl Units<'_> {
             let place = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
             let (left, right) = (place(left, strides[0]), place(right, strides[1]));
             let load = |base, own: [usize; 2], along: usize, deep: usize| {
-                Parts::of(e, self.rounded, e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32))
+                Halves::of(e, self.rounded, e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32))
             };
             let fragments: Vec<Operands> = (0..ahead)
                 .map(|step| {
@@ -134,35 +132,34 @@ impl Units<'_> {
 }
 
 /// Fragments of a warp's rows and columns for one instruction each.
-type Operands<'c> = (Vec<[Parts<'c>; 4]>, Vec<[Parts<'c>; 2]>);
+type Operands<'c> = (Vec<[Halves<'c>; 4]>, Vec<[Halves<'c>; 2]>);
 
 /// A number as the matrix units take it, and the rest, if it counts.
 #[derive(Clone, Copy)]
-struct Parts<'c> {
+struct Halves<'c> {
     high: Val<'c>,
     low: Option<Val<'c>>,
 }
 
-impl<'c> Parts<'c> {
-    fn of(e: &Emitter<'c>, rounded: bool, value: Val<'c>) -> Parts<'c> {
-        let bits = e.bitcast(value, Elem::I32);
+impl<'c> Halves<'c> {
+    fn of(e: &Emitter<'c>, rounded: bool, value: Val<'c>) -> Halves<'c> {
         if rounded {
-            // The units drop the last bits: half of what they are worth is added.
-            return Parts { high: e.bitcast(e.add(bits, e.i32(0x1000)), Elem::F32), low: None };
+            return Halves { high: e.round_tf32(value), low: None };
         }
-        let high = e.bitcast(e.and(bits, e.i32(!0x1FFF)), Elem::F32);
-        Parts { high, low: Some(e.sub(value, high)) }
+        // The units drop the last bits.
+        let high = e.bitcast(e.and(e.bitcast(value, Elem::I32), e.i32(!0x1FFF)), Elem::F32);
+        Halves { high, low: Some(e.sub(value, high)) }
     }
 }
 
 /// Adds a fragment's products: those of what the units take, and those of the rests.
-fn multiply<'c>(e: &Emitter<'c>, left: &[Parts<'c>; 4], right: &[Parts<'c>; 2], sums: &mut [Val<'c>]) {
+fn multiply<'c>(e: &Emitter<'c>, left: &[Halves<'c>; 4], right: &[Halves<'c>; 2], sums: &mut [Val<'c>]) {
     let (first, second) = sums.split_at_mut(4);
     let add = |left, right, sums: &mut [Val<'c>]| {
         let made = e.multiply_singles(left, right, [sums[0], sums[1], sums[2], sums[3]]);
         sums.copy_from_slice(&made);
     };
-    let rest = |part: Parts<'c>| part.low.unwrap_or(part.high);
+    let rest = |part: Halves<'c>| part.low.unwrap_or(part.high);
     let has_rests = left[0].low.is_some();
     if has_rests {
         add(left.map(rest), right.map(|part| part.high), second);
