@@ -50,6 +50,7 @@ const READS: &[&str] = &[
     "    y = (sum[k] q * S) / (1.0 + abs(sum[k] kk * S))\n",
     "    y = tanh(sum[k] q * (f * S)) + vv\n",
     "    y = (sum[k] S) * f\n",
+    "    o = sum[k] q * S\n    y = o + tanh(o)\n",
 ];
 
 /// One recurrence: a decay, an update, a read, whether the state is read before, and a normaliser.
