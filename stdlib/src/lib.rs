@@ -82,6 +82,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/differential.braid",
     "mixers/feature_maps.braid",
     "mixers/gated_rnn.braid",
+    "mixers/heads.braid",
     "mixers/latent.braid",
     "mixers/linear_attention.braid",
     "mixers/linear_rnn.braid",

@@ -235,26 +235,6 @@ fn a_pattern_for_each_head() {
     );
 }
 
-#[test]
-fn routed_heads() {
-    let text = "dim two = 2
-  o = attend[k](sum[d] x * W_q, sum[d] x * W_k, sum[d] x * W_v) { score: s * k ^ -0.5 }
-  p = softmax[r](sum[d] x * Wr)
-  open = max[two] float(index[r] == top[r as two](p, two))
-  a = softmax[m](sum[d] x * Wm)
-  gates = concat[w, r as heads](a[m: 0] * softmax[w](sum[d] x * Ws), a[m: 1] * p * open)
-  y = sum[heads, k] gates * o * W_o";
-    Case {
-        golden: "mixture_of_heads",
-        columns: "x[d]",
-        params: "W_q[heads:6, k:8, d] W_k[heads, k, d] W_v[heads, k, d] W_o[out_:40, heads, k] Wr[r, d] Wm[m, d] Ws[w, d]",
-        text,
-        outputs: "y[out_] gates[heads]",
-        ..Case::default()
-    }
-    .check();
-}
-
 /// The first tokens and the last ones stay, and turn by their places in the cache: only the first ones' distance to the query is bounded.
 #[test]
 fn a_stream_with_sinks() {

@@ -30,6 +30,8 @@ mod gguf;
 #[cfg(test)]
 mod gpu;
 #[cfg(test)]
+mod heads;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod inputs;
