@@ -272,35 +272,6 @@ fn a_window_and_linear_attention_in_one_sum() {
     Case { golden: "lolcats", columns: QKV, params, text, outputs: "o[heads, e]", ..Case::default() }.check();
 }
 
-/// One memory of keys and values that several layers read.
-#[test]
-fn a_cache_for_several_layers() {
-    let params = "s0q=s0.Wq[heads:4, k:8, d:32] s0k=s0.Wk[heads, k, d] s0v=s0.Wv[heads, k, d] s0o=s0.Wo[d, heads, k] s0g=s0.Wg[inner:40, d] \
-        s0u=s0.Wu[inner, d] s0d=s0.Wd[d, inner] c0q=c0.Wq[heads, k, d] c0o=c0.Wo[d, heads, k] c0g=c0.Wg[inner, d] c0u=c0.Wu[inner, d] \
-        c0d=c0.Wd[d, inner] c1q=c1.Wq[heads, k, d] c1o=c1.Wo[d, heads, k] c1g=c1.Wg[inner, d] c1u=c1.Wu[inner, d] c1d=c1.Wd[d, inner] \
-        wk=WK[heads, k, d] wv=WV[heads, k, d]";
-    let text = "rope = rotary()
-  n = rms[d](x, 1e-6)
-  a = attend[k](rope(sum[d] n * s0q), rope(sum[d] n * s0k), sum[d] n * s0v) { keep: causal() && within(7)   score: s * k ^ -0.5 }
-  x = x + (sum[heads, k] a * s0o)
-  x = x + gated(rms[d](x, 1e-6), s0g, s0u, s0d)
-  n = rms[d](x, 1e-6)
-  keys = rope(sum[d] n * wk)
-  values = sum[d] n * wv
-  a = attend[k](rope(sum[d] rms[d](x, 1e-6) * c0q), keys, values) { score: s * k ^ -0.5 }
-  x = x + (sum[heads, k] a * c0o)
-  x = x + gated(rms[d](x, 1e-6), c0g, c0u, c0d)
-  a = attend[k](rope(sum[d] rms[d](x, 1e-6) * c1q), keys, values) { score: s * k ^ -0.5 }
-  x = x + (sum[heads, k] a * c1o)
-  y = x + gated(rms[d](x, 1e-6), c1g, c1u, c1d)";
-    let head = "block gated(d: dim, inner: dim)(x: [t, d], g: [inner, d], u: [inner, d], w: [d, inner]) -> [t, d] {
-  return sum[inner] silu(sum[d] x * g) * (sum[d] x * u) * w
-}
-";
-    let outputs = "y[d] keys=K[heads, k] values=V[heads, k]";
-    Case { golden: "yoco", columns: "x[d]", params, head, text, outputs, ..Case::default() }.check();
-}
-
 /// Noised tokens see their own block and the clean blocks before, clean ones the clean blocks up to their own.
 #[test]
 fn blocks_of_noised_and_clean_tokens() {
@@ -360,50 +331,6 @@ fn caches_far_past_their_windows() {
         let mut found = Vec::new();
         text.iter().for_each(|token| found.extend_from_slice(session.step(&[(0, *token)]).expect("room")));
         agree(mixer, &found, &compiled.evaluated(&text), 1e-5).unwrap_or_else(|error| panic!("{error}"));
-    }
-}
-
-/// Attention and a state space side by side, on a text with learned tokens ahead of it that every position sees (Hymba).
-#[test]
-fn heads_beside_a_state_space_behind_learned_tokens() {
-    use crate::properties::compiled::{Compiled, agree, feed};
-    let spec = "model m(
-  places: dim = 103, d: dim = 40, heads: dim = 3, k: dim = 16, i: dim = 48, j: dim = 48, n: dim = 8, width: dim = 4, out: dim = 40,
-)(tokens: [t]) -> [t, out] {
-  param rows: [places, d]   param W_q, W_k, W_v: [heads, k, d]   param Wu, Wz: [i, d]   param conv: [i, width]   param Wdt: [i, j]
-  param dt_bias: [i]   param WB, WC: [n, i]   param A_log: [i, n]   param D: [i]   param Wo: [out, i]   param g1, g2, b1, b2: [i]
-  x = rows[places: tokens]
-  o = attend[k](sum[d] x * W_q, sum[d] x * W_k, sum[d] x * W_v) { keep: causal() && (within(10) || first(3))   score: s * k ^ -0.5 }
-  u = silu(convolve[width](sum[d] x * Wu, conv))
-  dt = softplus(sum[j] u[i as j] * Wdt + dt_bias)
-  write = sum[i] u * WB
-  read = sum[i] u * WC
-  recur h: [i, n] over t {
-    h = exp(-dt * exp(A_log)) * h + dt * write * u
-    seen = sum[n] read * h
-  }
-  memory = (seen + D * u) * silu(sum[d] x * Wz)
-  both = b1 * rms[i](o[(heads, k) as i], 1e-6) * g1 + b2 * rms[i](memory, 1e-6) * g2
-  generate autoregressive
-  return sum[i] 0.5 * both * Wo
-}
-";
-    let golden = Golden::open("hymba");
-    let numbers = |path: &str, _: &[usize]| {
-        let all = |name: &str| golden.all(name).iter().map(|x| *x as f32).collect::<Vec<f32>>();
-        if path == "rows" { [all("in.meta"), all("in.x")].concat() } else { all(&format!("in.{path}")) }
-    };
-    let compiled = Compiled::with(spec, braid_compiler::forms::Chunks::Auto, numbers);
-    for sequence in 0..2 {
-        let text: Vec<i32> = (0..3).chain(3 + 50 * sequence..53 + 50 * sequence).collect();
-        let wanted = golden.sequence("out.y", sequence as usize);
-        let behind = |found: &[f32]| found[3 * 40..].to_vec();
-        let evaluated: Vec<f32> = compiled.evaluated(&text).into_iter().map(|x| x as f32).collect();
-        agree("evaluated", &behind(&evaluated), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
-        agree("whole", &behind(&compiled.whole(&text)), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
-        let mut session = compiled.session(1, 1);
-        let parts: Vec<f32> = [&text[..7], &text[7..8], &text[8..]].iter().flat_map(|part| feed(&mut session, 0, part)).collect();
-        agree("in parts", &behind(&parts), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

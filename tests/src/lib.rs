@@ -32,6 +32,8 @@ mod gpu;
 #[cfg(test)]
 mod heads;
 #[cfg(test)]
+mod hybrids;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod inputs;

@@ -8,6 +8,7 @@ mod choice;
 mod print;
 mod reach;
 pub mod recur;
+mod shared;
 mod wanted;
 
 use crate::graph::{Graph, NodeId, scope_path};
@@ -18,6 +19,7 @@ pub use choice::{Beside, Choice, decided};
 pub use print::print;
 pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached};
 pub use recur::chunk::Chunk;
+pub use shared::keep_the_same;
 
 /// Names one piece of carried memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -204,6 +206,10 @@ impl Forms {
                     }
                 };
                 self.reaches.insert(node, (reach, range));
+                if let Some(states) = self.kept_already(node, &attend) {
+                    self.carried.insert(node, states);
+                    return;
+                }
                 let args = self.graph.args(node);
                 let keys = self.row_axes(args[1]);
                 let groups: Vec<AxisId> = keys.iter().copied().filter(|axis| !attend.contract.contains(axis)).collect();
@@ -224,6 +230,16 @@ impl Forms {
             }
             _ => {}
         }
+    }
+
+    /// The cache of an earlier attention that keeps what this one asks for.
+    fn kept_already(&self, node: NodeId, attend: &Attend) -> Option<Vec<StateId>> {
+        let args = self.graph.args(node);
+        let same = |other: &NodeId| match self.graph.op(*other) {
+            Op::Attend(of_other) => keep_the_same((of_other, &self.graph.args(*other)), (attend, &args)),
+            _ => false,
+        };
+        self.carried.iter().find(|(other, _)| same(other)).map(|(_, states)| states.clone())
     }
 
     /// Elements that a key has beside it: what `keep` and `score` ask of its position, for each head of queries that it differs in.

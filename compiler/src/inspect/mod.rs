@@ -4,6 +4,7 @@
 //! block instance (tree.rs), so every row of a report comes from the text. report.rs groups equal layers; table.rs and json.rs
 //! print the report; draw/ draws it. explain.rs tells what the later stages made of it.
 
+mod again;
 mod class;
 mod cost;
 pub mod draw;

@@ -1,5 +1,6 @@
 //! The block instances of a model as a tree, each with what it and its parts cost.
 
+use super::again::Keepers;
 use super::cost::{Cost, cost, elements, has_sequence};
 use super::reach::{Reach, Reaches};
 use crate::forms::cached;
@@ -128,15 +129,13 @@ impl Tree {
         let used = used(model);
         let mut own = vec![Own { first: usize::MAX, ..Own::default() }; model.scopes.len()];
         let mut reaches = Reaches::default();
-        let mut shifts = BTreeSet::new();
+        let mut keepers = Keepers::default();
         for (at, value) in model.values.iter().enumerate().filter(|(at, _)| used[*at]) {
             let here = &mut own[value.scope.0 as usize];
             here.first = here.first.min(at);
             let side = if is_encoded(model, value) { &mut here.encode } else { &mut here.cost };
             side.add(&cost(model, &model.values, value, &mut reaches));
-            // The graph merges equal values, so rows that are looked back to several times are kept once.
-            let again = matches!(value.op, Op::Shift(by) if !shifts.insert((by, value.args[0].0)));
-            if !again {
+            if !keepers.know(value) {
                 here.memory.extend(memory(model, value, &mut reaches));
             }
             here.ops.extend(mark(model, value));
