@@ -296,7 +296,8 @@ pub struct Staging {
     pub staged: Vec<Staged>,
     /// Factors of products may be rounded to what the matrix units take at once, as the model's weights are rounded to bfloat16.
     pub rounded: bool,
-    /// Whether these and all temporaries are in the block's shared memory; there is nothing to copy otherwise.
+    /// Whether these and all temporaries are in the block's shared memory; there is nothing to copy otherwise. On a processor: whether
+    /// temporaries have room for the task's block of the axis that is cut alone.
     pub shared: bool,
 }
 

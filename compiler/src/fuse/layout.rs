@@ -162,6 +162,11 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
             wishes.extend(table_wishes(graph, graph.args(node)[0], *row));
         }
     }
+    for node in graph.order() {
+        if let Op::Recur(recur) = graph.op(node) {
+            wishes.extend(convolution_wishes(graph, node, recur, sizes));
+        }
+    }
     let count = sizes.len();
     let mut before: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];
     for (a, b) in wishes {
@@ -178,6 +183,18 @@ fn rank(graph: &Graph, sizes: &[usize]) -> Vec<usize> {
         }
     }
     ranks
+}
+
+/// Vectors run along the axis of a state's values in the tables of a convolution too: operands that no step reads.
+fn convolution_wishes(graph: &Graph, node: NodeId, recur: &Recur, sizes: &[usize]) -> Vec<(AxisId, AxisId)> {
+    let captures = recur.body.values.iter().filter_map(|value| if let Op::Capture(n) = value.op { Some(n + 1) } else { None });
+    let tables = graph.args(node).split_off(captures.max().unwrap_or(0));
+    let fastest = |axes: &[AxisId]| value_axis(recur, axes, |axis| sizes[axis.0 as usize]);
+    let Some(fastest) = recur.states.iter().find_map(|state| fastest(&state.axes)) else { return vec![] };
+    // Views lie where what they view does.
+    let root = |table: NodeId| std::iter::successors(Some(table), |x| view_step(graph.op(*x)).map(|_| graph.args(*x)[0])).last();
+    let slow = tables.into_iter().filter_map(root).flat_map(|table| graph.ty(table).axes.clone());
+    slow.filter(|axis| *axis != fastest).map(|axis| (axis, fastest)).collect()
 }
 
 /// A row of a table that is looked up lies side by side: few pages of it are touched then.

@@ -133,8 +133,15 @@ fn tile(stmts: &[Stmt], setting: &Setting, parallel: &[KAxis], vector: Option<KA
     }
     let free = parallel.iter().copied().filter(|a| Some(*a) != vector && !setting.grid.contains(a));
     let size = |axis: &KAxis| setting.sizes[axis.0];
-    if vector.is_some_and(|axis| parallel.contains(&axis) || setting.grid.contains(&axis)) {
-        let axis = free.max_by_key(|a| (size(a), *a))?;
+    if let Some(vector) = vector.filter(|axis| parallel.contains(axis) || setting.grid.contains(axis)) {
+        // The more vectors its rows share the better.
+        let along = |view: &&View| view.stride(vector) > 0;
+        let vectors = |view: &View, row: &KAxis| match view.stride(*row) {
+            0 => view.strides.iter().filter(|(a, _)| *a != vector).map(|(a, _)| size(a)).product(),
+            _ => 0,
+        };
+        let shared = |row: &KAxis| stmt.expr.views().into_iter().filter(along).map(|view| vectors(view, row)).max();
+        let axis = free.max_by_key(|a| (shared(a), size(a), *a))?;
         let most = setting.sums * setting.lanes / width;
         return (size(&axis) > 1 && most > 1).then(|| (axis, most.min(size(&axis))));
     }

@@ -129,7 +129,8 @@ fn nests_text(fused: &Fused, kernel: &Kernel, nests: &Nests) -> String {
         let _ = writeln!(out, "  each chunk's {} comes to {}", names.view(&staged.from), names.view(&staged.to));
     }
     for stmt in nests.staging.before.iter().flat_map(|nest| &nest.stmts) {
-        let _ = writeln!(out, "  before the first chunk {}, and back after the last", statement(&names, stmt));
+        let back = if nests.staging.after.is_empty() { "" } else { ", and back after the last" };
+        let _ = writeln!(out, "  before the first chunk {}{back}", statement(&names, stmt));
     }
     for nest in &nests.nests {
         let _ = writeln!(out, "  {}:", loops(nest, &nests.sizes));

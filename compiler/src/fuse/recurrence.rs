@@ -69,6 +69,10 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let (grid, blocked) = grid(fuser, &mut draft, recur);
     let on_gpu = fuser.options.blocks > 0;
     let whole = form.row.is_some() && !on_gpu;
+    let pieces = fuser.forms.chunks.get(&node).is_some_and(|chunk| chunk.as_ref().is_ok_and(|chunk| chunk.pieces.is_some()));
+    let pieces = pieces && whole;
+    // Pieces share a vector of a table: the more there are beside it the better.
+    let blocked = if pieces { blocked.map(|(axis, width)| (axis, width.min(fuser.options.lanes))) } else { blocked };
     let (grid, blocked) = if whole { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
     let axes = std::mem::take(&mut draft.axes);
     // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
@@ -89,16 +93,16 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     }
     let sums = if form.row.is_some() { fuser.options.sums } else { 0 };
     let lanes = fuser.options.lanes;
-    let nests = loops::nests(stmts, &loops::Setting { sizes: &axes.sizes, grid: &grid, blocked, lanes, sums });
-    let walk = Walk::Segments { grid, blocked, part: form.part };
-    let code = Nests {
-        walk,
-        sizes: axes.sizes,
-        tensors: draft.tensors.clone(),
-        nests,
-        scratch: draft.scratch,
-        staging: Staging::default(),
+    let setting = loops::Setting { sizes: &axes.sizes, grid: &grid, blocked, lanes, sums };
+    let (nests, tensors, scratch) = (loops::nests(stmts, &setting), draft.tensors.clone(), draft.scratch);
+    let staging::Placed { nests, tensors, staging, scratch } = match pieces {
+        true => {
+            staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded: false, most: 0 }.beside()
+        }
+        false => staging::Placed { nests, tensors, staging: Staging::default(), scratch },
     };
+    let walk = Walk::Segments { grid, blocked, part: form.part };
+    let code = Nests { walk, sizes: axes.sizes, tensors, nests, scratch, staging };
     Ok(vec![draft.finish(Code::Nests(code), members.to_vec())])
 }
 

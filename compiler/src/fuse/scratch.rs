@@ -13,22 +13,25 @@ const GAPS: [usize; 2] = [4, 8];
 
 /// Places all temporaries of `nests`, which run in order; gives the bytes that they need. `cut`: the axis of which a task walks a block
 /// of so many indices, which is what temporaries have room for. `lives`: temporaries that are needed from one nest to another, whoever
-/// touches them there.
+/// touches them there. `banks`: rows are moved apart.
 pub fn place(
     nests: &mut [Nest],
     tensors: &mut [Tensor],
     sizes: &[usize],
     cut: Option<(KAxis, usize)>,
-    lives: &[(usize, usize, usize)],
+    (lives, banks): (&[(usize, usize, usize)], bool),
 ) -> usize {
     let size = |axis: KAxis| cut.filter(|(own, _)| *own == axis).map_or(sizes[axis.0], |(_, width)| width);
     let scratch: Vec<usize> = (0..tensors.len()).filter(|at| matches!(tensors[*at].base, Base::Scratch(_))).collect();
     let mut placed: Vec<(std::ops::RangeInclusive<usize>, std::ops::Range<usize>)> = vec![];
     for at in scratch {
-        if let Some((axis, width)) = cut {
+        // One index has no room to take, and its stride could be another axis's.
+        if let Some((axis, width)) = cut.filter(|(axis, _)| sizes[axis.0] > 1) {
             narrow(nests, at, axis, (sizes[axis.0], width));
         }
-        spread(nests, at);
+        if banks {
+            spread(nests, at);
+        }
         let touching = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(at)));
         let Some(first) = nests.iter().position(touching) else { continue };
         let last = nests.iter().rposition(touching).unwrap_or(first);

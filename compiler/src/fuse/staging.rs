@@ -66,7 +66,7 @@ impl<'a> Chunks<'a> {
             let last = all.iter().rposition(|nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(*tensor)))).unwrap_or(end);
             lives.push((*tensor, 0, if self.walks { end } else { last }));
         }
-        placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, &lives);
+        placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, (&lives, true));
         let after = all.split_off(head + body);
         placed.nests = all.split_off(head);
         let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed.nests, from, to)).collect();
@@ -75,12 +75,33 @@ impl<'a> Chunks<'a> {
         placed
     }
 
+    /// On a processor: what was made of the weights is copied to where the temporaries are, of a task's block alone, so that all that a chunk
+    /// reads again and again lies side by side.
+    pub fn beside(self) -> Placed {
+        let mut placed =
+            Placed { nests: self.nests.clone(), tensors: self.tensors.clone(), staging: Staging::default(), scratch: 0 };
+        let lasting = self.bring(&mut placed, Base::Prepared);
+        let before = std::mem::take(&mut placed.staging.before);
+        let head = before.len();
+        let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).collect();
+        let lives: Vec<(usize, usize, usize)> = lasting.into_iter().map(|tensor| (tensor, 0, all.len() - 1)).collect();
+        placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, (&lives, false));
+        placed.nests = all.split_off(head);
+        placed.staging = Staging { before: all, shared: true, ..Staging::default() };
+        placed
+    }
+
     /// Lets the work go on in copies of the states; gives these.
     fn bring_states(&self, placed: &mut Placed) -> Vec<usize> {
+        if self.walks { self.bring(placed, Base::State) } else { vec![] }
+    }
+
+    /// Lets the work go on in copies of what lies somewhere; gives these.
+    fn bring(&self, placed: &mut Placed, base: Base) -> Vec<usize> {
         let mut made = vec![];
         let (mut before, mut after) = (vec![], vec![]);
         for at in 0..self.tensors.len() {
-            if self.tensors[at].base != Base::State || !self.walks {
+            if self.tensors[at].base != base {
                 continue;
             }
             let all = self.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);

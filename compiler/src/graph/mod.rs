@@ -177,6 +177,11 @@ impl Graph {
         self.names.get(&id).map(String::as_str)
     }
 
+    /// Calls a node so, where texts speak of it.
+    pub fn call(&mut self, id: NodeId, name: &str) {
+        self.names.insert(id, name.into());
+    }
+
     /// Adds a node.
     pub fn add(&mut self, node: Node, args: &[NodeId]) -> NodeId {
         let at = self.net.add_node(node);

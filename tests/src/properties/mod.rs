@@ -4,6 +4,7 @@
 mod algebra;
 mod batches;
 pub mod compiled;
+mod convolutions;
 mod coupled;
 mod hybrids;
 mod played;

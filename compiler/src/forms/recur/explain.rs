@@ -2,6 +2,7 @@
 
 use super::called::called;
 use super::chunk::{self, Chunk};
+use super::convolution::Pieces;
 use super::{Class, Corrections, Group, Read, Transition, captures, classify, names, range, solve};
 use crate::graph::{Graph, NodeId, axes_text, scope_path};
 use braid_dsl::model::{Axis, Body, Op, Recur};
@@ -27,7 +28,10 @@ pub fn explain(graph: &Graph, node: NodeId, chunk: Option<&Result<Chunk, String>
         }
         None => {}
     }
-    let out = called(graph, node, &out).replace(&format!("{scope}."), "");
+    let mut out = called(graph, node, &out);
+    if !scope.is_empty() {
+        out = out.replace(&format!("{scope}."), "");
+    }
     format!("recurrence{place}\n{out}")
 }
 
@@ -36,10 +40,18 @@ fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, class: &Class, chunk: 
     let rows = chunk.rows;
     let (steps, at_once) = (Cost::of(&graph.axes, recur, &recur.body, 1), Cost::of(&graph.axes, recur, &chunk.body, rows));
     let kind = if chunk.aligned { "mini-batches" } else { "chunks" };
-    let mut out = format!("  whole sequence: in {kind} of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
+    let form = if chunk.pieces.is_some() { "a convolution, " } else { "" };
+    let mut out =
+        format!("  whole sequence: {form}in {kind} of {rows} rows, {at_once}\n  single steps, and rows left over: {steps}\n");
     let (a_step, a_row) = (chunk::of_steps(&graph.axes, recur), chunk::of_chunk(&graph.axes, recur, chunk));
     out += &format!("  with what they store weighed in, a row of a chunk costs {a_row}, a step {a_step}\n");
-    out += "  a chunk, with i a row of it, j a row not ahead of i, what has no index at row i, and states as they enter:\n";
+    match &chunk.pieces {
+        Some(pieces) => out += &pieces_text(pieces),
+        None => {
+            out +=
+                "  a chunk, with i a row of it, j a row not ahead of i, what has no index at row i, and states as they enter:\n"
+        }
+    }
     equations(graph, node, chunk).iter().for_each(|line| out += &format!("    {line}\n"));
     let factors = chunk.body.values.iter().filter_map(|value| match value.op {
         Op::Products { .. } => Some(value.args[0]),
@@ -58,6 +70,22 @@ fn forms_text(graph: &Graph, node: NodeId, recur: &Recur, class: &Class, chunk: 
         out += &format!("    decays are multiplied up from the steps' own factors, never divided; {known}\n");
     }
     out
+}
+
+/// Why a convolution is allowed, and its tables.
+fn pieces_text(pieces: &Pieces) -> String {
+    let Pieces { count, rows, table, tables, .. } = pieces;
+    let mut out = String::from(
+        "  no coefficient of the states differs from row to row: what a row wrote is seen n rows on through the n-th power of one transition\n",
+    );
+    out += &format!(
+        "  {table} numbers in tables, made once from the weights, with A a step's transition, B what it writes, G what is read of what it finds:\n"
+    );
+    tables.iter().for_each(|table| out += &format!("    {} = {}\n", table.name, table.meaning));
+    let kind = if *count == 1 { "piece" } else { "pieces" };
+    out + &format!(
+        "  a chunk is {count} {kind} of {rows} rows, with c a piece, p a row of it, and j a row of it (before p in kernels):\n"
+    )
 }
 
 /// The equations of a recurrence's chunk form, one a line.

@@ -8,6 +8,7 @@ mod axes;
 mod called;
 pub mod chunk;
 mod classify;
+pub mod convolution;
 mod explain;
 mod groups;
 mod linear;

@@ -3,7 +3,7 @@
 use super::site::Site;
 use super::{Emitter, SegmentFields, Val};
 use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::Part;
+use crate::fuse::kernel::{Base, Nests, Part, Stmt};
 
 /// Sets the site's indices to a task's place of the grid, at the beginning of its block where an axis is cut into `blocked` ones;
 /// gives the number of the task's sequence.
@@ -23,6 +23,21 @@ pub fn place_in_grid<'c>(
         site.index.insert(*axis, e.mul(place, e.i64(width)));
     }
     rest
+}
+
+/// Temporaries of chunks have room for the task's block of an axis, which begins at index `first`. `scratch`: the address of a byte of scratch.
+pub fn own_block<'c>(site: &mut Site<'_, 'c>, code: &Nests, (axis, first): (KAxis, Val<'c>), scratch: &dyn Fn(usize) -> Val<'c>) {
+    let e = site.e;
+    for (at, tensor) in code.tensors.iter().enumerate() {
+        let Base::Scratch(place) = tensor.base else { continue };
+        let nests = code.nests.iter().chain(&code.staging.before);
+        let views = nests.flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
+        let stride = views.filter(|view| view.tensor.0 == at).map(|view| view.stride(axis)).max().unwrap_or(0);
+        if stride > 0 {
+            let before = e.mul(first, e.i64(stride * tensor.store.bytes()));
+            site.set_base(at, e.offset(scratch(place), e.sub(e.i64(0), before)));
+        }
+    }
 }
 
 /// First row, past the last, and rows at a time.

@@ -4,9 +4,9 @@ use super::solve;
 use crate::fuse::expr::KAxis;
 use crate::fuse::kernel::{Nest, Nests, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::expr::{store, value};
-use crate::mlir::common::segment::{place_in_grid, rows};
-use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Elem, Emitter, KernelArgs, Ty, Val};
+use crate::mlir::common::segment::{own_block, place_in_grid, rows};
+use crate::mlir::common::site::{Setting, Site, for_each, scratch};
+use crate::mlir::common::{Cmp, Elem, Emitter, KernelArgs, Ty, Val};
 use braid_dsl::model::Reduce;
 
 /// Emits the kernel.
@@ -21,7 +21,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                 all(&mut site, code);
             }),
             Walk::Segments { .. } => {
-                for_each(e, args.begin, args.end, e.i64(1), |task| segment(&mut site, code, task, args));
+                for_each(e, args.begin, args.end, e.i64(1), |task| segment(&mut site, code, task, (args, setting)));
             }
         }
     });
@@ -34,7 +34,7 @@ fn all(site: &mut Site, code: &Nests) {
 }
 
 /// One sequence, one place of the grid: step by step, or chunk by chunk.
-fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: KernelArgs<'c>) {
+fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, (args, setting): (KernelArgs<'c>, Setting)) {
     let Walk::Segments { grid, blocked, part } = &code.walk else { return };
     let e = site.e;
     let rest = place_in_grid(site, grid, *blocked, (&code.sizes, task));
@@ -43,17 +43,31 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, args: Kerne
         let left = e.sub(e.i64(size), site.index[&axis]);
         (!size.is_multiple_of(width)).then(|| e.mask(width, left))
     });
+    if let (Some((axis, _)), true) = (blocked, code.staging.shared) {
+        let first = site.index[axis];
+        own_block(site, code, (*axis, first), &|place| scratch(e, args, setting, place));
+    }
     let own = e.segment(args.call, rest);
     site.set_slot(own.slot);
     let (first, end, step) = rows(e, *part, own);
-    for_each(e, first, end, e.i64(step), |row| {
-        site.set_row(row, false);
-        for nest in &code.nests {
+    let run = |site: &mut Site<'_, 'c>, nests: &[Nest]| {
+        for nest in nests {
             let in_block = blocked.is_some() && nest.vector == blocked.map(|(axis, _)| axis);
             site.mask = if in_block { block_mask } else { None };
             Loops { code, nest }.run(site);
         }
-    });
+    };
+    let walk = |site: &mut Site<'_, 'c>| {
+        run(site, &code.staging.before);
+        for_each(e, first, end, e.i64(step), |row| {
+            site.set_row(row, false);
+            run(site, &code.nests);
+        });
+    };
+    match code.staging.before.is_empty() {
+        true => walk(site),
+        false => e.if_then(e.cmp(Cmp::Lt, first, end), || walk(site)),
+    }
 }
 
 struct Loops<'n> {

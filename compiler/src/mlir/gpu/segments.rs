@@ -2,9 +2,9 @@
 
 use super::{THREADS, nest};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Base, CHUNKS_AT_ONCE, Nest, Nests, Part, STAGED, Staged, Staging, Stmt, Walk};
+use crate::fuse::kernel::{CHUNKS_AT_ONCE, Nest, Nests, Part, STAGED, Staged, Staging, Walk};
 use crate::mlir::common::copies::COPY;
-use crate::mlir::common::segment::{place_in_grid, rows};
+use crate::mlir::common::segment::{own_block, place_in_grid, rows};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, KernelArgs, Val};
 
@@ -55,20 +55,6 @@ pub fn task_of<'c>(
         e.wait_copies(0);
         chunks.each(site, &code.staging.after);
     });
-}
-
-/// Temporaries of chunks have room for the task's block of an axis, which begins at index `first`.
-fn own_block<'c>(site: &mut Site<'_, 'c>, code: &Nests, (axis, first): (KAxis, Val<'c>), scratch: &dyn Fn(usize) -> Val<'c>) {
-    let e = site.e;
-    for (at, tensor) in code.tensors.iter().enumerate() {
-        let Base::Scratch(place) = tensor.base else { continue };
-        let views = code.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
-        let stride = views.filter(|view| view.tensor.0 == at).map(|view| view.stride(axis)).max().unwrap_or(0);
-        if stride > 0 {
-            let before = e.mul(first, e.i64(stride * tensor.store.bytes()));
-            site.set_base(at, e.offset(scratch(place), e.sub(e.i64(0), before)));
-        }
-    }
 }
 
 /// A task's walk.

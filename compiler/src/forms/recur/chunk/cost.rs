@@ -70,7 +70,7 @@ fn is_product(body: &Body, id: ValueId) -> bool {
 }
 
 /// Which values the results are made of.
-pub(super) fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
+pub fn needed(body: &Body, results: &[ValueId]) -> Vec<bool> {
     let mut needed = vec![false; body.values.len()];
     results.iter().for_each(|id| needed[id.0 as usize] = true);
     for at in (0..body.values.len()).rev() {
@@ -87,6 +87,15 @@ pub fn of_chunk(axes: &[Axis], recur: &Recur, chunk: &Chunk) -> usize {
     let own = |list: &[AxisId]| size(axes, &list.iter().copied().filter(|axis| !batch.contains(axis)).collect::<Vec<_>>());
     let is_state =
         |list: &[AxisId]| recur.states.iter().any(|s| s.axes.len() > 1 && s.axes.iter().all(|axis| list.contains(axis)));
+    if let Some(pieces) = &chunk.pieces {
+        // All is products of the state's width; every number of a table is fetched once.
+        let products = |value: &Value| match &value.op {
+            Op::Contract(_) | Op::Reduce(..) => own(&walked(body, value)),
+            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Concat(..) => own(&value.ty.axes),
+            _ => 0,
+        };
+        return (body.values.iter().map(products).sum::<usize>() + pieces.table / size(axes, &batch)) / chunk.rows;
+    }
     let of = |value: &Value| match &value.op {
         Op::Contract(_) | Op::Reduce(..) | Op::Substitute { .. } | Op::Scores { .. } => {
             let touches = is_state(&value.ty.axes) || value.args.iter().any(|arg| is_state(&body.values[arg.0 as usize].ty.axes));

@@ -129,7 +129,7 @@ impl<'a> Derivation<'a> {
         let stops = after;
         let after = if after { self.after.clone() } else { HashMap::new() };
         let firsts = &self.batches.firsts;
-        Terms { maker: &mut self.maker, recur: self.recur, stateful: &self.stateful, after, stops, firsts }
+        Terms { maker: &mut self.maker, recur: self.recur, stateful: &self.stateful, after, stops, blind: false, firsts }
     }
 
     fn name(&self, state: usize) -> &str {

@@ -30,6 +30,16 @@ impl<'a> Maker<'a> {
         Body { values: self.values }
     }
 
+    /// A value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0 as usize]
+    }
+
+    /// An operand that the step does not have.
+    pub fn capture(&mut self, n: usize, ty: Type) -> ValueId {
+        self.push(Op::Capture(n), &[], ty)
+    }
+
     /// The axes of a value.
     pub fn axes_of(&self, id: ValueId) -> &[AxisId] {
         &self.values[id.0 as usize].ty.axes

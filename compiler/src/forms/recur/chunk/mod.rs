@@ -6,20 +6,22 @@
 mod batches;
 pub mod cost;
 mod derive;
-mod maker;
+pub(super) mod maker;
 mod matrices;
 mod print;
 mod spans;
 mod start;
-mod terms;
+pub(super) mod terms;
 
 use super::contracted_axes;
+use super::convolution::{self, Pieces};
 use super::groups::stateful;
-use crate::forms::{CHUNK, Chunks};
+use crate::forms::{CHUNK, CONVOLUTION, Chunks};
 use crate::graph::{Graph, NodeId};
 use batches::Batches;
 use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, ValueId};
-use derive::{Axes, Derivation, capture_type};
+pub(super) use derive::capture_type;
+use derive::{Axes, Derivation};
 use maker::Maker;
 
 pub use batches::held;
@@ -41,6 +43,8 @@ pub struct Chunk {
     pub third: Option<braid_dsl::model::AxisId>,
     /// Axes of keys and reads that stand side by side.
     pub stacks: Vec<braid_dsl::model::AxisId>,
+    /// Pieces that a convolution is cut into, if it is one.
+    pub pieces: Option<Pieces>,
     /// The equations.
     pub body: Body,
     /// For each state its value after the chunk.
@@ -80,7 +84,7 @@ pub fn derive(graph: &mut Graph, node: NodeId, rows: usize, invert: bool) -> Res
     let body = derivation.finish();
     let third = body.values.iter().any(|value| value.ty.axes.contains(&axes.third)).then_some(axes.third);
     let stacks = axes.ranks.iter().flat_map(|(own, summed)| [*own, *summed]).chain([axes.unit]).chain(third).collect();
-    let mut chunk = Chunk { rows, aligned, row: axes.row, column: axes.column, third, stacks, body, next, outputs };
+    let mut chunk = Chunk { rows, aligned, row: axes.row, column: axes.column, third, stacks, pieces: None, body, next, outputs };
     let mut results: Vec<&mut ValueId> = chunk.next.iter_mut().chain(chunk.outputs.iter_mut()).collect();
     chunk.body = crate::graph::body::cleaned(&chunk.body, &graph.axes, &mut results);
     Ok(chunk)
@@ -108,14 +112,38 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
         Chunks::Rows(rows) => rows,
         Chunks::Matrices { rows, solving } => return of_matrices(graph, node, rows, solving),
     };
-    let chunk = derive(graph, node, rows, false)?;
-    let rows = chunk.rows;
+    let plain = derive(graph, node, rows, false);
+    let rows = if chunks == Chunks::Auto { CONVOLUTION } else { rows };
+    let (plain, convolved) = match (plain, convolved(graph, node, rows)) {
+        (Err(why), Some(Err(not))) => return Err(format!("{why}; no convolution: {not}")),
+        (Err(why), None) => return Err(why),
+        (plain, convolved) => (plain.ok(), convolved.and_then(Result::ok)),
+    };
     let Op::Recur(recur) = graph.op(node) else { return Err("no recurrence".into()) };
-    let (steps, at_once) = (of_steps(&graph.axes, recur), of_chunk(&graph.axes, recur, &chunk));
-    match chunks == Chunks::Auto && at_once >= steps {
-        true => Err(format!("a chunk of {rows} rows would cost {at_once} a row, a step {steps}, with what they store")),
-        false => Ok(chunk),
+    let cost = |graph: &Graph, chunk: &Chunk| of_chunk(&graph.axes, recur, chunk);
+    let plain = plain.map(|chunk| (cost(graph, &chunk), None, chunk));
+    let convolved = convolved.map(|(graph, chunk)| (cost(&graph, &chunk), Some(graph), chunk));
+    let best = plain.into_iter().chain(convolved).min_by_key(|(cost, ..)| *cost);
+    let Some((at_once, changed, chunk)) = best else { return Err("no form was found".into()) };
+    let steps = of_steps(&graph.axes, recur);
+    if chunks == Chunks::Auto && at_once >= steps {
+        let rows = chunk.rows;
+        return Err(format!("a chunk of {rows} rows would cost {at_once} a row, a step {steps}, with what they store"));
     }
+    if let Some(changed) = changed {
+        *graph = changed;
+    }
+    Ok(chunk)
+}
+
+/// A recurrence whose class is the same at every step as a convolution in chunks of so many rows, with the graph that has its tables.
+fn convolved(graph: &Graph, node: NodeId, rows: usize) -> Option<Result<(Graph, Chunk), String>> {
+    let class = super::classify(graph, node)?;
+    if !class.groups.iter().all(|group| group.invariant) {
+        return None;
+    }
+    let mut graph = graph.clone();
+    Some(convolution::derive(&mut graph, node, rows).map(|chunk| (graph, chunk)))
 }
 
 /// The chunk form for matrix units.

@@ -24,7 +24,14 @@ pub fn lines(axes: &[Axis], params: &[Param], recur: &Recur, captures: &[(String
     let names = vec![None; chunk.body.values.len()];
     let mut writer = Writer { axes, params, chunk, recur, captures, names };
     let mut lines = vec![];
-    for at in 0..chunk.body.values.len() {
+    let walked = if chunk.pieces.is_some() { 0 } else { chunk.body.values.len() };
+    if let Some(pieces) = &chunk.pieces {
+        let inputs = pieces.inputs.iter().enumerate();
+        lines.extend(inputs.map(|(at, id)| format!("u{} = {}", at + 1, writer.text(*id, false))));
+        lines.extend(pieces.sums.iter().cloned());
+        pieces.reads.iter().enumerate().for_each(|(at, id)| writer.names[id.0 as usize] = Some(format!("y{}", at + 1)));
+    }
+    for at in 0..walked {
         let id = ValueId(at as u32);
         let uses = chunk.body.values.iter().flat_map(|v| &v.args).filter(|arg| **arg == id).count();
         let value = &chunk.body.values[at];
@@ -40,7 +47,7 @@ pub fn lines(axes: &[Axis], params: &[Param], recur: &Recur, captures: &[(String
     for (n, id) in chunk.outputs.iter().enumerate() {
         lines.push(format!("output {n} = {}", writer.text(*id, false)));
     }
-    for (state, id) in recur.states.iter().zip(&chunk.next) {
+    for (state, id) in recur.states.iter().zip(&chunk.next).filter(|_| chunk.pieces.is_none()) {
         lines.push(format!("{}' = {}", state.name, writer.text(*id, false)));
     }
     lines

@@ -46,6 +46,8 @@ pub struct Terms<'m, 'a> {
     pub after: HashMap<ValueId, usize>,
     /// What is read is not summed again as part of the read: a mean of a read goes over its result.
     pub stops: bool,
+    /// Only what no state is in is wanted.
+    pub blind: bool,
     /// Values that stand for a state that starts with a tensor.
     pub firsts: &'m HashMap<ValueId, usize>,
 }
@@ -92,6 +94,7 @@ impl Terms<'_, '_> {
         let value = self.recur.body.values[id.0 as usize].clone();
         let arg = |n: usize| value.args[n];
         match &value.op {
+            Op::State(_) if self.blind => Some(Form::default()),
             Op::State(n) => Some(read(*n, false)),
             Op::ToFloat => self.form(arg(0)),
             Op::Unary(Unary::Neg) => Some(self.form(arg(0))?.scaled(-1.0)),
