@@ -74,20 +74,30 @@ const CLASSES: &[(&str, &str, &str)] = &[
     ),
     ("element_wise", "s: [w, n]", "s = exp(-dt * rate) * s + dt * bn * u\n o = sum[n] cn * s"),
     ("gated_rnn", "s: [w]", "s = dt * s + (1.0 - dt) * u\n o = s"),
+    (
+        "complex",
+        "s: [w, n], z: [w, n]",
+        "next = ar * s - ai * z + re * u\n z = ai * s + ar * z + im * u\n s = next\n o = sum[n] (rc * s - ic * z)",
+    ),
+    ("low_rank", "s: [w, n]", "s = ar * s + ai * (sum[n] im * s) + re * u\n o = sum[n] rc * s"),
+    ("dense", "s: [w, n]", "s = (sum[m] mix * s[n as m]) + re * u\n o = sum[n] rc * s"),
 ];
 
 fn spec(name: &str, states: &str, step: &str, size: usize) -> String {
     let (result, axes, w) = match name {
         "element_wise" => ("sum[w] o * last", "w", 4096),
         "gated_rnn" => ("sum[w] o * last", "w", 2048),
+        "complex" | "low_rank" | "dense" => ("sum[w] o * last", "w", 1024),
         _ => ("sum[h, v] o * last", "h, v", 1),
     };
+    let n = if name == "complex" || name == "low_rank" { 32 } else { 16 };
     let every = if step.contains("start(") { " every 16" } else { "" };
     // Inputs are rows of tables, so that little else than the recurrence is measured.
     format!(
-        "model bench(vocab: dim = 32, h: dim = 16, k: dim = {size}, v: dim = {size}, w: dim = {w}, n: dim = 16)(tokens: [t]) -> [t, vocab] {{\n  param tq, \
+        "model bench(vocab: dim = 32, h: dim = 16, k: dim = {size}, v: dim = {size}, w: dim = {w}, n: dim = {n})(tokens: [t]) -> [t, vocab] {{\n  param tq, \
          tk, tg: [vocab, h, k]   param tv: [vocab, h, v]   param ta, tb, ti: [vocab, h]   param tu, tdt: [vocab, w]   param tbn, tcn: [vocab, \
-         n]   param rate: [w, n]   param last: [vocab, {axes}]\n  q = tq[vocab: tokens] * k ^ -0.5\n  kk = l2norm[k](tk[vocab: tokens], 1e-6)\n  \
+         n]   param rate: [w, n]   param last: [vocab, {axes}]\n  dim m = n\n  param pa, pb, re, im, rc, ic: [w, n]   param mix: [w, n, m]\n  ar = \
+         sigmoid(pa + 2.0) * cos(pb)\n  ai = sigmoid(pa + 2.0) * sin(pb)\n  q = tq[vocab: tokens] * k ^ -0.5\n  kk = l2norm[k](tk[vocab: tokens], 1e-6)\n  \
          vv = tv[vocab: tokens]\n  g = -softplus(tg[vocab: tokens])\n  a = -softplus(ta[vocab: tokens])\n  b = sigmoid(tb[vocab: \
          tokens])\n  i = ti[vocab: tokens]\n  u = tu[vocab: tokens]\n  dt = sigmoid(tdt[vocab: tokens])\n  bn = tbn[vocab: tokens]\n  cn = \
          tcn[vocab: tokens]\n  recur {states} over t{every} {{ {step} }}\n  generate autoregressive\n  return {result}\n}}\n"
@@ -173,7 +183,7 @@ fn row(name: &str, states: &str, step: &str, args: &Args, chunks: Chunks, peer: 
 /// How many products of the size of the state a row needs in any form; 0: the class has no matrix products.
 fn products(name: &str) -> usize {
     match name {
-        "element_wise" | "gated_rnn" => 0,
+        "element_wise" | "gated_rnn" | "complex" | "low_rank" | "dense" => 0,
         "rank_one" => 4,
         name if name.contains("delta") => 3,
         _ => 2,
