@@ -18,10 +18,10 @@ pub struct Tiles {
     rows: Vec<usize>,
 }
 
-/// Scratch bytes that a product needs: a tile, its row pointers, a list of chosen rows, and prepared rows.
+/// Scratch bytes that a product needs: a tile, its row pointers, a list of chosen rows, and prepared rows: those of a task, or where experts are
+/// chosen those of a tile, or all of the call if they are as few as those of a task.
 pub fn scratch_bytes(product: &Matmul, setting: Setting) -> usize {
-    let rows = if product.chosen.is_some() { setting.schedule.tile_rows } else { setting.schedule.task_rows };
-    let prepared = product.prepared().map_or(0, |dtype| rows * dot::row_bytes(product.sizes[2], dtype));
+    let prepared = product.prepared().map_or(0, |dtype| setting.schedule.task_rows * dot::row_bytes(product.sizes[2], dtype));
     prepared_at(product.width, setting) + prepared
 }
 
@@ -141,7 +141,9 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, tiles: &Tiles, setting: Sett
                 });
             }
             Some((ids, experts)) => {
-                for_each(e, args.begin, args.end, e.i64(1), |task| product.chosen(e, task, args, ids, *experts));
+                let count = product.count(e, args);
+                product.prepare_all(e, args, (count, *experts));
+                for_each(e, args.begin, args.end, e.i64(1), |task| product.chosen(e, task, args, ids, (count, *experts)));
             }
         }
     });
@@ -224,21 +226,34 @@ impl<'c> Product<'_, 'c> {
         rows_and_element
     }
 
+    /// Whether each row fetches its own expert: there are no more of them than experts, and room to prepare all of them once for all panels.
+    fn few(&self, e: &Emitter<'c>, count: Val<'c>, experts: usize) -> Val<'c> {
+        let room = self.code.prepared().map_or(experts, |_| self.setting.schedule.task_rows);
+        e.cmp(Cmp::Le, count, e.i64(experts.min(room)))
+    }
+
+    /// Prepares all rows, if they are few.
+    fn prepare_all(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, (count, experts): (Val<'c>, usize)) {
+        let Some(dtype) = self.code.prepared() else { return };
+        let begins = e.cmp(Cmp::Lt, args.begin, args.end);
+        e.if_then(e.and(self.few(e, count, experts), begins), || {
+            for_each(e, e.i64(0), count, e.i64(1), |at| self.prepare(e, args, dtype, (at, at)));
+        });
+    }
+
     /// A task is a panel, of all experts: with few rows each row fetches its own, with many each expert collects its rows.
-    fn chosen(&mut self, e: &Emitter<'c>, panel: Val<'c>, args: KernelArgs<'c>, ids: &View, experts: usize) {
-        let count = self.count(e, args);
+    fn chosen(&mut self, e: &Emitter<'c>, panel: Val<'c>, args: KernelArgs<'c>, ids: &View, (count, experts): (Val<'c>, usize)) {
         let panels = self.panels();
         self.site.index.insert(BATCH, e.i64(0));
         self.site.index.insert(COLUMN, e.mul(panel, e.i64(self.code.width)));
-        let few = e.cmp(Cmp::Le, count, e.i64(experts));
-        let one = |this: &mut Self, e: &Emitter<'c>| {
+        let few = self.few(e, count, experts);
+        e.if_then(few, || {
             for_each(e, e.i64(0), count, e.i64(1), |m| {
-                let id = this.id(e, ids, m);
-                let weights = this.panel(e, e.add(e.mul(id, e.i64(panels)), panel));
-                this.tile(e, args, weights, (&[m], None));
+                let id = self.id(e, ids, m);
+                let weights = self.panel(e, e.add(e.mul(id, e.i64(panels)), panel));
+                self.tile(e, args, weights, (&[m], Some(m)));
             });
-        };
-        e.if_then(few, || one(self, e));
+        });
         e.if_then(e.not(few), || {
             for_each(e, e.i64(0), e.i64(experts), e.i64(1), |expert| {
                 let weights = self.panel(e, e.add(e.mul(expert, e.i64(panels)), panel));
