@@ -10,6 +10,7 @@ macro_rules! embed {
 
 /// Every file of the library: its path inside the library and its text, in the order of paths.
 const FILES: &[(&str, &str)] = embed![
+    "ffn/choices.braid",
     "ffn/mlp.braid",
     "ffn/moe.braid",
     "functions/activations.braid",

@@ -18,19 +18,19 @@ fn weights(golden: &str, path: &str, experts: usize) -> Vec<(String, Vec<f64>)> 
         .to_vec()
 }
 
-/// `y` by those statements, in which `expert` is an expert and `p` the probabilities.
-fn routed(golden: &str, text: &str, outputs: &str, whole: bool) {
-    let text = format!("expert = gated(inner: 20)\n  p = softmax[experts](sum[d] x * Wr + br)\n  {text}");
-    let params = "Wr[experts, d] br[experts]";
-    let weights = weights(golden, "expert", 6);
+/// `y` by a block of the library, whose router has the golden's weights.
+fn mixed(golden: &str, block: &str, whole: bool) {
+    let router = Golden::single(golden, 40);
+    let mut all = weights(golden, "mix.expert", 6);
+    all.extend([("mix.wr", "in.Wr"), ("mix.br", "in.br")].map(|(name, source)| (name.to_owned(), router.all(source).to_vec())));
+    let text = format!("mix = {block}\n  y = mix(x)");
     Case {
         golden,
         columns: "x[d]",
-        params,
         head: HEAD,
         text: &text,
-        outputs,
-        weights,
+        outputs: "y[d]",
+        weights: all,
         whole,
         times: 40,
         single: true,
@@ -47,48 +47,38 @@ fn tokens_choose_experts() {
   found = route[experts](ids) { expert(x) }
   y = sum[slot] w * found
   shared = sum[slot] w / (sum[slot] w) * found";
-    routed("moe_token_choice", text, "y[d] shared=y_normalised[d] p=P[experts]", false);
+    let text = format!("expert = gated(inner: 20)\n  p = softmax[experts](sum[d] x * Wr + br)\n  {text}");
+    Case {
+        golden: "moe_token_choice",
+        columns: "x[d]",
+        params: "Wr[experts, d] br[experts]",
+        head: HEAD,
+        text: &text,
+        outputs: "y[d] shared=y_normalised[d] p=P[experts]",
+        weights: weights("moe_token_choice", "expert", 6),
+        times: 40,
+        single: true,
+        ..Case::default()
+    }
+    .check();
 }
 
 /// The token's place in the queue of its expert is counted along the sequence.
 #[test]
 fn full_experts_drop_tokens() {
-    let text = "dim one = 1
-  ids = top[experts as one](p, one)
-  chosen = float(index[experts] == ids[one: 0])
-  recur taken: [experts] over t {
-    before = taken
-    taken = taken + chosen
-  }
-  kept = float(sum[experts] chosen * before < 5.0)
-  y = kept * (sum[one] p[experts: ids] * route[experts](ids) { expert(x) })";
-    routed("moe_capacity", text, "y[d]", false);
+    mixed("moe_capacity", "capacity_moe(experts: 6, room: 5, bias: true, expert: gated(inner: 20))", false);
 }
 
 /// An expert takes a token if fewer than thirteen have a larger probability there: later ones too, so not in a model that looks back only.
 #[test]
 fn experts_choose_tokens() {
-    let text = "dim slot = experts
-  dim one = 1
-  q = p + 0.0 * index[one]
-  better = attend[one](q, q, 0.0 * q + 1.0) { keep: p[t: key] > p[t: query]   weight: 1.0 + 0.0 * s }[one: 0]
-  w = p * float(better < 13.0)
-  all = top[experts as slot](p, slot)
-  y = sum[slot] w[experts: all] * route[experts](all) { expert(x) }";
-    routed("moe_expert_choice", text, "y[d]", true);
+    mixed("moe_expert_choice", "choosing_experts(experts: 6, room: 13, bias: true, expert: gated(inner: 20))", true);
 }
 
 /// As many experts as it takes to reach a probability.
 #[test]
 fn as_many_experts_as_needed() {
-    let text = "dim slot = experts
-  dim earlier = slot
-  ids = top[experts as slot](p, slot)
-  w = p[experts: ids]
-  before = sum[earlier] w[slot as earlier] * float(index[earlier] < index[slot])
-  kept = w * float(before < 0.6)
-  y = sum[slot] kept * route[experts](ids) { expert(x) }";
-    routed("moe_top_p", text, "y[d]", false);
+    mixed("moe_top_p", "adaptive_moe(experts: 6, mass: 0.6, bias: true, expert: gated(inner: 20))", false);
 }
 
 /// Groups of experts by their best two, a bias on the choice only, an expert that every token visits.
