@@ -153,8 +153,8 @@ pub enum Chunks {
 
 /// Rows of a chunk: enough to keep the state's traffic small beside the products, few enough for their own score matrices to be.
 pub const CHUNK: usize = 16;
-/// Rows of a chunk that is a convolution: several pieces.
-pub const CONVOLUTION: usize = 128;
+/// Rows of a chunk that is a convolution: several pieces, and enough to make up for fetching the tables in a call of one chunk.
+pub const CONVOLUTION: usize = 64;
 /// Rows of a chunk for matrix units, which hold fragments of 16.
 pub const MATRIX_CHUNK: usize = 64;
 

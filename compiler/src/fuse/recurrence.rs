@@ -71,8 +71,8 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let whole = form.row.is_some() && !on_gpu;
     let pieces = fuser.forms.chunks.get(&node).is_some_and(|chunk| chunk.as_ref().is_ok_and(|chunk| chunk.pieces.is_some()));
     let pieces = pieces && whole;
-    // Pieces share a vector of a table: the more there are beside it the better.
-    let blocked = if pieces { blocked.map(|(axis, width)| (axis, width.min(fuser.options.lanes))) } else { blocked };
+    // Pieces share the vectors of a table: narrow blocks leave registers for more of them, and caches hold the tables.
+    let blocked = if pieces { blocked.map(|(axis, width)| (axis, width.min(2 * fuser.options.lanes))) } else { blocked };
     let (grid, blocked) = if whole { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
     let axes = std::mem::take(&mut draft.axes);
     // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
