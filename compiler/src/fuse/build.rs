@@ -5,7 +5,7 @@ use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Groups, Owner, is_leaf};
 use super::kernel::{Base, Code, Nests, Rows, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
-use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops};
+use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops, scratch};
 use crate::error::Error;
 use crate::forms::{Forms, StateKind};
 use crate::graph::NodeId;
@@ -347,15 +347,13 @@ impl<'a> Fuser<'a> {
         let axes = std::mem::take(&mut draft.axes);
         let builder = Builder::new(&axes, &[], &mut draft.tensors, &mut draft.scratch);
         let stmts = builder.run(items);
-        let nests = loops::nests(stmts, &loops::Setting::rows(&axes.sizes, self.options.lanes));
-        let code = Nests {
-            walk,
-            sizes: axes.sizes,
-            tensors: draft.tensors.clone(),
-            nests,
-            scratch: draft.scratch,
-            staging: Staging::default(),
-        };
+        let mut nests = loops::nests(stmts, &loops::Setting::rows(&axes.sizes, self.options.lanes));
+        let (mut tensors, mut bytes) = (draft.tensors.clone(), draft.scratch);
+        if walk == Walk::Rows(Rows::Once) && self.options.blocks == 0 {
+            // Tables are large, and so is what they are made of: it has room only for as long as it is needed.
+            bytes = scratch::place(&mut nests, &mut tensors, &axes.sizes, None, (&[], false));
+        }
+        let code = Nests { walk, sizes: axes.sizes, tensors, nests, scratch: bytes, staging: Staging::default() };
         draft.finish(Code::Nests(code), nodes)
     }
 

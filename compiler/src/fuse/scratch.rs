@@ -1,5 +1,5 @@
-//! Where the temporaries of a chunk lie in a GPU's shared memory: rows apart so that threads of a warp meet in few banks, and one behind
-//! the other only where they are needed at the same time.
+//! Where the temporaries of a chunk lie, and those of tables that are made once: one behind the other only where they are needed at the same
+//! time. In a GPU's shared memory rows are apart, so that threads of a warp meet in few banks.
 
 use super::expr::{KAxis, TensorId, View};
 use super::kernel::{Base, Nest, Stmt, Tensor};

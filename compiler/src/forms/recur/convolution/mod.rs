@@ -69,6 +69,9 @@ struct Axes {
 /// Most pieces of a chunk: the states' way from one to the next is written out.
 const MOST_PIECES: usize = 16;
 
+/// Most numbers of the tables of a recurrence: 32 MiB of them, and some times as much while they are made.
+const MOST_NUMBERS: usize = 8 << 20;
+
 /// The convolution form of a recurrence in chunks of so many rows, in the pieces that cost least. Its tables become operands of the recurrence.
 ///
 /// # Errors
@@ -112,6 +115,9 @@ pub fn in_pieces(graph: &mut Graph, node: NodeId, recur: &Recur, (count, rows): 
     let mixing = Mixing::of(&mut nodes, &step);
     let transition = Matrix::of_step(&mut nodes, &step, &mixing)?;
     let made = body::make(nodes, &step, &mixing, transition, (axes, count, rows))?;
+    if let Some(table) = made.chunk.pieces.as_ref().map(|pieces| pieces.table).filter(|table| *table > MOST_NUMBERS) {
+        return Err(format!("its tables would have {table} numbers, more than {MOST_NUMBERS}"));
+    }
     let operands = [args, made.tables].concat();
     graph.set_args(node, &operands);
     graph.prune();
