@@ -212,6 +212,13 @@ fn products_make_rows_that_only_they_read() {
     assert_eq!(prologues.count(), 2);
 }
 
+/// The code of a function.
+fn function<'t>(code: &'t str, name: &str) -> Option<&'t str> {
+    let start = code.find(&format!(".func {name}("))?;
+    let own = &code[start..];
+    Some(&own[..own[1..].find("\n.func ").map_or(own.len(), |end| end + 1)])
+}
+
 /// Heads of a row leave no row to the next product, which would take one head for all of them.
 #[test]
 fn a_part_is_not_taken_for_the_row() {
@@ -223,8 +230,7 @@ fn a_part_is_not_taken_for_the_row() {
     });
     let mut heads = 0;
     for (name, product) in products {
-        let start = code.find(&format!(".func {name}(")).expect("the function");
-        let own = &code[start..][..code[start + 1..].find("\n.func ").unwrap_or(code.len() - start - 1)];
+        let own = function(&code, &format!("{name}_row")).expect("the function that brings the row");
         assert_eq!(own.contains("kept_row"), product.sizes[1] == 1, "{name}");
         heads += usize::from(product.sizes[1] > 1);
     }

@@ -182,6 +182,25 @@ fn products_of_many_units_by_the_copy_engine() {
     products_of_many_units("cuda:sm_90a", Dtype::Int8, 2e-2);
 }
 
+/// Products of depths that are whole copies of 16-bit numbers, but not whole units.
+const DEEP: &str = "model m(vocab: dim = 48, d: dim = 264, g: dim = 1400)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w1: [d, g]   param w2: [g, d]   param w3: [d, vocab]
+  x = sum[g] (sum[d] embed[vocab: tokens] * w1) * w2
+  return sum[d] moe(d: d, experts: 3, active: 2, expert: swiglu(d: d, hidden: 1160))(x) * w3
+}";
+
+/// A row alone, whose numbers are two halves each on the matrix units, makes what it makes beside another, in single precision.
+#[test]
+fn products_of_halves() {
+    for target in ["cuda:sm_90a", "cuda:sm_80"] {
+        let code = Code::of(DEEP, "", "random:1", (target, Dtype::Bf16), Chunks::Auto);
+        let alone = told(code.model(1, 1).call(&[&[5]], true));
+        let beside = told(code.model(2, 2).call(&[&[5], &[7]], true));
+        let (off, peak) = off(&alone, &beside[..alone.len()]);
+        assert!(off <= 5e-5 * peak, "{target}: {off:e} of {peak:e}");
+    }
+}
+
 #[test]
 fn products_of_many_units_by_threads() {
     products_of_many_units("cuda:sm_80", Dtype::F32, 1e-5);
@@ -219,6 +238,25 @@ fn large_tiles() {
     let made = told(code.model(1, 19).call(&[&ids], true));
     let (off, peak) = off(&made, &on_a_processor(spec, Dtype::F32, &[&ids]));
     assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
+}
+
+/// Nor does what is infinite, or no number, in a row of two halves; what is large stays finite.
+#[test]
+fn halves_keep_what_is_infinite() {
+    let spec = "model m(vocab: dim = 32, d: dim = 64)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w: [d, vocab]
+  return sum[d] (GIVEN + 0.0 * embed[vocab: tokens]) * (w * w)
+}";
+    for (given, right) in [
+        ("3.4e38", f32::is_finite as fn(f32) -> bool),
+        ("exp(100.0)", f32::is_infinite),
+        ("exp(100.0) * (0.0 * embed[vocab: tokens])", f32::is_nan),
+    ] {
+        let spec = spec.replace("GIVEN", given);
+        let code = Code::of(&spec, "", "random:1", ("cuda:sm_90a", Dtype::Bf16), Chunks::Auto);
+        let made = told(code.model(1, 1).call(&[&tokens(1, 32)], true));
+        assert!(made.iter().copied().all(right), "{given}: {made:?}");
+    }
 }
 
 /// What is no number in a chunk does not get lost in it.

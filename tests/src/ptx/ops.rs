@@ -68,6 +68,12 @@ fn field([x, from, count, _]: [u64; 4]) -> u64 {
     x.checked_shr(from as u32).unwrap_or(0) & if count >= 64 { u64::MAX } else { (1 << count) - 1 }
 }
 
+/// The same of 32 bits, the highest of them as the sign.
+fn signed_field([x, from, count, _]: [u64; 4]) -> u64 {
+    let (count, own) = (count.min(32) as u32, field([low(x), from, count, 0]));
+    if count == 0 { 0 } else { of((own << (32 - count)) as i32 >> (32 - count)) }
+}
+
 /// Four bytes of the eight of two words, each picked by four bits, of which the highest asks for its sign alone.
 fn picked([a, b, picks, _]: [u64; 4]) -> u64 {
     let bytes = (low(a) | low(b) << 32).to_le_bytes();
@@ -183,6 +189,8 @@ fn integer(opcode: &str) -> Option<Pure> {
         "max.u32" => |[a, b, ..]| low(a).max(low(b)),
         "bfe.u32" => |[a, from, count, _]| field([low(a), from, count, 0]),
         "bfe.u64" => field,
+        // A field that ends inside of the word.
+        "bfe.s32" => signed_field,
         "prmt.b32" => picked,
         "dp2a.lo.s32.s32" => |[a, b, c, _]| dotted(a, b, c),
         "dp2a.hi.s32.s32" => |[a, b, c, _]| dotted(a, b >> 16, c),

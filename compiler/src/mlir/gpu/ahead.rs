@@ -6,7 +6,7 @@
 //! smaller. A block takes its share of a product's columns in rounds, in each of which the warps share the units evenly; a *cursor* says what a
 //! warp copies next.
 
-use super::ring::{COLUMNS, PART, Places, Ring, Unit};
+use super::ring::{COLUMNS, Places, Ring, Unit};
 use super::{THREADS, WARPS};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
@@ -164,20 +164,21 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let e = self.e;
         let empty = e.cmp(Cmp::Eq, cursor.left, e.i32(0));
         let cursor = Cursor::from(&e.if_else(empty, || self.advance(cursor, source).values(), || cursor.values()));
-        let skipped = e.mul(cursor.unit, e.i32(PART as i32));
+        let (most, part) = (e.i32(COLUMNS as i32), e.i32(self.places.ring.part as i32));
+        let skipped = e.mul(cursor.unit, part);
         let rest = e.sub(cursor.bytes, skipped);
-        let bytes = e.min(rest, e.i32(PART as i32));
-        let columns = e.max(e.min(cursor.columns, e.i32(COLUMNS as i32)), e.i32(0));
+        let bytes = e.min(rest, part);
+        let columns = e.max(e.min(cursor.columns, most), e.i32(0));
         // Where nothing follows, there is no column.
         self.places.copy(turn, Unit { from: cursor.place, stride: cursor.bytes, bytes, columns });
-        let ends = e.cmp(Cmp::Le, rest, e.i32(PART as i32));
-        let following = e.sub(e.mul(cursor.bytes, e.i32(COLUMNS as i32)), skipped);
-        let by = e.select(ends, following, e.i32(PART as i32));
+        let ends = e.cmp(Cmp::Le, rest, part);
+        let following = e.sub(e.mul(cursor.bytes, most), skipped);
+        let by = e.select(ends, following, part);
         Cursor {
             place: e.offset(cursor.place, e.to_i64(by)),
             unit: e.select(ends, e.i32(0), e.add(cursor.unit, e.i32(1))),
             left: e.sub(cursor.left, e.i32(1)),
-            columns: e.sub(cursor.columns, e.select(ends, e.i32(COLUMNS as i32), e.i32(0))),
+            columns: e.sub(cursor.columns, e.select(ends, most, e.i32(0))),
             ..cursor
         }
     }
@@ -222,13 +223,14 @@ impl<'k, 'c> Ahead<'k, 'c> {
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.
     fn share(&self, (base, first): (Val<'c>, Val<'c>), columns: Val<'c>, bytes: Val<'c>) -> Cursor<'c> {
         let e = self.e;
-        let units = e.max(units(e, bytes), e.i32(1));
+        let part = self.places.ring.part;
+        let units = e.max(units(e, bytes, part), e.i32(1));
         let share = Share::of(e, self.places.warp, e.mul(groups(e, columns), units));
         let group = e.div(share.from, units);
         let unit = e.sub(share.from, e.mul(group, units));
         let column = e.mul(group, e.i32(COLUMNS as i32));
         let before = e.mul(e.to_i64(e.add(first, column)), e.to_i64(bytes));
-        let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(PART as i32))));
+        let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(part as i32))));
         let (columns, zero) = (e.sub(columns, column), e.i32(0));
         Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, first, end: zero, stream: zero }
     }
@@ -289,9 +291,9 @@ fn known<'c>(e: &Emitter<'c>, at: usize) -> Val<'c> {
     e.load(e.offset_by(e.shared_place(KNOWN, 16), 4 * at), Ty::I32)
 }
 
-/// Units of a group of columns of so many bytes.
-pub fn units<'c>(e: &Emitter<'c>, bytes: Val<'c>) -> Val<'c> {
-    e.shift_right(e.add(bytes, e.i32(PART as i32 - 1)), i64::from(PART.ilog2()))
+/// Units of a group of columns of so many bytes, in parts of `part`.
+pub fn units<'c>(e: &Emitter<'c>, bytes: Val<'c>, part: usize) -> Val<'c> {
+    e.shift_right(e.add(bytes, e.i32(part as i32 - 1)), i64::from(part.ilog2()))
 }
 
 /// Groups of so many columns.

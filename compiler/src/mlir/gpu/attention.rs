@@ -1,28 +1,19 @@
 //! Attention over a cache, laid out as the kernels of CPUs have it: keys `[groups][blocks][key][16]`, values `[groups][slots][value]`.
 //!
-//! The lanes of a warp are 16 positions, two of them for each: they make the scores of their position for all heads of the task,
-//! each from half of the key, and then the warp adds up values with lanes along a value's elements. So what a chunk reads is under
-//! way in two parts, keys and values. Warps take chunks of positions in turn, each with a running softmax of its own, and are
-//! merged through shared memory at the end.
+//! Warps take chunks of positions in turn (chunk.rs), each with a running softmax of its own, and are merged through shared memory at the end.
 
-use super::team::across_lanes;
 use super::{STEP_ROWS, THREADS, WARPS};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::pair::{Pair, Scores, body, capture};
+use crate::mlir::common::pair::capture;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use crate::plan::{Per, attention_tiles};
-use braid_dsl::model::Reduce;
 
 /// Positions of a chunk.
-const CHUNK: usize = BLOCK;
-/// Loads of a lane that are under way at once.
-const AHEAD: usize = 32;
-/// Bytes of a cache line.
-const LINE: usize = 128;
+pub(super) const CHUNK: usize = BLOCK;
 /// Words of the operands that say where the caches are.
 const CACHE_WORDS: usize = 6;
 
@@ -56,7 +47,8 @@ pub(super) struct Work<'k, 'c> {
     pub(super) code: &'k Attention,
     pub(super) site: Site<'k, 'c>,
     pub(super) args: KernelArgs<'c>,
-    heads: usize,
+    /// Heads of a task.
+    pub(super) heads: usize,
 }
 
 impl<'c> Work<'_, 'c> {
@@ -161,7 +153,7 @@ impl<'c> Work<'_, 'c> {
         e.sync();
         let thread = e.to_i64(e.thread());
         let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
-        let sums = self.code.value.div_ceil(WARP);
+        let sums = self.sums();
         // Of each head the running maximum, the running sum of weights, and the lane's sums of values.
         let start: Vec<Val> = (0..self.heads)
             .flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)].into_iter().chain(vec![e.f32(0.0); sums]))
@@ -185,128 +177,6 @@ impl<'c> Work<'_, 'c> {
         self.site.index.insert(COLUMN, e.i64(0));
     }
 
-    /// A chunk for all heads of the task; the new state.
-    fn chunk(
-        &mut self,
-        caches: Caches<'c>,
-        (group, first): (Val<'c>, Val<'c>),
-        chunk: Val<'c>,
-        lane: Val<'c>,
-        query: Val<'c>,
-        state: &[Val<'c>],
-    ) -> Vec<Val<'c>> {
-        let e = self.e;
-        let base = e.mul(chunk, e.i64(CHUNK));
-        self.prefetch_values(caches, group, base, lane);
-        let own = e.add(base, e.and(lane, e.i64(CHUNK - 1)));
-        let inside = e.cmp(Cmp::Lt, own, caches.slots);
-        let slot = e.min(own, e.sub(caches.slots, e.i64(1)));
-        let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);
-        let there = e.and(inside, e.cmp(Cmp::Ge, place, e.i32(0)));
-        let dots = self.dots(caches, group, slot, lane);
-        let sums = self.code.value.div_ceil(WARP);
-        let mut next = Vec::new();
-        let mut weights = Vec::new();
-        for (head, dot) in dots.into_iter().enumerate() {
-            let own = &state[head * (2 + sums)..][..2 + sums];
-            self.site.index.insert(BATCH, e.add(first, e.i64(head)));
-            let pair = Pair { query: e.to_i32(query), key: place, channels: None, score: Some(Scores::Here(dot)) };
-            let attend = &self.code.attend;
-            let keep = body(&mut self.site, self.code, &attend.keep, attend.keep_result, pair);
-            let score = body(&mut self.site, self.code, &attend.score, attend.score_result, pair);
-            let score = e.select(e.and(keep, there), score, e.f32(f32::NEG_INFINITY));
-            let most = e.max(own[0], across_lanes(e, Reduce::Max, score, WARP));
-            // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
-            let none = e.cmp(Cmp::Eq, most, e.f32(f32::NEG_INFINITY));
-            let anchor = e.select(none, e.f32(0.0), most);
-            let scale = e.exp(e.sub(own[0], anchor));
-            let weight = e.exp(e.sub(score, anchor));
-            weights.push(weight);
-            next.push(most);
-            next.push(e.fma(own[1], scale, across_lanes(e, Reduce::Sum, weight, CHUNK)));
-            next.extend(own[2..].iter().map(|sum| e.mul(*sum, scale)));
-        }
-        self.add_values(caches, group, base, lane, &weights, next)
-    }
-
-    /// Asks for the values of a chunk, which are needed when its scores are known.
-    fn prefetch_values(&self, caches: Caches<'c>, group: Val<'c>, base: Val<'c>, lane: Val<'c>) {
-        let e = self.e;
-        let row = self.code.value * 4;
-        let first = e.element(caches.values, e.add(e.mul(group, caches.slots), base), row);
-        let end = e.mul(e.min(e.sub(caches.slots, base), e.i64(CHUNK)), e.i64(row));
-        for_each(e, e.mul(lane, e.i64(LINE)), end, e.i64(WARP * LINE), |at| e.prefetch_far(e.offset(first, at)));
-    }
-
-    /// Dot products of all heads with the key of the lane's position.
-    fn dots(&self, caches: Caches<'c>, group: Val<'c>, slot: Val<'c>, lane: Val<'c>) -> Vec<Val<'c>> {
-        let e = self.e;
-        let key = self.code.key;
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let (block, within) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
-        let row = e.mul(e.add(e.mul(group, blocks), block), e.i64(key * BLOCK));
-        let keys = e.element(caches.keys, e.add(row, within), 4);
-        let queries = e.shared_memory();
-        let half = key.div_ceil(2);
-        let from = e.select(e.cmp(Cmp::Lt, lane, e.i64(CHUNK)), e.i64(0), e.i64(half));
-        let to = e.min(e.add(from, e.i64(half)), e.i64(key));
-        let fits = |n: &usize| key.is_multiple_of(2 * n) && n * self.heads <= 2 * AHEAD;
-        let together = [AHEAD, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
-        let start = vec![e.f32(0.0); self.heads];
-        let sums = e.for_loop(from, to, e.i64(together), &start, |k, sums| {
-            let mut sums = sums.to_vec();
-            for part in 0..together {
-                let k = e.add(k, e.i64(part));
-                let x = e.load(e.offset(keys, e.mul(k, e.i64(BLOCK * 4))), Ty::F32);
-                for (head, sum) in sums.iter_mut().enumerate() {
-                    let q = e.load(e.element(queries, e.add(k, e.i64(head * key)), 4), Ty::F32);
-                    *sum = e.fma(q, x, *sum);
-                }
-            }
-            sums
-        });
-        sums.into_iter().map(|sum| e.add(sum, e.exchange(sum, CHUNK))).collect()
-    }
-
-    /// Adds the weighted values of a chunk to the lane's sums.
-    fn add_values(
-        &self,
-        caches: Caches<'c>,
-        group: Val<'c>,
-        base: Val<'c>,
-        lane: Val<'c>,
-        weights: &[Val<'c>],
-        state: Vec<Val<'c>>,
-    ) -> Vec<Val<'c>> {
-        let e = self.e;
-        let value = self.code.value;
-        let sums = value.div_ceil(WARP);
-        let last = e.sub(caches.slots, e.i64(1));
-        let load = |at: Val<'c>| -> Vec<Val<'c>> {
-            let slot = e.min(e.add(base, at), last);
-            let row = e.element(caches.values, e.mul(e.add(e.mul(group, caches.slots), slot), e.i64(value)), 4);
-            let column = |part: usize| e.min(e.add(lane, e.i64(part * WARP)), e.i64(value - 1));
-            (0..sums).map(|part| e.load(e.element(row, column(part), 4), Ty::F32)).collect()
-        };
-        let together = [16, 8, 4, 2].into_iter().find(|n| n * sums <= AHEAD).unwrap_or(1);
-        e.for_loop(e.i64(0), e.i64(CHUNK), e.i64(together), &state, |first, state| {
-            let mut state = state.to_vec();
-            let positions: Vec<Val> = (0..together).map(|at| e.add(first, e.i64(at))).collect();
-            // All loads first: they are under way together.
-            let loaded: Vec<Vec<Val>> = positions.iter().map(|at| load(*at)).collect();
-            for (at, parts) in positions.iter().zip(loaded) {
-                for (head, weight) in weights.iter().enumerate() {
-                    let weight = e.of_lane(*weight, e.to_i32(*at));
-                    for (part, x) in parts.iter().enumerate() {
-                        let sum = &mut state[head * (2 + sums) + 2 + part];
-                        *sum = e.fma(weight, *x, *sum);
-                    }
-                }
-            }
-            state
-        })
-    }
-
     /// Where a warp leaves its sums (`[warps][heads][value]`), maxima and totals (`[warps][heads][2]`).
     fn left(&self) -> (Val<'c>, Val<'c>) {
         let e = self.e;
@@ -328,7 +198,7 @@ impl<'c> Work<'_, 'c> {
                 e.store(e.offset_by(at, 4), own[1]);
             });
             for (part, sum) in own[2..].iter().enumerate() {
-                let column = e.add(lane, e.i64(part * WARP));
+                let column = self.column(lane, part);
                 let put = || e.store(e.element(to_sums, e.add(e.mul(row, e.i64(value)), column), 4), *sum);
                 match (part + 1) * WARP <= value {
                     true => put(),

@@ -194,7 +194,7 @@ impl Dot {
     }
 
     /// What a lane loads at once.
-    pub fn loaded(&self) -> Ty {
+    fn loaded(&self) -> Ty {
         if self.weights == Store::Bf16 { Ty::i32(self.vector / 2) } else { Ty::f32(self.vector) }
     }
 
@@ -244,7 +244,7 @@ impl Dot {
 }
 
 /// Loaded weights in single precision.
-pub fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
+fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
     let lanes = 0..loaded.lanes();
     if loaded.elem() == Elem::F32 {
         return lanes.map(|at| e.extract(loaded, at)).collect();

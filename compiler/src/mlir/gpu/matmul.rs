@@ -14,7 +14,7 @@ use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
 use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
@@ -27,7 +27,7 @@ const ROWS_AT: usize =
     if dot::SUMS_BYTES > stream::SUMS_BYTES { dot::SUMS_BYTES } else { stream::SUMS_BYTES }.next_multiple_of(64);
 
 /// Whether a single row's product is one stream of whole copies.
-fn has_stream(code: &Matmul) -> bool {
+pub fn has_stream(code: &Matmul) -> bool {
     Dot::of(code, 1).vector > 1
 }
 
@@ -63,15 +63,34 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     stream.iter().for_each(|stream| stream.emit(e));
     let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() };
     dot::ROWS.iter().filter(needed).for_each(|rows| Dot::of(code, *rows).emit(e));
-    e.kernel(name, |args| {
+    let one = OneRow { name: name.into() };
+    if stream.is_some() {
+        one.emit(e, code, setting, streams);
+    }
+    let product = |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args, stream, streams };
-        let done = if is_split(code) { e.bool(false) } else { product.tiles(product.count()) };
-        e.if_then(e.not(done), || match is_shared_by_blocks(code) {
-            true => product.share(),
-            false => for_each(e, args.begin, args.end, e.blocks(), |task| product.task(task)),
-        });
+        Product { e, code, site, args, stream: stream.map(|stream| (stream, &one)), streams }
+    };
+    if stream.is_none() || !is_shared_by_blocks(code) {
+        return e.kernel(name, |args| product(args).tasks());
+    }
+    e.kernel(&one.whole(), |args| product(args).share_of_one());
+    e.kernel(&one.several(), |args| product(args).tasks());
+    e.kernel(name, |args| {
+        let alone = e.cmp(Cmp::Eq, count(e, code, args.call), e.i64(1));
+        e.if_then(alone, || one.call(e, &one.whole(), args));
+        e.if_then(e.not(alone), || one.call(e, &one.several(), args));
     });
+}
+
+/// All rows of the call (inner rows counted).
+fn count<'c>(e: &Emitter<'c>, code: &Matmul, call: Val<'c>) -> Val<'c> {
+    let rows = match code.rows {
+        Rows::Once => e.i64(1),
+        Rows::Source | Rows::All => e.call_field(call, Field::Rows),
+        Rows::Wanted => e.call_field(call, Field::Wanted),
+    };
+    e.mul(rows, e.i64(code.sizes[0]))
 }
 
 pub(super) struct Product<'k, 'c> {
@@ -79,29 +98,126 @@ pub(super) struct Product<'k, 'c> {
     pub(super) code: &'k Matmul,
     pub(super) site: Site<'k, 'c>,
     pub(super) args: KernelArgs<'c>,
-    stream: Option<Stream>,
+    stream: Option<(Stream, &'k OneRow)>,
     streams: Streams,
+}
+
+/// What a product of one row does before its stream and behind it, in functions of their own: what a function needs behind a call comes
+/// back from the device's memory, so those that call keep nothing.
+struct OneRow {
+    /// The product's name.
+    name: String,
+}
+
+impl OneRow {
+    fn before(&self) -> String {
+        format!("{}_row", self.name)
+    }
+
+    fn behind(&self) -> String {
+        format!("{}_end", self.name)
+    }
+
+    fn begin(&self) -> String {
+        format!("{}_begin", self.name)
+    }
+
+    /// The function for a call of one row, whose columns blocks share, and that for calls of several.
+    fn whole(&self) -> String {
+        format!("{}_one", self.name)
+    }
+
+    fn several(&self) -> String {
+        format!("{}_few", self.name)
+    }
+
+    fn call<'c>(&self, e: &Emitter<'c>, function: &str, args: KernelArgs<'c>) {
+        let KernelArgs { call, operands, begin, end, thread } = args;
+        e.call(function, &[call, operands, begin, end, thread], None);
+    }
+
+    /// Defines `before(call, words, row, batch element)`, `begin(call, words, row, element of the weights, first column, columns)` and
+    /// `behind(call, words, row, batch element, first column, columns)`.
+    fn emit(&self, e: &Emitter, code: &Matmul, setting: Setting, streams: Streams) {
+        let shared = Ty::scalar(Elem::Shared);
+        let parameters = [shared, shared, Ty::I64, Ty::I64, Ty::I64, Ty::I32];
+        e.function(&self.begin(), Linkage::Private, &parameters, None, |values| {
+            let product = Product::of_row(e, code, setting, streams, values)?;
+            let [element, first, columns] = [*values.get(3)?, *values.get(4)?, *values.get(5)?];
+            let weights = product.weights(element, first);
+            Stream::of(Dot::of(code, 1), streams.rings).begin(e, weights, product.round(columns));
+            None
+        });
+        e.function(&self.before(), Linkage::Private, &[shared, shared, Ty::I64, Ty::I64], None, |values| {
+            let mut product = Product::of_row(e, code, setting, streams, values)?;
+            product.site.index.insert(DEPTH, e.i64(0));
+            let left = product.site.address(&code.left);
+            row::fetch(e, code, left, ROWS_AT, product.args);
+            row::keep(e, code, left);
+            None
+        });
+        e.function(&self.behind(), Linkage::Private, &parameters, None, |values| {
+            let mut product = Product::of_row(e, code, setting, streams, values)?;
+            let [first, columns] = [*values.get(4)?, *values.get(5)?];
+            let thread = e.thread();
+            e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
+                let sum = sum_of(e, streams.rings.0, (e.shared_memory(), columns), thread, column_bytes(code));
+                product.end(e.add(first, e.to_i64(thread)), sum);
+            });
+            None
+        });
+    }
+}
+
+impl<'k, 'c> Product<'k, 'c> {
+    /// At the call, the words, the row and the batch element that a function is told.
+    fn of_row(e: &'k Emitter<'c>, code: &'k Matmul, setting: Setting, streams: Streams, values: &[Val<'c>]) -> Option<Self> {
+        let [call, operands, row, batch, ..] = *values else { return None };
+        let nothing = e.i64(0);
+        let args = KernelArgs { call, operands, begin: nothing, end: nothing, thread: nothing };
+        let site = Site::new(e, args, &code.tensors, setting);
+        let mut product = Product { e, code, site, args, stream: None, streams };
+        product.site.set_product_row(code, row);
+        product.site.index.insert(BATCH, batch);
+        Some(product)
+    }
 }
 
 impl<'c> Product<'_, 'c> {
     /// All rows of the call (inner rows counted).
     fn count(&self) -> Val<'c> {
+        count(self.e, self.code, self.args.call)
+    }
+
+    /// The block's tasks.
+    fn tasks(&mut self) {
+        let (e, args) = (self.e, self.args);
+        let done = if is_split(self.code) { e.bool(false) } else { self.tiles(self.count()) };
+        e.if_then(e.not(done), || match is_shared_by_blocks(self.code) {
+            true => self.share(),
+            false => for_each(e, args.begin, args.end, e.blocks(), |task| self.task(task)),
+        });
+    }
+
+    /// The block's share of the columns.
+    fn columns_of_share(&self) -> (Val<'c>, Val<'c>) {
         let e = self.e;
-        let rows = match self.code.rows {
-            Rows::Once => e.i64(1),
-            Rows::Source | Rows::All => e.call_field(self.args.call, Field::Rows),
-            Rows::Wanted => e.call_field(self.args.call, Field::Wanted),
-        };
-        e.mul(rows, e.i64(self.code.sizes[0]))
+        let (first, end) = columns_of_block(e, e.i32(self.code.sizes[3] as i32));
+        (e.to_i64(first), e.to_i64(end))
+    }
+
+    /// The block's share of the columns, for the one row that there is.
+    fn share_of_one(&mut self) {
+        self.site.index.insert(BATCH, self.e.i64(0));
+        let columns = self.columns_of_share();
+        self.one(self.e.i64(0), columns, self.e.i64(0));
     }
 
     /// The block's share of the columns, for all rows.
     fn share(&mut self) {
-        let e = self.e;
-        let columns = e.i64(self.code.sizes[3]);
-        let (first, end) = columns_of_block(e, e.to_i32(columns));
-        self.site.index.insert(BATCH, e.i64(0));
-        self.all(e.i64(0), (e.to_i64(first), e.to_i64(end)));
+        self.site.index.insert(BATCH, self.e.i64(0));
+        let columns = self.columns_of_share();
+        self.all(self.e.i64(0), columns);
     }
 
     fn task(&mut self, task: Val<'c>) {
@@ -158,47 +274,45 @@ impl<'c> Product<'_, 'c> {
         for_each(self.e, first, end, self.e.i64(COLUMNS_AT_ONCE), |column| self.tile(element, (column, end), row, rows));
     }
 
+    /// Whether the weights were asked for ahead; it is loaded anew behind each call.
+    fn is_ahead(&self) -> Val<'c> {
+        if is_read_ahead(self.code) { Ahead::is_on(self.e) } else { self.e.bool(false) }
+    }
+
+    fn round(&self, columns: Val<'c>) -> Round<'c> {
+        let (e, memory) = (self.e, self.e.shared_memory());
+        Round {
+            columns,
+            depth: e.i32(self.code.sizes[2] as i32),
+            ahead: self.is_ahead(),
+            all: e.device_memory(e.call_field(self.args.call, Field::Weights)),
+            table: e.offset_by(memory, self.streams.table),
+            sums: memory,
+            row: e.offset_by(memory, ROWS_AT),
+        }
+    }
+
     /// One row times some columns, in rounds.
-    fn stream(&mut self, stream: Stream, element: Val<'c>, (start, end): (Val<'c>, Val<'c>), row: Val<'c>) {
+    fn stream(&mut self, (stream, one): (Stream, &OneRow), element: Val<'c>, (start, end): (Val<'c>, Val<'c>), row: Val<'c>) {
         let e = self.e;
-        let depth = self.code.sizes[2];
-        let memory = e.shared_memory();
-        let all = e.device_memory(e.call_field(self.args.call, Field::Weights));
-        let ahead = match is_read_ahead(self.code) {
-            true => Ahead::is_on(e),
-            false => e.bool(false),
-        };
-        self.site.index.insert(DEPTH, e.i64(0));
-        self.site.set_product_row(self.code, row);
-        let left = self.site.address(&self.code.left);
+        let KernelArgs { call, operands, .. } = self.args;
+        let batch = self.site.index[&BATCH];
         for_each(e, start, end, e.i64(ROUND), |first| {
             let columns = e.to_i32(e.min(e.sub(end, first), e.i64(ROUND)));
-            let round = Round {
-                columns,
-                depth: e.i32(depth as i32),
-                ahead,
-                all,
-                table: e.offset_by(memory, self.streams.table),
-                sums: memory,
-                row: e.offset_by(memory, ROWS_AT),
-            };
+            let ahead = self.is_ahead();
             // Threads may still be at the sums of a round or task before this one.
             let again = if is_shared_by_blocks(self.code) { e.cmp(Cmp::Gt, first, start) } else { e.bool(true) };
             e.if_then(e.or(again, e.not(ahead)), || {
                 self.streams.rings.1.release(e);
                 e.sync();
             });
-            e.if_then(e.not(ahead), || stream.begin(e, self.weights(element, first), round));
-            row::fetch(e, self.code, left, ROWS_AT, self.args);
-            stream.call(e, round);
-            row::keep(e, self.code, left);
-            e.sync();
-            let thread = e.thread();
-            e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
-                let sum = sum_of(e, memory, thread, columns, column_bytes(self.code));
-                self.site.set_product_row(self.code, row);
-                self.end(e.add(first, e.to_i64(thread)), sum);
+            e.if_then(e.not(ahead), || {
+                e.call(&one.begin(), &[call, operands, row, element, first, columns], None);
             });
+            e.call(&one.before(), &[call, operands, row, batch], None);
+            stream.call(e, self.round(columns));
+            e.sync();
+            e.call(&one.behind(), &[call, operands, row, batch, first, columns], None);
         });
     }
 

@@ -7,9 +7,11 @@ mod ahead;
 mod along;
 mod attend;
 mod attention;
+mod chunk;
 mod dot;
 mod group;
 mod grouped;
+mod halves;
 mod integers;
 mod keep;
 mod matmul;
@@ -37,7 +39,8 @@ use crate::plan::{Function, Plan, Step};
 use crate::schedule::Schedule;
 use crate::target::Target;
 use braid_runtime::artifact::ALIGN;
-use ring::Ring;
+use dot::Dot;
+use ring::{PART, Ring};
 
 pub use crate::plan::{STEP_ROWS, THREADS};
 pub use walk::row_words;
@@ -72,15 +75,20 @@ impl Streams {
         // An entry is read, and not used, where there is none.
         let table_bytes = (count.max(1) * ahead::STREAM_BYTES).next_multiple_of(ALIGN);
         let two = count > 0 && products().any(matmul::is_read_alone);
-        let rings = |[first, second]: [usize; 2]| {
-            let first = Ring { at, slots: first, engine: target.has_groups() };
+        // Of copies of the threads there must not be many under way: everything else that blocks read waits behind them.
+        let units = products().filter(|code| matmul::has_stream(code)).all(|code| halves::are_used(Dot::of(code, 1)));
+        let ways: &[(usize, [usize; 2])] = match (target.has_groups(), units) {
+            (true, true) => &[(4 * PART, [2, 2]), (2 * PART, [4, 2]), (2 * PART, [2, 2])],
+            (true, false) => &[(PART, [8, 8]), (PART, [8, 4]), (PART, [4, 4])],
+            (false, _) => &[(PART, [4, 4])],
+        };
+        let rings = |(part, [first, second]): (usize, [usize; 2])| {
+            let first = Ring { at, slots: first, part, engine: target.has_groups() };
             if two { (first, Ring { at: at + first.bytes(), slots: second, ..first }) } else { (first, first) }
         };
-        let end = |slots| at + table_bytes + rings(slots).0.bytes() + if two { rings(slots).1.bytes() } else { 0 };
-        // Of copies of the threads there must not be many under way: everything else that blocks read waits behind them.
-        let ways: &[[usize; 2]] = if target.has_groups() { &[[8, 8], [8, 4], [4, 4]] } else { &[[4, 4], [2, 2]] };
-        let fits = ways.iter().find(|slots| end(**slots) <= target.shared_bytes);
-        let (first, second) = rings(*fits.unwrap_or(&[2, 2]));
+        let end = |way| at + table_bytes + rings(way).0.bytes() + if two { rings(way).1.bytes() } else { 0 };
+        let fits = ways.iter().find(|way| end(**way) <= target.shared_bytes);
+        let (first, second) = rings(*fits.unwrap_or(&(PART, [2, 2])));
         Streams { rings: (first, second), table: second.at + second.bytes(), table_bytes }
     }
 

@@ -10,10 +10,10 @@ use crate::mlir::common::{Cmp, Emitter, Val};
 
 /// Columns of a unit: they share the loads of the row that is multiplied.
 pub const COLUMNS: usize = 2;
-/// Bytes of a unit of each column, a copy for each lane.
+/// Least bytes of a unit of each column, a copy for each lane.
 pub const PART: usize = COPY * WARP;
-/// Bytes of a unit.
-const UNIT: usize = COLUMNS * PART;
+/// A column lies so many bytes beside the banks of the one before, so that lanes read some of both at once.
+const ASIDE: usize = 64;
 /// Bytes of a barrier.
 const BARRIER: usize = 8;
 
@@ -24,6 +24,8 @@ pub struct Ring {
     pub at: usize,
     /// Units of a warp's ring, a power of two.
     pub slots: usize,
+    /// Bytes of a unit of each column, some [`PART`]s: the more, the less there is to do for each.
+    pub part: usize,
     /// Whether the copy engine fills them.
     pub engine: bool,
 }
@@ -31,7 +33,12 @@ pub struct Ring {
 impl Ring {
     /// Bytes of all warps' rings.
     pub fn bytes(self) -> usize {
-        WARPS * self.slots * UNIT
+        WARPS * self.slots * self.unit_bytes()
+    }
+
+    /// Bytes of a unit's place.
+    fn unit_bytes(self) -> usize {
+        COLUMNS * (self.part + ASIDE)
     }
 
     /// Where the warps' barriers lie: not in dynamic memory, which other kernels use as they like.
@@ -65,7 +72,7 @@ pub struct Unit<'c> {
     pub from: Val<'c>,
     /// Bytes from a column to the next.
     pub stride: Val<'c>,
-    /// Bytes of each column's part, whole copies, at most [`PART`].
+    /// Bytes of each column's part, whole copies, at most the ring's part.
     pub bytes: Val<'c>,
     /// How many columns, at most [`COLUMNS`].
     pub columns: Val<'c>,
@@ -92,7 +99,7 @@ impl<'k, 'c> Places<'k, 'c> {
         let warp = e.shift_right(thread, i64::from(WARP.ilog2()));
         let lane = e.and(thread, e.i32(WARP as i32 - 1));
         let rings = e.offset_by(e.shared_memory(), ring.at);
-        Places { e, ring, warp, lane, own: e.element(rings, e.to_i64(warp), ring.slots * UNIT) }
+        Places { e, ring, warp, lane, own: e.element(rings, e.to_i64(warp), ring.slots * ring.unit_bytes()) }
     }
 
     fn slot(&self, turn: Val<'c>) -> Val<'c> {
@@ -105,11 +112,17 @@ impl<'k, 'c> Places<'k, 'c> {
         e.element(own, self.slot(turn), BARRIER)
     }
 
+    /// Where column `column` (`i32`) of the unit begins whose turn it is.
+    pub fn column(&self, turn: Val<'c>, column: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let unit = e.element(self.own, self.slot(turn), self.ring.unit_bytes());
+        e.offset(unit, e.to_i64(e.mul(column, e.i32((self.ring.part + ASIDE) as i32))))
+    }
+
     /// What the lane has of column `column` of the unit whose turn it is.
     pub fn part(&self, turn: Val<'c>, column: usize) -> Val<'c> {
         let e = self.e;
-        let within = e.add(e.mul(self.lane, e.i32(COPY as i32)), e.i32((column * PART) as i32));
-        e.offset(e.element(self.own, self.slot(turn), UNIT), e.to_i64(within))
+        e.element(self.column(turn, e.i32(column as i32)), e.to_i64(self.lane), COPY)
     }
 
     /// Begins the copy of a unit to a place whose unit all lanes have read. What it does not bring stays as it was; if that is all,
@@ -121,12 +134,13 @@ impl<'k, 'c> Places<'k, 'c> {
     /// Every lane copies its own.
     fn fetch(&self, turn: Val<'c>, Unit { from, stride, bytes, columns }: Unit<'c>) {
         let e = self.e;
-        let within = e.mul(self.lane, e.i32(COPY as i32));
         e.sync_warp();
-        for column in 0..COLUMNS {
+        for (column, part) in (0..COLUMNS).flat_map(|column| (0..self.ring.part).step_by(PART).map(move |part| (column, part))) {
+            let within = e.add(e.mul(self.lane, e.i32(COPY as i32)), e.i32(part as i32));
             let there = e.and(e.cmp(Cmp::Lt, within, bytes), e.cmp(Cmp::Lt, e.i32(column as i32), columns));
             let from = e.offset(from, e.to_i64(e.add(within, e.mul(stride, e.i32(column as i32)))));
-            e.if_then(there, || e.begin_copy(self.part(turn, column), from, e.i32(COPY as i32)));
+            let to = e.offset(self.column(turn, e.i32(column as i32)), e.to_i64(within));
+            e.if_then(there, || e.begin_copy(to, from, e.i32(COPY as i32)));
         }
         e.close_copies();
     }
@@ -139,10 +153,8 @@ impl<'k, 'c> Places<'k, 'c> {
             let barrier = self.barrier(turn);
             let first = e.cmp(Cmp::Eq, self.lane, e.i32(0));
             e.if_then(first, || e.expect_arrival(barrier, e.mul(bytes, columns)));
-            let to =
-                e.add(e.shift_left(e.to_i32(self.slot(turn)), i64::from(UNIT.ilog2())), e.mul(self.lane, e.i32(PART as i32)));
             let from = e.offset(from, e.to_i64(e.mul(self.lane, stride)));
-            e.begin_bulk_copy(e.offset(self.own, e.to_i64(to)), from, bytes, barrier);
+            e.begin_bulk_copy(self.column(turn, self.lane), from, bytes, barrier);
         });
     }
 

@@ -3,6 +3,7 @@
 
 use super::ahead::Ahead;
 use super::dot::Dot;
+use super::halves;
 use super::matmul::is_read_ahead;
 use super::parts::Parts;
 use super::{THREADS, nest};
@@ -11,6 +12,7 @@ use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
 use crate::schedule::Schedule;
+use braid_runtime::artifact::Dtype;
 
 /// Where the block remembers which row it has: the address that the row has, or would have, in the device's memory, and how many
 /// numbers, and what was made of them. Another row may begin at the same place.
@@ -21,6 +23,8 @@ const KEPT_BYTES: usize = 16;
 fn row_bytes(code: &Matmul) -> usize {
     match parts(code) {
         Some(parts) => parts.row_bytes(code.sizes[2]).next_multiple_of(64),
+        // What lies behind a row of halves is not read.
+        None if halves::are_used(Dot::of(code, 1)) => 4 * code.sizes[2],
         None => 4 * code.sizes[2].next_multiple_of(WARP * Dot::of(code, 1).vector),
     }
 }
@@ -32,7 +36,8 @@ fn parts(code: &Matmul) -> Option<Parts> {
 
 /// What tells rows apart that begin at the same place: how many numbers, and what was made of them.
 fn kind(code: &Matmul) -> i64 {
-    let made = parts(code).map_or(0, |parts| 1 + parts.dtype as i64);
+    let halved = halves::are_used(Dot::of(code, 1)).then_some(Dtype::Bf16);
+    let made = parts(code).map(|parts| parts.dtype).or(halved).map_or(0, |dtype| 1 + dtype as i64);
     code.sizes[2] as i64 | made << 48
 }
 
@@ -82,7 +87,13 @@ pub fn fetch<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args:
 fn bring<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: KernelArgs<'c>) {
     let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
     let alone = e.cmp(Cmp::Eq, e.call_field(args.call, Field::Rows), e.i64(1));
-    e.if_then(alone, || make(e, code, prologue, at, args));
+    e.if_then(alone, || {
+        make(e, code, prologue, at, args);
+        if halves::are_used(Dot::of(code, 1)) {
+            e.sync();
+            halves::prepare(e, e.offset_by(e.shared_memory(), at), code.sizes[2]);
+        }
+    });
     e.if_then(e.not(alone), || copy(e, code, left, at));
 }
 
@@ -119,26 +130,34 @@ fn fill(e: &Emitter, code: &Matmul, at: usize) {
 /// Loads of a thread that are under way at once.
 const AHEAD: usize = 8;
 
-/// Copies the row, four numbers a thread at a time.
+/// Copies the row, four numbers a thread at a time, or eight where they are halved.
 fn copy<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize) {
     let to = e.offset_by(e.shared_memory(), at);
-    let aligned = Dot::of(code, 1).aligned;
-    let (thread, fours) = (e.to_i64(e.thread()), code.sizes[2] / 4);
-    let load = |four: Val<'c>| {
-        let place = e.element(left, four, 16);
-        if aligned {
+    let dot = Dot::of(code, 1);
+    let each = if halves::are_used(dot) { 2 } else { 1 };
+    let (thread, count) = (e.to_i64(e.thread()), code.sizes[2] / (4 * each));
+    let load = |place: Val<'c>| {
+        if dot.aligned {
             return e.load_aligned(place, Ty::f32(4));
         }
         let lanes = (0..4).map(|at| e.load(e.offset_by(place, 4 * at), Ty::F32));
         lanes.enumerate().fold(e.poison(Ty::f32(4)), |four, (at, x)| e.insert(four, at, x))
     };
-    for first in (0..fours).step_by(AHEAD * THREADS) {
-        let turns = (first..fours.min(first + AHEAD * THREADS)).step_by(THREADS);
-        // Past the last four numbers those are loaded again.
+    for first in (0..count).step_by(AHEAD / each * THREADS) {
+        let turns = (first..count.min(first + AHEAD / each * THREADS)).step_by(THREADS);
+        // Past the last numbers those are loaded again.
         let places: Vec<Val> = turns.map(|turn| e.add(thread, e.i64(turn))).collect();
-        let loaded: Vec<Val> = places.iter().map(|four| load(e.min(*four, e.i64(fours - 1)))).collect();
-        for (four, own) in places.into_iter().zip(loaded) {
-            e.if_then(e.cmp(Cmp::Lt, four, e.i64(fours)), || e.store_aligned(e.element(to, four, 16), own));
+        let own = |number: &Val<'c>| {
+            let from = e.element(left, e.min(*number, e.i64(count - 1)), 16 * each);
+            (0..each).map(|four| load(e.offset_by(from, 16 * four))).collect()
+        };
+        let loaded: Vec<Vec<Val>> = places.iter().map(own).collect();
+        for (number, own) in places.into_iter().zip(loaded) {
+            let place = e.element(to, number, 16 * each);
+            e.if_then(e.cmp(Cmp::Lt, number, e.i64(count)), || match own[..] {
+                [first, second] => halves::store(e, place, [first, second]),
+                _ => own.iter().for_each(|own| e.store_aligned(place, *own)),
+            });
         }
     }
 }

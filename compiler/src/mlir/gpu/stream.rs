@@ -5,7 +5,8 @@
 
 use super::WARPS;
 use super::ahead::{Ahead, Cursor, ROUND, Share, Source, groups, units};
-use super::dot::{Dot, single};
+use super::dot::Dot;
+use super::halves;
 use super::parts::Parts;
 use super::ring::{COLUMNS, PART, Ring};
 use super::team::across_lanes;
@@ -100,7 +101,7 @@ impl Stream {
     fn body<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
         let source = Source { weights: round.all, table: round.table };
         let bytes = self.dot.column_bytes(e, round.depth);
-        let walk = Walk { stream: self, e, round, source, bytes, units: units(e, bytes) };
+        let walk = Walk { stream: self, e, round, source, bytes };
         if self.ahead == self.alone {
             return walk.run(self.ahead);
         }
@@ -118,9 +119,8 @@ struct Walk<'k, 'c> {
     e: &'k Emitter<'c>,
     round: Round<'c>,
     source: Source<'c>,
-    /// Bytes of a column, and the units of a group.
+    /// Bytes of a column.
     bytes: Val<'c>,
-    units: Val<'c>,
 }
 
 impl<'c> Walk<'_, 'c> {
@@ -129,18 +129,19 @@ impl<'c> Walk<'_, 'c> {
         let e = self.e;
         let ahead = Ahead::new(e, ring);
         let (cursor, turn) = ahead.take();
-        let units = e.max(self.units, e.i32(1));
+        let units = e.max(units(e, self.bytes, ring.part), e.i32(1));
         let share = Share::of(e, ahead.places.warp, e.mul(groups(e, self.round.columns), units));
         let group = e.div(share.from, units);
         let unit = e.sub(share.from, e.mul(group, units));
         // A warp that begins inside of a group leaves that one's part apart.
         let apart = e.add(e.i32((ROUND / COLUMNS) as i32), ahead.places.warp);
         let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), group, apart);
-        let numbers = vec![e.f32(0.0); COLUMNS * CHAINS];
+        let count = if halves::are_used(self.stream.dot) { halves::SUMS } else { COLUMNS * CHAINS };
+        let numbers = vec![e.f32(0.0); count];
         let start: Vec<Val> = [group, unit, target, turn].into_iter().chain(numbers).chain(cursor.values()).collect();
         let end = e.for_loop(share.from, share.to, e.i32(1), &start, |at, state| {
             let ([group, unit, target, turn], state) = ([state[0], state[1], state[2], state[3]], &state[4..]);
-            let (sums, cursor) = state.split_at(COLUMNS * CHAINS);
+            let (sums, cursor) = state.split_at(count);
             let cursor = ahead.turn(Cursor::from(cursor), turn, self.source);
             let made = self.multiply(ahead, turn, unit, sums);
             let next = e.add(unit, e.i32(1));
@@ -157,12 +158,16 @@ impl<'c> Walk<'_, 'c> {
             ];
             place.into_iter().chain(made).chain(cursor.values()).collect()
         });
-        ahead.leave(Cursor::from(&end[4 + COLUMNS * CHAINS..]), end[3]);
+        ahead.leave(Cursor::from(&end[4 + count..]), end[3]);
     }
 
     /// Writes the sums of a group, or of the warp's part of it.
     fn leave(&self, ahead: Ahead<'_, 'c>, target: Val<'c>, made: &[Val<'c>]) {
         let (e, lane) = (self.e, ahead.places.lane);
+        let target = e.mul(target, e.i32(COLUMNS as i32));
+        if halves::are_used(self.stream.dot) {
+            return halves::leave(e, lane, e.element(self.round.sums, e.to_i64(target), 4), made);
+        }
         let mut sums: Vec<Val> =
             made.chunks_exact(CHAINS).map(|sum| sum[1..].iter().fold(sum[0], |sum, part| e.add(sum, *part))).collect();
         // Each half of the lanes gives the other half of the columns away, until a lane has one.
@@ -179,42 +184,33 @@ impl<'c> Walk<'_, 'c> {
         let first = e.cmp(Cmp::Eq, e.and(lane, e.i32(by as i32 - 1)), e.i32(0));
         e.if_then(first, || {
             let column = e.shift_right(lane, i64::from(by.ilog2()));
-            let place = e.add(e.mul(target, e.i32(COLUMNS as i32)), column);
+            let place = e.add(target, column);
             e.store(e.element(self.round.sums, e.to_i64(place), 4), sum);
         });
     }
 
-    /// The lane's numbers of the row in a unit.
-    fn numbers(&self, group: Val<'c>) -> Vec<Val<'c>> {
-        let (e, fours) = (self.e, self.stream.dot.vector / 4);
-        let own = e.element(self.round.row, group, 16 * fours);
-        if fours == 1 {
-            let four = e.load_aligned(own, Ty::f32(4));
-            return (0..4).map(|at| e.extract(four, at)).collect();
-        }
-        // Every other four lanes read their halves the other way round, so that lanes that read at once read all banks.
-        let turned = e.cmp(Cmp::Ne, e.and(group, e.i64(4)), e.i64(0));
-        let half = |turned: Val<'c>| e.load_aligned(e.offset(own, e.select(turned, e.i64(16), e.i64(0))), Ty::f32(4));
-        let (a, b) = (half(turned), half(e.not(turned)));
-        let of = |turned: Val<'c>, at: usize| e.select(turned, e.extract(b, at), e.extract(a, at));
-        (0..4).map(|at| of(turned, at)).chain((0..4).map(|at| of(e.not(turned), at))).collect()
-    }
-
-    /// Adds the products of a unit to the lane's sums, `[columns][chains]`.
+    /// Adds the products of a unit to the lane's sums, `[columns][chains]`, or those of the matrix units.
     fn multiply(&self, ahead: Ahead<'_, 'c>, turn: Val<'c>, unit: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
         let (e, dot) = (self.e, self.stream.dot);
         if let Some(parts) = Parts::of(dot.weights) {
             return self.multiply_parts(parts, ahead, (turn, unit), sums);
         }
+        if halves::are_used(dot) {
+            let part = ahead.places.ring.part;
+            let rest = e.sub(self.bytes, e.mul(unit, e.i32(part as i32)));
+            let row = e.element(self.round.row, e.to_i64(unit), halves::row_bytes(part));
+            return halves::multiply(e, &ahead.places, turn, (row, rest), sums);
+        }
         let number = e.add(e.mul(unit, e.i32(WARP as i32)), ahead.places.lane);
         let add = || {
-            let x = self.numbers(e.to_i64(number));
+            let four = Ty::f32(4);
+            let x = e.load_aligned(e.element(self.round.row, e.to_i64(number), COPY), four);
             let mut sums = sums.to_vec();
             for (column, sums) in sums.chunks_exact_mut(CHAINS).enumerate() {
-                let weights = e.load_aligned(ahead.places.part(turn, column), dot.loaded());
-                for (n, (x, w)) in x.iter().zip(single(e, weights)).enumerate() {
+                let weights = e.load_aligned(ahead.places.part(turn, column), four);
+                for n in 0..4 {
                     let sum = &mut sums[n % CHAINS];
-                    *sum = e.fma(*x, w, *sum);
+                    *sum = e.fma(e.extract(x, n), e.extract(weights, n), *sum);
                 }
             }
             sums
@@ -255,9 +251,10 @@ impl<'c> Walk<'_, 'c> {
 /// A part of a column is what a warp reads at once.
 const _: () = assert!(PART == braid_runtime::artifact::PART && COPY == braid_runtime::artifact::PIECE);
 
-/// The sum of column `column` (`i32`) of a round: its group's, and the parts of warps that began inside of that.
-pub fn sum_of<'c>(e: &Emitter<'c>, sums: Val<'c>, column: Val<'c>, columns: Val<'c>, column_bytes: usize) -> Val<'c> {
-    let units = e.i32(column_bytes.div_ceil(PART) as i32);
+/// The sum of column `column` (`i32`) of a round of sums at some place and so many columns: its group's, and the parts of warps that began inside of that.
+pub fn sum_of<'c>(e: &Emitter<'c>, ring: Ring, round: (Val<'c>, Val<'c>), column: Val<'c>, column_bytes: usize) -> Val<'c> {
+    let (sums, columns) = round;
+    let units = e.i32(column_bytes.div_ceil(ring.part) as i32);
     let (group, within) = (e.shift_right(column, i64::from(COLUMNS.ilog2())), e.and(column, e.i32(COLUMNS as i32 - 1)));
     let (begin, count) = (e.mul(group, units), e.mul(groups(e, columns), units));
     let end = e.add(begin, units);

@@ -2,10 +2,11 @@
 //! wrote. A deeper model has a longer table, not more code.
 
 use super::ahead::Ahead;
-use super::{BLOCKS, STEP_ROWS, Streams, THREADS};
+use super::{BLOCKS, STEP_ROWS, Streams, THREADS, WARPS};
 use super::{matmul, row};
 use crate::fuse::kernel::Code;
 use crate::mlir::common::device::WARP;
+use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
 use crate::plan::{Function, Per, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
@@ -39,7 +40,7 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         let [call, steps, count, table, length, barrier] = *values else { return };
         let [call, steps, table, barrier] = [call, steps, table, barrier].map(|at| e.device_memory(at));
         let rows = Rows::new(e, steps, count, row_words(plan));
-        let (call, next) = rows.begin(call);
+        let call = rows.begin(call);
         let own = e.offset_by(e.shared_memory(), streams.table);
         if streams.rings.1 != streams.rings.0 {
             Ahead::new(e, streams.rings.1).prepare();
@@ -48,13 +49,18 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         let clerk = Clerk { e, call, many };
         clerk.begin(rows.place(e.i64(0)));
         let walk = Walk { e, plan, functions, call, barrier, clerk, many };
-        e.for_loop(e.i64(0), count, e.i64(1), &[next], |at, state| vec![walk.step(&rows, at, state[0])]);
+        e.if_then(e.cmp(Cmp::Gt, count, e.i64(0)), || {
+            e.until(|| {
+                let at = rows.at();
+                walk.step(&rows, at);
+                e.cmp(Cmp::Ge, rows.count_on(), count)
+            });
+        });
         walk.leave();
     });
 }
 
-/// The rows of the table that are in shared memory: the present one, the next, and the one after it, whose words come while the present
-/// step is done. A thread carries a word of the row behind these.
+/// Rows of the table in shared memory: two batches, of which one comes while the other is worked through.
 struct Rows<'k, 'c> {
     e: &'k Emitter<'c>,
     steps: Val<'c>,
@@ -62,8 +68,8 @@ struct Rows<'k, 'c> {
     words: usize,
 }
 
-/// A row's place is used again when every thread is at least one step past it.
-const ROWS: usize = 4;
+/// Rows that come together.
+const ROWS: usize = 2;
 
 impl<'k, 'c> Rows<'k, 'c> {
     fn new(e: &'k Emitter<'c>, steps: Val<'c>, count: Val<'c>, words: usize) -> Self {
@@ -72,50 +78,71 @@ impl<'k, 'c> Rows<'k, 'c> {
 
     /// Where row `at` lies in shared memory.
     fn place(&self, at: Val<'c>) -> Val<'c> {
-        let place = self.e.shared_place("rows", ROWS * self.words * 8);
-        self.e.element(place, self.e.and(at, self.e.i64(ROWS - 1)), self.words * 8)
+        let place = self.e.shared_place("rows", 2 * ROWS * self.words * 8);
+        self.e.element(place, self.e.and(at, self.e.i64(2 * ROWS - 1)), self.words * 8)
     }
 
-    /// The thread's word of a row, or of the last one.
-    fn fetch(&self, at: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let last = e.max(e.sub(self.count, e.i64(1)), e.i64(0));
-        let row = e.element(self.steps, e.min(at, last), self.words * 8);
-        let word = e.min(e.thread_anew(), e.i32(self.words as i32 - 1));
-        e.load_constant(e.element(row, e.to_i64(word), 8), Ty::I64)
+    /// Where the warp keeps the number of its step: what it had in a register while it calls a function would come back from the
+    /// device's memory.
+    fn own(&self) -> Val<'c> {
+        let warp = self.e.shift_right(self.e.thread_anew(), i64::from(WARP.ilog2()));
+        self.e.element(self.e.shared_place("at", 4 * WARPS), self.e.to_i64(warp), 4)
     }
 
-    fn put(&self, at: Val<'c>, word: Val<'c>) {
+    /// The step at hand.
+    fn at(&self) -> Val<'c> {
+        self.e.to_i64(self.e.load(self.own(), Ty::I32))
+    }
+
+    /// Goes on to the next step, and gives it.
+    fn count_on(&self) -> Val<'c> {
+        let (e, own) = (self.e, self.own());
+        let next = e.add(e.load(own, Ty::I32), e.i32(1));
+        // All lanes have read it, and see what one of them writes.
+        e.sync_warp();
+        self.put(own, next);
+        e.sync_warp();
+        e.to_i64(next)
+    }
+
+    fn put(&self, own: Val<'c>, at: Val<'c>) {
         let e = self.e;
-        let thread = e.thread_anew();
-        e.if_then(e.cmp(Cmp::Lt, thread, e.i32(self.words as i32)), || {
-            e.store(e.element(self.place(at), e.to_i64(thread), 8), word);
+        let lane = e.and(e.thread_anew(), e.i32(WARP as i32 - 1));
+        e.if_then(e.cmp(Cmp::Eq, lane, e.i32(0)), || e.store(own, at));
+    }
+
+    /// Copies the batch of rows from `first` on; past the last row that is copied again.
+    fn fetch(&self, first: Val<'c>) {
+        let (e, words) = (self.e, self.words);
+        let last = e.sub(self.count, e.i64(1));
+        for_each(e, e.to_i64(e.thread_anew()), e.i64(ROWS * words), e.i64(THREADS), |number| {
+            let (row, word) = (e.add(first, e.div(number, e.i64(words))), e.rem(number, e.i64(words)));
+            let from = e.element(self.steps, e.max(e.min(row, last), e.i64(0)), words * 8);
+            e.store(e.element(self.place(row), word, 8), e.load_constant(e.element(from, word, 8), Ty::I64));
         });
     }
 
-    /// Copies the call, its tables and the first two rows to shared memory; gives where the call is, and the thread's word of the third
-    /// row.
-    fn begin(&self, call: Val<'c>) -> (Val<'c>, Val<'c>) {
+    /// Copies the call, its tables and the first rows to shared memory; gives where the call is.
+    fn begin(&self, call: Val<'c>) -> Val<'c> {
         let e = self.e;
         let own = e.shared_place("call", size_of::<Call>());
         let thread = e.to_i64(e.thread());
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(size_of::<Call>() / 8)), || {
             e.store(e.element(own, thread, 8), e.load(e.element(call, thread, 8), Ty::I64));
         });
-        let [first, second, next] = [0, 1, 2].map(|at| self.fetch(e.i64(at as usize)));
-        self.put(e.i64(0), first);
-        self.put(e.i64(1), second);
+        self.put(self.own(), e.i32(0));
+        self.fetch(e.i64(0));
         row::forget(e);
         e.sync();
         e.copy_tables(own, THREADS);
-        (own, next)
+        own
     }
 
-    /// At step `at`: puts the row after the next where it belongs, and fetches a word of the one behind.
-    fn advance(&self, at: Val<'c>, next: Val<'c>) -> Val<'c> {
+    /// At step `at`: fetches the batch behind the one that begins with it.
+    fn advance(&self, at: Val<'c>) {
         let e = self.e;
-        self.put(e.add(at, e.i64(2)), next);
-        self.fetch(e.add(at, e.i64(3)))
+        let begins = e.cmp(Cmp::Eq, e.and(at, e.i64(ROWS - 1)), e.i64(0));
+        e.if_then(begins, || self.fetch(e.add(at, e.i64(ROWS))));
     }
 }
 
@@ -249,8 +276,8 @@ struct Walk<'k, 'c> {
 }
 
 impl<'c> Walk<'_, 'c> {
-    /// Step `at`; `next`: the thread's word of the row after the next. Gives that of the row behind it.
-    fn step(&self, rows: &Rows<'_, 'c>, at: Val<'c>, next: Val<'c>) -> Val<'c> {
+    /// Step `at`.
+    fn step(&self, rows: &Rows<'_, 'c>, at: Val<'c>) {
         let e = self.e;
         // All threads are done with the step before, and see the next row and what the clerk decided.
         e.sync();
@@ -265,14 +292,13 @@ impl<'c> Walk<'_, 'c> {
         // While other blocks arrive.
         let following = e.add(at, e.i64(1));
         self.clerk.decide(following, rows.place(following));
-        let next = rows.advance(at, next);
+        rows.advance(at);
         e.if_then(waiting, || self.wait(first(), arrivals));
         let [begin, tasks, block] = self.clerk.decided(at);
         let row = rows.place(at);
         let function = e.load(row, Ty::I64);
         let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, block];
         e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
-        next
     }
 
     /// Calls the function of that number: a search by halves.
