@@ -212,6 +212,23 @@ fn products_make_rows_that_only_they_read() {
     assert_eq!(prologues.count(), 2);
 }
 
+/// The models that docs/benchmarks.md measures.
+#[test]
+fn models_of_the_benchmarks_are_lowered() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu");
+    let specs =
+        |folder: &Path| std::fs::read_dir(folder).expect("specs").map(|entry| entry.expect("a file").path()).collect::<Vec<_>>();
+    let all = specs(&folder).into_iter().chain(specs(&folder.join("recurrences")));
+    let all: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "braid")).collect();
+    assert_eq!(all.len(), 9);
+    for path in all {
+        let spec = std::fs::read_to_string(&path).expect("text");
+        if let Err(error) = lowered(&spec, Dtype::Bf16) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
 /// The code of a function.
 fn function<'t>(code: &'t str, name: &str) -> Option<&'t str> {
     let start = code.find(&format!(".func {name}("))?;
