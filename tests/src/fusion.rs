@@ -47,6 +47,23 @@ fn layers_that_are_alike_share_functions() {
     assert!(many.1 > 10 * few.1, "steps of 4 and of 48 layers: {} and {}", few.1, many.1);
 }
 
+/// Neither are functions of a deeper model longer: what layers make once of their weights, each makes for itself.
+#[test]
+fn functions_of_a_deeper_model_are_no_longer() {
+    for mixer in ["s4d(n: 8)", "mamba(inner: 128, n: 4, rank: 4)"] {
+        let [few, many] = [2, 6].map(|layers| {
+            let spec = format!("use models.recurrent\nuse mixers.s4\nuse mixers.state_space\nmodel test = recurrent(layers: {layers}, mixer: {mixer})\n");
+            let work = run(&spec, "plan");
+            let statements = |code: &Code| match code {
+                Code::Nests(nests) => nests.nests.iter().map(|nest| nest.stmts.len()).sum(),
+                _ => 1,
+            };
+            work.plan().expect("the stage ran").functions.iter().map(|function| statements(&function.code)).sum::<usize>()
+        });
+        assert_eq!(few, many, "{mixer}: statements of all functions of 2 and of 6 layers");
+    }
+}
+
 /// Lanes of a state run along its values, which keys and decays do not vary with: neither along heads, nor along an axis of one index.
 #[test]
 fn lanes_run_along_the_values_of_a_state() {

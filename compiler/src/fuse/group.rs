@@ -19,7 +19,7 @@ pub struct Owner {
     pub level: usize,
     /// Skeletons stand before the row-wise kernel of their level.
     pub rowwise: bool,
-    /// Place in the graph's order, for skeletons.
+    /// Place in the graph's order, for skeletons and for what is made once ([`apart`]).
     pub at: usize,
 }
 
@@ -61,6 +61,7 @@ impl Groups {
                 groups.owners.insert(member, owner);
             }
         }
+        let apart = apart(graph, anchors, &levels, &order);
         for node in &order {
             let op = &graph.node(*node).op;
             if is_leaf(op) || groups.owners.contains_key(node) {
@@ -68,7 +69,10 @@ impl Groups {
             }
             let owner = match op {
                 Op::Result(_) => groups.owners[&graph.args(*node)[0]],
-                _ => Owner { rows: anchors.rows[node], level: levels[node], rowwise: true, at: 0 },
+                _ => {
+                    let at = apart.get(node).copied().unwrap_or(0);
+                    Owner { rows: anchors.rows[node], level: levels[node], rowwise: true, at }
+                }
             };
             groups.owners.insert(*node, owner);
         }
@@ -179,6 +183,31 @@ pub fn flat_stride(anchors: &Anchors, view: &super::expr::View, axes: &[AxisId])
     }
     let even = long.windows(2).all(|w| stride(&w[0]) == stride(&w[1]) * layouts.sizes[w[1].0 as usize]);
     even.then(|| long.last().map_or(0, stride))
+}
+
+/// What is made once of different weights is made apart, so that equal layers share one function: of each row-wise node that is made once a number
+/// that all those it has to do with share, on its level. Those that no weights are in come before the others, which do not meet through them.
+fn apart(graph: &Graph, anchors: &Anchors, levels: &HashMap<NodeId, usize>, order: &[NodeId]) -> HashMap<NodeId, usize> {
+    let mut weighed: HashSet<NodeId> = HashSet::new();
+    let mut numbers: HashMap<NodeId, usize> = HashMap::new();
+    for (at, node) in order.iter().enumerate() {
+        let (op, args) = (&graph.node(*node).op, graph.args(*node));
+        if matches!(op, Op::Param(_)) || args.iter().any(|arg| weighed.contains(arg)) {
+            weighed.insert(*node);
+        }
+        if is_leaf(op) || anchors.rows.get(node) != Some(&Rows::Once) || !anchors.is_rowwise(graph, *node) {
+            continue;
+        }
+        let weighs = weighed.contains(node);
+        let beside = |arg: &&NodeId| levels[*arg] == levels[node] && weighed.contains(*arg) == weighs;
+        let met: BTreeSet<usize> = args.iter().filter(beside).filter_map(|arg| numbers.get(arg).copied()).collect();
+        let own = met.first().copied().unwrap_or(if weighs { order.len() + at } else { at });
+        if met.len() > 1 {
+            numbers.values_mut().filter(|number| met.contains(number)).for_each(|number| *number = own);
+        }
+        numbers.insert(*node, own);
+    }
+    numbers
 }
 
 fn levels(graph: &Graph, anchors: &Anchors, order: &[NodeId]) -> HashMap<NodeId, usize> {
