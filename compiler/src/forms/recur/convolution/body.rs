@@ -1,7 +1,7 @@
 //! The tables of a convolution, and a chunk's body that uses them.
 
 use super::matrix::{Block, Matrix, Mixing, Names};
-use super::nodes::Nodes;
+use super::nodes::{Nodes, typed};
 use super::tables::Powers;
 use super::tangent::Step;
 use super::{Axes, Pieces, Table};
@@ -48,12 +48,6 @@ pub(super) struct Work<'a, 'g> {
     pub(super) reads: Vec<ValueId>,
 }
 
-const UNNAMED: &str = "axes of its equations meet under names that it uses already";
-
-pub(super) fn named<T>(made: Option<T>) -> Result<T, String> {
-    made.ok_or_else(|| UNNAMED.into())
-}
-
 /// Makes tables and body.
 pub(super) fn make(
     mut nodes: Nodes,
@@ -62,7 +56,7 @@ pub(super) fn make(
     transition: Matrix,
     (axes, count, rows): (Axes, usize, usize),
 ) -> Result<Made, String> {
-    let powers = named(Powers::of(transition, rows, &mut nodes, mixing))?;
+    let powers = typed(Powers::of(transition, rows, &mut nodes, mixing))?;
     let all = nodes.graph.axes.clone();
     let captured = |arg: &NodeId| capture_type(nodes.graph.ty(*arg), step.recur.seq, axes.row);
     let maker = Maker::new(&all, step.recur, step.args.iter().map(captured).collect());
@@ -109,11 +103,11 @@ impl Work<'_, '_> {
                 let mut by = self.nodes.constant(number, Elem::Float);
                 for factor in plain {
                     let factor = self.node_of(factor)?;
-                    by = named(self.nodes.mul(by, factor))?;
+                    by = typed(self.nodes.mul(by, factor))?;
                 }
                 let at = self.input(timed);
                 let known = self.inputs[at].written[state];
-                self.inputs[at].written[state] = self.nodes.plus(known, Some(by));
+                self.inputs[at].written[state] = typed(self.nodes.plus(known, Some(by)))?;
             }
         }
         for input in &self.inputs {
@@ -145,7 +139,7 @@ impl Work<'_, '_> {
             Op::Const(number) => Ok(self.nodes.constant(number, value.ty.elem)),
             op => {
                 let args = value.args.iter().map(|arg| self.node_of(*arg)).collect::<Result<Vec<_>, _>>()?;
-                named(self.nodes.op(op, &args))
+                typed(self.nodes.op(op, &args))
             }
         }
     }
@@ -194,7 +188,7 @@ impl Work<'_, '_> {
         }
         let states = 0..self.step.recur.states.len();
         let mut told = vec![vec![]; states.len()];
-        let power = named(self.powers.to(self.rows, &mut self.nodes, self.mixing))?;
+        let power = typed(self.powers.to(self.rows, &mut self.nodes, self.mixing))?;
         let power = self.captured(&power, &mut told);
         let added = self.written(&mut told)?;
         for (n, parts) in told.into_iter().enumerate() {
@@ -224,7 +218,7 @@ impl Work<'_, '_> {
         for at in 0..self.inputs.len() {
             let written = self.inputs[at].written.clone();
             let to = (self.axes.column, self.rows);
-            let left = named(self.powers.left(&written, to, &mut self.nodes, self.mixing))?;
+            let left = typed(self.powers.left(&written, to, &mut self.nodes, self.mixing))?;
             for (state, table) in left.into_iter().enumerate() {
                 let Some(table) = table else { continue };
                 let name = format!("left{}_{}", at + 1, self.state(state));

@@ -3,7 +3,7 @@
 //! Axes along which elements of states meet (*mixed*) stand twice in a block: as the state's own, and primed for what enters. Along the
 //! others a block is diagonal and has them once, if it varies at all.
 
-use super::nodes::Nodes;
+use super::nodes::{Nodes, typed};
 use super::tangent::{Step, Tangent};
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Binary, Elem, Op};
@@ -85,11 +85,6 @@ fn met(step: &Step, results: &[braid_dsl::model::ValueId]) -> BTreeSet<AxisId> {
 #[derive(Clone)]
 pub struct Matrix(pub Vec<Vec<Block>>);
 
-/// What stands in the way if an axis cannot be named.
-fn unnamed() -> String {
-    "axes of its equations meet under names that it uses already".into()
-}
-
 impl Matrix {
     /// The transition of one step.
     ///
@@ -100,7 +95,7 @@ impl Matrix {
         let mut blocks = vec![vec![None; count]; count];
         for entering in 0..count {
             let mut states = vec![None; count];
-            states[entering] = Some(Mixing::unit(nodes, &mixing.mixed[entering]).ok_or_else(unnamed)?);
+            states[entering] = Some(typed(Mixing::unit(nodes, &mixing.mixed[entering]))?);
             let mut tangent = Tangent::new(step, nodes, states);
             for (result, row) in blocks.iter_mut().enumerate() {
                 row[entering] = tangent.of(step.recur.next[result])?;
@@ -163,5 +158,5 @@ fn added(nodes: &mut Nodes, total: Block, ([a, b], summed): ([NodeId; 2], &[Axis
     let over: Vec<AxisId> = mixed.iter().map(|axis| axis.between).chain(summed.iter().copied()).collect();
     let (a, b) = (nodes.renamed(a, &left)?, nodes.renamed(b, &right)?);
     let product = nodes.contract(a, b, &over)?;
-    nodes.plus(total, Some(product))
+    nodes.plus(total, Some(product))?
 }

@@ -1,10 +1,19 @@
 //! Writes nodes that depend on parameters alone: what is made of them once, when weights are loaded.
 
+use super::matrix::Block;
 use crate::graph::shape::{Env, infer};
 use crate::graph::{Graph, Node, NodeId};
 use braid_dsl::model::{Axis, AxisId, Binary, Elem, Op, Reduce, ScopeId, Size, Type};
 use braid_dsl::span::Span;
 use std::collections::HashMap;
+
+/// What was made, if its types fit.
+///
+/// # Errors
+/// That they do not, in words.
+pub fn typed<T>(made: Option<T>) -> Result<T, String> {
+    made.ok_or_else(|| "axes of its equations meet under names that it uses already".into())
+}
 
 /// Adds nodes to a graph; equal ones once.
 pub struct Nodes<'g> {
@@ -37,15 +46,15 @@ impl<'g> Nodes<'g> {
         let types: Vec<Type> = args.iter().map(|arg| self.graph.ty(*arg).clone()).collect();
         let types: Vec<&Type> = types.iter().collect();
         let ty = infer(&Env { axes: &self.graph.axes, ..Env::default() }, &op, &types).ok()?;
-        Some(self.typed(op, args, ty))
+        Some(self.put(op, args, ty))
     }
 
     /// A constant of a type of elements.
     pub fn constant(&mut self, number: f64, elem: Elem) -> NodeId {
-        self.typed(Op::Const(number), &[], Type { elem, axes: vec![] })
+        self.put(Op::Const(number), &[], Type { elem, axes: vec![] })
     }
 
-    fn typed(&mut self, op: Op, args: &[NodeId], ty: Type) -> NodeId {
+    fn put(&mut self, op: Op, args: &[NodeId], ty: Type) -> NodeId {
         let key = format!("{op:?} {args:?} {:?}", ty.elem);
         if let Some(known) = self.known.get(&key) {
             return *known;
@@ -65,11 +74,11 @@ impl<'g> Nodes<'g> {
         }
     }
 
-    /// `a + b`; what is missing is zero.
-    pub fn plus(&mut self, a: Option<NodeId>, b: Option<NodeId>) -> Option<NodeId> {
+    /// `a + b`; what is missing is zero. `None` if the types do not fit.
+    pub fn plus(&mut self, a: Block, b: Block) -> Option<Block> {
         match (a, b) {
-            (Some(a), Some(b)) => self.op(Op::Binary(Binary::Add), &[a, b]),
-            (a, b) => a.or(b),
+            (Some(a), Some(b)) => self.op(Op::Binary(Binary::Add), &[a, b]).map(Some),
+            (a, b) => Some(a.or(b)),
         }
     }
 

@@ -1,8 +1,9 @@
 //! What outputs see: of the states as a piece begins, of the rows before in the piece, and of their own row.
 
 use super::Axes;
-use super::body::{Work, joined, named};
+use super::body::{Work, joined};
 use super::matrix::{Block, Mixing, Names};
+use super::nodes::typed;
 use super::tables::toeplitz;
 use super::tangent::Tangent;
 use braid_dsl::model::{AxisId, Elem, Op, ValueId};
@@ -37,7 +38,7 @@ impl Work<'_, '_> {
         let mut gains = vec![];
         for state in 0..count {
             let mut states = vec![None; count];
-            states[state] = Some(named(Mixing::unit(&mut self.nodes, &self.mixing.read[state]))?);
+            states[state] = Some(typed(Mixing::unit(&mut self.nodes, &self.mixing.read[state]))?);
             gains.push(Tangent::new(self.step, &mut self.nodes, states).of(id)?);
         }
         Ok(gains)
@@ -48,7 +49,7 @@ impl Work<'_, '_> {
         let Axes { row, piece, inside, .. } = self.axes;
         let read = self.reads.len() + 1;
         let mut parts = vec![];
-        let seen = named(self.powers.seen(gains, (inside, self.rows), &mut self.nodes, self.mixing))?;
+        let seen = typed(self.powers.seen(gains, (inside, self.rows), &mut self.nodes, self.mixing))?;
         let mut total = None;
         for (state, table) in seen.iter().enumerate() {
             let (Some(table), begun) = (*table, self.begun[state]) else { continue };
@@ -89,7 +90,7 @@ impl Work<'_, '_> {
         let mut product = self.nodes.constant(1.0, Elem::Float);
         for factor in factors {
             let factor = self.node_of(factor)?;
-            product = named(self.nodes.mul(product, factor))?;
+            product = typed(self.nodes.mul(product, factor))?;
         }
         Ok(vec![self.table(product, name, "what a row sees of its own input".into())])
     }
@@ -110,19 +111,19 @@ impl Work<'_, '_> {
                 self.mixing.read[state].iter().partition(|axis| self.maker.carries(input, &[axis.own]));
             let names: Vec<(AxisId, AxisId)> = self.mixing.read[state].iter().map(|axis| (axis.own, axis.primed)).collect();
             let over: Vec<AxisId> = summed.iter().map(|axis| axis.primed).collect();
-            let written = named(self.nodes.renamed(written, &names))?;
-            let part = named(self.nodes.contract(seen, written, &over))?;
+            let written = typed(self.nodes.renamed(written, &names))?;
+            let part = typed(self.nodes.contract(seen, written, &over))?;
             // States whose reads differ in what is summed have kernels of their own axes; those they share are one.
             let same = kept.iter().map(|axis: &Names| axis.own).eq(own.iter().map(|axis| axis.own));
             if kernel.is_some() && !same {
                 return Err("reads of its states sum over different axes of an input".into());
             }
-            (kernel, kept) = (named(Some(self.nodes.plus(kernel, Some(part))))?, own);
+            (kernel, kept) = (typed(self.nodes.plus(kernel, Some(part)))?, own);
         }
         let Some(kernel) = kernel.filter(|_| self.rows > 1) else { return Ok(None) };
         let along = self.nodes.axis(&format!("d{}'", self.rows), self.rows);
-        let kernel = named(self.nodes.renamed(kernel, &[(inside, along)]))?;
-        let matrix = named(toeplitz(kernel, along, (inside, column), &mut self.nodes))?;
+        let kernel = typed(self.nodes.renamed(kernel, &[(inside, along)]))?;
+        let matrix = typed(toeplitz(kernel, along, (inside, column), &mut self.nodes))?;
         let name = format!("kernel{read}_{}", at + 1);
         let summed = self.sum_text(&kept).replace("sum[", "sum[j, ");
         let summed = if summed.is_empty() { "sum[j] ".into() } else { summed };

@@ -3,7 +3,7 @@
 //! A step that is linear in its states with coefficients of parameters alone is applied to whatever stands for the states: to one, where
 //! elements do not meet, or to a unit matrix, whose second axis then counts what enters.
 
-use super::nodes::Nodes;
+use super::nodes::{Nodes, typed};
 use crate::graph::{NodeId, op_text};
 use braid_dsl::model::{Binary, Elem, Op, Recur, Reduce, Unary, ValueId};
 use std::collections::HashMap;
@@ -65,12 +65,12 @@ impl<'a, 'n, 'g> Tangent<'a, 'n, 'g> {
             }
             Op::Binary(Binary::Add) => {
                 let (a, b) = (self.of(args[0])?, self.of(args[1])?);
-                Ok(self.nodes.plus(a, b))
+                typed(self.nodes.plus(a, b))
             }
             Op::Binary(Binary::Sub) => {
                 let (a, b) = (self.of(args[0])?, self.of(args[1])?);
                 let b = self.each(b, |nodes, x| nodes.op(Op::Unary(Unary::Neg), &[x]))?;
-                Ok(self.nodes.plus(a, b))
+                typed(self.nodes.plus(a, b))
             }
             Op::Binary(Binary::Mul) => self.product(args[0], args[1], &[]),
             Op::Contract(over) => self.product(args[0], args[1], over),
@@ -84,7 +84,7 @@ impl<'a, 'n, 'g> Tangent<'a, 'n, 'g> {
                 if yes.or(no).is_none() {
                     return Ok(None);
                 }
-                Ok(self.nodes.op(Op::Select, &[condition, yes.unwrap_or(zero), no.unwrap_or(zero)]))
+                typed(self.nodes.op(Op::Select, &[condition, yes.unwrap_or(zero), no.unwrap_or(zero)])).map(Some)
             }
             Op::Reduce(Reduce::Sum, over) => {
                 let x = self.of(args[0])?;
@@ -104,7 +104,7 @@ impl<'a, 'n, 'g> Tangent<'a, 'n, 'g> {
         made: impl FnOnce(&mut Nodes<'g>, NodeId) -> Option<NodeId>,
     ) -> Result<Option<NodeId>, String> {
         let Some(x) = x else { return Ok(None) };
-        made(self.nodes, x).map(Some).ok_or_else(|| "axes of its equations meet under names that it uses already".into())
+        typed(made(self.nodes, x)).map(Some)
     }
 
     fn product(&mut self, a: ValueId, b: ValueId, over: &[braid_dsl::model::AxisId]) -> Result<Option<NodeId>, String> {
