@@ -12,7 +12,7 @@ help: ## these lines
 
 demo: setup ## compile the small hybrid for this CPU and stream text from its real weights
 	$(CARGO) build --release -p braid-compiler -p braid-runtime
-	target/release/braid run $(MODEL) --prompt "$(PROMPT)" --max-tokens 120 --temperature 0.8 --seed 1
+	"$${CARGO_TARGET_DIR:-target}/release/braid" run $(MODEL) --prompt "$(PROMPT)" --max-tokens 120 --temperature 0.8 --seed 1
 
 build: setup ## the two programs: target/release/braid and target/release/braid-run
 	$(CARGO) build --release -p braid-compiler -p braid-runtime

@@ -229,6 +229,23 @@ fn models_of_the_benchmarks_are_lowered() {
     }
 }
 
+/// Two blocks fit a multiprocessor, with all that has a place of its own in shared memory: of the models of docs/benchmarks.md the one that
+/// has the most there.
+#[test]
+fn two_blocks_have_shared_memory() {
+    let spec = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu/qwen3next.braid")).expect("text");
+    let (code, manifest) = built(&spec, "", "cuda:sm_90a", Dtype::Bf16);
+    let declared = code.lines().filter(|line| line.starts_with(".shared"));
+    let size = |line: &str| line.split(['[', ']']).nth(1).map_or(8, |bytes| bytes.parse::<usize>().expect("bytes"));
+    // Each place begins at a multiple of 128 bytes, and a GPU keeps 1 KiB of each block for itself.
+    let own: usize = declared.map(|line| size(line).next_multiple_of(128)).sum();
+    let device = manifest.device.expect("a GPU's manifest");
+    for grid in [device.step, device.prefill] {
+        let taken = grid.blocks * (own + grid.shared_bytes + (1 << 10));
+        assert!(grid.blocks == 2 && taken <= 228 << 10, "{} blocks take {taken} bytes", grid.blocks);
+    }
+}
+
 /// The code of a function.
 fn function<'t>(code: &'t str, name: &str) -> Option<&'t str> {
     let start = code.find(&format!(".func {name}("))?;

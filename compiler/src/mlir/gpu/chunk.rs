@@ -3,7 +3,7 @@
 //! lanes along a value's elements. So what a chunk reads is under way in two parts, keys and values.
 
 use super::attention::{CHUNK, Work};
-use super::team::across_lanes;
+use super::team::{across_lanes, deal};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::BATCH;
 use crate::mlir::common::cache::Caches;
@@ -156,15 +156,9 @@ impl<'c> Work<'_, 'c> {
     /// Of the sums of four positions the lane's own, of all slices: lanes give each other the other half.
     fn own_sum(&self, lane: Val<'c>, four: &[Val<'c>]) -> Val<'c> {
         let e = self.e;
-        let mut sums = four.to_vec();
-        for by in [16, 8] {
-            let upper = e.cmp(Cmp::Ne, e.and(lane, e.i64(by)), e.i64(0));
-            let (low, high) = sums.split_at(sums.len() / 2);
-            let pairs = low.iter().zip(high);
-            let added = pairs.map(|(a, b)| e.add(e.select(upper, *b, *a), e.exchange(e.select(upper, *a, *b), by)));
-            sums = added.collect();
-        }
-        e.add(sums[0], e.exchange(sums[0], 4))
+        let (sum, by) = deal(e, e.to_i32(lane), four);
+        // Lanes that differ in the bit below have the same positions.
+        e.add(sum, e.exchange(sum, by / 2))
     }
 
     /// Adds the weighted values of a chunk to the lane's sums.

@@ -33,7 +33,7 @@ pub fn are_used(dot: Dot) -> bool {
 }
 
 /// Eight numbers, in two fours: four words of first halves, and four of what is left.
-pub fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
+fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
     let made = fours.map(|four| {
         let bits = e.bitcast(four, Elem::I32);
         // Dropped bits are a rest of the same sign: no number becomes infinite.
@@ -55,7 +55,7 @@ pub fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
 }
 
 /// The two fours from `place` on.
-pub fn load<'c>(e: &Emitter<'c>, place: Val<'c>) -> [Val<'c>; 2] {
+fn load<'c>(e: &Emitter<'c>, place: Val<'c>) -> [Val<'c>; 2] {
     [0, COPY].map(|at| e.load_aligned(e.offset_by(place, at), Ty::f32(4)))
 }
 

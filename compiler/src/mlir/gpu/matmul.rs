@@ -78,9 +78,15 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     e.kernel(&one.several(), |args| product(args).tasks());
     e.kernel(name, |args| {
         let alone = e.cmp(Cmp::Eq, count(e, code, args.call), e.i64(1));
-        e.if_then(alone, || one.call(e, &one.whole(), args));
-        e.if_then(e.not(alone), || one.call(e, &one.several(), args));
+        e.if_then(alone, || pass(e, &one.whole(), args));
+        e.if_then(e.not(alone), || pass(e, &one.several(), args));
     });
+}
+
+/// Calls a kernel with another one's arguments.
+fn pass<'c>(e: &Emitter<'c>, kernel: &str, args: KernelArgs<'c>) {
+    let KernelArgs { call, operands, begin, end, thread } = args;
+    e.call(kernel, &[call, operands, begin, end, thread], None);
 }
 
 /// All rows of the call (inner rows counted).
@@ -129,11 +135,6 @@ impl OneRow {
 
     fn several(&self) -> String {
         format!("{}_few", self.name)
-    }
-
-    fn call<'c>(&self, e: &Emitter<'c>, function: &str, args: KernelArgs<'c>) {
-        let KernelArgs { call, operands, begin, end, thread } = args;
-        e.call(function, &[call, operands, begin, end, thread], None);
     }
 
     /// Defines `before(call, words, row, batch element)`, `begin(call, words, row, element of the weights, first column, columns)` and

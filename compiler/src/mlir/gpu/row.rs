@@ -19,7 +19,7 @@ use braid_runtime::artifact::Dtype;
 const KEPT: &str = "kept_row";
 const KEPT_BYTES: usize = 16;
 
-/// Bytes of a row in shared memory: whole units.
+/// Bytes of a row in shared memory: as stream.rs multiplies it, whole units where that reads behind its end.
 fn row_bytes(code: &Matmul) -> usize {
     match parts(code) {
         Some(parts) => parts.row_bytes(code.sizes[2]).next_multiple_of(64),

@@ -9,7 +9,7 @@ use super::dot::Dot;
 use super::halves;
 use super::parts::Parts;
 use super::ring::{COLUMNS, PART, Ring};
-use super::team::across_lanes;
+use super::team::{across_lanes, deal};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
@@ -45,7 +45,7 @@ pub struct Round<'c> {
     pub table: Val<'c>,
     /// Where the columns' sums go, in shared memory: [`SUMS_BYTES`].
     pub sums: Val<'c>,
-    /// The row in shared memory, padded with zeros to whole units.
+    /// The row in shared memory, as row.rs leaves it.
     pub row: Val<'c>,
 }
 
@@ -168,19 +168,10 @@ impl<'c> Walk<'_, 'c> {
         if halves::are_used(self.stream.dot) {
             return halves::leave(e, lane, e.element(self.round.sums, e.to_i64(target), 4), made);
         }
-        let mut sums: Vec<Val> =
-            made.chunks_exact(CHAINS).map(|sum| sum[1..].iter().fold(sum[0], |sum, part| e.add(sum, *part))).collect();
-        // Each half of the lanes gives the other half of the columns away, until a lane has one.
-        let mut by = WARP;
-        while sums.len() > 1 {
-            by /= 2;
-            let upper = e.cmp(Cmp::Ne, e.and(lane, e.i32(by as i32)), e.i32(0));
-            let (low, high) = sums.split_at(sums.len() / 2);
-            let pairs = low.iter().zip(high);
-            let added = pairs.map(|(a, b)| e.add(e.select(upper, *b, *a), e.exchange(e.select(upper, *a, *b), by)));
-            sums = added.collect();
-        }
-        let sum = across_lanes(e, Reduce::Sum, sums[0], by);
+        let joined = |sum: &[Val<'c>]| sum[1..].iter().fold(sum[0], |sum, part| e.add(sum, *part));
+        let sums: Vec<Val> = made.chunks_exact(CHAINS).map(joined).collect();
+        let (sum, by) = deal(e, lane, &sums);
+        let sum = across_lanes(e, Reduce::Sum, sum, by);
         let first = e.cmp(Cmp::Eq, e.and(lane, e.i32(by as i32 - 1)), e.i32(0));
         e.if_then(first, || {
             let column = e.shift_right(lane, i64::from(by.ilog2()));

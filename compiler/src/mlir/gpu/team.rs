@@ -2,7 +2,7 @@
 
 use super::THREADS;
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::{Emitter, Val};
+use crate::mlir::common::{Cmp, Emitter, Val};
 use braid_dsl::model::Reduce;
 
 /// Combines two partial results.
@@ -23,6 +23,22 @@ pub fn across_lanes<'c>(e: &Emitter<'c>, how: Reduce, value: Val<'c>, lanes: usi
         by /= 2;
     }
     value
+}
+
+/// Adds up the sums of a warp's lanes, a power of two of each, until every lane has one sum: lanes give each other the other half of what they
+/// have. Gives the lane's sum, of lanes that differ in the bits from `by` on alone, and `by`; the highest bits of its number, down to `by`, are
+/// which sum it is.
+pub fn deal<'c>(e: &Emitter<'c>, lane: Val<'c>, sums: &[Val<'c>]) -> (Val<'c>, usize) {
+    let (mut sums, mut by) = (sums.to_vec(), WARP);
+    while sums.len() > 1 {
+        by /= 2;
+        let upper = e.cmp(Cmp::Ne, e.and(lane, e.i32(by as i32)), e.i32(0));
+        let (low, high) = sums.split_at(sums.len() / 2);
+        let pairs = low.iter().zip(high);
+        let added = pairs.map(|(a, b)| e.add(e.select(upper, *b, *a), e.exchange(e.select(upper, *a, *b), by)));
+        sums = added.collect();
+    }
+    (sums[0], by)
 }
 
 /// How the threads of a block are dealt to results.
