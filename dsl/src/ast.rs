@@ -376,16 +376,18 @@ pub struct Arm {
     pub value: Expr,
 }
 
-/// Attention, and the choice of keys by it.
+/// Attention, the choice of keys by it, and the tally of what it gives to them.
 #[derive(Clone, Debug)]
 pub struct Attend {
     /// `choose[… as slot]`: the axis that counts the positions chosen.
     pub slot: Option<Ident>,
+    /// `tally[…]`.
+    pub tally: bool,
     /// The axes that the dot product contracts.
     pub axes: Vec<Ident>,
-    /// Queries, keys, values; of a choice queries, keys and how many.
+    /// Queries, keys, values; of a choice or a tally queries, keys and how many.
     pub args: Vec<Arg>,
-    /// `keep`, `score`, `weight`, `sink`, `policy`.
+    /// `keep`, `score`, `weight`, `sink`, `policy`, `by`.
     pub clauses: Vec<(Ident, Expr)>,
 }
 

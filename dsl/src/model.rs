@@ -125,6 +125,15 @@ pub enum Reduce {
     Min,
 }
 
+/// What of a sequence an op that knows all of its rows looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// All of it: it comes in one call.
+    Sequence,
+    /// What its first call holds. Behind that there is nothing to be known.
+    Prompt,
+}
+
 /// The op set. Pointwise ops broadcast by axis name. `t` below stands for the sequence axis.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -139,8 +148,8 @@ pub enum Op {
     Index(AxisId),
     /// Absolute position along the sequence axis; Int `[t]`.
     Position(AxisId),
-    /// How many positions the sequence has; Int `[t]`, the same at each.
-    Length(AxisId),
+    /// How many positions the sequence has, or its prompt (0 behind it); Int `[t]`, the same at each.
+    Length(AxisId, Held),
     // ---- pointwise ----------------------------------------------------------------------------------------------
     /// `f(x)`.
     Unary(Unary),
@@ -203,7 +212,17 @@ pub enum Op {
     /// `shift(x, n)`: the value `n` positions earlier, zero before the start.
     Shift(usize),
     /// `x[t: n]`: operands `x, n`, where `n` is Int `[t]`. At each position the row of `x` at position `n`, zero where there is none.
-    Fetch(AxisId),
+    Fetch(AxisId, Held),
+    /// `nth_largest[t](x, n)`: the `count`-th largest of all rows, for each element of a row; minus infinity where there are fewer. The same at each
+    /// position.
+    Largest {
+        /// The sequence axis.
+        seq: AxisId,
+        /// Which one.
+        count: usize,
+        /// Of which rows.
+        held: Held,
+    },
     /// `convolve[width](x, w)`: `y_t = sum_j w[j] x_{t - (W-1) + j}`, causal, zero before the start; other axes pointwise.
     Conv(AxisId),
     /// A recurrence; operands are its captures. Its results are read by [`Op::Result`].
@@ -322,10 +341,18 @@ pub enum Gives {
     /// The positions of the `size(axis)` keys of largest score (ties to the earlier one), by rising position, then -1 where there are fewer;
     /// Int. Its score is over the axes of the result without that axis.
     Best(AxisId),
+    /// For each key of the prompt what the last `queries` queries of the prompt give to it, as a softmax does, added up; or, `apart`, for each
+    /// distance `n` what they give to the keys `n` positions before them. Zero behind the prompt.
+    Tally {
+        /// How many queries.
+        queries: usize,
+        /// By distances, not by keys.
+        apart: bool,
+    },
 }
 
 /// `attend[k](q, k, v) { keep: …  score: …  sink: … }`: softmax over the keys that `keep` lets a query see; with `weight: …` in the place of
-/// `score` the weights themselves. Without values, or as `choose[k as slot](q, k, n) { … }`, it gives something else of the same keys.
+/// `score` the weights themselves. Without values, or as `choose[k as slot](q, k, n) { … }` or `tally[k](q, k, n) { … }`, it gives something else of the same keys.
 #[derive(Clone, Debug)]
 pub struct Attend {
     /// What comes out.
@@ -350,6 +377,8 @@ pub struct Attend {
     pub plain: bool,
     /// Captures that have the value of the key's position; all others have that of the query's, or vary along no sequence.
     pub keyed: Vec<usize>,
+    /// Captures that have the value at position `query - key` of the prompt; zero where there is none.
+    pub apart: Vec<usize>,
 }
 
 impl PartialEq for Recur {
@@ -368,7 +397,7 @@ impl PartialEq for Attend {
             && self.keep == other.keep
             && self.score == other.score
             && (self.keep_result, self.score_result, self.sink) == (other.keep_result, other.score_result, other.sink)
-            && (self.plain, &self.keyed) == (other.plain, &other.keyed)
+            && (self.plain, &self.keyed, &self.apart) == (other.plain, &other.keyed, &other.apart)
     }
 }
 impl PartialEq for Body {

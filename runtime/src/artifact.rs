@@ -80,6 +80,9 @@ pub struct Manifest {
     /// A call begins at a multiple of so many rows: the queries of such a block see all of its keys.
     #[serde(default = "any_block")]
     pub block_rows: usize,
+    /// The first call holds the whole prompt, however long it is: later ones know of it what it left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_prompt: bool,
     /// Parameters and where their numbers come from in a checkpoint. Empty bindings: the model has no weight map.
     pub params: Vec<Param>,
     /// What the weights blob holds, in order of offset.

@@ -142,6 +142,7 @@ const FILES: &[(&str, &str)] = embed![
     "policies/eviction.braid",
     "policies/linear.braid",
     "policies/patterns.braid",
+    "policies/prompt.braid",
     "policies/quantised.braid",
     "presets/mamba.yaml",
     "presets/mamba2.yaml",

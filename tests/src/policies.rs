@@ -1,5 +1,7 @@
 //! Policies on the cache of an attention, against golden results of the papers' procedures, and against plain loops where these go on.
 
+mod prompts;
+
 use crate::inspecting::reported_is_allocated;
 use crate::native::check_under;
 use crate::properties::compiled::{Compiled, agree, feed, made_up};
@@ -238,15 +240,21 @@ impl Tables {
 impl Under {
     /// All results as the evaluator has them and as native code has them, in calls of these lengths.
     fn ways(&self, cuts: &[&[usize]]) -> Vec<(String, Vec<f32>)> {
+        self.ways_behind(0, cuts)
+    }
+
+    /// The same behind a first call of so many positions.
+    fn ways_behind(&self, first: usize, cuts: &[&[usize]]) -> Vec<(String, Vec<f32>)> {
         let Text { rows, groups, per, e, .. } = self.text;
         let (part, out) = (groups * per * e, groups * per * e + rows);
         let tokens: Vec<i32> = (0..rows as i32).collect();
         let cut = |all: Vec<f32>| all.chunks(out).flat_map(|row| row[..part].to_vec()).collect::<Vec<f32>>();
-        let evaluated = self.compiled.evaluated(&tokens).iter().map(|x| *x as f32).collect();
+        let calls = [first, rows - first].into_iter().filter(|call| *call > 0).collect::<Vec<_>>();
+        let evaluated = self.compiled.evaluated_in(&tokens, &calls).iter().map(|x| *x as f32).collect();
         let mut found = vec![("evaluated".to_owned(), cut(evaluated))];
         for lengths in cuts {
             let (mut session, mut all, mut at) = (self.compiled.session(1, 1), Vec::new(), 0);
-            for length in lengths.iter().cycle() {
+            for length in (first > 0).then_some(&first).into_iter().chain(lengths.iter().cycle()) {
                 let end = (at + length).min(rows);
                 all.extend(feed(&mut session, 0, &tokens[at..end]));
                 at = end;

@@ -287,10 +287,15 @@ fn what_is_not_lowered_yet_is_said() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/suite/specs/chosen_blocks.braid")).expect("the spec");
     let twice = spec.replace("chosen[few](blocks, 16))", "chosen[few](blocks, 16) || chosen[few](blocks, 8))");
     let alone = spec.replace("own(16) || chosen[few](blocks, 16)", "ends(16) && chosen[few](blocks, 16)");
+    let prompt = "use models.transformer
+model m = transformer(layers: 1, d: 32, heads: 2, groups: 1, k: 16, hidden: 32, vocab: 64) under vertical_slash()
+";
+    let prompt = prompt.to_owned();
     let cases = [
         (&spec, "cuda:sm_90a", "choosing keys by a score"),
         (&twice, "cpu:x86-64-v3", "attention to several choices"),
         (&alone, "cpu:x86-64-v3", "of which one of each block is stored"),
+        (&prompt, "cuda:sm_80", "what the last queries of a prompt give"),
     ];
     for (spec, target, what) in cases {
         let target = Target::parse(target).expect("a target");

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 pub use choice::{Beside, Choice, decided};
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached, together};
 pub use recur::chunk::Chunk;
 pub use shared::keep_the_same;
 
@@ -164,7 +164,8 @@ pub fn derive(graph: &Graph, chunks: Chunks) -> Forms {
     let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
     let classes = nodes.iter().filter_map(|node| Some((*node, recur::classify(&graph, *node)?))).collect();
     let chunks = nodes.iter().map(|node| (*node, recur::chunked(&mut graph, *node, chunks))).collect();
-    let (together, reaches) = (Together::ANY, HashMap::new());
+    let together = together(graph.order().iter().map(|node| graph.op(*node)), graph.source());
+    let reaches = HashMap::new();
     let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, together, reaches };
     forms.graph.order().into_iter().for_each(|node| forms.carry(node));
     forms
@@ -191,21 +192,16 @@ impl Forms {
                 let extent = Extent::Fixed { elements: by * self.elements(&axes) };
                 self.declare(node, "before", StateKind::Shift, axes, 0.0, extent);
             }
-            // Rows ahead, and how many there are, are known when all of them are there.
-            Op::Fetch(_) | Op::Length(_) if self.is_encoded(node) => {}
-            Op::Fetch(_) | Op::Length(_) => self.together = self.together.and(Together { first: WHOLE, block: 1 }),
+            // It looks at what its own call holds.
+            Op::Attend(attend) if matches!(attend.gives, Gives::Tally { .. }) => {}
             Op::Attend(attend) => {
                 let (reach, range) = match self.graph.source() {
                     // A source comes in one call, and is kept as long as the sequence.
                     Some(source) if attend.keys == source => {
-                        let range = if attend.seq == source { reach::of(&attend).2 } else { Range::default() };
+                        let range = if attend.seq == source { reach::of(&attend, Together::ALL).1 } else { Range::default() };
                         (Reach::Full, range)
                     }
-                    _ => {
-                        let (reach, together, range) = reach::of(&attend);
-                        self.together = self.together.and(together);
-                        (reach, range)
-                    }
+                    _ => reach::of(&attend, self.together),
                 };
                 self.reaches.insert(node, (reach, range));
                 if let Some(states) = self.kept_already(node, &attend) {

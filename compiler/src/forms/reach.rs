@@ -1,7 +1,7 @@
 //! Which keys a query can still see: read off the `keep` predicate, so that the cache holds no more.
 
 use super::Extent;
-use braid_dsl::model::{Attend, Binary, Body, Gives, Op, Unary, ValueId};
+use braid_dsl::model::{Attend, AxisId, Binary, Body, Gives, Held, Op, Unary, ValueId};
 
 /// Most rows of one sequence in one call. A ring keeps so many rows more than its window, so that a call can store all its
 /// keys before its first query looks.
@@ -67,6 +67,8 @@ pub struct Together {
     pub first: usize,
     /// Blocks of so many: a call begins where a block does.
     pub block: usize,
+    /// Whatever the first call holds is known as a whole in it, and stands for the sequence later.
+    pub prompt: bool,
 }
 
 /// All positions of a sequence.
@@ -74,15 +76,19 @@ pub const WHOLE: usize = usize::MAX;
 
 impl Together {
     /// A sequence may be cut anywhere.
-    pub const ANY: Together = Together { first: 0, block: 1 };
+    pub const ANY: Together = Together { first: 0, block: 1, prompt: false };
+    /// The first call holds the prompt.
+    pub const PROMPT: Together = Together { prompt: true, ..Together::ANY };
+    /// One call holds the sequence.
+    pub const ALL: Together = Together { first: WHOLE, ..Together::ANY };
 
     /// What both need.
     pub fn and(self, other: Together) -> Together {
-        let first = self.first.max(other.first);
+        let (first, prompt) = (self.first.max(other.first), self.prompt || other.prompt);
         match (self.block, other.block) {
-            (a, b) if a == b || b == 1 => Together { first, block: a },
-            (1, b) => Together { first, block: b },
-            _ => Together { first: WHOLE, block: 1 },
+            (a, b) if a == b || b == 1 => Together { first, block: a, prompt },
+            (1, b) => Together { first, block: b, prompt },
+            _ => Together::ALL,
         }
     }
 
@@ -90,6 +96,7 @@ impl Together {
     pub fn max_rows(self, most: usize) -> usize {
         match self.first {
             WHOLE => MOST_ROWS,
+            _ if self.prompt => MOST_ROWS,
             first => (most / self.block).max(1) * self.block.max(first),
         }
     }
@@ -147,14 +154,35 @@ impl Ahead {
 
     fn together(ahead: Option<Ahead>) -> Together {
         match ahead {
-            Some(Ahead { first, after: ..=1, block }) => Together { first: first.max(0) as usize, block: block as usize },
-            _ => Together { first: WHOLE, block: 1 },
+            Some(Ahead { first, after: ..=1, block }) => {
+                Together { first: first.max(0) as usize, block: block as usize, ..Together::ANY }
+            }
+            _ => Together::ALL,
         }
     }
 }
 
-/// The reach of an attention, what its calls must hold, and where its queries look.
-pub fn of(attend: &Attend) -> (Reach, Together, Range) {
+/// What calls must hold for the sake of some ops, but for those of a source, which is there as a whole.
+pub fn together<'m>(ops: impl Iterator<Item = &'m Op>, source: Option<AxisId>) -> Together {
+    let own = |axis: &AxisId| Some(*axis) != source;
+    let held = |held: Held| if held == Held::Prompt { Together::PROMPT } else { Together::ALL };
+    let one = |op: &Op| match op {
+        // Rows ahead, and how many there are, are known when all of them are there.
+        Op::Fetch(axis, how) | Op::Length(axis, how) | Op::Largest { seq: axis, held: how, .. } if own(axis) => held(*how),
+        Op::Attend(attend) if own(&attend.keys) => {
+            let values = if attend.apart.is_empty() { Together::ANY } else { Together::PROMPT };
+            match attend.gives {
+                Gives::Tally { .. } => Together::PROMPT,
+                _ => values.and(Ahead::together(implied(&attend.keep, attend.keep_result).ahead)),
+            }
+        }
+        _ => Together::ANY,
+    };
+    ops.fold(Together::ANY, |all, op| all.and(one(op)))
+}
+
+/// The reach of an attention, and where its queries look. `all`: what calls of the model hold; a ring has room for short ones only.
+pub fn of(attend: &Attend, all: Together) -> (Reach, Range) {
     let implied = implied(&attend.keep, attend.keep_result);
     let together = Ahead::together(implied.ahead);
     let window = implied.window.filter(|window| *window > 0);
@@ -163,6 +191,7 @@ pub fn of(attend: &Attend) -> (Reach, Together, Range) {
     let ordered = matches!(attend.gives, Gives::Best(_)) && implied.first.is_some();
     let reach = match (window, implied.first) {
         _ if together != Together::ANY => Reach::Full,
+        (Some(_), _) if all.max_rows(MAX_ROWS) > MAX_ROWS => Reach::Full,
         (None, _) if attend.every().0 > 1 && attend.every().1 == attend.every().0 - 1 => Reach::Every { every: attend.every().0 },
         _ if ordered => Reach::Full,
         (Some(window), None) => Reach::Window { rows: slots(window), window: window as usize },
@@ -176,12 +205,12 @@ pub fn of(attend: &Attend) -> (Reach, Together, Range) {
         _ => None,
     };
     let before = window.filter(|_| implied.first.is_none() && reach == Reach::Full).map(|window| window as usize);
-    (reach, together, Range { before, after })
+    (reach, Range { before, after })
 }
 
-/// What the cache of an attention keeps.
-pub fn cached(attend: &Attend) -> Reach {
-    of(attend).0
+/// What the cache of an attention keeps, in a model whose calls may be short.
+pub fn cached(attend: &Attend, all: Together) -> Reach {
+    of(attend, all).0
 }
 
 /// The window and the first positions that hold all keys that a predicate lets a query see; none: it may be anything.

@@ -42,8 +42,10 @@ fn narrowest(graph: &Graph) -> Option<Narrow> {
             found = Narrow { value: node, behind: behind.clone() };
         }
         let rows: Vec<NodeId> = graph.args(node).into_iter().filter(|a| graph.has_seq(graph.ty(*a))).collect();
-        let other_rows =
-            matches!(graph.op(node), Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Fetch(_) | Op::Result(_));
+        let other_rows = matches!(
+            graph.op(node),
+            Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Fetch(..) | Op::Largest { .. } | Op::Result(_)
+        );
         if other_rows || rows.is_empty() {
             break;
         }

@@ -124,7 +124,7 @@ pub fn attention_axes(graph: &Graph, args: &[NodeId], attend: &Attend) -> [Vec<A
     let per = q.into_iter().filter(|a| !attend.contract.contains(a) && !groups.contains(a)).collect();
     let last = match attend.gives {
         Gives::Values => axes(2).into_iter().filter(|a| !groups.contains(a)).collect(),
-        Gives::Total => vec![],
+        Gives::Total | Gives::Tally { .. } => vec![],
         Gives::Best(slot) => vec![slot],
     };
     [groups, per, attend.contract.clone(), last]

@@ -3,6 +3,7 @@
 use super::Kernel;
 use super::Operand;
 use super::anchor::attention_axes;
+use super::attention::Tally;
 use super::build::{Draft, Fuser};
 use super::group::Owner;
 use super::kernel::{Attention, AttentionViews, BATCH, Chosen, Code};
@@ -41,7 +42,7 @@ impl Fuser<'_> {
         let keyed = |n: &usize| (*n, if captures[*n].stride(BATCH) > 0 { self.count(&per) } else { 1 });
         let keyed = attend.keyed.iter().map(keyed).collect();
         let caches = draft.operands.len();
-        for state in &self.forms.carried[&node] {
+        for state in self.forms.carried.get(&node).into_iter().flatten() {
             draft.operands.push(Operand::State(state.index()));
             draft.operands.push(Operand::StatePerPosition(state.index()));
         }
@@ -57,6 +58,10 @@ impl Fuser<'_> {
         let own = &self.forms.graph.node(node).ty.axes;
         let joined = per.iter().all(|axis| !own.contains(axis));
         let best = if let Gives::Best(slot) = attend.gives { self.count(&[slot]) } else { 0 };
+        let tally = match attend.gives {
+            Gives::Tally { queries, apart } => Some(Tally { queries, apart }),
+            _ => None,
+        };
         let value = if weighs { self.count(&last) } else { 0 };
         let (groups, per, key) = (self.count(&groups), self.count(&per), self.count(&key));
         let (tensors, attend) = (draft.tensors.clone(), attend.clone());
@@ -68,10 +73,12 @@ impl Fuser<'_> {
             value,
             best,
             joined,
+            tally,
             chosen,
             reach,
             range,
             keyed,
+            apart: attend.apart.clone(),
             tables,
             attend,
             views,
@@ -88,6 +95,9 @@ impl Fuser<'_> {
     fn attention_limits(&self, node: NodeId, attend: &Attend, heads: [&[AxisId]; 2], chosen: bool) -> Result<(), Error> {
         let reach = self.forms.reach(node);
         if self.options.blocks > 0 {
+            if matches!(attend.gives, Gives::Tally { .. }) || !attend.apart.is_empty() {
+                return Err(Error::limit("what the last queries of a prompt give, or values by distance, on a GPU"));
+            }
             if attend.plain || !attend.keyed.is_empty() {
                 return Err(Error::limit("attention by weights, or by values at the key's position, on a GPU"));
             }

@@ -37,6 +37,15 @@ pub struct Chosen {
     pub by_head: bool,
 }
 
+/// What the last queries of a prompt give to its keys, added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// How many queries.
+    pub queries: usize,
+    /// By distances, not by keys.
+    pub apart: bool,
+}
+
 /// Attention over a cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -52,6 +61,8 @@ pub struct Attention {
     pub best: usize,
     /// The score of a choice is one for all heads of a group.
     pub joined: bool,
+    /// It adds up what it gives to the keys of its own call, and has no cache.
+    pub tally: Option<Tally>,
     /// The keys that were chosen for it, if its `keep` says so.
     pub chosen: Option<Chosen>,
     /// Which positions the cache keeps.
@@ -60,6 +71,8 @@ pub struct Attention {
     pub range: crate::forms::Range,
     /// What `keep` and `score` ask of the key's position: captures, each with how many channels it has beside a key, 1 or `per`.
     pub keyed: Vec<(usize, usize)>,
+    /// Captures of the position that is as far from the first as the key is from the query.
+    pub apart: Vec<usize>,
     /// Captures that are tables, whose rows run along [`super::kernel::COLUMN`] and are looked up by an index of `keep` or `score`; how many rows each has.
     pub tables: Vec<(usize, usize)>,
     /// The declaration, for its `keep` and `score`.
@@ -99,6 +112,11 @@ impl Attention {
         self.tables.iter().find(|(n, _)| *n == capture).map(|(_, rows)| *rows)
     }
 
+    /// Whether it keeps keys, or sees those of its call alone.
+    pub fn has_cache(&self) -> bool {
+        self.tally.is_none()
+    }
+
     /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.
     pub fn by_row(&self) -> bool {
         let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
@@ -114,6 +132,7 @@ impl Attention {
     /// Heads of a group that one task does: those that look at the same keys.
     pub fn heads_of_a_task(&self) -> usize {
         match (self.best, &self.chosen) {
+            _ if self.tally.is_some() => 1,
             (1.., _) if self.joined => self.per,
             (1.., _) | (_, Some(Chosen { by_head: true, .. })) => 1,
             _ => self.heads_at_once(),

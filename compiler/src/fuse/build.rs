@@ -239,7 +239,7 @@ impl<'a> Fuser<'a> {
             Op::Const(value) => return Ok(Expr::Const(value.to_bits(), elem)),
             Op::Index(axis) => return Ok(Expr::Index(self.axis(draft, *axis))),
             Op::Position(_) => return Ok(Expr::Position),
-            Op::Length(_) => return Ok(Expr::Length),
+            Op::Length(..) => return Ok(Expr::Length),
             _ => {}
         }
         let place = self.anchors.layouts.place(node).clone();

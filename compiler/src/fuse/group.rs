@@ -37,7 +37,7 @@ pub struct Groups {
 
 /// Nodes that need no computation.
 pub fn is_leaf(op: &Op) -> bool {
-    matches!(op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) | Op::Length(_))
+    matches!(op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) | Op::Length(..))
 }
 
 /// Most nodes of an epilogue.
@@ -157,7 +157,7 @@ impl Groups {
             if !ready {
                 return Some(format!("its operand {arg} is not ready before the skeleton"));
             }
-            if matches!(op, Op::Index(_) | Op::Position(_) | Op::Length(_)) || !lies_in_columns(anchors, arg, columns) {
+            if matches!(op, Op::Index(_) | Op::Position(_) | Op::Length(..)) || !lies_in_columns(anchors, arg, columns) {
                 return Some(format!("its operand {arg} does not lie along the columns"));
             }
         }

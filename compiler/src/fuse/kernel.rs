@@ -451,6 +451,21 @@ pub struct Top {
     pub out: View,
 }
 
+/// The largest rows of a sequence, element by element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Largest {
+    /// Elements of a row.
+    pub columns: usize,
+    /// Which one is looked for: the first is the largest.
+    pub count: usize,
+    /// Tensors.
+    pub tensors: Vec<Tensor>,
+    /// Searched, along [`COLUMN`].
+    pub input: View,
+    /// What is found, for each row, along [`COLUMN`].
+    pub out: View,
+}
+
 /// What one kernel does.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "few exist")]
@@ -463,11 +478,23 @@ pub enum Code {
     Along(Along),
     /// A search for the largest.
     Top(Top),
+    /// A search along a sequence.
+    Largest(Largest),
     /// Attention.
     Attention(Attention),
 }
 
 /// Whether an op is computed by nests, row by row, with everything around it.
 pub fn is_rowwise(op: &Op) -> bool {
-    !matches!(op, Op::Recur(_) | Op::Attend(_) | Op::Conv(_) | Op::Shift(_) | Op::Fetch(_) | Op::Top { .. } | Op::Result(_))
+    !matches!(
+        op,
+        Op::Recur(_)
+            | Op::Attend(_)
+            | Op::Conv(_)
+            | Op::Shift(_)
+            | Op::Fetch(..)
+            | Op::Largest { .. }
+            | Op::Top { .. }
+            | Op::Result(_)
+    )
 }

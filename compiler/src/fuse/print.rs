@@ -50,11 +50,17 @@ fn body(fused: &Fused, kernel: &Kernel) -> String {
             let (out, input) = (names.view(&top.out), names.view(&top.input));
             format!("  {out} = top {} of {} in {input}, {} times a row\n", top.count, top.size, top.outer)
         }
+        Code::Largest(largest) => {
+            let names = Names { fused, kernel, tensors: &largest.tensors };
+            let (out, input) = (names.view(&largest.out), names.view(&largest.input));
+            format!("  {out} = largest {} of all rows of {input}, {} channels\n", largest.count, largest.columns)
+        }
         Code::Attention(a) => {
             let names = Names { fused, kernel, tensors: &a.tensors };
             let views = &a.views;
             let [out, query, keys, values] = [&views.out, &views.query, &views.keys, &views.values].map(|view| names.view(view));
             let (what, values, size) = match (a.best, a.value) {
+                _ if let Some(tally) = a.tally => (format!("tally of the last {}", tally.queries), String::new(), String::new()),
                 (0, 0) => ("total weight".to_string(), String::new(), String::new()),
                 (0, size) => ("attention".to_string(), format!(", values {values}"), format!(", values of {size}")),
                 (best, _) => (format!("best {best}"), String::new(), String::new()),

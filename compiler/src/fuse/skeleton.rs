@@ -24,7 +24,8 @@ impl Fuser<'_> {
             Op::Conv(width) => self.along(owner, members, Some(width)),
             Op::Shift(_) => self.along(owner, members, None),
             Op::Top { axis, into } => self.top(owner, first, axis, into),
-            Op::Fetch(_) => self.fetch(owner, first),
+            Op::Fetch(..) => self.fetch(owner, first),
+            Op::Largest { count, .. } => self.largest(owner, first, count),
             Op::Attend(attend) => self.attention(owner, first, &attend),
             Op::Recur(recur) => return super::recurrence::build(self, owner, members, &recur),
             op => Err(Error::limit(format!("`{op:?}` has no skeleton"))),
@@ -205,6 +206,19 @@ impl Fuser<'_> {
         let (outer, size, count) = (self.count(&outer), self.count(&[axis]), self.count(&[into]));
         let code = Top { rows: owner.rows, outer, size, count, tensors: draft.tensors.clone(), input, out };
         Ok(draft.finish(Code::Top(code), vec![node]))
+    }
+
+    fn largest(&mut self, owner: Owner, node: NodeId, count: usize) -> Result<Kernel, Error> {
+        if self.options.blocks > 0 {
+            return Err(Error::limit("the largest of all rows of a sequence on a GPU"));
+        }
+        let arg = self.forms.graph.args(node)[0];
+        let mut draft = Draft::new(owner.rows);
+        let order = self.anchors.layouts.order(node).to_vec();
+        let lists = [order.clone(), vec![], vec![]];
+        let (input, out) = (self.flat(&mut draft, arg, &lists)?, self.flat_out(&mut draft, node, &lists)?);
+        let code = Largest { columns: self.count(&order), count, tensors: draft.tensors.clone(), input, out };
+        Ok(draft.finish(Code::Largest(code), vec![node]))
     }
 
     /// Rows of a value that is there as a whole, each where it is asked for.

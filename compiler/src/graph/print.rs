@@ -1,7 +1,7 @@
 //! A graph as text: one line a node, in the order of computation.
 
 use super::Graph;
-use braid_dsl::model::{Axis, AxisId, Body, Elem, Gives, Op, Param, Rows, Scope, ScopeId, Size, Type, Value};
+use braid_dsl::model::{Axis, AxisId, Body, Elem, Gives, Held, Op, Param, Rows, Scope, ScopeId, Size, Type, Value};
 use std::fmt::Write;
 
 impl std::fmt::Display for Graph {
@@ -33,6 +33,9 @@ impl std::fmt::Display for Graph {
                 {
                     writeln!(f, "      {name} ${}", result.0)?;
                     f.write_str(&body_text(body, &self.axes, &self.params))?;
+                }
+                if !attend.apart.is_empty() {
+                    writeln!(f, "      by distance: captures {:?}", attend.apart)?;
                 }
                 if !attend.keyed.is_empty() {
                     writeln!(f, "      of the key: captures {:?}", attend.keyed)?;
@@ -98,6 +101,14 @@ fn value_text(value: &Value, axes: &[Axis], params: &[Param]) -> String {
     op_text(&value.op, axes, params, &args)
 }
 
+/// What stands for all of a sequence.
+fn held_name(held: Held, axis: String) -> String {
+    match held {
+        Held::Sequence => axis,
+        Held::Prompt => format!("prompt of {axis}"),
+    }
+}
+
 /// An op applied to named operands.
 pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> String {
     let name = |a: &AxisId| axes[a.0 as usize].name.clone();
@@ -110,7 +121,7 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::Const(value) => number_text(*value),
         Op::Index(axis) => format!("index[{}]", name(axis)),
         Op::Position(axis) => format!("position[{}]", name(axis)),
-        Op::Length(axis) => format!("length[{}]", name(axis)),
+        Op::Length(axis, held) => format!("length[{}]", held_name(*held, name(axis))),
         Op::Unary(f) => call(lower(format!("{f:?}"))),
         Op::Binary(f) => call(lower(format!("{f:?}"))),
         Op::Select => call("select".into()),
@@ -126,7 +137,8 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
         Op::Gather(axis) => call(format!("gather[{}]", name(axis))),
         Op::Top { axis, into } => call(format!("top[{} as {}]", name(axis), name(into))),
         Op::Solve { rows, columns } => call(format!("solve[{}, {}]", name(rows), name(columns))),
-        Op::Fetch(axis) => call(format!("fetch[{}]", name(axis))),
+        Op::Fetch(axis, held) => call(format!("fetch[{}]", held_name(*held, name(axis)))),
+        Op::Largest { seq, count, held } => call(format!("largest {count} [{}]", held_name(*held, name(seq)))),
         Op::Shift(by) => call(format!("shift {by} ")),
         Op::Conv(width) => call(format!("convolve[{}]", name(width))),
         Op::Recur(_) => call("recur".into()),
@@ -134,6 +146,10 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
             Gives::Values => format!("attend[{}]", names(&attend.contract)),
             Gives::Total => format!("total[{}]", names(&attend.contract)),
             Gives::Best(slot) => format!("choose[{} as {}]", names(&attend.contract), name(&slot)),
+            Gives::Tally { queries, apart } => {
+                let by = if apart { "distances" } else { "keys" };
+                format!("tally[{}; {queries} queries, by {by}]", names(&attend.contract))
+            }
         }),
         Op::Chosen { slot, block } => call(format!("chosen[{}; blocks of {block}]", name(slot))),
         Op::Result(n) => call(format!("result {n} ")),

@@ -70,12 +70,12 @@ pub fn infer(env: &Env, op: &Op, args: &[&Type]) -> Result<Type, String> {
         Op::Contract(over) => contract(args[0], args[1], over),
         Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } | Op::Split(..) | Op::Merge(..) => view(env, op, args[0]),
         Op::Concat(from, to) => concat(env, args, from, *to),
-        Op::Fetch(axis) => fetch(args[0], args[1], *axis),
+        Op::Fetch(axis, _) => fetch(args[0], args[1], *axis),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
         Op::Top { axis, into } => top(args[0], *axis, *into),
         Op::Chosen { slot, .. } => chosen(args[0], args[1], *slot),
         Op::Solve { rows, columns } => solve(env, args[0], args[1], *rows, *columns),
-        Op::Shift(_) | Op::Wanted => along(env, args[0]),
+        Op::Shift(_) | Op::Largest { .. } | Op::Wanted => along(env, args[0]),
         Op::Conv(width) => convolve(env, args[0], args[1], *width),
         Op::Products { row, over } => products(args[0], *row, *over),
         Op::Scores { row, column, over, .. } => scores(args, *row, *column, over),
@@ -93,7 +93,7 @@ fn arity(op: &Op) -> Option<usize> {
         Op::Binary(_)
         | Op::Contract(_)
         | Op::Gather(_)
-        | Op::Fetch(_)
+        | Op::Fetch(..)
         | Op::Solve { .. }
         | Op::Conv(_)
         | Op::Substitute { .. }
@@ -101,7 +101,7 @@ fn arity(op: &Op) -> Option<usize> {
         Op::Select | Op::Scores { .. } => Some(3),
         Op::Concat(from, _) => Some(from.len()),
         Op::Recur(_) | Op::Attend(_) => None,
-        Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) | Op::Length(_) => Some(0),
+        Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::Index(_) | Op::Position(_) | Op::Length(..) => Some(0),
         Op::Capture(_) | Op::State(_) | Op::Score | Op::QueryPosition | Op::KeyPosition => Some(0),
         _ => Some(1),
     }
@@ -118,7 +118,7 @@ fn leaf(env: &Env, op: &Op) -> Result<Type, String> {
         },
         Op::Const(_) => Ok(Type { elem: Elem::Float, axes: vec![] }),
         Op::Index(axis) if size(env.axes, *axis).is_some() => int(vec![*axis]),
-        Op::Position(axis) | Op::Length(axis) if is_seq(env.axes, *axis) => int(vec![*axis]),
+        Op::Position(axis) | Op::Length(axis, _) if is_seq(env.axes, *axis) => int(vec![*axis]),
         Op::Capture(n) => known(env.captures.get(*n), "capture"),
         Op::State(n) => known(env.states.get(*n), "state"),
         Op::Score => known(env.score, "score"),
@@ -339,7 +339,7 @@ fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String>
         return Err("q, k or v lacks the sequence axis or a contracted axis".into());
     }
     let foreign = |ty: &&&Type| ty.axes.iter().any(|&axis| ![attend.seq, attend.keys].contains(&axis) && is_seq(env.axes, axis));
-    if captures.iter().find(foreign).is_some() || attend.keyed.iter().any(|n| *n >= captures.len()) {
+    if captures.iter().find(foreign).is_some() || attend.keyed.iter().chain(&attend.apart).any(|n| *n >= captures.len()) {
         return Err("a capture runs along another sequence, or is not there".into());
     }
     let scored = score_type(attend, q, k).axes;
@@ -352,7 +352,7 @@ fn attention(env: &Env, attend: &Attend, args: &[&Type]) -> Result<Type, String>
     axes = union(&axes, sink.map_or(&[], |ty| &ty.axes));
     Ok(match attend.gives {
         Gives::Values => Type { elem: Elem::Float, axes: union(&axes, &without(&args[2].axes, &[attend.keys])) },
-        Gives::Total => Type { elem: Elem::Float, axes },
+        Gives::Total | Gives::Tally { .. } => Type { elem: Elem::Float, axes },
         Gives::Best(slot) => Type { elem: Elem::Int, axes: union(&axes, &[slot]) },
     })
 }

@@ -84,6 +84,8 @@ fn fixed(model: &Model, values: &[Value], value: &Value) -> Cost {
     let (flops, largest) = match &value.op {
         Op::Unary(Unary::Not) => (0, 1),
         Op::Unary(_) | Op::Binary(_) | Op::Select => (out, out),
+        // Bit by bit, by counting.
+        Op::Largest { .. } => (64 * operand(), 1),
         Op::Reduce(..) | Op::Top { .. } => (operand(), operand()),
         // Elimination, and two products with triangles for each right side.
         Op::Solve { rows, .. } => {

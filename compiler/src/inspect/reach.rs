@@ -1,6 +1,7 @@
 //! How many keys a query sees, as a function of the context: the `keep` predicate is evaluated, not recognised.
 
-use braid_dsl::model::{Attend, Binary, Body, Op, Unary, Value};
+use crate::forms::{Together, together};
+use braid_dsl::model::{Attend, AxisId, Binary, Body, Gives, Model, Op, Size, Unary, Value};
 
 /// Keys that are visible at a context of `n` positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,18 +35,31 @@ impl Reach {
 const PROBES: [u64; 2] = [1 << 17, 1 << 18];
 
 /// The reach of each distinct `keep`, evaluated once.
-#[derive(Default)]
-pub struct Reaches(Vec<(Body, usize, Reach)>);
+pub struct Reaches {
+    known: Vec<(Body, usize, Reach)>,
+    /// What calls of the model hold.
+    pub together: Together,
+}
 
 impl Reaches {
+    /// Those of a model, nothing evaluated yet.
+    pub fn of_model(model: &Model) -> Reaches {
+        let mut seqs = (0..model.axes.len()).filter(|at| model.axes[*at].size == Size::Seq);
+        let source = seqs.nth(1).map(|at| AxisId(at as u32));
+        Reaches { known: vec![], together: together(model.values.iter().map(|value| &value.op), source) }
+    }
+
     /// How far an attention sees.
     pub fn of(&mut self, attend: &Attend) -> Reach {
         let result = attend.keep_result.0 as usize;
-        if let Some((_, _, known)) = self.0.iter().find(|(body, at, _)| *body == attend.keep && *at == result) {
+        if let Some((_, _, known)) = self.known.iter().find(|(body, at, _)| *body == attend.keep && *at == result) {
             return *known;
         }
-        let found = reach(attend);
-        self.0.push((attend.keep.clone(), result, found));
+        let found = match attend.gives {
+            Gives::Tally { queries, .. } => return Reach::Bounded(queries as u64),
+            _ => reach(attend),
+        };
+        self.known.push((attend.keep.clone(), result, found));
         found
     }
 }

@@ -123,6 +123,7 @@ impl Builder {
             sink: None,
             plain: false,
             keyed: vec![],
+            apart: vec![],
         }));
         self.value(op, &[q, k, v], &[T, HEADS, V])
     }

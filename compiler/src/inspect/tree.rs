@@ -128,7 +128,7 @@ impl Tree {
     pub fn new(model: &Model) -> Tree {
         let used = used(model);
         let mut own = vec![Own { first: usize::MAX, ..Own::default() }; model.scopes.len()];
-        let mut reaches = Reaches::default();
+        let mut reaches = Reaches::of_model(model);
         let mut keepers = Keepers::default();
         for (at, value) in model.values.iter().enumerate().filter(|(at, _)| used[*at]) {
             let here = &mut own[value.scope.0 as usize];
@@ -222,8 +222,8 @@ fn mark(model: &Model, value: &Value) -> Option<&'static str> {
         Op::Attend(_) => Some("attend"),
         Op::Recur(_) => Some("recur"),
         Op::Conv(_) | Op::Shift(_) => Some("conv"),
-        Op::Top { .. } => Some("top"),
-        Op::Gather(_) | Op::Fetch(_) => Some("gather"),
+        Op::Top { .. } | Op::Largest { .. } => Some("top"),
+        Op::Gather(_) | Op::Fetch(..) => Some("gather"),
         Op::Contract(_) => Some("dense"),
         // A product with a parameter, summed: a norm's sum of squares has none.
         Op::Reduce(..) if contracted() && reads_param(model, value.args[0].0 as usize) => Some("dense"),
@@ -268,7 +268,10 @@ fn caches(model: &Model, value: &Value, attend: &Attend, reaches: &mut Reaches) 
     let of = |n: usize| elements(model, &union(&heads, &axes(n)));
     // What `keep` and `score` ask of a key's position lies beside the key, for each head of the queries that it differs in.
     let keyed: u64 = attend.keyed.iter().map(|n| of(attend.operands() + n)).sum();
-    let kept = cached(attend);
+    if matches!(attend.gives, Gives::Tally { .. }) {
+        return vec![];
+    }
+    let kept = cached(attend, reaches.together);
     let reach = Some(if kept.is_ring() { reaches.of(attend) } else { Reach::Share(1.0) });
     let parts = elements(model, &heads);
     let cache = |name: &str, all: u64| {

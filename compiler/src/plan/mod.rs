@@ -139,7 +139,8 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory };
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();
-        let parts: &[bool] = if matches!(kernel.code, Code::Attention(_)) { &[true, false] } else { &[false] };
+        let keeps = matches!(&kernel.code, Code::Attention(code) if code.has_cache());
+        let parts: &[bool] = if keeps { &[true, false] } else { &[false] };
         for &stores_keys in parts {
             let function = plan.function(&kernel.code, stores_keys);
             let tasks = tasks::tasks(kernel, stores_keys, target);
@@ -189,7 +190,9 @@ fn kind(code: &Code, stores_keys: bool) -> &'static str {
         Code::Along(along) if along.weights.is_some() => "convolution",
         Code::Along(_) => "shift",
         Code::Top(_) => "top",
+        Code::Largest(_) => "largest",
         Code::Attention(_) if stores_keys => "store_keys",
+        Code::Attention(code) if code.tally.is_some() => "tally",
         Code::Attention(_) => "attention",
     }
 }

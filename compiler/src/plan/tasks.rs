@@ -79,6 +79,10 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             let tiles = [(target.gpu.is_some() && along_in_pieces(along)).then_some(pieces), None];
             Tasks { per: Per::Segment, factor, cost: block * along.taps, tiles, ..rows }
         }
+        Code::Largest(largest) => {
+            let factor = largest.columns.div_ceil(target.lanes());
+            Tasks { per: Per::Segment, factor, cost: 64 * target.lanes() * largest.count, ..rows }
+        }
         Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
         Code::Attention(attention) => attention_tasks(attention, stores_keys, rows, target),
     }
@@ -98,6 +102,10 @@ fn attention_tasks(attention: &Attention, stores_keys: bool, rows: Tasks, target
     let tiles = [tiling::attention_tiles(attention, stores_keys, rows.per).filter(|_| on_gpu), None];
     if stores_keys {
         return Tasks { cost: attention.groups * attention.key * 4, tiles, ..rows };
+    }
+    if let Some(tally) = attention.tally {
+        let cost = tally.queries * attention.key * 64;
+        return Tasks { per: Per::Segment, factor: attention.groups * attention.per, cost, ..rows };
     }
     let heads = heads(attention, target);
     let cost = heads * (attention.key + attention.value) * 64;

@@ -23,6 +23,10 @@ impl Plan {
             Code::Matmul(product) => (once_a_row(2 * product.sizes.iter().product::<usize>()), 0),
             Code::Along(along) => (once_a_row(2 * along.channels * along.taps), 0),
             Code::Top(top) => (once_a_row(top.outer * top.size * top.count), 0),
+            Code::Largest(largest) => (once_a_row(64 * largest.columns), 0),
+            Code::Attention(attention) if let Some(tally) = attention.tally => {
+                (once_a_row(4 * tally.queries * attention.groups * attention.per * attention.key), 0)
+            }
             Code::Attention(attention) if function.stores_keys => (once_a_row(0), reach(attention)),
             Code::Attention(attention) => {
                 let pair = 2 * attention.groups * attention.per * (attention.key + attention.value) / attention.reach.every();
@@ -41,6 +45,11 @@ impl Plan {
         let kernel = &self.fused.kernels[step.kernel];
         if let Code::Attention(attention) = &kernel.code {
             let cached = attention.groups * (attention.channels() + attention.value) * 4;
+            if attention.tally.is_some() {
+                let row = attention.groups * attention.key * 4;
+                work.bytes = Amount { row, ..Amount::default() };
+                return;
+            }
             let queries = attention.groups * attention.per * attention.key * 4;
             work.bytes = match self.functions[step.function].stores_keys {
                 // Read where they were made, written where they stay.

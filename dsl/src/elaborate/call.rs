@@ -342,7 +342,7 @@ impl<'p> Elab<'p> {
             return self.fail(Code::UnknownArgument, arg.value.span, format!("`{name}` takes no named arguments"));
         }
         match name {
-            "concat" | "top" | "convolve" => return self.structural(frame, name, items, args, span),
+            "concat" | "top" | "convolve" | "nth_largest" => return self.structural(frame, name, items, args, span),
             "solve" => return self.solve(frame, items, args, span),
             "chosen" => return self.chosen(frame, items, args, span),
             "scored" if items.is_empty() => return self.scored(frame, args, span),

@@ -2,21 +2,29 @@
 
 use super::SEQ;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Binary, Body, Op, Unary, Value, ValueId};
+use crate::model::{Binary, Body, Gives, Held, Op, Unary, Value, ValueId};
 
 /// An error for each attention whose `keep` does not imply `key <= query`, or `key < n` for some number, and for whatever else knows more of
 /// the sequence than what is before.
 pub fn check(values: &[Value]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
     for value in values {
-        if let Op::Fetch(SEQ) | Op::Length(SEQ) = value.op {
+        if let Op::Fetch(SEQ, Held::Sequence)
+        | Op::Length(SEQ, Held::Sequence)
+        | Op::Largest { seq: SEQ, held: Held::Sequence, .. } = value.op
+        {
             let message = "an autoregressive model knows neither the length of its text nor what stands at any position";
             let error = Diagnostic::new(Code::NonCausal, value.span, message);
-            errors.push(error.hint("look back by `shift(x, n)` or attention, or drop `generate autoregressive`"));
+            errors.push(error.hint("look back by `shift(x, n)` or attention, look around in its prompt (`x[prompt: n]`, `length[prompt]`), or drop `generate autoregressive`"));
         }
-        // A source is there as a whole.
+        // A source is there as a whole, and so is a prompt.
         let Op::Attend(attend) = &value.op else { continue };
-        if attend.keys != SEQ || implies(&attend.keep, attend.keep_result) || errors.iter().any(|e| e.span == value.span) {
+        let tallies = matches!(attend.gives, Gives::Tally { .. });
+        if attend.keys != SEQ
+            || tallies
+            || implies(&attend.keep, attend.keep_result)
+            || errors.iter().any(|e| e.span == value.span)
+        {
             continue;
         }
         let message = "non-causal attention in an autoregressive model: a query would see later keys";

@@ -1,15 +1,19 @@
-//! Keys that were chosen by a score: `chosen[slot](ids, n)` in the `keep` of an attention, and how many a `choose` takes.
+//! Keys that were chosen by a score: `chosen[slot](ids, n)` in the `keep` of an attention, and how many a `choose` takes; tallies of what queries
+//! give to keys.
 
 use super::frame::{Frame, V};
 use super::{Done, Elab, T};
-use crate::ast::{Arg, Attend as Text, IndexItem};
+use crate::ast::{Arg, Attend as Text, BinOp, Expr, ExprKind, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{AxisId, Binary, Body, Elem, Gives, Op, Type, ValueId};
+use crate::model::{AxisId, Binary, Body, Elem, Gives, Held, Op, Type, ValueId};
 use crate::span::Span;
 
 impl<'p> Elab<'p> {
     /// What an attention gives, by the number of its operands, and how many of these are tensors.
     pub(super) fn gives(&mut self, frame: &mut Frame<'p>, text: &'p Text, span: Span) -> Done<(Gives, usize)> {
+        if text.tally {
+            return self.tally(frame, text, span);
+        }
         match (&text.slot, text.args.as_slice()) {
             (None, [_, _, _]) => Ok((Gives::Values, 3)),
             (None, [_, _]) => Ok((Gives::Total, 2)),
@@ -25,6 +29,31 @@ impl<'p> Elab<'p> {
                 self.fail(Code::Arity, span, "a choice takes queries, keys and how many: `choose[k as slot](q, k, 4)`")
             }
         }
+    }
+
+    /// `tally[k](q, keys, n) { … by: query - key }`.
+    fn tally(&mut self, frame: &mut Frame<'p>, text: &'p Text, span: Span) -> Done<(Gives, usize)> {
+        let [_, _, n] = text.args.as_slice() else {
+            return self.fail(
+                Code::Arity,
+                span,
+                "a tally takes queries, keys and how many of the last queries: `tally[k](q, keys, 64)`",
+            );
+        };
+        let queries = self.count(frame, &n.value)?;
+        if queries == 0 {
+            return self.fail(Code::AxisMismatch, n.value.span, "0 queries give nothing to any key");
+        }
+        let is = |expr: &Expr, name: &str| matches!(&expr.kind, ExprKind::Name(own) if own == name);
+        let apart = match text.clauses.iter().find(|(name, _)| name.name == "by").map(|(_, by)| by) {
+            None => false,
+            Some(by) if is(by, "key") => false,
+            Some(by) => match &by.kind {
+                ExprKind::Binary(BinOp::Op(Binary::Sub), a, b) if is(a, "query") && is(b, "key") => true,
+                _ => return self.fail(Code::Misplaced, by.span, "a tally is `by: key` or `by: query - key`"),
+            },
+        };
+        Ok((Gives::Tally { queries, apart }, 2))
     }
 
     /// `chosen[slot](ids, n)`: whether the key lies in the block of `n` positions of a chosen one.
@@ -48,7 +77,7 @@ impl<'p> Elab<'p> {
                 error.hint(format!("let one position stand for a block: `choose … {{ keep: … && ends({}) }}`", block.max(1))),
             ));
         }
-        let ids = self.at_position(t, (query, frame.seq), span, frame.scope)?;
+        let ids = self.at_position(t, (query, frame.seq, Held::Sequence), span, frame.scope)?;
         let mut axes = self.ty(ids).axes;
         axes.retain(|axis| *axis != slot);
         let ty = Type { elem: Elem::Bool, axes };
@@ -124,7 +153,7 @@ impl<'p> Elab<'p> {
                 let axes = self.union(&[&[seq], scored].concat(), values, span)?;
                 float(axes)
             }
-            Gives::Total => float([&[seq], scored].concat()),
+            Gives::Total | Gives::Tally { .. } => float([&[seq], scored].concat()),
             Gives::Best(slot) => {
                 let axes = self.union(&[&[seq], score].concat(), keep, span)?;
                 Ok(Type { elem: Elem::Int, axes: [&axes[..], &[slot]].concat() })

@@ -5,7 +5,7 @@ use super::{Done, Elab, T};
 use crate::ast::{Expr, ExprKind, Ident, IndexItem};
 use crate::constant;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{AxisId, Elem, Op, Type};
+use crate::model::{AxisId, Elem, Held, Op, Type};
 use crate::span::Span;
 
 impl<'p> Elab<'p> {
@@ -16,8 +16,14 @@ impl<'p> Elab<'p> {
         {
             match (name.as_str(), items) {
                 ("index", [IndexItem::Plain(axis)]) => return self.index_of(frame, axis, span),
-                ("position", [IndexItem::Plain(axis)]) => return self.along(frame, Op::Position, axis, span),
-                ("length", [IndexItem::Plain(axis)]) => return self.along(frame, Op::Length, axis, span),
+                ("position", [IndexItem::Plain(axis)]) => {
+                    let axis = self.axis_named(frame, axis)?;
+                    return self.along(frame, Op::Position(axis), axis, span);
+                }
+                ("length", [IndexItem::Plain(axis)]) => {
+                    let (axis, held) = self.sequence_named(frame, axis)?;
+                    return self.along(frame, Op::Length(axis, held), axis, span);
+                }
                 _ => {}
             }
         }
@@ -79,14 +85,28 @@ impl<'p> Elab<'p> {
         Ok(V::Tensor(self.push_at(level, Op::Index(axis), vec![], ty, span, frame.scope)))
     }
 
+    /// An axis, or `prompt`: what the first call holds of the sequence.
+    pub(super) fn sequence_named(&mut self, frame: &Frame<'p>, expr: &'p Expr) -> Done<(AxisId, Held)> {
+        match &expr.kind {
+            ExprKind::Name(name) => self.sequence_of(frame, &Ident { name: name.clone(), span: expr.span }),
+            _ => Ok((self.axis_named(frame, expr)?, Held::Sequence)),
+        }
+    }
+
+    fn sequence_of(&mut self, frame: &Frame<'p>, name: &Ident) -> Done<(AxisId, Held)> {
+        match name.name == "prompt" && frame.get("prompt").is_none() {
+            true => Ok((frame.seq, Held::Prompt)),
+            false => Ok((self.axis_of(frame, name)?, Held::Sequence)),
+        }
+    }
+
     /// A leaf that counts along the sequence.
-    fn along(&mut self, frame: &Frame<'p>, op: fn(AxisId) -> Op, axis: &'p Expr, span: Span) -> Done<V<'p>> {
-        let axis = self.axis_named(frame, axis)?;
+    fn along(&mut self, frame: &Frame<'p>, op: Op, axis: AxisId, span: Span) -> Done<V<'p>> {
         if !self.is_seq(axis) {
             return self.fail(Code::Misplaced, span, "only the sequence axis has positions: write `index[…]`");
         }
         let ty = Type { elem: Elem::Int, axes: vec![axis] };
-        Ok(V::Tensor(self.push_at(0, op(axis), vec![], ty, span, frame.scope)))
+        Ok(V::Tensor(self.push_at(0, op, vec![], ty, span, frame.scope)))
     }
 
     fn item(&mut self, frame: &mut Frame<'p>, t: T, item: &'p IndexItem, span: Span) -> Done<T> {
@@ -137,13 +157,13 @@ impl<'p> Elab<'p> {
                 self.view(frame, t, Op::Slice { axis, start, to }, &[axis], &[to], span)
             }
             IndexItem::At(axis, at) => {
-                let axis = self.axis_of(frame, axis)?;
+                let (axis, held) = self.sequence_of(frame, axis)?;
                 let value = self.value(frame, at)?;
                 match &value {
                     V::Tensor(at) if self.is_seq(axis) && self.depth() > 0 => {
-                        return self.at_position(t, (*at, axis), span, frame.scope);
+                        return self.at_position(t, (*at, axis, held), span, frame.scope);
                     }
-                    _ if self.is_seq(axis) => return self.fetch(frame, t, axis, &value, (at.span, span)),
+                    _ if self.is_seq(axis) => return self.fetch(frame, t, (axis, held), &value, (at.span, span)),
                     _ => {}
                 }
                 match Self::known(&value) {
@@ -167,8 +187,15 @@ impl<'p> Elab<'p> {
         }
     }
 
-    /// `x[t: n]` outside of recurrences and attention.
-    fn fetch(&mut self, frame: &Frame<'p>, x: T, axis: AxisId, at: &V<'p>, (place, span): (Span, Span)) -> Done<T> {
+    /// `x[t: n]` and `x[prompt: n]` outside of recurrences and attention.
+    fn fetch(
+        &mut self,
+        frame: &Frame<'p>,
+        x: T,
+        (axis, held): (AxisId, Held),
+        at: &V<'p>,
+        (place, span): (Span, Span),
+    ) -> Done<T> {
         self.row_wise(span, "x[t: …]")?;
         let at = self.tensor(at, Some(Elem::Int), place, frame.scope)?;
         let (ty, counted) = (self.seen(x), self.seen(at));
@@ -182,7 +209,7 @@ impl<'p> Elab<'p> {
             let error = Diagnostic::new(Code::Type, place, "a whole number for each position chooses rows: an int [t]");
             return Err(self.error(error.label(label).hint("as `position[t] + 1`, or `length[t] - 1 - position[t]`")));
         }
-        self.apply(Op::Fetch(axis), &[x, at], ty, span, frame.scope)
+        self.apply(Op::Fetch(axis, held), &[x, at], ty, span, frame.scope)
     }
 
     fn gather(&mut self, frame: &Frame<'p>, table: T, axis: AxisId, ids: T, span: Span) -> Done<T> {

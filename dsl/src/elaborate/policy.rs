@@ -217,8 +217,10 @@ impl<'p> Elab<'p> {
             let args = value.args.iter().map(|arg| self.moved(*arg, to, scope, made, span)).collect::<Done<Vec<_>>>()?;
             if args == value.args {
                 id
-            } else if matches!(value.op, Op::Shift(_) | Op::Fetch(_) | Op::Conv(_) | Op::Recur(_) | Op::Attend(_) | Op::Result(_))
-            {
+            } else if matches!(
+                value.op,
+                Op::Largest { .. } | Op::Shift(_) | Op::Fetch(..) | Op::Conv(_) | Op::Recur(_) | Op::Attend(_) | Op::Result(_)
+            ) {
                 return self.fail(Code::Misplaced, span, "what depends on other positions cannot be placed at one");
             } else {
                 self.push_at(0, value.op, args, value.ty, value.span, value.scope).id

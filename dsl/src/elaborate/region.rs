@@ -2,7 +2,7 @@
 
 use super::causal::sees_all_before;
 use super::frame::{Frame, Origin, V};
-use super::tensor::Level;
+use super::tensor::{Level, Side};
 use super::{Done, Elab, SEQ, T};
 use crate::ast::{Arg, Expr, ExprKind, Ident, IndexItem};
 use crate::diagnostic::{Code, Diagnostic};
@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 struct Seen {
     captures: Vec<T>,
-    sides: BTreeMap<usize, bool>,
+    sides: BTreeMap<usize, Side>,
 }
 
 impl<'p> Elab<'p> {
-    /// `concat[…]`, `top[…]`, `convolve[…]`.
+    /// `concat[…]`, `top[…]`, `nth_largest[…]`, `convolve[…]`.
     pub(super) fn structural(
         &mut self,
         frame: &mut Frame<'p>,
@@ -36,6 +36,8 @@ impl<'p> Elab<'p> {
             }
             ("top", [IndexItem::Rename(axis, into)], [x, n]) => self.top(frame, axis, into, x, n, span),
             ("top", ..) => self.fail(Code::Syntax, span, "write `top[axis as slot](x, n)`"),
+            ("nth_largest", [IndexItem::Plain(axis)], [x, n]) => self.largest(frame, axis, x, n, span),
+            ("nth_largest", ..) => self.fail(Code::Syntax, span, "write `nth_largest[t](x, n)` or `nth_largest[prompt](x, n)`"),
             ("convolve", [IndexItem::Plain(axis)], [x, w]) => self.convolve(frame, axis, x, w, span),
             _ => self.fail(Code::Syntax, span, "write `convolve[width](x, weights)`"),
         }
@@ -97,6 +99,27 @@ impl<'p> Elab<'p> {
         let mut axes: Vec<AxisId> = ty.axes.iter().copied().filter(|a| *a != axis).collect();
         axes.push(into);
         self.apply(Op::Top { axis, into }, &[x], Type { elem: Elem::Int, axes }, span, frame.scope).map(V::Tensor)
+    }
+
+    /// `nth_largest[t](x, n)`.
+    fn largest(&mut self, frame: &mut Frame<'p>, axis: &'p Expr, x: &'p Arg, n: &'p Arg, span: Span) -> Done<V<'p>> {
+        self.row_wise(span, "nth_largest")?;
+        let (seq, held) = self.sequence_named(frame, axis)?;
+        let x = self.tensor_of(frame, &x.value, Some(Elem::Float))?;
+        let x = self.as_float(x, span, frame.scope)?;
+        let ty = self.seen(x);
+        if !self.is_seq(seq) || !ty.axes.contains(&seq) {
+            return self.fail(
+                Code::AxisMismatch,
+                span,
+                "`nth_largest` looks along the sequence of its operand: `nth_largest[t](x, n)`",
+            );
+        }
+        let count = self.count(frame, &n.value)?;
+        if count == 0 || count > i32::MAX as usize {
+            return self.fail(Code::AxisMismatch, n.value.span, "the first one is the largest: `nth_largest[t](x, 1)`");
+        }
+        self.apply(Op::Largest { seq, count, held }, &[x], ty, span, frame.scope).map(V::Tensor)
     }
 
     fn convolve(&mut self, frame: &mut Frame<'p>, axis: &'p Expr, x: &'p Arg, w: &'p Arg, span: Span) -> Done<V<'p>> {
@@ -201,9 +224,11 @@ impl<'p> Elab<'p> {
         let (of_queries, of_keys) = (without(&types[0].axes), without(&types[1].axes));
         let score_axes = self.union(&of_queries, &of_keys, span)?;
         let clause = |name: &str| attend.clauses.iter().find(|(n, _)| n.name == name).map(|(_, e)| e);
-        if let Some((name, _)) =
-            attend.clauses.iter().find(|(n, _)| !matches!(n.name.as_str(), "keep" | "score" | "weight" | "sink" | "policy"))
-        {
+        let is_known = |name: &str| match name {
+            "keep" | "score" | "weight" | "sink" | "policy" => true,
+            _ => name == "by" && attend.tally,
+        };
+        if let Some((name, _)) = attend.clauses.iter().find(|(n, _)| !is_known(&n.name)) {
             let error = Diagnostic::new(Code::UnknownArgument, name.span, format!("attention has no clause `{}`", name.name));
             return Err(self.error(error.hint("the clauses are `keep`, `score` or `weight`, `sink` and `policy`")));
         }
@@ -212,7 +237,8 @@ impl<'p> Elab<'p> {
             return self.fail(Code::Misplaced, weight.span, "with `weight` there is no softmax: neither a `score` nor a `sink`");
         }
         let unused = if gives == Gives::Values { None } else { clause("weight") };
-        if let Some(unused) = unused.or(attend.slot.as_ref().and(clause("sink"))) {
+        let no_sink = attend.tally || attend.slot.is_some();
+        if let Some(unused) = unused.or(clause("sink").filter(|_| no_sink)) {
             return self.fail(
                 Code::Misplaced,
                 unused.span,
@@ -229,7 +255,8 @@ impl<'p> Elab<'p> {
         let (score, score_result, seen) = self.clause_body(frame, scored, Some(&score_axes), seen, span)?;
         self.check_choices((&keep, keep_result), &score)?;
         if keys != SEQ
-            && (matches!(gives, Gives::Best(_)) || keep.values.iter().any(|value| matches!(value.op, Op::Chosen { .. })))
+            && (matches!(gives, Gives::Best(_) | Gives::Tally { .. })
+                || keep.values.iter().any(|value| matches!(value.op, Op::Chosen { .. })))
         {
             return self.fail(Code::Misplaced, span, "keys of a source are not chosen by a score: let `keep` say which are seen");
         }
@@ -254,18 +281,19 @@ impl<'p> Elab<'p> {
                 return Err(self.error(error.hint("say of which position: `x[t: query]` or `x[t: key]`")));
             }
         }
-        let side = |n: usize| if sides.get(&n) == Some(&true) { keys } else { seq };
+        let side = |n: usize| if sides.get(&n) == Some(&Side::Key) { keys } else { seq };
         let foreign = |n: usize, axes: &[AxisId]| self.seq_of(axes).is_some_and(|own| own != side(n));
         if (0..captures.len()).any(|n| foreign(n, &self.ty(captures[n]).axes)) {
             let error = Diagnostic::new(Code::AxisMismatch, span, "`keep` and `score` ask a position for what it does not hold");
             return Err(self.error(error.hint("`query` is a position of the queries' sequence, `key` one of the keys'")));
         }
-        let keyed = sides.into_iter().filter_map(|(n, of_key)| of_key.then_some(n)).collect();
+        let of_side = |side: Side| sides.iter().filter(|(_, own)| **own == side).map(|(n, _)| *n).collect();
+        let (keyed, apart) = (of_side(Side::Key), of_side(Side::Apart));
         let values: Vec<AxisId> = types[operands - 1].axes.iter().copied().filter(|a| !self.is_seq(*a)).collect();
         let of = |body: &Body, id: ValueId| body.values[id.0 as usize].ty.axes.clone();
         let bodies = (&of(&keep, keep_result)[..], &of(&score, score_result)[..]);
         let ty = self.given_type((gives, seq), (&score_axes, &values), bodies, span)?;
-        let attend = Attend { gives, seq, keys, contract, keep, keep_result, score, score_result, sink, plain, keyed };
+        let attend = Attend { gives, seq, keys, contract, keep, keep_result, score, score_result, sink, plain, keyed, apart };
         tensors.extend(captures);
         self.apply(Op::Attend(Box::new(attend)), &tensors, ty, span, frame.scope).map(V::Tensor)
     }

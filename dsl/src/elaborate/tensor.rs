@@ -6,8 +6,19 @@ use super::recurrence::Steps;
 use super::{Done, Elab, MOST_VALUES, Stop, T};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::elaborate::frame::V;
-use crate::model::{AxisId, Binary, Constant, Elem, Op, Reduce, ScopeId, Type, Unary, Value, ValueId};
+use crate::model::{AxisId, Binary, Constant, Elem, Held, Op, Reduce, ScopeId, Type, Unary, Value, ValueId};
 use crate::span::Span;
+
+/// Of which position something is that an attention asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The query's.
+    Query,
+    /// The key's.
+    Key,
+    /// The one that is as far from the first as the key is from the query.
+    Apart,
+}
 
 /// One program: the model's, a step of a recurrence, or a predicate or score of attention.
 pub struct Level {
@@ -15,8 +26,8 @@ pub struct Level {
     pub values: Vec<Value>,
     /// Outer values that it uses, in the order of their numbers.
     pub captures: Vec<T>,
-    /// Of which position captures are, in attention: of the key's or the query's.
-    pub sides: BTreeMap<usize, bool>,
+    /// Of which position captures are, in attention.
+    pub sides: BTreeMap<usize, Side>,
     known: HashMap<T, ValueId>,
     /// Where query and key positions are, in attention.
     pub positions: Option<(T, T)>,
@@ -38,7 +49,7 @@ impl Level {
 
 impl Level {
     /// With the positions that the captures so far are of.
-    pub fn with_sides(self, sides: BTreeMap<usize, bool>) -> Self {
+    pub fn with_sides(self, sides: BTreeMap<usize, Side>) -> Self {
         Level { sides, ..self }
     }
 }
@@ -125,8 +136,8 @@ impl<'p> Elab<'p> {
         }
     }
 
-    /// The number of a capture of a program; `side`: as the key's position has it, or the query's.
-    fn captured(&mut self, level: usize, t: T, side: Option<bool>) -> usize {
+    /// The number of a capture of a program; `side`: as which position has it.
+    fn captured(&mut self, level: usize, t: T, side: Option<Side>) -> usize {
         let Level { captures, sides, .. } = &mut self.levels[level];
         let known = (0..captures.len()).find(|n| captures[*n] == t && sides.get(n).copied() == side);
         known.unwrap_or_else(|| {
@@ -136,13 +147,26 @@ impl<'p> Elab<'p> {
         })
     }
 
-    /// `x[t: query]` and `x[t: key]` in a clause of attention.
-    pub(super) fn at_position(&mut self, t: T, (at, axis): (T, AxisId), span: Span, scope: ScopeId) -> Done<T> {
-        let positions = self.levels[self.depth()].positions;
-        let Some(of_key) = positions.and_then(|(query, key)| [(query, false), (key, true)].into_iter().find(|(p, _)| *p == at))
-        else {
+    /// Of which position `x[t: at]` is in a clause of attention, or `x[prompt: at]`.
+    fn side_of(&self, at: T, held: Held) -> Option<Side> {
+        let (query, key) = self.levels[self.depth()].positions?;
+        let value = &self.levels[at.level].values[at.id.0 as usize];
+        let distance = value.op == Op::Binary(Binary::Sub) && value.args == [query.id, key.id];
+        match held {
+            Held::Sequence if at == query => Some(Side::Query),
+            Held::Sequence if at == key => Some(Side::Key),
+            Held::Prompt if at.level == query.level && distance => Some(Side::Apart),
+            _ => None,
+        }
+    }
+
+    /// `x[t: query]`, `x[t: key]` and `x[prompt: query - key]` in a clause of attention.
+    pub(super) fn at_position(&mut self, t: T, (at, axis, held): (T, AxisId, Held), span: Span, scope: ScopeId) -> Done<T> {
+        let Some(side) = self.side_of(at, held) else {
             let error = Diagnostic::new(Code::Misplaced, span, "a place along the sequence that is neither `query` nor `key`");
-            return Err(self.error(error.hint("in `keep`, `score` and `weight` write `x[t: query]` or `x[t: key]`")));
+            return Err(self.error(
+                error.hint("in `keep`, `score` and `weight` write `x[t: query]`, `x[t: key]` or `x[prompt: query - key]`"),
+            ));
         };
         let ty = self.ty(t);
         if t.level > 0 || !ty.axes.contains(&axis) {
@@ -152,14 +176,14 @@ impl<'p> Elab<'p> {
         }
         if self.levels[self.depth()].steps.is_some() {
             // In the recurrence of a policy, the step is the query's.
-            if !of_key.1 {
+            if side == Side::Query {
                 return Ok(t);
             }
             let error =
                 Diagnostic::new(Code::Misplaced, span, "a policy that keeps keys itself does not have what this asks of a key");
             return Err(self.error(error.hint("choose a policy without a recurrence, such as `a_shape`")));
         }
-        let n = self.captured(self.depth(), t, Some(of_key.1));
+        let n = self.captured(self.depth(), t, Some(side));
         let axes = ty.axes.iter().copied().filter(|a| *a != axis).collect();
         Ok(self.push(Op::Capture(n), vec![], Type { axes, ..ty }, span, scope))
     }

@@ -293,10 +293,11 @@ impl Builder<'_> {
     }
 
     fn attend(&self, node: Node<'_>, depth: usize) -> Parsed<Attend> {
-        let mut attend = Attend { slot: None, axes: Vec::new(), args: Vec::new(), clauses: Vec::new() };
+        let mut attend = Attend { slot: None, tally: false, axes: Vec::new(), args: Vec::new(), clauses: Vec::new() };
         for part in node.into_inner() {
             match part.as_rule() {
                 Rule::names_axes => attend.axes = self.idents(part),
+                Rule::k_tally => attend.tally = true,
                 // The last name of a choice counts what is chosen.
                 Rule::ident => attend.axes.extend(attend.slot.replace(self.ident(&part))),
                 Rule::call => attend.args = self.args(part, depth)?,

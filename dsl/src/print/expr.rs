@@ -49,11 +49,12 @@ pub(crate) fn expression(e: &Expr) -> String {
     }
 }
 
-/// Attention or a choice without its clauses.
+/// Attention, a choice or a tally without its clauses.
 pub(super) fn attend_head(attend: &Attend) -> String {
     let (axes, args) = (names(&attend.axes), arguments(&attend.args));
     match &attend.slot {
         Some(slot) => format!("choose[{axes} as {}]({args})", slot.name),
+        None if attend.tally => format!("tally[{axes}]({args})"),
         None => format!("attend[{axes}]({args})"),
     }
 }

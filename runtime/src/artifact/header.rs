@@ -23,7 +23,7 @@ fn model(manifest: &Manifest) -> String {
         ("MAX_ROWS", manifest.max_rows, "most rows of one segment in one call"),
         (
             "FIRST_ROWS",
-            manifest.first_rows.unwrap_or(manifest.max_rows),
+            manifest.first_rows.filter(|_| !manifest.whole_prompt).unwrap_or(manifest.max_rows),
             "so many of a sequence's first rows, or all if fewer, come in one call",
         ),
         ("BLOCK_ROWS", manifest.block_rows, "a segment begins at a multiple of so many positions"),

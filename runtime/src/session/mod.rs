@@ -239,7 +239,8 @@ impl Session {
 /// Most rows of one sequence in a call of a session that holds so many positions.
 fn most_rows(manifest: &Manifest, capacity: usize) -> usize {
     match manifest.first_rows {
-        // A call that must hold a sequence has no other bound.
+        // A call that must hold a sequence or a prompt has no other bound.
+        _ if manifest.whole_prompt => manifest.max_rows.min(capacity.max(1)),
         None => manifest.max_rows.min(capacity.max(1)),
         Some(_) => manifest.max_rows,
     }

@@ -24,10 +24,18 @@ fn a_policy_for_an_unchanged_model() {
             &[&weights[..], &["--golden", "all.safetensors", "--tolerance", "1e-4", "--policy", policy]].concat(),
         )
     };
-    for policy in ["heavy_hitters(budget: 30)", "streaming(window: 26)", "voting(budget: 64, every: 30, window: 3)", "a_shape"] {
+    for policy in [
+        "heavy_hitters(budget: 30)",
+        "streaming(window: 26)",
+        "voting(budget: 64, every: 30, window: 3)",
+        "a_shape",
+        "vertical_slash",
+    ] {
         has(&verify(0, policy), &["row 0, whole sequence"]);
     }
-    for policy in ["heavy_hitters(budget: 12)", "a_shape(window: 8)"] {
+    for policy in
+        ["heavy_hitters(budget: 12)", "a_shape(window: 8)", "vertical_slash(vertical: 3, slash: 4, sinks: 1, window: 1)"]
+    {
         verify(1, policy);
     }
     has(&run(0, &["inspect"], &["--policy", "heavy_hitters(budget: 12)"]), &["state + cache of a sequence  3.19 KiB   3.19 KiB"]);
@@ -40,7 +48,7 @@ fn a_policy_for_an_unchanged_model() {
         &run(1, &["check"], &["--policy", "quantum"]),
         &[
             "there is no policy `quantum`",
-            "known are a_shape, block_sparse, heavy_hitters, linearised, quantised_attention, streaming, voting",
+            "known are a_shape, block_sparse, heavy_hitters, linearised, prompt_voting, quantised_attention, streaming, vertical_slash, voting",
         ],
     );
     has(

@@ -111,6 +111,7 @@ impl Case {
             sink,
             plain: false,
             keyed: vec![],
+            apart: vec![],
         };
         let (groups, reach) = (self.groups, self.reach);
         Attention {
@@ -120,10 +121,12 @@ impl Case {
             value,
             best: 0,
             joined: false,
+            tally: None,
             chosen: None,
             reach,
             range: Range::default(),
             keyed: vec![],
+            apart: vec![],
             tables: vec![],
             attend,
             views,

@@ -1,7 +1,7 @@
 //! Ops that go along the sequence and carry something from call to call.
 
 use super::ops;
-use super::tensor::{Dim, Tensor, contract, map2, reduce, select};
+use super::tensor::{Dim, Tensor, contract, map1, map2, reduce, select};
 use braid_compiler::forms::Chunk;
 use braid_compiler::graph::{Graph, shape};
 use braid_dsl::model::{Attend, Axis, AxisId, Body, Gives, Op, Recur, ValueId};
@@ -137,7 +137,7 @@ pub fn attend(
     let (q, k, v) = (operands[0], operands[1], operands[operands.len() - 1]);
     let rows = q.size(attend.seq).unwrap_or(0);
     let now: Vec<&Tensor> = [k, v].into_iter().chain(attend.keyed.iter().map(|n| captures[*n])).collect();
-    let all: Vec<Tensor> = match before.filter(|_| attend.keys == attend.seq) {
+    let all: Vec<Tensor> = match before.filter(|kept| attend.keys == attend.seq && !kept.is_empty()) {
         Some(before) => before.iter().zip(&now).map(|(before, now)| before.joined(now, attend.seq)).collect(),
         None => now.into_iter().cloned().collect(),
     };
@@ -147,6 +147,7 @@ pub fn attend(
     let leaf = |op: &Op| match op {
         Op::Capture(n) => match attend.keyed.iter().position(|keyed| keyed == n) {
             Some(at) => of_keys[at].clone().renamed(attend.keys, KEY),
+            None if attend.apart.contains(n) => by_distance(captures[*n], attend.seq, (rows, seen), position == 0),
             None => captures[*n].clone().renamed(attend.seq, QUERY),
         },
         Op::Score => raw.clone(),
@@ -164,9 +165,41 @@ pub fn attend(
         Gives::Values if attend.plain => contract(&hidden(0.0), &values.clone().renamed(attend.keys, KEY), &[KEY]),
         Gives::Values => softmax(&hidden(f64::NEG_INFINITY), sink, &values.clone().renamed(attend.keys, KEY)),
         Gives::Total => total(&hidden(f64::NEG_INFINITY), sink),
+        Gives::Tally { queries, apart } => {
+            return (tally(&hidden(f64::NEG_INFINITY), attend.seq, (queries, apart), (rows, position)), vec![]);
+        }
         Gives::Best(slot) => best(keep, score, (slot, shape::size(axes, slot).expect("a fixed axis")), rows),
     };
     (out.renamed(QUERY, attend.seq), all)
+}
+
+/// At each query and key the row of `x` that is as far from the first as the key is from the query.
+fn by_distance(x: &Tensor, seq: AxisId, (rows, keys): (usize, usize), held: bool) -> Tensor {
+    let dims: Vec<Dim> =
+        [(QUERY, rows), (KEY, keys)].into_iter().chain(x.dims().into_iter().filter(|dim| dim.0 != seq)).collect();
+    let mut all = Tensor::filled(&dims, 0.0);
+    for query in (0..rows).filter(|_| held) {
+        let mut row = Tensor::filled(&dims[1..], 0.0);
+        (0..=query.min(keys - 1)).for_each(|key| row.put(&x.picked(seq, query - key), KEY, key));
+        all.put(&row, QUERY, query);
+    }
+    all
+}
+
+/// What the last queries of a first call give to its keys, or to keys by their distance.
+fn tally(score: &Tensor, seq: AxisId, (queries, apart): (usize, bool), (rows, position): (usize, usize)) -> Tensor {
+    let (weight, total, _) = weights(score, None);
+    let given = map2(&weight, &total, |a, b| if b == 0.0 { 0.0 } else { a / b });
+    let keys = given.size(KEY).expect("keys");
+    let mut all = map1(&given.picked(QUERY, 0).dims(), &given.picked(QUERY, 0), |_| 0.0);
+    for query in (rows.saturating_sub(queries)..rows).filter(|_| position == 0) {
+        for key in 0..=query.min(keys - 1) {
+            let to = if apart { query - key } else { key };
+            let more = map2(&all.picked(KEY, to), &given.picked(QUERY, query).picked(KEY, key), |a, b| a + b);
+            all.put(&more, KEY, to);
+        }
+    }
+    all.sliced(KEY, 0, rows.min(keys)).renamed(KEY, seq)
 }
 
 /// The exponentials of scores less the largest, and what they are divided by.

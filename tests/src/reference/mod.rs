@@ -77,7 +77,7 @@ impl<'a> Reference<'a> {
 
     /// Whether a node is the same in every call.
     fn is_fixed(&self, id: NodeId) -> bool {
-        let leaf = matches!(self.graph.op(id), Op::Input(_) | Op::Position(_) | Op::Length(_));
+        let leaf = matches!(self.graph.op(id), Op::Input(_) | Op::Position(_) | Op::Length(..));
         let stateful = matches!(self.graph.op(id), Op::Recur(_) | Op::Result(_));
         !leaf && !stateful && self.graph.args(id).iter().all(|arg| self.fixed.contains_key(arg))
     }
@@ -187,12 +187,16 @@ impl<'a> Reference<'a> {
 
     /// The value of a node without state.
     fn value(&self, id: NodeId, values: &HashMap<NodeId, Rc<Tensor>>, inputs: &[Tensor], rows: usize) -> Tensor {
+        let args = |n: usize| &*values[&self.graph.args(id)[n]];
         match self.graph.op(id) {
             Op::Input(n) => inputs[*n].clone(),
             Op::Const(value) => Tensor::scalar(*value),
             Op::Index(axis) => Tensor::count(*axis, self.graph.size(*axis).expect("a fixed axis"), 0),
             Op::Position(axis) => Tensor::count(*axis, rows, self.position),
-            Op::Length(axis) => Tensor::filled(&[(*axis, rows)], rows as f64),
+            // What a first call holds is all that may be looked at.
+            Op::Length(axis, _) => Tensor::filled(&[(*axis, rows)], if self.position == 0 { rows as f64 } else { 0.0 }),
+            Op::Fetch(axis, _) => ops::fetch(args(0), args(1), *axis, self.position == 0),
+            Op::Largest { seq, count, .. } => ops::largest(args(0), *seq, *count, self.position == 0),
             op => {
                 let args: Vec<Rc<Tensor>> = self.graph.args(id).iter().map(|arg| values[arg].clone()).collect();
                 ops::apply(&self.graph.axes, op, &args.iter().map(|arg| &**arg).collect::<Vec<_>>())

@@ -23,7 +23,6 @@ pub fn apply(axes: &[Axis], op: &Op, args: &[&Tensor]) -> Tensor {
         Op::Merge(parts, axis) => merge(args[0], parts, (*axis, size(axis))),
         Op::Concat(parts, axis) => concat(args, parts, (*axis, size(axis))),
         Op::Gather(axis) => gather(args[0], args[1], *axis),
-        Op::Fetch(axis) => fetch(args[0], args[1], *axis),
         Op::Chosen { slot, block } => chosen(args[0], args[1], *slot, *block),
         Op::Solve { rows, columns } => solve(args[0], args[1], *rows, *columns),
         Op::Top { axis, into } => top(args[0], *axis, (*into, size(into))),
@@ -86,16 +85,29 @@ fn truth(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
 }
 
-/// At each row of `at` the row of `x` of that number, zeros where there is none.
-fn fetch(x: &Tensor, at: &Tensor, axis: AxisId) -> Tensor {
+/// At each row of `at` the row of `x` of that number, zeros where there is none, or where nothing is `held` any more.
+pub fn fetch(x: &Tensor, at: &Tensor, axis: AxisId, held: bool) -> Tensor {
     let rows = x.size(axis).expect("rows");
-    let row = |at: &f64| match *at >= 0.0 && *at < rows as f64 {
+    let row = |at: &f64| match held && *at >= 0.0 && *at < rows as f64 {
         true => x.sliced(axis, *at as usize, 1),
         false => map1(&x.sliced(axis, 0, 1).dims(), &x.sliced(axis, 0, 1), |_| 0.0),
     };
     let mut found = at.data.iter().map(row);
     let first = found.next().expect("a row");
     found.fold(first, |all, next| all.joined(&next, axis))
+}
+
+/// The `count`-th largest of all rows, at each of them; minus infinity where there are fewer, or where nothing is `held` any more.
+pub fn largest(x: &Tensor, axis: AxisId, count: usize, held: bool) -> Tensor {
+    let rows = x.size(axis).expect("rows");
+    let all: Vec<Tensor> = (0..rows).map(|row| x.picked(axis, row)).collect();
+    let mut found = all[0].clone();
+    for (at, found) in found.data.iter_mut().enumerate() {
+        let mut column: Vec<f64> = all.iter().map(|row| row.data[at]).collect();
+        column.sort_by(|a, b| b.total_cmp(a));
+        *found = column.get(count - 1).copied().filter(|_| held).unwrap_or(f64::NEG_INFINITY);
+    }
+    map2(&found, &Tensor::filled(&[(axis, rows)], 0.0), |x, _| x)
 }
 
 /// `2/sqrt(pi) e^(-x²) Σ 2^n x^(2n+1) / (2n+1)!!`: all terms have one sign, so nothing cancels.

@@ -137,6 +137,7 @@ fn attention_over_a_window_with_a_sink() {
         sink: Some(0),
         plain: false,
         keyed: vec![],
+        apart: vec![],
     };
     m.add(Op::Attend(Box::new(attend)), &[input, input, input, sink], &[T, D]);
     let out = both_ways(&m.0, |_| vec![0.25], 3);

@@ -36,6 +36,7 @@ pub fn manifest() -> Manifest {
         unmask: None,
         max_rows: MAX_ROWS,
         first_rows: Some(0),
+        whole_prompt: false,
         block_rows: 1,
         params: params(),
         packed: vec![

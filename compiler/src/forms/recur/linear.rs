@@ -377,6 +377,7 @@ fn op_name(op: &Op) -> String {
         Op::Reduce(f, _) => format!("{f:?}").to_lowercase(),
         Op::Select => "select".into(),
         Op::Top { .. } => "top".into(),
+        Op::Largest { .. } => "nth_largest".into(),
         Op::Gather(_) => "gather".into(),
         Op::Solve { .. } => "solve".into(),
         Op::Split(..) => "split".into(),

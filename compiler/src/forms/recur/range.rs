@@ -28,7 +28,7 @@ fn of_op(op: &Op, arg: &dyn Fn(usize) -> Range, count: usize) -> Range {
     let hull = |a: Range, b: Range| (a.0.min(b.0), a.1.max(b.1));
     match op {
         Op::Const(x) => (*x, *x),
-        Op::Index(_) | Op::Position(_) | Op::Length(_) => (0.0, f64::INFINITY),
+        Op::Index(_) | Op::Position(_) | Op::Length(..) => (0.0, f64::INFINITY),
         Op::Unary(f) => of_unary(*f, arg(0)),
         Op::Binary(f) => of_binary(*f, arg(0), arg(1)),
         Op::Select => hull(arg(1), arg(2)),

@@ -68,6 +68,11 @@ pub struct Rows<'c> {
 }
 
 impl<'c> Rows<'c> {
+    /// Rows of so many elements, one behind the other.
+    pub fn side_by_side(base: Val<'c>, elements: usize) -> Rows<'c> {
+        Rows { base, stride: 4, elements, block: 1 }
+    }
+
     /// A group's keys.
     pub fn keys(e: &Emitter<'c>, code: &Attention, caches: &Caches<'c>, group: Val<'c>) -> Rows<'c> {
         let block = if code.by_row() { 1 } else { BLOCK };

@@ -15,7 +15,7 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
         Expr::Const(bits, elem) => constant(e, f64::from_bits(*bits), *elem),
         Expr::Index(axis) => index(site, *axis),
         Expr::Position => position(site),
-        Expr::Length => e.convert(sequence(site).rows, Elem::I32),
+        Expr::Length => e.convert(rows_of_prompt(site), Elem::I32),
         Expr::Row { view, at, elem } => other_row(site, view, at, *elem),
         Expr::Unary(op, of) => unary(e, *op, value(site, of)),
         Expr::Binary(op, elem, a, b) => binary(e, *op, *elem, value(site, a), value(site, b)),
@@ -165,11 +165,17 @@ fn sequence<'c>(site: &Site<'_, 'c>) -> SegmentFields<'c> {
     e.segment(site.args.call, e.table_entry(site.args.call, Field::RowSegments, row))
 }
 
+/// Rows of the sequence if this is its first call, which holds all that may be looked at; none in a later one.
+fn rows_of_prompt<'c>(site: &Site<'_, 'c>) -> Val<'c> {
+    let (e, own) = (site.e, sequence(site));
+    e.select(e.cmp(Cmp::Eq, own.position, e.i64(0)), own.rows, e.i64(0))
+}
+
 fn other_row<'c>(site: &Site<'_, 'c>, view: &View, at: &Expr, elem: model::Elem) -> Val<'c> {
     let e = site.e;
     let own = sequence(site);
     let at = e.convert(value(site, at), Elem::I64);
-    let inside = e.and(e.cmp(Cmp::Ge, at, e.i64(0)), e.cmp(Cmp::Lt, at, own.rows));
+    let inside = e.and(e.cmp(Cmp::Ge, at, e.i64(0)), e.cmp(Cmp::Lt, at, rows_of_prompt(site)));
     let row = e.add(own.row, e.select(inside, at, e.i64(0)));
     let loaded = load_at(site, view, site.address_in_row(view, row), elem);
     let (inside, zero) = (e.splat(inside, loaded.lanes()), e.splat(constant(e, 0.0, elem), loaded.lanes()));

@@ -2,7 +2,7 @@
 
 use super::expr::{binary, constant, to_float, unary};
 use super::site::Site;
-use super::{Cmp, Elem, Emitter, Ty, Val};
+use super::{Cmp, Elem, Emitter, Field, Ty, Val};
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, Store};
 use braid_dsl::model::{self, Body, Op, Reduce, Value, ValueId};
 
@@ -61,12 +61,31 @@ fn stored(site: &Site, code: &Attention, number: usize) -> Elem {
 
 /// A captured value of the query, or of each key, for the site's head.
 fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair<'c>) -> Val<'c> {
+    if code.apart.contains(&number) {
+        return by_distance(site, code, number, pair);
+    }
     let (Some((first, count)), Some(channels)) = (code.channel(number), pair.channels) else {
         return capture(site, code, number);
     };
     let e = site.e;
     let head = site.index.get(&BATCH).copied().filter(|_| count > 1).unwrap_or(e.i64(0));
     channels.load(e, e.add(head, e.i64(first)), Ty::vector(stored(site, code, number), pair.key.lanes()))
+}
+
+/// A captured value of the positions of a prompt that are as far from the first as each key is from the query: so many rows before the query's own as
+/// the key's position says. Zero behind the prompt, and where the key is ahead.
+fn by_distance<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair<'c>) -> Val<'c> {
+    let (e, view) = (site.e, &code.views.captures[number]);
+    let (lanes, elem) = (pair.key.lanes(), stored(site, code, number));
+    let row = site.row.unwrap_or(e.i64(0));
+    let own = e.segment(site.args.call, e.table_entry(site.args.call, Field::RowSegments, row));
+    let prompt = e.splat(e.cmp(Cmp::Eq, own.position, e.i64(0)), lanes);
+    let before = e.and(e.cmp(Cmp::Le, pair.key, e.splat(pair.query, lanes)), e.cmp(Cmp::Ge, pair.key, e.splat(e.i32(0), lanes)));
+    let there = e.and(prompt, before);
+    let bytes = site.row_elements(view) * site.store_of(view).bytes();
+    let offsets = e.mul(e.to_i64(pair.key), e.splat(e.i64(-(bytes as i64)), lanes));
+    let zero = if elem == Elem::F32 { e.f32(0.0) } else { e.i32(0) };
+    e.select(there, e.gather(site.address(view), offsets, there, Ty::vector(elem, lanes)), e.splat(zero, lanes))
 }
 
 /// Rows of a captured table for the site's head; an index outside of it is that of its nearest row.

@@ -118,6 +118,11 @@ impl<'k, 'c> Site<'k, 'c> {
         self.tensors[view.tensor.0].store
     }
 
+    /// Elements from one row of a view's tensor to the next.
+    pub fn row_elements(&self, view: &View) -> usize {
+        self.tensors[view.tensor.0].row
+    }
+
     /// The address of a view's element at the present indices.
     pub fn address(&self, view: &View) -> Val<'c> {
         let e = self.e;

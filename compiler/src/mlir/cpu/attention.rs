@@ -9,6 +9,7 @@
 
 mod best;
 mod dots;
+mod tally;
 mod tile;
 mod values;
 mod walk;
@@ -54,6 +55,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
             return work.read_tiles();
         }
         for_each(e, args.begin, args.end, e.i64(1), |task| match (stores_keys, code.best) {
+            _ if let Some(tally) = code.tally => work.tally(task, tally),
             (true, _) => work.store_row(task),
             (false, 0) => work.read_task(task),
             (false, _) => work.choose_row(task),

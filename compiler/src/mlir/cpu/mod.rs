@@ -4,6 +4,7 @@ mod along;
 mod attention;
 mod dot;
 mod driver;
+mod largest;
 mod matmul;
 mod nest;
 pub(super) mod solve;
@@ -22,7 +23,7 @@ pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
         Code::Nests(nests) => nests.scratch,
         Code::Matmul(product) => matmul::scratch_bytes(product, setting),
         Code::Attention(attention) => attention::scratch_bytes(attention),
-        Code::Along(_) | Code::Top(_) => 0,
+        Code::Along(_) | Code::Top(_) | Code::Largest(_) => 0,
     };
     plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(braid_runtime::artifact::ALIGN)
 }
@@ -60,6 +61,7 @@ fn emit_function(e: &Emitter, function: &Function, tiles: &matmul::Tiles, settin
         Code::Matmul(product) => matmul::emit(e, name, product, tiles, setting),
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),
+        Code::Largest(largest) => largest::emit(e, name, largest, setting),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
     }
 }

@@ -129,7 +129,7 @@ fn work_bytes(plan: &Plan) -> usize {
         Code::Nests(nests) => nest::shared_bytes(nests),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
-        Code::Along(_) | Code::Top(_) => 0,
+        Code::Along(_) | Code::Top(_) | Code::Largest(_) => 0,
     };
     plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(ALIGN)
 }
@@ -184,6 +184,7 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
         }
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),
+        Code::Largest(_) => return Err(Error::limit("the largest of all rows of a sequence on a GPU")),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
     }
     Ok(())

@@ -130,7 +130,7 @@ fn timed(graph: &Graph, args: &[NodeId], body: &Body) -> Vec<bool> {
     for value in &body.values {
         let own = match value.op {
             Op::Capture(n) => graph.has_seq(graph.ty(args[n])),
-            Op::Position(_) | Op::Length(_) => true,
+            Op::Position(_) | Op::Length(..) => true,
             _ => false,
         };
         found.push(own || value.args.iter().any(|arg| found[arg.0 as usize]));

@@ -12,7 +12,8 @@ const ROWS: usize = 8;
 impl<'c> Work<'_, 'c> {
     /// Dot products of some heads with blocks of keys; lanes are positions.
     pub(super) fn dots(&self, keys: &[Keys<'c>], heads: &[Head<'c>]) -> Vec<Vec<Val<'c>>> {
-        if self.code.views.query.stride(COLUMN) != 1 || keys.iter().any(|keys| keys.channels.offsets.is_none()) {
+        let by_row = |keys: &Keys<'c>| keys.channels.offsets.is_some() && keys.channels.stride == 4;
+        if self.code.views.query.stride(COLUMN) != 1 || !keys.iter().all(by_row) {
             return self.column_dots(keys, heads);
         }
         let of_block = |keys: &Keys<'c>| {

@@ -6,7 +6,7 @@ use crate::fuse::kernel::{COLUMN, Chosen};
 use crate::mlir::common::cache::{Caches, Rows};
 use crate::mlir::common::pair::Channels;
 use crate::mlir::common::site::scratch;
-use crate::mlir::common::{Cmp, Elem, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, SegmentFields, Ty, Val};
 
 /// A query of a group, or several.
 #[derive(Clone, Copy)]
@@ -142,6 +142,23 @@ impl<'c> Work<'_, 'c> {
         let slots = if every == 1 { here } else { e.sub(here, e.rem(here, e.like(here, every as f64))) };
         let channels = Channels { base: keys.base, stride: keys.stride, offsets: Some(keys.offset(e, slots)) };
         Keys { channels, positions: e.to_i32(positions), values, slots }
+    }
+
+    /// Sixteen keys of a sequence's rows in the call, from one on, where they were made.
+    pub(super) fn of_call(&self, own: SegmentFields<'c>, first: Val<'c>) -> Keys<'c> {
+        let e = self.e;
+        let view = &self.code.views.keys;
+        let wide = |x: Val<'c>| e.splat(x, BLOCK);
+        let lanes = e.convert(e.iota(BLOCK), Elem::I64);
+        let numbers = e.add(wide(first), lanes);
+        let there = e.cmp(Cmp::Lt, numbers, wide(own.rows));
+        let lanes = e.min(lanes, wide(e.sub(e.sub(own.rows, e.i64(1)), first)));
+        let base = self.site.address_in_row(view, e.add(own.row, first));
+        let rows = Rows::side_by_side(base, self.site.row_elements(view));
+        let stride = 4 * view.stride(COLUMN).max(1);
+        let channels = Channels { base, stride, offsets: Some(rows.offset(e, lanes)) };
+        let positions = e.to_i32(e.select(there, numbers, e.like(numbers, -1.0)));
+        Keys { channels, positions, values: rows, slots: first }
     }
 
     fn rows(&self, task: &Task<'c>) -> (Rows<'c>, Rows<'c>) {
