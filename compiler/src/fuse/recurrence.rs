@@ -68,6 +68,8 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let items = items(fuser, &mut draft, members, form, &old, &new)?;
     let (grid, blocked) = grid(fuser, &mut draft, recur);
     let on_gpu = fuser.options.blocks > 0;
+    let alone = on_gpu && form.part == Part::All;
+    let blocked = if alone { blocked.map(|cut| narrowed(&grid, cut, &draft.axes.sizes)) } else { blocked };
     let whole = form.row.is_some() && !on_gpu;
     let pieces = fuser.forms.chunks.get(&node).is_some_and(|chunk| chunk.as_ref().is_ok_and(|chunk| chunk.pieces.is_some()));
     let pieces = pieces && whole;
@@ -211,6 +213,21 @@ fn wide(mut grid: Vec<KAxis>, blocked: Option<(KAxis, usize)>, sizes: &[usize]) 
     }
     grid.retain(|axis| *axis != cut);
     (grid, None)
+}
+
+/// Tasks for a sequence that a GPU is to have, if blocks are not too narrow: where steps follow one another all the way, what else runs
+/// side by side is all there is.
+const SIDE_BY_SIDE: usize = 96;
+/// Fewest indices of a block that are worth a task.
+const NARROWEST: usize = 8;
+
+/// Blocks of an axis that are so narrow that a GPU has enough of them.
+fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), sizes: &[usize]) -> (KAxis, usize) {
+    let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
+    while width > NARROWEST && others * sizes[cut.0].div_ceil(width) < SIDE_BY_SIDE {
+        width /= 2;
+    }
+    (cut, width)
 }
 
 fn state_views(fuser: &Fuser, draft: &mut Draft, node: NodeId, recur: &Recur) -> Vec<View> {

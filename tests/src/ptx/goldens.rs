@@ -105,6 +105,61 @@ fn recurrences_in_chunks_and_step_by_step() {
     check("rwkv7", "cuda:sm_90a", Chunks::Off, (18, 2));
 }
 
+/// Steps whose states threads keep: decays of each element, of each row of a matrix, sums that steps themselves read, a running maximum.
+const WALKS: [&str; 4] = [
+    "  param tb, tq: [vocab, n]   param tx, td: [vocab, c]   param rate: [c, n]   param last: [c, vocab]
+  b = tb[vocab: tokens]
+  delta = softplus(td[vocab: tokens])
+  recur S: [c, n] over t {
+    S = exp(-delta * exp(rate)) * S + delta * b * tx[vocab: tokens]
+    o = sum[n] tq[vocab: tokens] * S
+  }
+  return sum[c] o * last",
+    "  param tf, tx: [vocab, c]   param last: [c, vocab]
+  f = sigmoid(tf[vocab: tokens])
+  recur h: [c] over t {
+    h = f * h + (1 - f) * tx[vocab: tokens]
+    o = h
+  }
+  return sum[c] o * last",
+    "  param ta, tk: [vocab, h, n]   param tv: [vocab, h, c]   param tb: [vocab, h]   param last: [h, c, vocab]
+  a = -softplus(ta[vocab: tokens])
+  k = tk[vocab: tokens]
+  recur S: [h, n, c] over t {
+    S = exp(a) * S
+    S = S + k * (tb[vocab: tokens] * (tv[vocab: tokens] - sum[n] k * S))
+    o = sum[n] k * S
+  }
+  return sum[h, c] o * last",
+    "  param ta, ti, tx: [vocab, c]   param last: [c, vocab]
+  a = -softplus(ta[vocab: tokens])
+  i = ti[vocab: tokens]
+  recur s: [c], m: [c] = -inf over t {
+    n = max(a + m, i)
+    s = exp(a + m - n) * s + exp(i - n) * tx[vocab: tokens]
+    m = n
+    o = s
+  }
+  return sum[c] o * last",
+];
+
+/// Sequences of more and of fewer rows than such a walk is for, in one call, and what continues them.
+#[test]
+fn walks_of_several_sequences() {
+    let (long, middle, short) = (tokens(107, 32), tokens(39, 32), tokens(9, 32));
+    let calls = [[&long[..75], &middle[..20], &short[..5]], [&long[75..], &middle[20..], &short[5..]]];
+    for (body, target) in WALKS.iter().flat_map(|body| [(body, "cuda:sm_90a"), (body, "cuda:sm_80")]) {
+        let spec =
+            format!("model m(vocab: dim = 32, h: dim = 2, c: dim = 20, n: dim = 12)(tokens: [t]) -> [t, vocab] {{\n{body}\n}}");
+        let code = Code::of(&spec, "", "random:1", (target, Dtype::F32), Chunks::Off);
+        assert!(code.ptx.contains("cp.async.wait_group"), "{body}");
+        let mut model = code.model(3, 104);
+        let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
+        let (off, peak) = off(&made, &calls_on_a_processor(&spec, Dtype::F32, &[&calls[0], &calls[1]]));
+        assert!(off <= 1e-5 * peak, "{target}: {off:e} of {peak:e} in{body}");
+    }
+}
+
 /// Chunks that a call of few rows has whole.
 #[test]
 fn short_chunks_in_calls_of_few_rows() {
@@ -144,12 +199,17 @@ fn quantised_numbers() {
 
 /// Logits of all tokens of some sequences, each of a call of its own, on a processor.
 fn on_a_processor(spec: &str, dtype: Dtype, feeds: &[&[i32]]) -> Vec<f32> {
+    calls_on_a_processor(spec, dtype, &[feeds])
+}
+
+/// The same of calls that continue the sequences.
+fn calls_on_a_processor(spec: &str, dtype: Dtype, calls: &[&[&[i32]]]) -> Vec<f32> {
     let Built { artifact, folder: _room } = build_in_chunks(spec, "", "cpu", dtype, Chunks::Off);
     let weights = Weights::open(&artifact.manifest, "random:1", 2, &Hidden).expect("weights");
-    let settings = Settings { threads: 2, capacity: CAPACITY, slots: feeds.len() };
+    let settings = Settings { threads: 2, capacity: CAPACITY, slots: calls[0].len() };
     let mut session = Session::new(Arc::new(artifact), Arc::new(weights), settings).expect("a session");
     let mut all = vec![];
-    for (slot, tokens) in feeds.iter().enumerate() {
+    for (slot, tokens) in calls.iter().flat_map(|feeds| feeds.iter().enumerate()) {
         session.prefill(slot, tokens, Wanted::All, |_, logits| all.extend_from_slice(logits)).expect("a call");
     }
     all

@@ -10,7 +10,7 @@ const SHIFTER: f32 = 12_582_912.0;
 
 impl<'c> Emitter<'c> {
     /// An intrinsic of the target.
-    fn target_intrinsic(&self, name: &str, operands: &[Val<'c>], result: Ty) -> Val<'c> {
+    pub(super) fn target_intrinsic(&self, name: &str, operands: &[Val<'c>], result: Ty) -> Val<'c> {
         let attributes = [
             ("intrin", StringAttribute::new(self.cx(), name).into()),
             ("operandSegmentSizes", self.attribute_of(format!("array<i32: {}, 0>", operands.len()))),

@@ -48,13 +48,17 @@ impl<'c> Emitter<'c> {
         self.bitcast(self.shift_left(self.add(n, self.int(n.ty(), 127)), 23), Elem::F32)
     }
 
-    /// `2^x` as the hardware of a GPU makes it, to about 22 bits.
+    /// `2^x` as the hardware of a GPU makes it, to about 22 bits; zero where that is less than any normal number.
     pub fn power_of_two_of(&self, x: Val<'c>) -> Val<'c> {
-        self.intrinsic("llvm.intr.exp2", x)
+        self.target_intrinsic("llvm.nvvm.ex2.approx.ftz.f", &[x], x.ty())
     }
 
-    /// `e^x`. Cody and Waite's reduction by ln 2 and a polynomial of degree 7.
+    /// `e^x`. Cody and Waite's reduction by ln 2 and a polynomial of degree 7; on a GPU the hardware's power of two, which is off by
+    /// `|x| · 2^-23` of the value or two units of the last place.
     pub fn exp(&self, x: Val<'c>) -> Val<'c> {
+        if self.is_device() {
+            return self.power_of_two_of(self.mul(x, self.like(x, std::f64::consts::LOG2_E)));
+        }
         // Past these bounds the result is zero or infinite anyway. NaN passes, as both comparisons are false.
         let low = self.like(x, -104.0);
         let high = self.like(x, 89.0);

@@ -14,6 +14,8 @@ mod grouped;
 mod halves;
 mod integers;
 mod keep;
+mod lane_rows;
+mod lanes;
 mod matmul;
 mod nest;
 mod parts;
@@ -115,6 +117,7 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
         Code::Matmul(product) if many => tiles::shared_bytes(product, target.has_groups()),
         Code::Attention(attention) if many => attend::shared_bytes(attention),
         Code::Nests(nests) if chunk(nests).is_some_and(|rows| rows <= most) => nest::shared_bytes(nests),
+        Code::Nests(nests) if many => lanes::Walk::of(nests, target.has_groups()).map_or(0, |walk| walk.shared_bytes()),
         _ => 0,
     };
     let tiles = plan.functions.iter().map(tiles).max().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! Walks along a sequence: step by step, or chunk by chunk, with states and the rows that products read in shared memory.
 
-use super::{THREADS, nest};
+use super::{THREADS, lanes, nest};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{CHUNKS_AT_ONCE, Nest, Nests, Part, STAGED, Staged, Staging, Walk};
 use crate::mlir::common::copies::COPY;
@@ -39,7 +39,17 @@ pub fn task_of<'c>(
     let chunks = Chunks { code, block, to, step, walks: side.is_none() };
     e.sync();
     if code.staging == Staging::default() {
-        return for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
+        let mut steps = |from| for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
+        return match lanes::Walk::of(code, e.has_groups()) {
+            None => steps(from),
+            Some(walk) => {
+                let many = e.cmp(Cmp::Ge, e.sub(to, from), e.i64(lanes::FEWEST));
+                steps(e.select(many, to, from));
+                if let Some((_, first, _)) = block {
+                    e.if_then(many, || walk.emit(site, first, (from, to)));
+                }
+            }
+        };
     }
     e.if_then(e.cmp(Cmp::Lt, from, to), || {
         if chunks.walks {
