@@ -4,6 +4,7 @@ use crate::inspecting::reported_is_allocated;
 use crate::properties::compiled::{Compiled, agree, feed, made_up};
 use crate::recurrences::case::Case;
 use crate::recurrences::golden::Golden;
+use crate::snapshots;
 use braid_compiler::forms::Chunks;
 
 /// A model of the library with some arguments.
@@ -65,6 +66,10 @@ fn a_cache_for_several_layers() {
     runs("yoco", "mixer: attention(heads: 4, groups: 2, k: 16, window: 6, rope: rotary())");
     let bytes = |far: usize| reported_is_allocated(&spec("yoco", &format!("far: {far}")), 1 << 15);
     assert_eq!(bytes(1), bytes(4), "layers that read a cache have none");
+    let work = snapshots::run(&spec("yoco", "near: 2, far: 4"), "plan");
+    let plan = work.plan().expect("a plan");
+    let stores = plan.steps.iter().filter(|step| plan.functions[step.function].stores_keys).count();
+    assert_eq!(stores, 1, "a cache is written once, whoever reads it");
 }
 
 /// Softmax heads with a window, Mamba beside them, and learned tokens in front.

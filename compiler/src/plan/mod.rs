@@ -139,8 +139,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory };
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();
-        let keeps = matches!(&kernel.code, Code::Attention(code) if code.has_cache());
-        let parts: &[bool] = if keeps { &[true, false] } else { &[false] };
+        let parts: &[bool] = if stores(&fused.kernels[..at], kernel) { &[true, false] } else { &[false] };
         for &stores_keys in parts {
             let function = plan.function(&kernel.code, stores_keys);
             let tasks = tasks::tasks(kernel, stores_keys, target);
@@ -175,6 +174,15 @@ impl Plan {
         self.functions.push(Function { name: format!("{kind}_{count}"), code: code.clone(), stores_keys });
         self.functions.len() - 1
     }
+}
+
+/// Whether a kernel stores keys: the first of those that have the cache in common does, for all of them.
+fn stores(earlier: &[Kernel], kernel: &Kernel) -> bool {
+    let cache = |kernel: &Kernel| match &kernel.code {
+        Code::Attention(code) if code.has_cache() => Some(kernel.operands[code.caches]),
+        _ => None,
+    };
+    cache(kernel).is_some_and(|own| earlier.iter().all(|kernel| cache(kernel) != Some(own)))
 }
 
 fn kind(code: &Code, stores_keys: bool) -> &'static str {
