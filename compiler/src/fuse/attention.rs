@@ -154,7 +154,9 @@ impl Attention {
             Op::Binary(f) => matches!(f, Add | And | Ge | Gt | Le | Lt | Sub),
             _ => false,
         };
-        if keep.values.iter().all(|value| is_bound(&value.op)) { self.blocks_at_once() } else { 1 }
+        // What stands for whole blocks is seen but for the last ones.
+        let dense = self.reach.every() > 1 || keep.values.iter().all(|value| is_bound(&value.op));
+        if dense { self.blocks_at_once() } else { 1 }
     }
 
     /// Heads of a group whose scores are computed together: they share the loads of keys and values.

@@ -9,6 +9,7 @@
 
 mod best;
 mod dots;
+mod panel;
 mod tally;
 mod tile;
 mod values;
@@ -27,6 +28,7 @@ use walk::{Keys, Task};
 /// Scratch of the reading kernel: weighted sums of values, and the weights of the blocks at hand, of each head; where the blocks' values are.
 pub fn scratch_bytes(code: &Attention) -> usize {
     match code.best {
+        _ if code.reach.every() > 1 => panel::scratch_bytes(code),
         0 => own_scratch_bytes(code) + tile::scratch_bytes(code),
         _ => best::scratch_bytes(code),
     }
@@ -50,7 +52,10 @@ fn padded(value: usize) -> usize {
 pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, setting: Setting) {
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut work = Work { e, code, site, args, setting };
+        let mut work = Work { e, code, site, args, setting, laid: false };
+        if !stores_keys && code.reach.every() > 1 {
+            return work.read_panels();
+        }
         if !stores_keys && code.shares_blocks() {
             return work.read_tiles();
         }
@@ -69,6 +74,8 @@ struct Work<'k, 'c> {
     site: Site<'k, 'c>,
     args: KernelArgs<'c>,
     setting: Setting,
+    /// Keys that lie side by side are laid with one key a lane.
+    laid: bool,
 }
 
 /// One query head while blocks go by.

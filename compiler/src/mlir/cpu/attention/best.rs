@@ -26,11 +26,16 @@ type State<'c> = [Val<'c>; 2];
 impl<'c> Work<'_, 'c> {
     /// A task is a row, a group and one of its heads, or all of them if they choose together.
     pub(super) fn choose_row(&mut self, task: Val<'c>) {
-        let e = self.e;
         let (task, head) = self.task(task);
+        self.choose(&task, head);
+    }
+
+    /// The choice of a query's head, or of all heads of its group.
+    pub(super) fn choose(&mut self, task: &Task<'c>, head: Val<'c>) {
+        let e = self.e;
         let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
         let start = [e.i64(0), e.i64(i64::from(i32::MIN))];
-        let ends = self.all(&task, &start, |work, keys, state| work.weigh(&task, head, keys[0], &sight, [state[0], state[1]]));
+        let ends = self.all(task, &start, |work, keys, state| work.weigh(task, head, keys[0], &sight, [state[0], state[1]]));
         let [kept, _] = self.cut([ends[0], ends[1]], e.i64(self.code.best));
         self.site.index.insert(BATCH, head);
         for_each(e, e.i64(0), e.i64(self.code.best), e.i64(1), |slot| {

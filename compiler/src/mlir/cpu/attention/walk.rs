@@ -97,7 +97,7 @@ impl<'c> Work<'_, 'c> {
                 // Behind the end the last block stands once more, and is not looked at.
                 let here = if n == 0 { own } else { e.min(own, final_one) };
                 let here = ring.map_or(here, |rows| e.rem(here, e.i64(rows / BLOCK)));
-                let keys = self.block(task, here);
+                let keys = self.block(task, here, n);
                 let nothing = e.int(Ty::i32(BLOCK), -1);
                 let inside = e.cmp(Cmp::Le, own, final_one);
                 let positions = if n == 0 { keys.positions } else { e.select(inside, keys.positions, nothing) };
@@ -108,8 +108,17 @@ impl<'c> Work<'_, 'c> {
         })
     }
 
+    /// Sixteen rows, the `n`-th of those that are looked at together.
+    fn block(&self, task: &Task<'c>, block: Val<'c>, n: usize) -> Keys<'c> {
+        let keys = self.block_as_it_lies(task, block);
+        match self.laid {
+            true => Keys { channels: self.laid_channels(block, n, keys.channels), ..keys },
+            false => keys,
+        }
+    }
+
     /// Sixteen rows side by side.
-    fn block(&self, task: &Task<'c>, block: Val<'c>) -> Keys<'c> {
+    pub(super) fn block_as_it_lies(&self, task: &Task<'c>, block: Val<'c>) -> Keys<'c> {
         let e = self.e;
         let every = self.code.reach.every();
         let first = e.mul(block, e.i64(BLOCK * every));
