@@ -55,7 +55,9 @@ fn quantised_weights_cost_little_likelihood() {
     let reference = likelihood(&folder, &ids, "cpu-bf16", Dtype::Bf16);
     println!("bf16: {reference:.5} nats a token, {} tokens", ids.len());
     // With bf16 on the machine at hand rows may be rounded as well.
-    for (dtype, allowed) in [(Dtype::Bf16, 0.0005), (Dtype::Int8, 0.001), (Dtype::Int4, 0.02), (Dtype::Int4z, 0.02)] {
+    for (dtype, allowed) in
+        [(Dtype::Bf16, 0.0005), (Dtype::Int8, 0.001), (Dtype::Fp8, 0.01), (Dtype::Int4, 0.02), (Dtype::Int4z, 0.02)]
+    {
         let found = likelihood(&folder, &ids, "cpu", dtype);
         let lost = (reference - found) / reference.abs();
         println!("{dtype:?}: {found:.5}, {:.3} % lost", 100.0 * lost);

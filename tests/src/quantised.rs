@@ -6,6 +6,7 @@ use crate::properties::compiled::{Compiled, feed, made_up};
 use braid_compiler::forms::Chunks;
 use braid_compiler::target::Target;
 use braid_runtime::artifact::{Dtype, Layout, missing_feature};
+use braid_runtime::checkpoint::fp8;
 use half::{bf16, f16};
 
 /// Products of every kind: a plain one of odd sizes, one with a batch axis, a mixture of experts, and results that are wanted.
@@ -39,6 +40,12 @@ fn on_grid(dtype: Dtype) -> impl Fn(&str, &[usize]) -> Vec<f32> {
         let row = shape.last().copied().unwrap_or(1);
         numbers.chunks_mut(row).flat_map(|row| row.chunks_mut(32)).for_each(|group| {
             let extreme = group.iter().fold(0f32, |most, x| if x.abs() > most.abs() { *x } else { most });
+            if dtype == Dtype::Fp8 {
+                // The largest one stands for 448, and the scale is one of half precision, 256 times as large.
+                let scale = f16::from_f32(256.0 * extreme.abs() / fp8::LARGEST).to_f32() / 256.0;
+                group.iter_mut().for_each(|x| *x = scale * fp8::number(fp8::nearest(*x / scale)));
+                return;
+            }
             let (low, high) = (group.iter().copied().fold(0.0, f32::min), group.iter().copied().fold(0.0, f32::max));
             let (scale, offset, range) = match dtype {
                 Dtype::Int8 => (extreme / 127.0, 0.0, -127.0..=127.0),
@@ -66,7 +73,7 @@ fn relative(found: &[f32], wanted: &[f64]) -> f64 {
 
 #[test]
 fn products_are_those_of_the_stored_numbers() {
-    for dtype in [Dtype::Int8, Dtype::Int4, Dtype::Int4z] {
+    for dtype in [Dtype::Int8, Dtype::Fp8, Dtype::Int4, Dtype::Int4z] {
         for target in targets() {
             let compiled = Compiled::stored(SPEC, Chunks::Auto, (target, dtype), on_grid(dtype));
             let ids = tokens(113);

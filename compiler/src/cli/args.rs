@@ -186,6 +186,8 @@ pub enum DtypeArg {
     Bf16,
     /// Integers of 8 bits, 32 of which share a scale
     Int8,
+    /// Floating point of 8 bits (e4m3), 32 of which share a scale
+    Fp8,
     /// Integers of 4 bits, 32 of which share a scale
     Int4,
     /// As int4, with an offset beside the scale

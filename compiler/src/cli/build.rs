@@ -85,6 +85,7 @@ pub fn dtype(code: &CodeArgs) -> Dtype {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
         DtypeArg::Int8 => Dtype::Int8,
+        DtypeArg::Fp8 => Dtype::Fp8,
         DtypeArg::Int4 => Dtype::Int4,
         DtypeArg::Int4z => Dtype::Int4z,
     }

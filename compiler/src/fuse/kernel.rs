@@ -402,9 +402,10 @@ impl Matmul {
             && left.strides.iter().all(|(axis, stride)| *axis == DEPTH || stride.is_multiple_of(4))
     }
 
-    /// What rows of the left operand are prepared for, if the weights meet them as pairs of 16-bit numbers.
+    /// What rows of the left operand are prepared for, if the weights meet them as pairs of 16-bit numbers; those of eight bits meet them as they are.
     pub fn prepared(&self) -> Option<Dtype> {
         match self.tensors[self.weights.0].store {
+            Store::Panels(Dtype::Fp8) => None,
             Store::Panels(dtype) => Some(dtype),
             _ => None,
         }

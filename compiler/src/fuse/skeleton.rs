@@ -40,6 +40,9 @@ impl Fuser<'_> {
         let left = self.flat(&mut draft, product.left, &[vec![], product.inner.clone(), product.batch.clone()])?;
         let left = View { strides: merged(left.strides, &[(DEPTH, 1)]), ..left };
         let dtype = self.matrix_dtype(product);
+        if dtype == Dtype::Fp8 && self.options.blocks > 0 {
+            return Err(Error::limit("weights in fp8 on a GPU"));
+        }
         let (batch, k, n) = (product.param_batch.clone(), product.param_depth.clone(), product.param_columns.clone());
         let layout = match dtype.quantised() && self.options.blocks > 0 {
             true => Layout::Columns { batch, k, n },

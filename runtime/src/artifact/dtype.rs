@@ -2,7 +2,7 @@
 //!
 //! Quantised numbers stand in *groups* of [`GROUP`] along the contracted axis of a matrix. A group of a panel is
 //! `scales (f16)[width] · offsets (f16)[width] (int4z) · integers`: int8 as `[16][width][2]`, two neighbours of a column side by
-//! side; int4 as `[4][width][2]` words of 16 bits, whose nibble `p` (from the lowest) of word `(r, column, j)` is number
+//! side; fp8 as bytes `[32][width]`, and its scale is 256 times as large; int4 as `[4][width][2]` words of 16 bits, whose nibble `p` (from the lowest) of word `(r, column, j)` is number
 //! `8 r + 2 p + j`. Scales and integers follow the rules of GGUF's Q8_0, Q4_0 and Q4_1, so that numbers that were stored as those
 //! are stored again without loss. For GPUs they stand in columns of their own ([`super::Part`]).
 
@@ -24,6 +24,8 @@ pub enum Dtype {
     Bf16Pairs,
     /// `scale · q`, q from -127 to 127, in groups.
     Int8,
+    /// `scale · q`, q of eight bits, four of which are an exponent and three a fraction (e4m3; Micikevicius et al. 2022, arXiv:2209.05433), in groups.
+    Fp8,
     /// `scale · (q - 8)`, q from 0 to 15, in groups.
     Int4,
     /// `scale · q + offset`, q from 0 to 15, in groups.
@@ -33,7 +35,7 @@ pub enum Dtype {
 impl Dtype {
     /// Whether numbers share scales.
     pub fn quantised(self) -> bool {
-        matches!(self, Dtype::Int8 | Dtype::Int4 | Dtype::Int4z)
+        matches!(self, Dtype::Int8 | Dtype::Fp8 | Dtype::Int4 | Dtype::Int4z)
     }
 
     /// Whether only panels can be stored so.
@@ -47,7 +49,7 @@ impl Dtype {
             Dtype::F32 => 4 * count,
             Dtype::Bf16 => 2 * count,
             Dtype::Bf16Pairs => 4 * count.div_ceil(2),
-            Dtype::Int8 => (2 + GROUP) * count.div_ceil(GROUP),
+            Dtype::Int8 | Dtype::Fp8 => (2 + GROUP) * count.div_ceil(GROUP),
             Dtype::Int4 => (2 + GROUP / 2) * count.div_ceil(GROUP),
             Dtype::Int4z => (4 + GROUP / 2) * count.div_ceil(GROUP),
         }

@@ -7,6 +7,8 @@ pub enum Kind {
     F32,
     F16,
     Bf16,
+    /// e4m3, with scales in a tensor of its own.
+    F8,
     I64,
     I32,
     /// Numbers in blocks that share scales.
@@ -62,7 +64,7 @@ impl Kind {
             "I8" => Self::Other("I8", (1, 1)),
             "U8" => Self::Other("U8", (1, 1)),
             "BOOL" => Self::Other("BOOL", (1, 1)),
-            "F8_E4M3" => Self::Other("F8_E4M3", (1, 1)),
+            "F8_E4M3" => Self::F8,
             "F8_E5M2" => Self::Other("F8_E5M2", (1, 1)),
             "F8_E8M0" => Self::Other("F8_E8M0", (1, 1)),
             _ => return None,
@@ -115,6 +117,7 @@ impl Kind {
             Self::I64 => (1, 8),
             Self::F32 | Self::I32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
+            Self::F8 => (1, 1),
             Self::Block(block) => block.size(),
             Self::Other(_, size) => size,
         }
@@ -135,6 +138,7 @@ impl std::fmt::Display for Kind {
             Self::F32 => out.write_str("F32"),
             Self::F16 => out.write_str("F16"),
             Self::Bf16 => out.write_str("BF16"),
+            Self::F8 => out.write_str("F8_E4M3"),
             Self::I64 => out.write_str("I64"),
             Self::I32 => out.write_str("I32"),
             Self::Block(block) => write!(out, "{block:?}"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod blocks;
 mod config;
+pub mod fp8;
 pub mod gguf;
 mod header;
 mod kind;

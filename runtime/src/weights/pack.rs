@@ -128,7 +128,7 @@ impl Task<'_> {
             Dtype::F32 => self.store(f32::to_le_bytes),
             // Rounds to nearest, ties to even; NaN stays NaN.
             Dtype::Bf16 => self.store(|number| bf16::from_f32(number).to_le_bytes()),
-            Dtype::Bf16Pairs | Dtype::Int8 | Dtype::Int4 | Dtype::Int4z => self.encode(),
+            Dtype::Bf16Pairs | Dtype::Int8 | Dtype::Fp8 | Dtype::Int4 | Dtype::Int4z => self.encode(),
         }
     }
 
@@ -137,6 +137,7 @@ impl Task<'_> {
             Reader::F32(elements) => self.plan.encode(elements, self.first, self.out),
             Reader::F16(elements) => self.plan.encode(elements, self.first, self.out),
             Reader::Bf16(elements) => self.plan.encode(elements, self.first, self.out),
+            Reader::Bytes(bytes) => self.plan.encode(bytes, self.first, self.out),
             Reader::Blocks(blocks) => self.plan.encode(blocks, self.first, self.out),
             Reader::Random(random) => self.plan.encode(random, self.first, self.out),
         }
@@ -148,6 +149,7 @@ impl Task<'_> {
             Reader::F32(elements) => self.plan.fill(elements, self.first, out, convert),
             Reader::F16(elements) => self.plan.fill(elements, self.first, out, convert),
             Reader::Bf16(elements) => self.plan.fill(elements, self.first, out, convert),
+            Reader::Bytes(bytes) => self.plan.fill(bytes, self.first, out, convert),
             Reader::Blocks(blocks) => self.plan.fill(blocks, self.first, out, convert),
             Reader::Random(random) => self.plan.fill(random, self.first, out, convert),
         }

@@ -5,6 +5,7 @@
 //! of their scales to f16.
 
 use crate::artifact::{Dtype, GROUP, PART, Part};
+use crate::checkpoint::fp8;
 use half::{bf16, f16};
 
 /// The numbers of one column and one group.
@@ -23,6 +24,7 @@ struct Fit {
 pub(super) fn encode(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
     let fit = match dtype {
         Dtype::Int8 => return encode_int8(numbers, out, column, width),
+        Dtype::Fp8 => return encode_fp8(numbers, out, column, width),
         Dtype::Int4 => int4(numbers),
         Dtype::Int4z => int4z(numbers),
         // Pairs of a part of a group, if it is the last.
@@ -82,6 +84,12 @@ fn encode_int8(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
     }
 }
 
+fn encode_fp8(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
+    let (scale, q) = fp8(numbers);
+    bits_at(out, column, scale.to_bits());
+    out[2 * width..].chunks_exact_mut(width).zip(q).for_each(|(row, q)| row[column] = q);
+}
+
 fn encode_pairs(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
     for (row, pairs) in out.chunks_exact_mut(4 * width).enumerate() {
         for j in 0..2 {
@@ -111,6 +119,28 @@ fn int8(numbers: &Numbers) -> (f16, [i8; GROUP]) {
     let scale = f16::from_f32(extreme(numbers).abs() / 127.0);
     let inverse = inverse(scale);
     (scale, numbers.map(|x| nearest((x * inverse).clamp(-127.0, 127.0)) as i8))
+}
+
+/// The scale, 256 times as large, and e4m3 numbers. The number of the largest size is one of those between 240 and 448 that there are: what was stored so,
+/// under whatever scale, is found again but for the rounding of the scale.
+fn fp8(numbers: &Numbers) -> (f16, [u8; GROUP]) {
+    let most = extreme(numbers).abs();
+    let at = |largest: f32| {
+        let scale = f16::from_f32(256.0 * most / largest);
+        let (step, inverse) = (scale.to_f32() / 256.0, 256.0 * inverse(scale));
+        let q = numbers.map(|x| fp8::nearest(x * inverse));
+        let error: f32 = numbers.iter().zip(q).map(|(x, q)| (x - step * fp8::number(q)).powi(2)).sum();
+        (error, scale, q)
+    };
+    let mut best = at(448.0);
+    for largest in [416.0, 384.0, 352.0, 320.0, 288.0, 256.0, 240.0] {
+        if best.0 <= most * most * 2e-6 || !most.is_finite() {
+            break;
+        }
+        let other = at(largest);
+        best = if other.0 < best.0 { other } else { best };
+    }
+    (best.1, best.2)
 }
 
 impl Fit {
@@ -236,6 +266,21 @@ mod tests {
         }
     }
 
+    /// Numbers of eight bits under a scale of a tensor or a block, as checkpoints have them.
+    #[test]
+    fn numbers_of_eight_bits_are_found_again() {
+        for seed in 0..500u64 {
+            let scale = 0.000_123_4 * (1.0 + seed as f32 / 77.0);
+            let bytes: [u8; GROUP] = std::array::from_fn(|at| (mix(seed * 32 + at as u64) >> 30) as u8);
+            let bytes = bytes.map(|byte| if byte & 0x7f > 0x7e - (seed % 40) as u8 { byte & 0x80 } else { byte });
+            let (found, q) = fp8(&bytes.map(|byte| fp8::number(byte) * scale));
+            for (q, byte) in q.iter().zip(bytes) {
+                let (x, wanted) = (found.to_f32() / 256.0 * fp8::number(*q), scale * fp8::number(byte));
+                assert!((x - wanted).abs() <= 6e-4 * wanted.abs(), "{seed}: {x} for {wanted}");
+            }
+        }
+    }
+
     /// Grids with scales of more digits than f16 has, which do not use all 16 values.
     #[test]
     fn other_grids_are_found_but_for_rounding() {
@@ -255,14 +300,14 @@ mod tests {
             let mut x = noise(1);
             x[5] = bad;
             let (scale, fit, other) = (int8(&x).0, int4(&x), int4z(&x));
-            assert!([scale, fit.scale, other.scale].iter().all(|scale| !scale.is_finite()));
+            assert!([scale, fp8(&x).0, fit.scale, other.scale].iter().all(|scale| !scale.is_finite()));
         }
     }
 
     #[test]
     fn zeros_are_zeros() {
         let x = [0.0; GROUP];
-        assert_eq!((int8(&x).0, int4(&x).scale, int4z(&x).scale), (f16::ZERO, f16::ZERO, f16::ZERO));
+        assert_eq!([int8(&x).0, fp8(&x).0, int4(&x).scale, int4z(&x).scale], [f16::ZERO; 4]);
         assert_eq!(int4z(&x).offset, 0.0);
     }
 }

@@ -1,6 +1,7 @@
 //! Where a parameter's numbers come from: tensors of a checkpoint, or a generator.
 
-use crate::artifact::{Layout, Manifest, Param};
+use crate::artifact::{Binding, Layout, Manifest, Param};
+use crate::checkpoint::fp8::{self, Scales};
 use crate::checkpoint::{Block, Checkpoint, Kind, Tensor, blocks};
 use crate::error::{Error, Result};
 use crate::random::{STEP, mix};
@@ -44,6 +45,21 @@ impl<const BYTES: usize> Load for Elements<'_, BYTES> {
     fn load(&self, _: &mut (), tensor: usize, index: usize) -> f32 {
         let (elements, _) = self.tensors[tensor].as_chunks::<BYTES>();
         (self.convert)(elements[index])
+    }
+}
+
+/// Elements of eight bits, times scales of their own tensors, in one or several tensors.
+pub(super) struct Bytes<'a> {
+    tensors: Vec<(&'a [u8], Scales)>,
+}
+
+impl Load for Bytes<'_> {
+    type Cursor = ();
+
+    #[inline]
+    fn load(&self, _: &mut (), tensor: usize, index: usize) -> f32 {
+        let (bytes, scales) = &self.tensors[tensor];
+        fp8::number(bytes[index]) * scales.of(index)
     }
 }
 
@@ -95,6 +111,7 @@ pub(super) enum Reader<'a> {
     F32(Elements<'a, 4>),
     F16(Elements<'a, 2>),
     Bf16(Elements<'a, 2>),
+    Bytes(Bytes<'a>),
     Blocks(Blocks<'a>),
     Random(Random),
 }
@@ -109,6 +126,7 @@ impl Reader<'_> {
             Reader::F32(elements) => one(elements, tensor, index),
             Reader::F16(elements) => one(elements, tensor, index),
             Reader::Bf16(elements) => one(elements, tensor, index),
+            Reader::Bytes(bytes) => one(bytes, tensor, index),
             Reader::Blocks(blocks) => one(blocks, tensor, index),
             Reader::Random(random) => one(random, tensor, index),
         }
@@ -232,6 +250,9 @@ fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Ve
     if !problems.is_empty() {
         return Err(problems);
     }
+    if first == Some(Kind::F8) {
+        return bytes(param, binding, checkpoint, &tensors);
+    }
     let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.bytes).collect();
     let reader = match first {
         Some(Kind::F32) => Reader::F32(Elements { tensors, convert: f32::from_le_bytes }),
@@ -239,8 +260,36 @@ fn bound<'a>(param: &Param, checkpoint: &'a Checkpoint) -> Result<Source<'a>, Ve
         Some(Kind::Block(block)) => Reader::Blocks(Blocks { tensors, block }),
         _ => Reader::Bf16(Elements { tensors, convert: |bytes| bf16::from_le_bytes(bytes).to_f32() }),
     };
+    Ok(bound_by(param, binding, reader))
+}
+
+fn bound_by<'a>(param: &Param, binding: &Binding, reader: Reader<'a>) -> Source<'a> {
     let steps = param.shape.iter().enumerate().map(|(axis, size)| binding.steps(axis, *size)).collect();
-    Ok(Source { reader, offset: binding.offset, steps, stacked: binding.stacked })
+    Source { reader, offset: binding.offset, steps, stacked: binding.stacked }
+}
+
+/// Tensors of numbers of eight bits, each with its scales: in `NAME_scale_inv` or `NAME_scale`, by which numbers are multiplied under either name; none are 1.
+fn bytes<'a>(
+    param: &Param,
+    binding: &Binding,
+    checkpoint: &'a Checkpoint,
+    tensors: &[Tensor<'a>],
+) -> Result<Source<'a>, Vec<String>> {
+    let mut found = Vec::new();
+    for (name, tensor) in binding.tensors.iter().zip(tensors) {
+        let names: Vec<String> =
+            name.split('|').flat_map(|name| [format!("{name}_scale_inv"), format!("{name}_scale")]).collect();
+        let scales = match checkpoint.get(&names.join("|")) {
+            None => Scales::new(vec![1.0], &[], tensor.shape),
+            Some(scales) => {
+                let mut numbers = vec![0.0; scales.shape.iter().product()];
+                scales.read(0, &mut numbers).and_then(|()| Scales::new(numbers, scales.shape, tensor.shape))
+            }
+        };
+        let scales = scales.map_err(|what| vec![format!("tensor `{name}`: {what}, needed for `{}`", param.path)])?;
+        found.push((tensor.bytes, scales));
+    }
+    Ok(bound_by(param, binding, Reader::Bytes(Bytes { tensors: found })))
 }
 
 fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor<'a>, String> {
@@ -250,9 +299,9 @@ fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result
         return Err(format!("tensor `{shown}` has shape {:?} where {shape:?} is", tensor.shape));
     }
     match tensor.kind {
-        Kind::F32 | Kind::F16 | Kind::Bf16 | Kind::Block(_) => Ok(tensor),
+        Kind::F32 | Kind::F16 | Kind::Bf16 | Kind::F8 | Kind::Block(_) => Ok(tensor),
         other => Err(format!(
-            "tensor `{shown}` is stored as {other}; F32, F16 and BF16 can be read, and of blocks Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K"
+            "tensor `{shown}` is stored as {other}; F32, F16, BF16 and F8_E4M3 can be read, and of blocks Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K"
         )),
     }
 }

@@ -2,9 +2,11 @@
 
 use braid_runtime::Weights;
 use braid_runtime::artifact::{Binding, Dtype, Layout, Manifest, Packed, Param};
-use braid_runtime::checkpoint::Checkpoint;
+use braid_runtime::checkpoint::{Checkpoint, fp8};
 use braid_runtime::progress::Hidden;
-use braid_runtime::weights::Origin;
+use braid_runtime::weights::{Origin, numbers};
+use safetensors::Dtype as Kind;
+use safetensors::tensor::TensorView;
 
 const SHAPE: [usize; 4] = [3, 5, 7, 11];
 
@@ -124,6 +126,59 @@ fn every_layout_type_and_precision() {
             }
         }
     }
+}
+
+/// Numbers of eight bits with scales of blocks of 128 (`weight_scale_inv`), of rows, or of the tensor (`weight_scale`), and without any; scales that do not fit
+/// are told.
+#[test]
+fn numbers_of_eight_bits_and_their_scales() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (rows, columns) = (200, 160);
+    let bytes: Vec<u8> = (0..rows * columns).map(|at| (at * 37 % 0x7f) as u8 | if at % 3 == 0 { 0x80 } else { 0 }).collect();
+    let param = Param {
+        path: "p".into(),
+        axes: ["n", "k"].map(str::to_string).into(),
+        shape: vec![rows, columns],
+        binding: Some(Binding {
+            tensors: vec!["w.weight".into()],
+            stacked: None,
+            shape: vec![rows, columns],
+            offset: 0,
+            strides: vec![columns, 1],
+            splits: vec![],
+        }),
+    };
+    type Of = fn(usize, usize) -> usize;
+    let kinds: [(&str, &[usize], Of); 5] = [
+        ("w.weight_scale_inv", &[2, 2], |row, column| row / 128 * 2 + column / 128),
+        ("w.weight_scale", &[200, 1], |row, _| row),
+        ("w.weight_scale", &[1], |_, _| 0),
+        ("w.weight_scale", &[], |_, _| 0),
+        ("none", &[1], |_, _| 0),
+    ];
+    for (name, shape, of) in kinds {
+        let scales: Vec<f32> = (0..shape.iter().product()).map(|n| 0.5 + n as f32).collect();
+        let raw: Vec<u8> = scales.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensors = [
+            ("w.weight", TensorView::new(Kind::F8_E4M3, vec![rows, columns], &bytes).unwrap()),
+            (name, TensorView::new(Kind::F32, shape.to_vec(), &raw).unwrap()),
+        ];
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let found = numbers(&param, &Checkpoint::open(&path).unwrap()).unwrap();
+        for (at, found) in found.into_iter().enumerate() {
+            let scale = if name == "none" { 1.0 } else { scales[of(at / columns, at % columns)] };
+            assert_eq!(found, fp8::number(bytes[at]) * scale, "{name} {shape:?} {at}");
+        }
+    }
+    let raw = [0u8; 12];
+    let tensors = [
+        ("w.weight", TensorView::new(Kind::F8_E4M3, vec![rows, columns], &bytes).unwrap()),
+        ("w.weight_scale", TensorView::new(Kind::F32, vec![3], &raw).unwrap()),
+    ];
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let error = numbers(&param, &Checkpoint::open(&path).unwrap()).unwrap_err();
+    assert!(error.contains("scales of shape [3] do not fit numbers of shape [200, 160]"), "{error}");
 }
 
 #[test]

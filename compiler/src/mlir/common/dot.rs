@@ -69,6 +69,15 @@ impl<'c> Emitter<'c> {
         self.sub(shifted, self.int(shifted.ty(), i64::from(SHIFTER.to_bits())))
     }
 
+    /// Numbers of eight bits at `ptr`, e4m3, as single precision, each 256 times smaller than it is: so it has the bits of a half-precision number.
+    pub fn load_e4m3(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
+        let bits = self.convert(self.load(ptr, Ty::vector(Elem::I8, lanes)), Elem::I16);
+        let moved = self.shift_left(bits, 7);
+        // The sign that was spread over the upper byte leaves the first bit of the exponent.
+        let half = self.and(moved, self.int(moved.ty(), i64::from(0xbfff_u16.cast_signed())));
+        self.to_f32(self.bitcast(half, Elem::F16))
+    }
+
     /// Half-precision numbers at `ptr` as single precision.
     pub fn load_f16(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
         self.to_f32(self.load(ptr, Ty::vector(Elem::F16, lanes)))

@@ -3,7 +3,7 @@
 //! The tile's functions are shared by all products of an artifact ([`Tiles`]). They take row pointers, so that plain rows, several
 //! inner rows of a row, and rows that chose the same expert are one case.
 
-use super::dot;
+use super::{bytes, dot};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows, Store};
 use crate::mlir::common::expr::{store, value};
@@ -39,11 +39,14 @@ impl Tiles {
 
     /// Emits the functions for one storage of weights and one panel width.
     pub fn emit(&self, e: &Emitter, weights: Store, width: usize, setting: Setting) {
-        if let Store::Panels(dtype) = weights {
+        if let Store::Panels(dtype) = weights
+            && dtype != Dtype::Fp8
+        {
             dot::prepare_function(e, dtype, setting.lanes);
         }
         for rows in &self.rows {
             match weights {
+                Store::Panels(Dtype::Fp8) => bytes::tile_function(e, &tile_name(*rows, weights, width), *rows, width, setting),
                 Store::Panels(dtype) => {
                     dot::tile_function(e, &tile_name(*rows, weights, width), *rows, dtype, width, setting);
                 }

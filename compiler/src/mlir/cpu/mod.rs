@@ -2,6 +2,7 @@
 
 mod along;
 mod attention;
+mod bytes;
 mod dot;
 mod driver;
 mod largest;
