@@ -68,8 +68,9 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let items = items(fuser, &mut draft, members, form, &old, &new)?;
     let (grid, blocked) = grid(fuser, &mut draft, recur);
     let on_gpu = fuser.options.blocks > 0;
-    let alone = on_gpu && form.part == Part::All;
-    let blocked = if alone { blocked.map(|cut| narrowed(&grid, cut, &draft.axes.sizes)) } else { blocked };
+    let least = if form.row.is_some() { NARROWEST_OF_CHUNKS } else { NARROWEST };
+    let walks = on_gpu && matches!(form.part, Part::All | Part::Chunks(_));
+    let blocked = if walks { blocked.map(|cut| narrowed(&grid, cut, (&draft.axes.sizes, least))) } else { blocked };
     let whole = form.row.is_some() && !on_gpu;
     let pieces = fuser.forms.chunks.get(&node).is_some_and(|chunk| chunk.as_ref().is_ok_and(|chunk| chunk.pieces.is_some()));
     let pieces = pieces && whole;
@@ -218,13 +219,14 @@ fn wide(mut grid: Vec<KAxis>, blocked: Option<(KAxis, usize)>, sizes: &[usize]) 
 /// Tasks for a sequence that a GPU is to have, if blocks are not too narrow: where steps follow one another all the way, what else runs
 /// side by side is all there is.
 const SIDE_BY_SIDE: usize = 96;
-/// Fewest indices of a block that are worth a task.
+/// Fewest indices of a block that are worth a task, and where products of chunks go in fragments.
 const NARROWEST: usize = 8;
+const NARROWEST_OF_CHUNKS: usize = product::FRAGMENT[0];
 
 /// Blocks of an axis that are so narrow that a GPU has enough of them.
-fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), sizes: &[usize]) -> (KAxis, usize) {
+fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), (sizes, least): (&[usize], usize)) -> (KAxis, usize) {
     let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
-    while width > NARROWEST && others * sizes[cut.0].div_ceil(width) < SIDE_BY_SIDE {
+    while width > least && others * sizes[cut.0].div_ceil(width) < SIDE_BY_SIDE {
         width /= 2;
     }
     (cut, width)

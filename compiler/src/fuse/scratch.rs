@@ -87,12 +87,12 @@ fn is_summed_along(stmt: &Stmt, tensor: usize) -> bool {
     views.flat_map(|view| &view.strides).any(|(axis, stride)| *stride == 1 && reduction.over.contains(axis))
 }
 
-/// Moves the rows of a temporary apart, if they are a multiple of all banks long.
+/// Moves the rows of a temporary apart, if they are a multiple of all banks long, or of half of them.
 fn spread(nests: &mut [Nest], tensor: usize) {
     let all = views_of(nests, tensor);
     let row = all.iter().flat_map(|view| view.strides.iter().map(|(_, stride)| *stride)).max().unwrap_or(0);
     let whole = |view: &View| view.strides.iter().all(|(_, stride)| stride.is_multiple_of(row) || *stride < row);
-    if row == 0 || !row.is_multiple_of(BANKS) || !all.iter().all(whole) {
+    if row == 0 || !row.is_multiple_of(BANKS / 2) || !all.iter().all(whole) {
         return;
     }
     let gap = if nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| is_summed_along(stmt, tensor)) { GAPS[0] } else { GAPS[1] };

@@ -13,8 +13,12 @@ use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 
 /// Sums of a fragment that do not wait for one another: of what the units take, and of the rests.
 const CHAINS: usize = 2;
+/// Sums of few fragments that take turns.
+const TURNS: usize = 4;
 /// Instructions whose operands are loaded together.
 const AHEAD: usize = 4;
+/// Most numbers that a lane loads for a product without a loop.
+const WITHOUT_LOOP: usize = 128;
 
 /// How warps share a result: warps along rows and columns, and fragments of each.
 struct Share {
@@ -100,39 +104,100 @@ impl Units<'_> {
         let ahead = (1..=AHEAD).rev().find(|n| steps.is_multiple_of(*n)).unwrap_or(1);
         let strides = [(self.product.left, 0), (self.product.right, 1)]
             .map(|(view, n)| [view.stride(self.product.axes[n]), view.stride(self.product.axes[2])]);
-        let chains = if self.rounded { 1 } else { CHAINS };
-        let start = vec![e.f32(0.0); 4 * chains * x * y];
-        let (end, by) = (e.i64(self.product.sizes[2]), e.i64(ahead * FRAGMENT[2]));
-        let sums = e.for_loop(e.i64(0), end, by, &start, |depth, sums| {
-            let place = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
-            let (left, right) = (place(left, strides[0]), place(right, strides[1]));
-            let load = |base, own: [usize; 2], along: usize, deep: usize| {
-                Halves::of(e, self.rounded, e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32))
-            };
-            let fragments: Vec<Operands> = (0..ahead)
-                .map(|step| {
-                    let deep = step * FRAGMENT[2];
-                    let of_row =
-                        |n: usize| [0, 1, 2, 3].map(|p| load(left, strides[0], 16 * n + 8 * (p % 2), deep + 4 * (p / 2)));
-                    let of_column = |n: usize| [0, 1].map(|p| load(right, strides[1], 8 * n, deep + 4 * p));
-                    ((0..x).map(of_row).collect(), (0..y).map(of_column).collect())
-                })
-                .collect();
-            let mut sums = sums.to_vec();
-            for (rows, columns) in &fragments {
-                for (at, own) in sums.chunks_exact_mut(4 * chains).enumerate() {
-                    multiply(e, &rows[at / y], &columns[at % y], own);
-                }
-            }
-            sums
-        });
-        let joined = |own: &[Val<'c>]| [0, 1, 2, 3].map(|n| (1..chains).fold(own[n], |sum, at| e.add(sum, own[4 * at + n])));
-        sums.chunks_exact(4 * chains).flat_map(joined).collect()
+        let loads = |place: (Val<'c>, Val<'c>)| -> Vec<Loaded<'c>> {
+            (0..ahead).map(|step| Loaded::of(e, place, strides, share.fragments, step * FRAGMENT[2])).collect()
+        };
+        let place = |depth: Val<'c>| {
+            let one = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
+            (one(left, strides[0]), one(right, strides[1]))
+        };
+        let sums = Sums::of(self.rounded, x * y);
+        let start = vec![e.f32(0.0); sums.count()];
+        let add = |loaded: &[Loaded<'c>], numbers: &mut [Val<'c>]| {
+            loaded.iter().enumerate().for_each(|(step, loaded)| sums.add(e, loaded, (step, y), numbers));
+        };
+        if steps * (4 * x + 2 * y) > WITHOUT_LOOP {
+            let (end, by) = (e.i64(self.product.sizes[2]), e.i64(ahead * FRAGMENT[2]));
+            let numbers = e.for_loop(e.i64(0), end, by, &start, |depth, numbers| {
+                let mut numbers = numbers.to_vec();
+                add(&loads(place(depth)), &mut numbers);
+                numbers
+            });
+            return sums.joined(e, &numbers);
+        }
+        // What is multiplied next is loaded meanwhile.
+        let mut numbers = start;
+        let mut next = loads((left, right));
+        for turn in 1..=steps / ahead {
+            let more = if turn * ahead < steps { loads(place(e.i64(turn * ahead * FRAGMENT[2]))) } else { vec![] };
+            add(&std::mem::replace(&mut next, more), &mut numbers);
+        }
+        sums.joined(e, &numbers)
     }
 }
 
-/// Fragments of a warp's rows and columns for one instruction each.
-type Operands<'c> = (Vec<[Halves<'c>; 4]>, Vec<[Halves<'c>; 2]>);
+/// Numbers of a warp's fragments that one instruction each multiplies: of rows and of columns.
+struct Loaded<'c> {
+    rows: Vec<[Val<'c>; 4]>,
+    columns: Vec<[Val<'c>; 2]>,
+}
+
+impl<'c> Loaded<'c> {
+    /// Begins to load them, from a depth on.
+    fn of(e: &Emitter<'c>, (left, right): (Val<'c>, Val<'c>), strides: [[usize; 2]; 2], [x, y]: [usize; 2], deep: usize) -> Self {
+        let load = |base, own: [usize; 2], along: usize, deep: usize| {
+            e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32)
+        };
+        let of_row = |n: usize| [0, 1, 2, 3].map(|p| load(left, strides[0], 16 * n + 8 * (p % 2), deep + 4 * (p / 2)));
+        let of_column = |n: usize| [0, 1].map(|p| load(right, strides[1], 8 * n, deep + 4 * p));
+        Loaded { rows: (0..x).map(of_row).collect(), columns: (0..y).map(of_column).collect() }
+    }
+}
+
+/// A warp's sums, of which several that do not wait for one another make one where there are few fragments.
+struct Sums {
+    rounded: bool,
+    /// Fragments, sums of each that take turns, and what each is made of.
+    fragments: usize,
+    turns: usize,
+    chains: usize,
+}
+
+impl Sums {
+    fn of(rounded: bool, fragments: usize) -> Sums {
+        let turns = if fragments < TURNS { TURNS / fragments.next_power_of_two() } else { 1 };
+        Sums { rounded, fragments, turns, chains: if rounded { 1 } else { CHAINS } }
+    }
+
+    /// How many numbers of a lane they are.
+    fn count(&self) -> usize {
+        4 * self.fragments * self.turns * self.chains
+    }
+
+    /// Adds the products of step `step`; `columns`: fragments along columns.
+    fn add<'c>(&self, e: &Emitter<'c>, loaded: &Loaded<'c>, (step, columns): (usize, usize), numbers: &mut [Val<'c>]) {
+        let parts = |value: &Val<'c>| Halves::of(e, self.rounded, *value);
+        let rows: Vec<[Halves; 4]> = loaded.rows.iter().map(|own| own.each_ref().map(parts)).collect();
+        let others: Vec<[Halves; 2]> = loaded.columns.iter().map(|own| own.each_ref().map(parts)).collect();
+        let own = self.count() / self.turns;
+        let numbers = &mut numbers[step % self.turns * own..][..own];
+        for (at, own) in numbers.chunks_exact_mut(4 * self.chains).enumerate() {
+            multiply(e, &rows[at / columns], &others[at % columns], own);
+        }
+    }
+
+    /// Four numbers of a lane for each fragment.
+    fn joined<'c>(&self, e: &Emitter<'c>, numbers: &[Val<'c>]) -> Vec<Val<'c>> {
+        let number = |fragment: usize, n: usize| {
+            let parts = (0..self.turns * self.chains).map(|at| {
+                let (turn, chain) = (at / self.chains, at % self.chains);
+                numbers[4 * ((turn * self.fragments + fragment) * self.chains + chain) + n]
+            });
+            parts.reduce(|sum, part| e.add(sum, part)).unwrap_or_else(|| e.f32(0.0))
+        };
+        (0..self.fragments).flat_map(|fragment| [0, 1, 2, 3].map(|n| number(fragment, n))).collect()
+    }
+}
 
 /// A number as the matrix units take it, and the rest, if it counts.
 #[derive(Clone, Copy)]
