@@ -84,6 +84,7 @@ impl<'c> Chunks<'_, 'c> {
     fn each(&self, site: &mut Site<'_, 'c>, nests: &[Nest]) {
         for nest in nests {
             self.one(site, nest);
+            site.e.sync();
         }
     }
 
@@ -92,36 +93,47 @@ impl<'c> Chunks<'_, 'c> {
             site.index.insert(axis, first);
         }
         nest::one(site, self.code, nest, self.block.map(|(_, first, _)| first));
-        site.e.sync();
     }
 
-    /// All nests for a row, or for a chunk that begins there.
+    /// All nests for a row, or for a chunk that begins there. Threads meet ahead of each nest but the first, and behind the last; ahead of
+    /// the first if it waits for copies.
     fn all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
         let e = site.e;
         site.set_row(row, false);
         let staged = &self.code.staging.staged;
         for (at, nest) in self.code.nests.iter().enumerate() {
             let first = |staged: &&Staged| staged.used[0] == at;
-            if let Some(under_way) = staged.iter().filter(first).map(|own| self.under_way(own, at)).min() {
+            let under_way = staged.iter().filter(first).map(|own| self.under_way(own, at)).min();
+            if let Some(under_way) = under_way {
                 e.wait_copies(under_way);
+            }
+            if at > 0 || under_way.is_some() {
                 e.sync();
             }
+            self.copy_behind(site, row, at.wrapping_sub(1));
             self.one(site, nest);
-            for own in staged.iter().filter(|own| self.walks && own.used[1] == at) {
-                // Behind the last chunk the last one is copied again.
-                let next = e.add(row, e.i64(self.step));
-                self.copy(site, own, e.min(next, e.sub(self.to, e.i64(self.step))));
-                site.set_row(row, false);
-            }
+        }
+        e.sync();
+        self.copy_behind(site, row, self.code.nests.len() - 1);
+    }
+
+    /// Begins to copy the next chunk's rows of what nobody reads behind nest `at`.
+    fn copy_behind(&self, site: &mut Site<'_, 'c>, row: Val<'c>, at: usize) {
+        let e = site.e;
+        for own in self.code.staging.staged.iter().filter(|own| self.walks && own.used[1] == at) {
+            // Behind the last chunk the last one is copied again.
+            let next = e.add(row, e.i64(self.step));
+            self.copy(site, own, e.min(next, e.sub(self.to, e.i64(self.step))));
+            site.set_row(row, false);
         }
     }
 
-    /// Copies that were begun after this one's, and before nest `at`.
+    /// Copies that were begun after this one's, and before threads meet ahead of nest `at`.
     fn under_way(&self, own: &Staged, at: usize) -> usize {
         let staged = &self.code.staging.staged;
         let place = staged.iter().position(|other| other == own).unwrap_or(0);
         let behind = staged.len() - 1 - place;
-        let again = staged.iter().filter(|other| self.walks && other.used[1] < at).count();
+        let again = staged.iter().filter(|other| self.walks && other.used[1] + 1 < at).count();
         behind + again
     }
 
