@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = embed![
     "import/delta_net.yaml",
     "import/diffllama.yaml",
     "import/gated_deltanet.yaml",
+    "import/falcon_h1.yaml",
     "import/gemma2.yaml",
     "import/gemma3.yaml",
     "import/gguf.yaml",
@@ -49,6 +50,7 @@ const FILES: &[(&str, &str)] = embed![
     "import/granite_hybrid.yaml",
     "import/hgrn2.yaml",
     "import/jamba.yaml",
+    "import/kimi_linear.yaml",
     "import/lfm2.yaml",
     "import/linear_attention.yaml",
     "import/llada.yaml",
@@ -76,6 +78,7 @@ const FILES: &[(&str, &str)] = embed![
     "import/whisper.yaml",
     "import/xlstm.yaml",
     "import/zamba.yaml",
+    "import/zamba2.yaml",
     "mixers/attention.braid",
     "mixers/decay.braid",
     "mixers/delta.braid",
@@ -158,6 +161,7 @@ const FILES: &[(&str, &str)] = embed![
     "weights/deepseek.yaml",
     "weights/delta_net.yaml",
     "weights/diffllama.yaml",
+    "weights/falcon_h1.yaml",
     "weights/gated_deltanet.yaml",
     "weights/gemma.yaml",
     "weights/gguf_decoder.yaml",
@@ -170,6 +174,7 @@ const FILES: &[(&str, &str)] = embed![
     "weights/granite_hybrid.yaml",
     "weights/hgrn2.yaml",
     "weights/jamba.yaml",
+    "weights/kimi_linear.yaml",
     "weights/lfm2.yaml",
     "weights/linear_attention.yaml",
     "weights/llada.yaml",
@@ -190,6 +195,7 @@ const FILES: &[(&str, &str)] = embed![
     "weights/whisper.yaml",
     "weights/xlstm.yaml",
     "weights/zamba.yaml",
+    "weights/zamba2.yaml",
 ];
 
 /// Every file of the library: its path inside the library (`mixers/attention.braid`, `weights/gpt2.yaml` …) and its text.

@@ -141,6 +141,9 @@ goldens! {
     granitemoehybrid: granite_hybrid mamba2 attention shared_moe;
     jamba: jamba mamba attention moe;
     zamba: zamba mamba_heads global_memory link;
+    zamba2: zamba2 mamba2 shared_look adapter;
+    falcon_h1: falcon_h1 mamba2 attention;
+    kimi_linear: kimi_linear kda latent_attention shared_moe;
     nemotron_h: nemotron_h mamba2 attention mlp shared_moe;
     lfm2: lfm2 short_conv attention;
     olmo_hybrid: olmo_hybrid gated_delta attention;

@@ -102,5 +102,5 @@ macro_rules! goldens {
 
 goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
-    granitemoehybrid jamba zamba nemotron_h lfm2 olmo_hybrid
+    granitemoehybrid jamba zamba zamba2 falcon_h1 kimi_linear nemotron_h lfm2 olmo_hybrid
 }
