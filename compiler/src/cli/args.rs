@@ -69,6 +69,11 @@ pub enum Command {
         after_help = "Examples:\n  braid convert model.braid --policy 'moe(experts: 4, active: 2, expert: mlp)' --weights checkpoint/ -o upcycled\n  braid convert model.braid --policy 'split_experts(experts: 8, active: 2)' --seed 1 --weights checkpoint/ -o split\n  braid convert upcycled --to model.braid --weights upcycled/weights -o merged\n  braid convert model.braid --weights a/ --weights b/ --mix 0.7,0.3 -o mean"
     )]
     Convert(ConvertArgs),
+    /// Write a model with its weights in few bits, packed, and tell what that costs
+    #[command(
+        after_help = "Examples:\n  braid quantize model.braid --weights checkpoint/ --dtype int4 -o small\n  braid quantize model.braid --weights checkpoint/ --dtype fp8 --target cpu:x86-64-v3 -o small"
+    )]
+    Quantize(QuantizeArgs),
     /// Continue a text with a spec (built if needed) or an artifact
     #[command(
         after_help = RUN_EXAMPLES,
@@ -311,6 +316,22 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub code: CodeArgs,
     /// A new folder for the spec, its weight map and the weights
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: PathBuf,
+}
+
+#[derive(Group)]
+pub struct QuantizeArgs {
+    /// The model
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// A checkpoint of it
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    pub weights: String,
+    /// What it is compiled for; `--dtype` says how its weights are stored
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// A new folder for the artifact and its packed weights
     #[arg(short, long, value_name = "FOLDER")]
     pub output: PathBuf,
 }

@@ -1,6 +1,7 @@
 //! `braid convert`: the weights of a model as those of another one, with a spec for them.
 
-use super::args::{CodeArgs, ConvertArgs, Settings, SpecArgs};
+use super::args::{ConvertArgs, Settings, SpecArgs};
+use super::compared::{COMPARED, logits};
 use super::failure::Failure;
 use super::linearise::{derived, plain};
 use super::spec::{self, Spec};
@@ -9,14 +10,9 @@ use braid_compiler::convert::{Change, changes, dealt, fresh, instance, mean, ord
 use braid_compiler::import::bind::unbound;
 use braid_runtime::artifact::Param;
 use braid_runtime::checkpoint::{Checkpoint, Kind, stored, write_each};
-use braid_runtime::weights::{Weights, numbers};
-use braid_runtime::{Artifact, Session, Wanted, progress::Hidden};
+use braid_runtime::weights::numbers;
 use std::io::BufWriter;
 use std::path::Path;
-use std::sync::Arc;
-
-/// Tokens that both models read for a comparison.
-const COMPARED: usize = 32;
 
 /// Writes a folder with the spec, its weight map and the weights.
 pub fn convert(args: &ConvertArgs) -> Result<(), Failure> {
@@ -220,7 +216,7 @@ impl Converter<'_> {
 }
 
 /// The tokenizer and what else lies with a checkpoint goes along.
-fn beside(weights: &str, folder: &Path) -> Result<(), Failure> {
+pub fn beside(weights: &str, folder: &Path) -> Result<(), Failure> {
     let home = Path::new(weights);
     let home = if home.is_dir() { home } else { home.parent().unwrap_or(Path::new("")) };
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"] {
@@ -242,20 +238,4 @@ fn compare(before: Spec, args: &ConvertArgs, name: &Path, folder: &Path) -> Resu
     let far = old.iter().zip(&new).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let largest = old.iter().map(|x| x.abs()).fold(0.0, f32::max);
     say(&format!("on {COMPARED} tokens its logits differ from the old ones by at most {far:.2e}; the largest is {largest:.2e}\n"))
-}
-
-/// The logits of some tokens; none of a model that is given something else.
-fn logits(spec: Spec, code: &CodeArgs, weights: &str) -> Result<Option<Vec<f32>>, Failure> {
-    let artifact = Artifact::open(&build::cached(spec, code)?)?;
-    if artifact.manifest.tokens == 0 || !artifact.manifest.inputs.is_empty() {
-        return Ok(None);
-    }
-    let weights = Weights::open(&artifact.manifest, weights, 1, &Hidden)?;
-    let tokens: Vec<i32> =
-        (0..COMPARED).map(|n| (n * n * 7 + n * 31 + 1) % artifact.manifest.tokens).map(|id| id as i32).collect();
-    let settings = braid_runtime::Settings { threads: 1, capacity: COMPARED, slots: 1 };
-    let mut session = Session::new(Arc::new(artifact), Arc::new(weights), settings)?;
-    let mut all = Vec::new();
-    session.prefill(0, &tokens, Wanted::All, |_, logits| all.extend_from_slice(logits))?;
-    Ok(Some(all))
 }

@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod cache;
 mod check;
+mod compared;
 mod convert;
 mod emit;
 mod failure;
@@ -13,6 +14,7 @@ mod import;
 mod inspect;
 mod linearise;
 mod progress;
+mod quantize;
 mod run;
 mod schedules;
 mod spec;
@@ -45,6 +47,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Build(args) => build::build(&args),
         Command::Import(args) => import::import(&args),
         Command::Convert(args) => convert::convert(&args),
+        Command::Quantize(args) => quantize::quantize(&args),
         Command::Linearise(args) => linearise::linearise(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => run::logits(args),

@@ -17,6 +17,29 @@ fn imported(name: &str) -> (Desk, String) {
     (desk, checkpoint)
 }
 
+/// Few bits, packed: what it costs is told, and the two files are all that a run needs.
+#[test]
+fn a_model_in_few_bits() {
+    let desk = Desk::new();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tiny-hybrid");
+    let weights = format!("{example}/weights");
+    let lost = |dtype: &str, folder: &str| -> f64 {
+        let told = desk.check(0, &["quantize", example, "--weights", &weights, "--dtype", dtype, "-o", folder]);
+        has(&told, &["bits each", "most probable tokens are the same", "nats of divergence a token"]);
+        let (_, rest) = told.split_once("differ by ").expect("a comparison");
+        rest.split(' ').next().expect("a number").parse().expect("a number")
+    };
+    let (fine, coarse) = (lost("fp8", "fine"), lost("int4", "coarse"));
+    assert!(fine > 0.0 && fine < coarse && coarse < 25.0, "{fine} and {coarse} %");
+    let run =
+        ["run", "fine/tiny_hybrid.braidart", "--weights", "fine/tiny_hybrid.packed", "--prompt", "Once upon a time", "-n", "4"];
+    has(&desk.check(0, &run), &["Once upon a time"]);
+    let again = ["quantize", example, "--weights", &weights, "--dtype", "int8", "-o", "fine"];
+    has(&desk.check(1, &again), &["fine is there already"]);
+    let nothing = ["quantize", example, "--weights", &weights, "-o", "none"];
+    has(&desk.check(1, &nothing), &["`--dtype f32` rounds nothing"]);
+}
+
 /// Copies are what they were; so are parts, all of them; so are copies merged again.
 #[test]
 fn a_dense_model_as_a_mixture_and_back() {
