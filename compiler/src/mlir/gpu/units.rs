@@ -17,6 +17,8 @@ const CHAINS: usize = 2;
 const TURNS: usize = 4;
 /// Instructions whose operands are loaded together.
 const AHEAD: usize = 4;
+/// Most numbers of a lane that a loop's turn has and keeps.
+const KEPT: usize = 96;
 /// Most numbers that a lane loads for a product without a loop.
 const WITHOUT_LOOP: usize = 128;
 
@@ -101,7 +103,13 @@ impl Units<'_> {
     fn sums<'c>(&self, e: &Emitter<'c>, share: &Share, (left, right): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
         let [x, y] = share.fragments;
         let steps = self.product.sizes[2] / FRAGMENT[2];
-        let ahead = (1..=AHEAD).rev().find(|n| steps.is_multiple_of(*n)).unwrap_or(1);
+        let (sums, each) = (Sums::of(self.rounded, x * y), 4 * x + 2 * y);
+        let in_loop = steps * each > WITHOUT_LOOP;
+        let whole = (1..=AHEAD).rev().filter(|n| steps.is_multiple_of(*n));
+        // In a loop, what comes next is kept beside what is at hand.
+        let kept = whole.clone().find(|n| 2 * n * each + sums.count() <= KEPT).filter(|_| in_loop);
+        let fits = whole.clone().find(|n| n * each + sums.count() <= KEPT + each);
+        let ahead = kept.or(fits).unwrap_or(1);
         let strides = [(self.product.left, 0), (self.product.right, 1)]
             .map(|(view, n)| [view.stride(self.product.axes[n]), view.stride(self.product.axes[2])]);
         let loads = |place: (Val<'c>, Val<'c>)| -> Vec<Loaded<'c>> {
@@ -111,19 +119,28 @@ impl Units<'_> {
             let one = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
             (one(left, strides[0]), one(right, strides[1]))
         };
-        let sums = Sums::of(self.rounded, x * y);
         let start = vec![e.f32(0.0); sums.count()];
         let add = |loaded: &[Loaded<'c>], numbers: &mut [Val<'c>]| {
             loaded.iter().enumerate().for_each(|(step, loaded)| sums.add(e, loaded, (step, y), numbers));
         };
-        if steps * (4 * x + 2 * y) > WITHOUT_LOOP {
-            let (end, by) = (e.i64(self.product.sizes[2]), e.i64(ahead * FRAGMENT[2]));
-            let numbers = e.for_loop(e.i64(0), end, by, &start, |depth, numbers| {
+        if in_loop {
+            let (size, by) = (self.product.sizes[2], ahead * FRAGMENT[2]);
+            let first = if kept.is_some() { loads((left, right)) } else { vec![] };
+            let start: Vec<Val> = start.into_iter().chain(first.iter().flat_map(Loaded::numbers)).collect();
+            let numbers = e.for_loop(e.i64(0), e.i64(size), e.i64(by), &start, |depth, state| {
+                let (numbers, own) = state.split_at(sums.count());
                 let mut numbers = numbers.to_vec();
-                add(&loads(place(depth)), &mut numbers);
-                numbers
+                if kept.is_none() {
+                    add(&loads(place(depth)), &mut numbers);
+                    return numbers;
+                }
+                // Behind the end the last ones are loaded again.
+                let next = loads(place(e.min(e.add(depth, e.i64(by)), e.i64(size - by))));
+                let own: Vec<Loaded> = own.chunks_exact(each).map(|own| Loaded::again(own, x)).collect();
+                add(&own, &mut numbers);
+                numbers.into_iter().chain(next.iter().flat_map(Loaded::numbers)).collect()
             });
-            return sums.joined(e, &numbers);
+            return sums.joined(e, &numbers[..sums.count()]);
         }
         // What is multiplied next is loaded meanwhile.
         let mut numbers = start;
@@ -151,6 +168,17 @@ impl<'c> Loaded<'c> {
         let of_row = |n: usize| [0, 1, 2, 3].map(|p| load(left, strides[0], 16 * n + 8 * (p % 2), deep + 4 * (p / 2)));
         let of_column = |n: usize| [0, 1].map(|p| load(right, strides[1], 8 * n, deep + 4 * p));
         Loaded { rows: (0..x).map(of_row).collect(), columns: (0..y).map(of_column).collect() }
+    }
+
+    fn numbers(&self) -> Vec<Val<'c>> {
+        self.rows.iter().flatten().chain(self.columns.iter().flatten()).copied().collect()
+    }
+
+    /// From its numbers, with so many fragments of rows.
+    fn again(numbers: &[Val<'c>], x: usize) -> Self {
+        let (rows, columns) = numbers.split_at(4 * x);
+        let rows = rows.chunks_exact(4).map(|own| [own[0], own[1], own[2], own[3]]).collect();
+        Loaded { rows, columns: columns.chunks_exact(2).map(|own| [own[0], own[1]]).collect() }
     }
 }
 
