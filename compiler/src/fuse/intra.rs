@@ -33,10 +33,40 @@ pub struct Crossing<'a> {
 /// Parts the statements of a chunk; `draft` gets the tensors of what crosses.
 pub fn split(fuser: &mut Fuser, draft: &mut Draft, stmts: Vec<Stmt>, crossing: &Crossing) -> Split {
     let (stmts, early) = sums_apart(draft, stmts);
-    let bound = bound(draft, &stmts, &early);
+    let bound = bound(states(draft), &stmts, &early);
+    apportioned(fuser, draft, stmts, crossing, (&bound, &early))
+}
+
+/// Parts the statements that need states once more: first what needs only some of them. `later`: the others. None: what needs the others
+/// reads the first states themselves, or is not all as `wanted`, or there is nothing else.
+pub fn split_states(
+    fuser: &mut Fuser,
+    draft: &mut Draft,
+    stmts: &[Stmt],
+    crossing: &Crossing,
+    later: BTreeSet<TensorId>,
+    wanted: &dyn Fn(&Stmt) -> bool,
+) -> Option<Split> {
+    let bound = bound(later.clone(), stmts, &BTreeSet::new());
+    let first: BTreeSet<TensorId> = states(draft).difference(&later).copied().collect();
+    let waits = |stmt: &&Stmt| reads(stmt, &bound) || bound.contains(&stmt.target.tensor);
+    let mut waiting = stmts.iter().filter(waits);
+    if stmts.iter().all(|stmt| waits(&stmt)) || !waiting.all(|stmt| wanted(stmt) && !reads(stmt, &first)) {
+        return None;
+    }
+    Some(apportioned(fuser, draft, stmts.to_vec(), crossing, (&bound, &BTreeSet::new())))
+}
+
+fn apportioned(
+    fuser: &mut Fuser,
+    draft: &mut Draft,
+    stmts: Vec<Stmt>,
+    crossing: &Crossing,
+    (bound, early): (&BTreeSet<TensorId>, &BTreeSet<usize>),
+) -> Split {
     let mut split = Split { intra: vec![], inter: vec![] };
     for (at, stmt) in stmts.into_iter().enumerate() {
-        let waits = !early.contains(&at) && (reads(&stmt, &bound) || bound.contains(&stmt.target.tensor));
+        let waits = !early.contains(&at) && (reads(&stmt, bound) || bound.contains(&stmt.target.tensor));
         if waits { split.inter.push(stmt) } else { split.intra.push(stmt) }
     }
     cross(fuser, draft, &mut split, crossing);
@@ -47,10 +77,13 @@ fn reads(stmt: &Stmt, tensors: &BTreeSet<TensorId>) -> bool {
     stmt.reads().any(|view| tensors.contains(&view.tensor))
 }
 
-/// Tensors that hold the state or what was made of it.
-fn bound(draft: &Draft, stmts: &[Stmt], early: &BTreeSet<usize>) -> BTreeSet<TensorId> {
-    let states = (0..draft.tensors.len()).filter(|at| draft.tensors[*at].base == Base::State);
-    let mut bound: BTreeSet<TensorId> = states.map(TensorId).collect();
+fn states(draft: &Draft) -> BTreeSet<TensorId> {
+    (0..draft.tensors.len()).filter(|at| draft.tensors[*at].base == Base::State).map(TensorId).collect()
+}
+
+/// Tensors that hold states or what was made of them.
+fn bound(states: BTreeSet<TensorId>, stmts: &[Stmt], early: &BTreeSet<usize>) -> BTreeSet<TensorId> {
+    let mut bound = states;
     loop {
         let made = stmts.iter().enumerate().filter(|(at, stmt)| !early.contains(at) && reads(stmt, &bound));
         let made: Vec<TensorId> = made.map(|(_, stmt)| stmt.target.tensor).filter(|tensor| !bound.contains(tensor)).collect();
@@ -64,7 +97,7 @@ fn bound(draft: &Draft, stmts: &[Stmt], early: &BTreeSet<usize>) -> BTreeSet<Ten
 /// Sums of what needs no state that are added onto something that does: the sum comes first, and is what the other is added onto.
 /// Gives which statements these sums are.
 fn sums_apart(draft: &mut Draft, stmts: Vec<Stmt>) -> (Vec<Stmt>, BTreeSet<usize>) {
-    let waiting = bound(draft, &stmts, &BTreeSet::new());
+    let waiting = bound(states(draft), &stmts, &BTreeSet::new());
     let (mut parted, mut early): (Vec<Stmt>, BTreeSet<usize>) = (vec![], BTreeSet::new());
     for mut stmt in stmts {
         let Some(start) = onto_what_waits(draft, &stmt, &waiting) else {

@@ -91,7 +91,8 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
         if !matches!(form.part, Part::Chunks(_)) {
             return Err(Error::bug("fused", "mini-batches have no two kernels"));
         }
-        let work = Parted { axes, grid, single, blocked, rows, chunk: chunk.rows };
+        let cut = cut_later(fuser, recur, &axes);
+        let work = Parted { axes, grid, single, blocked, cut, rows, chunk: chunk.rows };
         return Ok(parted(fuser, draft, members, stmts, work));
     }
     let sums = if form.row.is_some() { fuser.options.sums } else { 0 };
@@ -116,6 +117,8 @@ struct Parted {
     /// The grid without the axis that is cut into blocks.
     single: Vec<KAxis>,
     blocked: Option<(KAxis, usize)>,
+    /// An axis that some states have and others lack.
+    cut: Option<KAxis>,
     /// Axes that count the rows of a chunk.
     rows: Vec<KAxis>,
     /// How many there are.
@@ -124,10 +127,12 @@ struct Parted {
 
 /// What needs no state, for all chunks side by side; and the rest, chunk after chunk.
 fn parted(fuser: &mut Fuser, mut draft: Draft, members: &[NodeId], stmts: Vec<Stmt>, work: Parted) -> Vec<Kernel> {
-    let Parted { axes, grid, single, blocked, rows, chunk } = &work;
+    let Parted { axes, grid, single, blocked, cut, rows, chunk } = &work;
     let (rounded, most) = (fuser.options.dtype != Dtype::F32, fuser.options.chunk_bytes);
     let crossing = intra::Crossing { node: members[0], rows, grid: single, axes };
     let split = intra::split(fuser, &mut draft, stmts, &crossing);
+    let cut = cut.filter(|_| blocked.is_none());
+    let again = cut.and_then(|cut| by_states(fuser, &mut draft, &split.inter, cut, &crossing));
     let kernel = |stmts: Vec<Stmt>, grid: &[KAxis], blocked: Option<(KAxis, usize)>, part: Part| {
         let mut own = draft.of(&stmts);
         let setting = loops::Setting { sizes: &axes.sizes, grid, blocked, lanes: fuser.options.lanes, sums: fuser.options.sums };
@@ -140,9 +145,48 @@ fn parted(fuser: &mut Fuser, mut draft: Draft, members: &[NodeId], stmts: Vec<St
         let code = Nests { walk, sizes: axes.sizes.clone(), tensors, nests, scratch, staging };
         own.finish(Code::Nests(code), members.to_vec())
     };
-    let intra = (!split.intra.is_empty()).then(|| kernel(split.intra, single, None, Part::Intra(*chunk)));
-    intra.into_iter().chain([kernel(split.inter, grid, *blocked, Part::Chunks(*chunk))]).collect()
+    let mut made: Vec<Kernel> = vec![];
+    if !split.intra.is_empty() {
+        made.push(kernel(split.intra, single, None, Part::Intra(*chunk)));
+    }
+    match again {
+        Some((first, second, cut)) => {
+            made.push(kernel(first, grid, None, Part::Chunks(*chunk)));
+            made.push(kernel(second, &[&grid[..], &[cut.0]].concat(), Some(cut), Part::Chunks(*chunk)));
+        }
+        None => made.push(kernel(split.inter, grid, *blocked, Part::Chunks(*chunk))),
+    }
+    made
 }
+
+/// The fastest axis of the states, if some lack it and no step goes across it.
+fn cut_later(fuser: &Fuser, recur: &Recur, axes: &Axes) -> Option<KAxis> {
+    let ranks = &fuser.anchors.layouts.ranks;
+    let fastest = recur.states.iter().flat_map(|s| s.axes.iter().copied()).max_by_key(|a| ranks[a.0 as usize])?;
+    let crossed = contracted_axes(recur).contains(&fastest)
+        || recur.body.values.iter().any(|value| moved_axes(&value.op).contains(&fastest));
+    let lacked = recur.states.iter().any(|state| !state.axes.contains(&fastest));
+    (lacked && !crossed).then(|| axes.find(fastest))
+}
+
+/// Walks of states that lack an axis and of those that have it, if all that the second does goes along the axis: it is cut into blocks
+/// then. What the first hands on crosses in buffers.
+fn by_states(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], cut: KAxis, crossing: &intra::Crossing) -> Option<ByStates> {
+    let has = |view: &&View| draft.tensors[view.tensor.0].base == Base::State && view.stride(cut) > 0;
+    let later: BTreeSet<TensorId> = stmts.iter().flat_map(Stmt::views).filter(has).map(|view| view.tensor).collect();
+    let along = |stmt: &Stmt| {
+        stmt.target.stride(cut) > 0 && stmt.system.is_none() && stmt.reduce.as_ref().is_none_or(|own| !own.over.contains(&cut))
+    };
+    let split = intra::split_states(fuser, draft, stmts, crossing, later, &along)?;
+    let sizes = &crossing.axes.sizes;
+    let width = loops::vector_lanes(sizes[cut.0], fuser.options.lanes);
+    let grid = [crossing.grid, &[cut]].concat();
+    let cut = narrowed(&grid, (cut, width), (sizes, NARROWEST_OF_CHUNKS));
+    Some((split.intra, split.inter, cut))
+}
+
+/// Two walks, and the axis that the second is cut along with the width of a block.
+type ByStates = (Vec<Stmt>, Vec<Stmt>, (KAxis, usize));
 
 /// The body's values, and where they are wanted.
 fn items(

@@ -160,6 +160,34 @@ fn walks_of_several_sequences() {
     }
 }
 
+/// A matrix goes in blocks of columns, beside a vector that has none and divides what is read of it.
+#[test]
+fn states_that_lack_an_axis_walk_ahead() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 16, v: dim = 64)(tokens: [t]) -> [t, vocab] {
+  param ta: [vocab, h]   param tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = -softplus(ta[vocab: tokens])
+  w = tk[vocab: tokens]
+  recur S: [h, k, v], z: [h, k] over t {
+    S = exp(a) * S + w * tv[vocab: tokens]
+    z = exp(a) * z + w
+    o = (sum[k] w * S) / max(abs(sum[k] w * z), 0.01)
+  }
+  return sum[h, v] o * last
+}";
+    let ids = tokens(70, 32);
+    let calls: [&[&[i32]]; 2] = [&[&ids[..50]], &[&ids[50..]]];
+    let right = calls_on_a_processor(spec, Dtype::F32, &calls);
+    for (dtype, most) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+        let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Rows(16));
+        let walks = ["chunks_0", "chunks_1"].into_iter().all(|name| code.ptx.contains(&format!(".func {name}(")));
+        assert!(walks, "one walk");
+        let mut model = code.model(1, 50);
+        let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
+        let (off, peak) = off(&made, &right);
+        assert!(off <= most * peak, "{dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
 /// Chunks that a call of few rows has whole.
 #[test]
 fn short_chunks_in_calls_of_few_rows() {
