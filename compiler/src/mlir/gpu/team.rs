@@ -98,8 +98,9 @@ impl Teams {
             let value = across_lanes(e, how, value, WARP);
             let warps = self.size / WARP;
             let own = e.add(e.mul(team, e.i64(warps)), e.div(member, e.i64(WARP)));
-            // Every lane of a warp has the same value.
-            e.store(at(own), value);
+            // Lanes' sums may differ in the last bit, where the assembler makes one operation of a product and the first addition.
+            let first = e.cmp(Cmp::Eq, e.rem(member, e.i64(WARP)), e.i64(0));
+            e.if_then(first, || e.store(at(own), value));
             e.sync();
             let first = e.mul(team, e.i64(warps));
             let parts = (0..warps).map(|warp| e.load(at(e.add(first, e.i64(warp))), ty)).collect::<Vec<_>>();
