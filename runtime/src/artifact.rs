@@ -5,6 +5,7 @@
 //! The library exports `braid_prepare`, `braid_encode`, `braid_prefill` and `braid_step`, each `int32_t (const BraidCall *)`.
 //! Code for a GPU is PTX text in the place of the library; device.rs says how it is launched.
 
+mod apart;
 mod check;
 mod device;
 mod dtype;
@@ -17,6 +18,7 @@ mod part;
 mod state;
 mod work;
 
+pub use apart::{Apart, Multiplied};
 pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};

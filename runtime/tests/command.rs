@@ -214,7 +214,7 @@ fn a_gpu_does_what_the_processor_does() {
     assert_eq!(found.out, wanted.split_inclusive(',').skip(5).collect::<String>(), "{}", found.err);
     let found = braid_run(&fake, "info fake.so --launches").out;
     assert!(found.contains("sm_90a") && found.contains("2 in one launch, 1 of them wait"), "{found}");
-    assert!(found.contains("   1  head  3 wanted rows, waits\n"), "{found}");
+    assert!(found.contains("   1  head  3 wanted rows; a launch of its own from 5 rows on, waits\n"), "{found}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn grids_that_do_not_fit_and_wrong_kernels() {
     let found = with(&|device| device.prefill.shared_bytes = 210_000);
     assert!(found.code == 1 && found.err.contains("a block of `braid_prepare` (64 threads) does not fit"), "{}", found.err);
     // The played kernel complains.
-    let found = with(&|device| device.steps[1].words[0] = 3);
+    let found = with(&|device| device.steps[1].words[0] = 32);
     assert!(found.code == 4 && found.err.contains("bug in Braid: cannot run the model on the GPU"), "{}", found.err);
     assert_eq!(with(&|_| ()).code, 0);
 }

@@ -41,6 +41,12 @@ verify() { # name, dtype, a program to run it in
   "$@" "$run" verify "$out/$name/$dtype.braidart" --weights "$(weights "$name")" --golden "$golden" $limit
 }
 
+# Launches of their own against the walk's tiles.
+apart() {
+  "$run" logits "$out/portable/bf16.braidart" --weights random:1 --ids "$(seq -s , 3 3 999)" -o "$scratch/portable" &&
+    "$run" verify "$out/apart/bf16.braidart" --weights random:1 --golden "$scratch/portable" --relative 1e-2
+}
+
 # The same command, time after time, has to write the same bits.
 repeats() { # name, dtype
   ids=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32
@@ -58,6 +64,10 @@ for artifact in "$out"/*/*.braidart; do
   [ -f "$artifact" ] || { echo "no artifacts in $out: tests/gpu/prepare.sh writes them"; exit 2; }
   name=$(basename "$(dirname "$artifact")")
   dtype=$(basename "$artifact" .braidart)
+  case $name in
+    portable) continue ;;
+    apart) check "launches of their own" apart && continue ;;
+  esac
   check "$name $dtype" verify "$name" "$dtype"
 done
 

@@ -1,10 +1,11 @@
 //! What NVIDIA's assembler makes of code for GPUs. It is named by `BRAID_PTXAS` (`make test` fetches one, `.ci/ptxas`); without it nothing is
 //! assembled, but where `CI` is set that is an error.
 
+use crate::apart;
 use crate::build::imported;
 use crate::columns;
 use crate::gpu::{compiled, folder, lowered};
-use braid_runtime::artifact::Dtype;
+use braid_runtime::artifact::{Apart, Device, Dtype, Grid};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -78,9 +79,19 @@ fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
 /// decoding; in prompts what does not count beside a stage of a tile.
 fn spills(function: &str) -> Option<usize> {
     let kinds = [("stream_", 0), ("begin_stream", 0), ("prepare_", 0), ("dot_", 96), ("tile_", 32)];
-    let parts = ["_one", "_row", "_begin", "_end"].map(|part| (part, 0));
+    let parts = ["_one", "_row", "_begin", "_end", "_rounds", "_apart"].map(|part| (part, 0));
     let kind = kinds.into_iter().find(|(kind, _)| function.starts_with(kind));
     kind.or_else(|| parts.into_iter().find(|(part, _)| function.ends_with(part))).map(|(_, most)| most)
+}
+
+/// How an entry is launched.
+fn grid(device: &Device, entry: &str) -> Grid {
+    let own = |apart: &Apart| {
+        let kind = entry.strip_prefix(&device.functions[apart.function])?;
+        [("_rounds", apart.round), ("_apart", apart.multiply)].into_iter().find_map(|(name, grid)| (name == kind).then_some(grid))
+    };
+    let whole = if entry == "braid_step" { device.step } else { device.prefill };
+    device.apart.iter().find_map(own).unwrap_or(whole)
 }
 
 /// Models of each kind of code: what they use is a snapshot.
@@ -92,6 +103,7 @@ fn small_models_assemble() {
         ("mixtral", "sm_80", Dtype::Bf16),
         ("gated_deltanet", "sm_90a", Dtype::F32),
         ("columns", "sm_90a", Dtype::Int8),
+        ("apart", "sm_90a", Dtype::Bf16),
     ];
     let text = |(name, arch, dtype): (&str, &str, Dtype)| {
         let target = format!("cuda:{arch}");
@@ -100,6 +112,7 @@ fn small_models_assemble() {
                 let (code, manifest) = columns::built(&target, dtype);
                 (String::from_utf8(code).expect("text"), manifest)
             }
+            "apart" => apart::built(&target, dtype),
             name => compiled(name, &target, dtype),
         };
         let device = manifest.device.expect("a GPU's manifest");
@@ -111,7 +124,7 @@ fn small_models_assemble() {
         let mut text = format!("{name} {arch} {dtype:?}\n");
         // What is done once, when weights are loaded, may take what it likes.
         for (entry, Used { registers, shared }) in entries.into_iter().filter(|(entry, _)| entry != "braid_prepare") {
-            let grid = if entry == "braid_step" { device.step } else { device.prefill };
+            let grid = grid(&device, &entry);
             let taken = shared + grid.shared_bytes + RESERVED;
             let fits = grid.blocks * taken <= multiprocessor(arch) && (arch == "sm_90a" || taken <= LEAST);
             assert!(fits, "{name} {arch} {dtype:?}: a block of {entry} takes {taken} bytes of shared memory");

@@ -1,6 +1,8 @@
 //! Tests of the whole: one binary, so that LLVM is linked once.
 
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod assembled;
 #[cfg(test)]
 mod attention;

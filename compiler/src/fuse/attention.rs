@@ -96,6 +96,12 @@ impl Attention {
         self.rounded && self.key <= 256 && self.value <= 256 && self.value.is_multiple_of(4)
     }
 
+    /// Whether its cache has a place for every position, each with its own key, and queries look at all that `keep` says.
+    pub fn has_every_position(&self) -> bool {
+        let plain = self.best == 0 && self.chosen.is_none() && self.value > 0;
+        plain && self.reach == crate::forms::Reach::Full && !self.by_row()
+    }
+
     /// Channels of a position in the cache of keys.
     pub fn channels(&self) -> usize {
         self.key + self.keyed.iter().map(|(_, count)| count).sum::<usize>()

@@ -214,6 +214,13 @@ impl Expr {
         views
     }
 
+    /// Whether nothing of it is looked up by computed numbers, and all is made of what one row has.
+    pub fn is_plain(&self) -> bool {
+        let mut plain = true;
+        self.walk(&mut |e| plain &= !matches!(e, Expr::Gather { .. } | Expr::Row { .. }));
+        plain
+    }
+
     /// Calls `change` for every view.
     pub fn views_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
         match self {

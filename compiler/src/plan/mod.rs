@@ -22,7 +22,7 @@ pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, along_in_pieces,
     columns_of_a_task, is_shared_by_blocks,
 };
-pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
+pub use tiling::{QUERIES, Tiling, apart, attention_tiles, chosen_tiling, rows_for_all, tilings};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.

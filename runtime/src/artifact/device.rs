@@ -7,6 +7,7 @@
 //! [`super::Call`] is that of a CPU with device addresses; `parallel` and `pool` are null, and `scratch` has `scratch_bytes` for each
 //! block.
 
+use super::apart::Apart;
 use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ pub struct Device {
     pub prepare: Vec<Launch>,
     /// The steps of `braid_prefill` and `braid_step`.
     pub steps: Vec<Launch>,
+    /// Functions whose steps are launches of their own in calls of many rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apart: Vec<Apart>,
 }
 
 /// The shape of a launch.
@@ -52,6 +56,14 @@ pub struct Grid {
     pub shared_bytes: usize,
     /// Most blocks on one multiprocessor.
     pub blocks: usize,
+}
+
+impl Grid {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let threads = self.threads.is_multiple_of(32) && (32..=1024).contains(&self.threads);
+        ensure(threads && (1..=32).contains(&self.blocks), || "a grid of no or too many threads".into())?;
+        ensure(self.shared_bytes <= 1 << 18, || "more shared memory than a block can have".into())
+    }
 }
 
 /// One call of a function: `factor · ⌈count · times / by⌉` tasks, none if the call has fewer than `least` rows.
@@ -79,6 +91,9 @@ pub struct Launch {
     /// The weights that it reads once if the call is of one row whose outputs are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
+    /// Where it is a launch of its own: whether it has the rows of the step before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_rows: bool,
     /// How calls of more rows than [`Device::step_rows`] are cut instead; of those that fit a call the last one counts.
     #[serde(default)]
     pub tiles: Vec<Tiles>,
@@ -172,6 +187,12 @@ fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
 }
 
 impl Device {
+    /// How step `step` is a launch of its own, if it is in calls of so many rows.
+    pub fn apart(&self, step: usize, rows: usize) -> Option<&Apart> {
+        let function = self.steps.get(step)?.function;
+        self.apart.iter().find(|apart| apart.function == function && rows >= apart.from)
+    }
+
     /// The steps that a call of at most so many rows has work for. Who comes behind a step that is left out waits in its place.
     pub fn needed(&self, rows: usize) -> Vec<Launch> {
         let (mut needed, mut owed, mut left_out): (Vec<Launch>, bool, bool) = (vec![], false, false);
@@ -222,11 +243,8 @@ impl Device {
         ensure(arch(&self.arch).is_some(), || format!("`{}` is no architecture", self.arch))?;
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
         ensure(self.row_words <= 1 << 10, || "`row_words` is out of range".into())?;
-        for grid in [self.prefill, self.step] {
-            let threads = grid.threads.is_multiple_of(32) && (32..=1024).contains(&grid.threads);
-            ensure(threads && (1..=32).contains(&grid.blocks), || "a grid of no or too many threads".into())?;
-            ensure(grid.shared_bytes <= 1 << 18, || "more shared memory than a block can have".into())?;
-        }
+        [self.prefill, self.step].iter().try_for_each(Grid::check)?;
+        self.apart.iter().try_for_each(|apart| apart.check(self))?;
         self.prepare.iter().chain(&self.steps).try_for_each(|step| {
             ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
             ensure(STEP_WORDS + step.words.len() <= self.row_words, || "a step has more words than its row".into())?;

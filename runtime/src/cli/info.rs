@@ -120,7 +120,9 @@ fn launches(device: &Device) -> Vec<String> {
         } else {
             ""
         };
-        format!("{number:>4}  {}  {}{order}\n", device.functions[step.function], step.tasks())
+        let apart = device.apart.iter().find(|apart| apart.function == step.function);
+        let apart = apart.map_or(String::new(), |apart| format!("; a launch of its own from {} rows on", apart.from));
+        format!("{number:>4}  {}  {}{apart}{order}\n", device.functions[step.function], step.tasks())
     };
     device.steps.iter().enumerate().map(step).collect()
 }

@@ -1,13 +1,15 @@
 //! A session's memory on a GPU, and its calls.
 //!
 //! What a call needs to know travels in one block: the [`Call`] itself and behind it the tables of its rows. A call of one token for each
-//! sequence is one CUDA graph, captured once for each number of rows: copy of the block, launch, copy of the logits. The host waits
-//! only for logits, and for a block that is still to be copied.
+//! sequence is one CUDA graph, captured once for each number of rows: copy of the block, launch, copy of the logits. A call of many rows
+//! that has several launches becomes one when it comes a second time in a row, as the pieces of a long prompt do. The host waits only for
+//! logits, and for a block that is still to be copied.
 
+use super::apart::{Room, Rounded};
 use super::gpu::Said;
 use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
-use super::program::{Launched, Program};
+use super::program::{Launched, Program, Told};
 use crate::artifact::{ALIGN, Call, Segment};
 use crate::buffer::Plain;
 use crate::error::{Error, Result};
@@ -28,6 +30,10 @@ const BARRIER: usize = 8;
 pub(crate) struct Cuda {
     // Graphs first: they name what follows.
     graphs: HashMap<(usize, usize), CudaGraph>,
+    /// The graph of a call of many rows, by the same numbers.
+    many: Option<((usize, usize), CudaGraph)>,
+    /// Those of the last call of many rows.
+    before: Option<(usize, usize)>,
     stream: Arc<CudaStream>,
     program: Arc<Program>,
     weights: Arc<Weights>,
@@ -42,6 +48,8 @@ pub(crate) struct Cuda {
     output: Memory,
     block: Memory,
     barrier: Memory,
+    /// For steps of calls of many rows that are launches of their own.
+    rounded: Option<Rounded>,
     /// The block as it is written.
     staged: Pinned<u8>,
     /// Follows the last copy of the block.
@@ -49,8 +57,9 @@ pub(crate) struct Cuda {
     /// Logits of the wanted rows of the last call.
     logits: Pinned<f32>,
     wanted: usize,
-    /// Of the last call.
+    /// Of the last call: its phase, and how many rows it had.
     phase: Phase,
+    rows: usize,
     timer: Timer,
 }
 
@@ -66,9 +75,15 @@ impl Cuda {
         let memory = |bytes: usize, what: &str| Memory::new(gpu, bytes, what);
         let block = Places::new(size.rows).end;
         let states = format!("the states of {} sequences of {} positions", size.slots, size.capacity);
+        let stream = gpu.stream()?;
+        let room = Room { rows: size.rows, slots: size.slots, capacity: size.capacity };
+        let rounded = program.apart.memory(gpu, &stream, weights.placed()?.address(), room)?;
         Ok(Self {
             graphs: HashMap::new(),
-            stream: gpu.stream()?,
+            many: None,
+            before: None,
+            stream,
+            rounded,
             program: Arc::clone(program),
             size,
             vocab: manifest.vocab,
@@ -85,6 +100,7 @@ impl Cuda {
             logits: Pinned::new(gpu, manifest.vocab, "logits")?,
             wanted: 0,
             phase: Phase::Prepare,
+            rows: 0,
             timer: Timer::new(gpu)?,
             weights,
         })
@@ -97,6 +113,7 @@ impl Cuda {
             self.stream.synchronize().said("wait for the GPU")?;
             // Graphs copy to where the logits were.
             self.graphs.clear();
+            (self.many, self.before) = (None, None);
             self.logits = Pinned::new(self.program.gpu(), length, "logits")?;
         }
         self.wanted = rows;
@@ -146,12 +163,16 @@ impl Cuda {
         unsafe { self.block.send(&self.stream, 0, &self.staged, Places::new(rows).end) }
     }
 
+    /// What launches of the present call are told.
+    fn told(&self) -> Told<'_> {
+        Told { call: self.block.address(), barrier: self.barrier.address(), rounded: self.rounded.as_ref() }
+    }
+
     /// Begins the call of the block on the device, and the copy of its logits.
     fn run(&mut self, phase: Phase, rows: usize) -> Result<()> {
-        let (call, barrier) = (self.block.address(), self.barrier.address());
         // SAFETY: the block holds a call whose addresses are those of memory that was made in `new` with the sizes that the manifest
         // asks for, with checked tables; all of it is freed only after the stream's end.
-        unsafe { self.program.launch(phase, &self.stream, call, barrier, Launched::Call(rows)) }?;
+        unsafe { self.program.launch(phase, &self.stream, self.told(), Launched::Call(rows)) }?;
         if self.wanted > 0 {
             // SAFETY: the logits are read, and freed, only after the stream's end.
             unsafe { self.output.fetch(&self.stream, &mut self.logits, self.wanted * self.vocab) }?;
@@ -159,11 +180,11 @@ impl Cuda {
         Ok(())
     }
 
-    /// The graph of a step of so many rows.
-    fn capture(&mut self, rows: usize) -> Result<CudaGraph> {
+    /// The graph of a call of so many rows.
+    fn capture(&mut self, phase: Phase, rows: usize) -> Result<CudaGraph> {
         self.program.gpu().bind()?;
         self.stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).said("begin a graph")?;
-        let begun = self.send(rows).and_then(|()| self.run(Phase::Step, rows));
+        let begun = self.send(rows).and_then(|()| self.run(phase, rows));
         // The capture must end in any case.
         let graph = self.stream.end_capture(Flags(0));
         begun?;
@@ -175,12 +196,12 @@ impl Cuda {
 
     /// The median of some launches of one step of the last call, whose block is still on the device.
     fn step_alone(&mut self, step: usize, flush: &Memory, repeats: usize) -> Result<Duration> {
-        let (call, barrier) = (self.block.address(), self.barrier.address());
+        let (told, rows) = (self.told(), self.rows);
         let once = || {
             flush.clear(&self.stream)?;
             self.timer.start(&self.stream)?;
             // SAFETY: as in `run`; the step is one of the entry's.
-            unsafe { self.program.launch(self.phase, &self.stream, call, barrier, Launched::Step(step)) }?;
+            unsafe { self.program.launch(self.phase, &self.stream, told, Launched::Step(step, rows)) }?;
             self.timer.stop(&self.stream)
         };
         once()?;
@@ -197,10 +218,28 @@ impl Cuda {
     fn step(&mut self, rows: usize) -> Result<()> {
         let key = (rows, self.wanted);
         if !self.graphs.contains_key(&key) {
-            let graph = self.capture(rows)?;
+            let graph = self.capture(Phase::Step, rows)?;
             self.graphs.insert(key, graph);
         }
         self.graphs[&key].launch().said("launch a graph")
+    }
+
+    /// A call of many rows, or of what is prepared.
+    fn many(&mut self, phase: Phase, rows: usize) -> Result<()> {
+        let key = (rows, self.wanted);
+        let repeats = phase == Phase::Prefill && self.rounded.is_some() && self.before.replace(key) == Some(key);
+        if !repeats {
+            self.send(rows)?;
+            self.took()?;
+            return self.run(phase, rows);
+        }
+        if self.many.as_ref().is_none_or(|(own, _)| *own != key) {
+            self.many = Some((key, self.capture(phase, rows)?));
+        }
+        if let Some((_, graph)) = &self.many {
+            graph.launch().said("launch a graph")?;
+        }
+        self.took()
     }
 }
 
@@ -209,6 +248,7 @@ impl Engine for Cuda {
         let phase = if phase == Phase::Step && batch.rows() > self.step_rows { Phase::Prefill } else { phase };
         // Steps one by one are those of the entry that did the call.
         self.phase = if phase == Phase::Prefill && batch.rows() <= self.step_rows { Phase::Step } else { phase };
+        self.rows = batch.rows();
         self.want(batch.wanted())?;
         self.stage(phase, batch)?;
         for (place, bytes) in batch.given() {
@@ -218,9 +258,7 @@ impl Engine for Cuda {
             self.step(batch.rows())?;
             self.took()?;
         } else {
-            self.send(batch.rows())?;
-            self.took()?;
-            self.run(phase, batch.rows())?;
+            self.many(phase, batch.rows())?;
         }
         if self.wanted > 0 || phase == Phase::Prepare {
             self.stream.synchronize().said("run the model on the GPU")?;

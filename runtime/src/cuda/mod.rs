@@ -1,9 +1,10 @@
 //! Artifacts whose code is PTX, on an NVIDIA GPU.
 //!
 //! The driver's library is loaded when the first such artifact is opened: `gpu` finds the device, `memory` holds device and pinned
-//! memory, `program` translates the PTX and launches its entries, `upload` brings weights over, and `engine` is what a session
+//! memory, `program` translates the PTX and launches its entries (`apart`: those of single steps), `upload` brings weights over, and `engine` is what a session
 //! works with (`measure`: its clock). The crate cudarc is named here only.
 
+mod apart;
 mod engine;
 mod gpu;
 mod measure;

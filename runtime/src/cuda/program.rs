@@ -1,9 +1,10 @@
 //! PTX, translated by the driver for its device, and launches of its entries.
 
+use super::apart::{Apart, Rounded};
 use super::gpu::{Gpu, Said, failure};
 use super::memory::Memory;
 use super::upload::upload;
-use crate::artifact::{ALIGN, Device, Grid, Launch, STREAM_WORDS};
+use crate::artifact::{ALIGN, Device, Grid, Launch, STEP_WORDS, STREAM_WORDS};
 use crate::error::{Error, Result};
 use crate::load::{Phase, SYMBOLS};
 use crate::progress::Progress;
@@ -24,6 +25,8 @@ pub(crate) struct Program {
     forward: Table,
     /// The forward steps that calls of few rows have, and of how many at most; fewest first.
     few: [(usize, Table); 2],
+    /// Forward steps that are launches of their own in calls of many rows.
+    pub(super) apart: Apart,
     /// What all of them point into.
     _tables: Memory,
 }
@@ -33,8 +36,8 @@ pub(crate) struct Program {
 pub(super) enum Launched {
     /// What a call of so many rows needs.
     Call(usize),
-    /// One step.
-    Step(usize),
+    /// One step of a call of so many rows.
+    Step(usize, usize),
 }
 
 /// Where the steps of an entry are.
@@ -47,16 +50,26 @@ struct Table {
     streams_before: Vec<usize>,
 }
 
-struct Module {
+pub(super) struct Module {
     gpu: Arc<Gpu>,
     handle: sys::CUmodule,
 }
 
-struct Entry {
-    function: sys::CUfunction,
-    blocks: u32,
-    threads: u32,
-    shared_bytes: u32,
+/// An entry, and how it is launched.
+pub(super) struct Entry {
+    pub(super) function: sys::CUfunction,
+    /// Most blocks that the device holds at a time.
+    pub(super) blocks: u32,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
+}
+
+/// What launches are told: device addresses of a call and of a barrier, and memory for steps that are launches of their own.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) call: u64,
+    pub(super) barrier: u64,
+    pub(super) rounded: Option<&'a Rounded>,
 }
 
 // SAFETY: handles of the driver, which may be used from any thread; they are not changed after `load`.
@@ -83,7 +96,8 @@ impl Program {
         let [one, some] = most.map(|rows| device.needed(rows));
         let (tables, [prepare, forward, one, some]) = tables(&gpu, device, [&device.prepare, &device.steps, &one, &some])?;
         let few = [(most[0], one), (most[1], some)];
-        Ok(Self { module, entries, prepare, forward, few, _tables: tables })
+        let apart = Apart::load(&module, device)?;
+        Ok(Self { module, entries, prepare, forward, few, apart, _tables: tables })
     }
 
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {
@@ -118,24 +132,51 @@ impl Program {
         }
     }
 
-    /// Begins steps of an entry, in one cooperative launch.
+    /// Begins steps: in calls of many rows those that are launches of their own, each in two; all others in one cooperative launch as far
+    /// as they follow each other.
     ///
     /// # Safety
     /// `call` is the device address of a [`crate::artifact::Call`] whose device addresses are valid for the sizes that it and the
-    /// manifest give, and `barrier` that of two zero words, all until the stream has done it; a single step is one of the entry's.
-    pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, call: u64, barrier: u64, part: Launched) -> Result<()> {
-        let (entry, table, steps) = match part {
-            Launched::Step(step) => (&self.entries[phase as usize], self.table(phase), step..step + 1),
+    /// manifest give, `barrier` that of two zero words, and `rounded` made by [`Apart::memory`] for at least as many rows as the call
+    /// has, all until the stream has done it; a single step is one of the entry's.
+    pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, told: Told<'_>, part: Launched) -> Result<()> {
+        let (entry, table, steps, rows) = match part {
+            Launched::Step(step, rows) => (&self.entries[phase as usize], self.table(phase), step..step + 1, rows),
             Launched::Call(rows) => {
                 let (entry, table) = self.call(phase, rows);
-                (entry, table, 0..table.count)
+                (entry, table, 0..table.count, rows)
             }
         };
+        let rounded = told.rounded.filter(|_| std::ptr::eq(table, &self.forward) && phase == Phase::Prefill);
+        let (mut begin, mut before) = (steps.start, None);
+        for step in steps.clone() {
+            let Some(rounded) = rounded.filter(|_| self.apart.takes(step, rows)) else { continue };
+            let words = table.rows + (step * table.row_bytes + 8 * STEP_WORDS) as u64;
+            let known = before == Some(step) && begin == step;
+            // SAFETY: promised by the caller.
+            unsafe {
+                self.walk(stream, told, entry, table, begin..step)?;
+                self.apart.launch(stream, (step, rows), (told.call, words), rounded, known)?;
+            }
+            (begin, before) = (step + 1, Some(step + 1));
+        }
+        // SAFETY: promised by the caller.
+        unsafe { self.walk(stream, told, entry, table, begin..steps.end) }
+    }
+
+    /// Begins some steps of an entry, if there are any, in one cooperative launch.
+    ///
+    /// # Safety
+    /// As for [`Program::launch`]; the steps are the table's.
+    unsafe fn walk(&self, stream: &CudaStream, told: Told<'_>, entry: &Entry, table: &Table, steps: Range<usize>) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
         let mut rows = table.rows + (steps.start * table.row_bytes) as u64;
         let before = &table.streams_before[steps.start..=steps.end];
         let mut streams = table.streams + (before[0] * STREAM_WORDS * size_of::<u32>()) as u64;
         let mut length = (before[steps.len()] - before[0]) as i64;
-        let (mut call, mut count, mut barrier) = (call, steps.len() as i64, barrier);
+        let (mut call, mut count, mut barrier) = (told.call, steps.len() as i64, told.barrier);
         let mut parameters: [*mut c_void; 6] = [
             (&raw mut call).cast(),
             (&raw mut rows).cast(),
@@ -215,7 +256,7 @@ impl Module {
         loaded.said(&doing).map(|()| Self { gpu: Arc::clone(gpu), handle: module })
     }
 
-    fn entry(&self, name: &str, grid: Grid) -> Result<Entry> {
+    pub(super) fn entry(&self, name: &str, grid: Grid) -> Result<Entry> {
         let gpu = &self.gpu;
         let finding = format!("find `{name}` in the PTX");
         let symbol = CString::new(name).map_err(|error| Error::Bug { what: error.to_string() })?;

@@ -1,7 +1,8 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
 use braid_runtime::artifact::{
-    self, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Packed, Param, State, Stream, Tiles, Truncate,
+    self, Apart, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Multiplied, Packed, Param, State, Stream, Tiles,
+    Truncate,
 };
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Session, Settings, Weights};
@@ -75,6 +76,7 @@ pub fn device() -> Device {
         wait,
         follows: false,
         stream: wait.then_some(Stream { offset: 64, columns: 3, column_bytes: 32 }),
+        same_rows: false,
         tiles: vec![],
     };
     let tiles = Tiles { per: 1, times: 1, from: 5, by: 4, factor: 3 };
@@ -87,8 +89,17 @@ pub fn device() -> Device {
         step_rows: 4,
         row_words: 18,
         prepare: vec![step(2, &[9], 0, 1, false)],
-        steps: vec![first, step(1, &[8], 2, 3, true)],
+        steps: vec![first, step(1, &[16], 2, 3, true)],
+        apart: vec![apart()],
     }
+}
+
+/// The second step, in calls of five rows: five tiles down, two across.
+fn apart() -> Apart {
+    let (round, multiply) =
+        (Grid { threads: 32, shared_bytes: 0, blocks: 2 }, Grid { threads: 64, shared_bytes: 1000, blocks: 2 });
+    let what = Multiplied::Product { depth: 8, width: 5, columns: 3, weights: 0 };
+    Apart { function: 1, from: 5, rows: 1, numbers: 8, what, round, multiply }
 }
 
 /// `embed` as it is, `head` transposed, `bias` the second half of a tensor.

@@ -42,7 +42,17 @@ impl<'c> Emitter<'c> {
 
     /// Makes a barrier in shared memory ready for one thread that says what it expects, at a time; [`Emitter::show_arrivals`] must follow.
     pub fn prepare_arrival(&self, barrier: Val<'c>) {
-        self.op_none("nvvm.mbarrier.init", &[barrier, self.i32(1)], &[]);
+        self.prepare_arrivals(barrier, self.i32(1));
+    }
+
+    /// The same for so many arrivals (an `i32`) in a phase.
+    pub fn prepare_arrivals(&self, barrier: Val<'c>, count: Val<'c>) {
+        self.op_none("nvvm.mbarrier.init", &[barrier, count], &[]);
+    }
+
+    /// Counts one arrival at a barrier.
+    pub fn count_arrival(&self, barrier: Val<'c>) {
+        self.op("nvvm.mbarrier.arrive", &[barrier], &[], Ty::I64);
     }
 
     /// Lets the copy engine see barriers that were made ready. A barrier of the block must follow.
@@ -61,6 +71,14 @@ impl<'c> Emitter<'c> {
         let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 1, 1, 0, 0]).into();
         let attributes = [("operandSegmentSizes", segments)];
         self.op_none("nvvm.cp.async.bulk.shared.cluster.global", &[to, from, barrier, bytes], &attributes);
+    }
+
+    /// Asks the engine for lines of a matrix that a map describes, from `number` of line `line` on (both `i32`): as many as the map says.
+    pub fn begin_matrix_copy(&self, to: Val<'c>, map: Val<'c>, (number, line): (Val<'c>, Val<'c>), barrier: Val<'c>) {
+        let to = self.op("llvm.addrspacecast", &[to], &[], Ty::scalar(Elem::Cluster));
+        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 2, 1, 0, 0, 0, 0]).into();
+        let attributes = [("operandSegmentSizes", segments)];
+        self.op_none("nvvm.cp.async.bulk.tensor.shared.cluster.global", &[to, map, number, line, barrier], &attributes);
     }
 
     /// Waits until the barrier's phase of this parity (an `i32`) has ended; what has come is seen.

@@ -64,6 +64,17 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.barrier0", &[], &[]);
     }
 
+    /// So many threads of the block come here, whole warps which name the same barrier (an `i32`, 1 to 15); they see what the others
+    /// wrote before.
+    pub fn sync_some(&self, barrier: Val<'c>, threads: usize) {
+        let attributes = [
+            ("asm_string", self.attribute("\"bar.sync $0, $1;\"")),
+            ("constraints", self.attribute("\"r,r,~{memory}\"")),
+            ("has_side_effects", self.attribute("unit")),
+        ];
+        self.op_none("llvm.inline_asm", &[barrier, self.i32(threads as i32)], &attributes);
+    }
+
     /// All lanes of the warp come here; what they read and write before does not sink behind this.
     pub fn sync_warp(&self) {
         self.op_none("nvvm.bar.warp.sync", &[self.i32(-1)], &[]);

@@ -37,6 +37,7 @@ pub fn store<'c>(site: &Site<'_, 'c>, view: &View, value: Val<'c>) {
     let place = site.address(view);
     match (site.vector_stride(view), site.mask) {
         (0, _) => e.store(place, if bits.lanes() > 1 { e.extract(bits, 0) } else { bits }),
+        (1, None) if site.whole => e.store_aligned(place, e.splat(bits, site.lanes)),
         (1, None) => e.store(place, e.splat(bits, site.lanes)),
         (1, Some(mask)) => e.store_masked(place, mask, e.splat(bits, site.lanes)),
         (stride, mask) => {
@@ -86,6 +87,7 @@ fn load_at<'c>(site: &Site<'_, 'c>, view: &View, place: Val<'c>, elem: model::El
             e.gather_bf16(place, offsets, mask, lanes)
         }
         (store, 0, _) => e.load(place, Ty::scalar(elem_of(store))),
+        (store, 1, None) if site.whole => e.load_aligned(place, Ty::vector(elem_of(store), lanes)),
         (store, 1, None) => e.load(place, Ty::vector(elem_of(store), lanes)),
         (store, 1, Some(mask)) => e.load_masked(place, mask, Ty::vector(elem_of(store), lanes)),
         (store, ..) => {

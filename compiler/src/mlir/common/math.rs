@@ -50,7 +50,12 @@ impl<'c> Emitter<'c> {
 
     /// `2^x` as the hardware of a GPU makes it, to about 22 bits; zero where that is less than any normal number.
     pub fn power_of_two_of(&self, x: Val<'c>) -> Val<'c> {
-        self.target_intrinsic("llvm.nvvm.ex2.approx.ftz.f", &[x], x.ty())
+        let one = |x: Val<'c>| self.target_intrinsic("llvm.nvvm.ex2.approx.ftz.f", &[x], x.ty());
+        if x.lanes() == 1 {
+            return one(x);
+        }
+        // The instruction is for single numbers.
+        (0..x.lanes()).fold(self.poison(x.ty()), |whole, lane| self.insert(whole, lane, one(self.extract(x, lane))))
     }
 
     /// `e^x`. Cody and Waite's reduction by ln 2 and a polynomial of degree 7; on a GPU the hardware's power of two, which is off by

@@ -121,8 +121,23 @@ impl<'c> Emitter<'c> {
         self.members(all, &members)
     }
 
-    /// Waits until the products that were begun are there.
-    pub fn await_products(&self) {
-        self.op_none("nvvm.wgmma.wait.group.sync.aligned", &[], &[("group", self.i64_attribute(0))]);
+    /// Waits until of what was begun, one [`Emitter::begin_products`] after the other, at most the last `begun` are not there yet.
+    pub fn await_products(&self, begun: usize) {
+        self.op_none("nvvm.wgmma.wait.group.sync.aligned", &[], &[("group", self.i64_attribute(begun as i64))]);
+    }
+
+    /// By all threads of a group of four warps: from here on each has so many registers, fewer than before.
+    pub fn give_registers(&self, count: usize) {
+        self.set_registers(count, "#nvvm<action decrease>");
+    }
+
+    /// The same with more of them, which others gave.
+    pub fn take_registers(&self, count: usize) {
+        self.set_registers(count, "#nvvm<action increase>");
+    }
+
+    fn set_registers(&self, count: usize, action: &'static str) {
+        let attributes = [("regCount", self.i32_attribute(count as i64)), ("action", self.attribute(action))];
+        self.op_none("nvvm.setmaxregister", &[], &attributes);
     }
 }

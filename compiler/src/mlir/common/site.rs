@@ -40,6 +40,8 @@ pub struct Site<'k, 'c> {
     pub vector: Option<KAxis>,
     /// Its lanes.
     pub lanes: usize,
+    /// Whether all vectors in memory lie at multiples of their bytes.
+    pub whole: bool,
     /// Which lanes count; none: all.
     pub mask: Option<Val<'c>>,
     /// Values stored in this iteration.
@@ -60,6 +62,7 @@ impl<'k, 'c> Site<'k, 'c> {
             index: HashMap::new(),
             vector: None,
             lanes: 1,
+            whole: false,
             mask: None,
             fresh: vec![],
         }

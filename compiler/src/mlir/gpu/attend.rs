@@ -83,6 +83,13 @@ struct Lane<'c> {
     group: Val<'c>,
 }
 
+/// A lane's two rows, and the positions of their queries (`i32`).
+#[derive(Clone, Copy)]
+pub(super) struct Weighed<'c> {
+    pub(super) rows: [Val<'c>; 2],
+    pub(super) queries: [Val<'c>; 2],
+}
+
 /// What a task reads: rows of one sequence, and their keys.
 #[derive(Clone, Copy)]
 struct Part<'c> {
@@ -309,9 +316,22 @@ impl<'c> Work<'_, 'c> {
         (rows, queries): ([Val<'c>; 2], [Val<'c>; 2]),
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
-        let e = self.e;
         let mut scores = self.scores(layout, lane, first);
         let positions = self.positions(layout, lane, first);
+        let next = self.weigh(&mut scores, &positions, Weighed { rows, queries }, state);
+        self.add_rows(layout, lane, (first, column), &scores, next)
+    }
+
+    /// Makes weights of scores, fragments of eight keys at these positions (a lane's), and brings the state to their maxima: for two rows
+    /// the maximum, then the lane's part of the total, then sums of values.
+    pub(super) fn weigh(
+        &mut self,
+        scores: &mut [Val<'c>],
+        positions: &[Val<'c>],
+        Weighed { rows, queries }: Weighed<'c>,
+        state: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let e = self.e;
         let mut next = state.to_vec();
         for (half, (row, query)) in rows.into_iter().zip(queries).enumerate() {
             self.site.set_row(row, false);
@@ -334,7 +354,7 @@ impl<'c> Work<'_, 'c> {
                 (four[2 * half], four[2 * half + 1]) = (e.mul(four[2 * half], scale), e.mul(four[2 * half + 1], scale));
             }
         }
-        self.add_rows(layout, lane, (first, column), &scores, next)
+        next
     }
 
     /// Dot products of the warp's rows with some keys, as fragments of 8 keys.

@@ -39,7 +39,7 @@ impl<'c> Work<'_, 'c> {
             let next = self.go_on(&rows, &columns, own, stage);
             // The loads begin here: they take as long as a stage.
             e.sync_warp();
-            e.await_products();
+            e.await_products(0);
             made.into_iter().chain(next).collect()
         });
         e.wait_copies(0);

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod along;
+pub mod apart;
 mod attend;
 mod attention;
 mod chunk;
@@ -109,6 +110,19 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     matmul::is_read_ahead(product).then_some([offset, columns, parts::column_bytes(product)])
 }
 
+/// Whether both steps are products of the same rows.
+pub fn has_rows_of(plan: &Plan, step: &Step, before: &Step) -> bool {
+    let rows = |step: &Step| match &plan.functions[step.function].code {
+        Code::Matmul(product) => {
+            let tensor = product.tensors[product.left.tensor.0];
+            let view = (product.left.offset, product.left.strides.clone(), product.sizes[2], product.rows);
+            Some((tensor.base, tensor.row, step.words[tensor.operand], view))
+        }
+        _ => None,
+    };
+    rows(step).is_some_and(|own| rows(before) == Some(own))
+}
+
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
 pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
     // A short chunk is in calls of few rows, too.
@@ -190,5 +204,6 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
         Code::Largest(_) => return Err(Error::limit("the largest of all rows of a sequence on a GPU")),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
     }
+    apart::emit(e, function, setting);
     Ok(())
 }

@@ -1,0 +1,120 @@
+//! Products that are launches of their own on a GPU, as far as a machine without one can look at them. `tests/gpu/run.sh` compares
+//! what they give with tiles of the walk.
+
+use crate::build::write;
+use braid_compiler::forms::Chunks;
+use braid_runtime::artifact::{self, Device, Dtype, Manifest, Multiplied};
+
+/// What `tests/gpu/run.sh` runs, too.
+pub const SPEC: &str = include_str!("../gpu/apart.braid");
+
+/// The PTX and the manifest for a target.
+pub fn built(target: &str, dtype: Dtype) -> (String, Manifest) {
+    let room = tempfile::tempdir().expect("a folder");
+    let path = room.path().join("model.braidart");
+    write(&path, SPEC, "", target, dtype, Chunks::Auto);
+    let bytes = std::fs::read(&path).expect("an artifact");
+    let (code, manifest) = artifact::decode(&bytes).expect("a sound artifact");
+    (String::from_utf8(code.to_vec()).expect("text"), manifest)
+}
+
+fn device(manifest: &Manifest) -> &Device {
+    manifest.device.as_ref().expect("a GPU's manifest")
+}
+
+/// Only where groups of four warps multiply, and only bfloat16 numbers.
+#[test]
+fn products_of_many_rows_are_launches_of_their_own() {
+    let (ptx, manifest) = built("cuda:sm_90a", Dtype::Bf16);
+    let device_of = device(&manifest);
+    assert!(!device_of.apart.is_empty());
+    for apart in &device_of.apart {
+        let name = &device_of.functions[apart.function];
+        assert!(ptx.contains(&format!(".entry {name}_rounds(")) && ptx.contains(&format!(".entry {name}_apart(")), "{name}");
+        assert!(apart.from > apart.rows && apart.from < manifest.max_rows, "{name}");
+    }
+    let instructions = [
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16",
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes",
+        "setmaxnreg.inc.sync.aligned.u32",
+    ];
+    instructions.iter().for_each(|instruction| assert!(ptx.contains(instruction), "{instruction}"));
+    for (target, dtype) in [("cuda:sm_90a", Dtype::F32), ("cuda:sm_80", Dtype::Bf16), ("cuda:sm_90a", Dtype::Int8)] {
+        let (_, manifest) = built(target, dtype);
+        let mut products = device(&manifest).apart.iter().filter(|apart| matches!(apart.what, Multiplied::Product { .. }));
+        assert!(products.next().is_none(), "{target} {dtype:?}");
+    }
+}
+
+/// Tiles cover all rows and columns; the weights are where the step's word says; a call of one row has no launch of its own.
+#[test]
+fn tiles_cover_all_rows_and_columns() {
+    let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
+    let device = device(&manifest);
+    let mut seen = [0; 2];
+    for (step, launch) in device.steps.iter().enumerate() {
+        let Some(apart) = device.apart(step, manifest.max_rows) else { continue };
+        assert!(device.apart(step, apart.from - 1).is_none());
+        for rows in [apart.from, apart.from + 1, manifest.max_rows] {
+            let (across, width) = match apart.what {
+                Multiplied::Product { columns, width, .. } => (columns, width),
+                Multiplied::Attention { heads, .. } => (1, heads),
+            };
+            let tiles = apart.tiles(rows) * apart.rows * across;
+            assert!(tiles >= rows * width && tiles < (rows + apart.rows) * (width + across));
+        }
+        seen[usize::from(matches!(apart.what, Multiplied::Attention { .. }))] += 1;
+        let Multiplied::Product { depth, width, weights, .. } = apart.what else { continue };
+        let packed = manifest.packed.iter().find(|packed| packed.offset as i64 == launch.words[weights]);
+        assert_eq!(packed.map(|packed| packed.bytes), Some(2 * depth * width));
+    }
+    assert_eq!(seen, [3, 1]);
+}
+
+/// Products of the same rows round them once.
+#[test]
+fn rows_are_rounded_once() {
+    let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
+    let device = device(&manifest);
+    let product = |step: &usize| matches!(device.apart(*step, 2048).map(|apart| apart.what), Some(Multiplied::Product { .. }));
+    let same: Vec<bool> = (0..device.steps.len()).filter(product).map(|step| device.steps[step].same_rows).collect();
+    // Gate and up; behind them another row comes.
+    assert_eq!(same, [false, true, false]);
+}
+
+/// Changes the depth, or the word of the weights, of the first product.
+fn of_product(device: &mut Device, change: fn(&mut usize, &mut usize)) {
+    if let Multiplied::Product { depth, weights, .. } = &mut device.apart[0].what {
+        change(depth, weights);
+    }
+}
+
+/// What no launch could be is refused before an artifact is written.
+#[test]
+fn broken_launches_are_refused() {
+    let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
+    let broken: [fn(&mut Device); 7] = [
+        |device| device.apart[0].function = 1000,
+        |device| device.apart[0].rows = 512,
+        |device| device.apart[0].numbers = 65,
+        |device| device.apart[0].multiply.threads = 33,
+        |device| of_product(device, |depth, _| *depth = 12),
+        |device| of_product(device, |_, weights| *weights = 40),
+        |device| {
+            device.apart.iter_mut().for_each(|apart| match &mut apart.what {
+                Multiplied::Attention { groups, .. } => *groups = 0,
+                Multiplied::Product { .. } => {}
+            })
+        },
+    ];
+    for (at, change) in broken.into_iter().enumerate() {
+        let mut manifest = manifest.clone();
+        change(manifest.device.as_mut().expect("a GPU's manifest"));
+        let room = tempfile::tempdir().expect("a folder");
+        let error = artifact::write(&room.path().join("model.braidart"), b"// PTX", &manifest).err();
+        assert!(
+            error.is_some_and(|error| error.to_string().contains("launch apart") || error.to_string().contains("grid")),
+            "change {at}"
+        );
+    }
+}
