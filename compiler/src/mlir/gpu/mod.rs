@@ -192,7 +192,14 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
     let setting = Setting { lanes: 1, scratch, schedule: Schedule::GPU, shared: Some(0), vnni: false };
     let name = &function.name;
     match &function.code {
-        Code::Nests(nests) => nest::emit(e, name, nests, Setting { shared: is_shared(nests).then_some(0), ..setting }),
+        Code::Nests(nests) => {
+            let setting = Setting { shared: is_shared(nests).then_some(0), ..setting };
+            let split = segments::is_split(nests, e.has_groups());
+            if split {
+                nest::emit(e, &walk::name_for_many(function), nests, setting, true);
+            }
+            nest::emit(e, name, nests, setting, !split);
+        }
         Code::Matmul(product) => {
             if matmul::is_split(product) {
                 matmul::emit_many(e, &walk::name_for_many(function), product, setting, streams);

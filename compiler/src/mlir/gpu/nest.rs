@@ -50,7 +50,7 @@ fn blocked(code: &Nests, nest: &Nest) -> Option<(KAxis, usize)> {
 }
 
 /// Emits the kernel.
-pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
+pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting, many: bool) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
         let scratch = |at| scratch(e, args, setting, at);
@@ -64,7 +64,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                 e.sync();
                 all(&mut site, code, Some((piece, pieces)), 0);
             }
-            Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch)),
+            Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch), many),
         });
     });
 }

@@ -11,12 +11,19 @@ use crate::mlir::common::{Cmp, KernelArgs, Val};
 /// A copy is of so many numbers.
 const _: () = assert!(STAGED * 4 == COPY);
 
-/// One sequence at one place of the grid; of chunks side by side, some of them. `scratch`: the address of a byte of scratch.
+/// Whether calls of many rows have code of their own: what walks ahead keeps more in registers than a step should save and bring back.
+pub fn is_split(code: &Nests, groups: bool) -> bool {
+    matches!(code.walk, Walk::Segments { .. }) && code.staging == Staging::default() && lanes::Walk::of(code, groups).is_some()
+}
+
+/// One sequence at one place of the grid; of chunks side by side, some of them. `scratch`: the address of a byte of scratch. `many`: its
+/// rows may be many.
 pub fn task_of<'c>(
     site: &mut Site<'_, 'c>,
     code: &Nests,
     task: Val<'c>,
     (args, scratch): (KernelArgs<'c>, &dyn Fn(usize) -> Val<'c>),
+    many: bool,
 ) {
     let Walk::Segments { grid, blocked: cut, part } = &code.walk else { return };
     let e = site.e;
@@ -40,7 +47,7 @@ pub fn task_of<'c>(
     e.sync();
     if code.staging == Staging::default() {
         let mut steps = |from| for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
-        return match lanes::Walk::of(code, e.has_groups()) {
+        return match lanes::Walk::of(code, e.has_groups()).filter(|_| many) {
             None => steps(from),
             Some(walk) => {
                 let many = e.cmp(Cmp::Ge, e.sub(to, from), e.i64(lanes::FEWEST));

@@ -3,7 +3,7 @@
 
 use super::ahead::Ahead;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS, WARPS};
-use super::{matmul, row};
+use super::{matmul, row, segments};
 use crate::fuse::kernel::Code;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
@@ -30,7 +30,8 @@ pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
 
 /// The name of the code for calls of many rows, where a function has some of its own.
 pub fn name_for_many(function: &Function) -> String {
-    format!("{}_tiled", function.name)
+    let kind = if matches!(function.code, Code::Matmul(_)) { "tiled" } else { "many" };
+    format!("{}_{kind}", function.name)
 }
 
 /// `many`: calls may have more than [`STEP_ROWS`] rows.
@@ -311,14 +312,13 @@ impl<'c> Walk<'_, 'c> {
                 if !keeps_row(&function.code) {
                     row::forget(e);
                 }
-                match &function.code {
-                    Code::Matmul(product) if self.many && matmul::is_split(product) => {
-                        e.call(&name_for_many(function), arguments, None);
-                    }
-                    _ => {
-                        e.call(&function.name, arguments, None);
-                    }
-                }
+                let split = match &function.code {
+                    Code::Matmul(product) => matmul::is_split(product),
+                    Code::Nests(nests) => segments::is_split(nests, e.has_groups()),
+                    _ => false,
+                };
+                let name = if self.many && split { name_for_many(function) } else { function.name.clone() };
+                e.call(&name, arguments, None);
             }
             _ => {
                 let (low, high) = functions.split_at(functions.len() / 2);
