@@ -86,6 +86,11 @@ if [ -n "$sanitizer" ]; then
       check "$name f32, $tool" verify "$name" f32 "$sanitizer" --tool "$tool" --error-exitcode 9
     done
   done
+  for tool in memcheck racecheck; do
+    [ -f "$out/apart/bf16.braidart" ] || continue
+    check "launches of their own, $tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$run" logits "$out/apart/bf16.braidart" \
+      --weights random:1 --ids "$(seq -s , 1 998)" -o "$scratch/logits"
+  done
 else
   echo "no compute-sanitizer on this machine: memcheck and racecheck are left out"
 fi

@@ -167,7 +167,7 @@ fn types_that_cannot_be_read() {
     let at = bytes.windows(3).position(|window| window == b"F32").unwrap();
     bytes[at] = b'I';
     std::fs::write(&path, bytes).unwrap();
-    assert!(message(&path).contains("is stored as I32; F32, F16 and BF16 can be read"));
+    assert!(message(&path).contains("is stored as I32; F32, F16, BF16 and F8_E4M3 can be read"));
 }
 
 #[test]
