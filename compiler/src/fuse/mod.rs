@@ -11,6 +11,7 @@ mod build;
 pub mod expr;
 mod factors;
 pub mod group;
+mod halves;
 mod intra;
 pub mod kernel;
 pub mod lanes;

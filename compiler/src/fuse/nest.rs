@@ -1,6 +1,7 @@
 //! From a list of pointwise, view and reduction items to loop nests: what is computed in place, what is stored.
 
 use super::expr::{Expr, KAxis, TensorId, View, ViewStep};
+use super::halves::Halves;
 use super::kernel::{Base, Reduction, Stmt, Store, Tensor};
 use super::rows::{Pending, Running};
 use braid_dsl::model::{Binary, Elem, Op, Reduce, Unary};
@@ -27,6 +28,9 @@ pub enum What {
     Apply(Op, Vec<usize>),
 }
 
+/// Stands for axes that only a kernel has.
+const UNNAMED: braid_dsl::model::AxisId = braid_dsl::model::AxisId(u32::MAX);
+
 /// The axes of one kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Axes {
@@ -47,6 +51,14 @@ impl Axes {
         self.ids.push(id);
         self.sizes.push(size);
         self.ranks.push(rank);
+        KAxis(self.ids.len() - 1)
+    }
+
+    /// An axis that the model does not have, slower than all others.
+    pub fn unnamed(&mut self, size: usize) -> KAxis {
+        self.ids.push(UNNAMED);
+        self.sizes.push(size);
+        self.ranks.push(0);
         KAxis(self.ids.len() - 1)
     }
 
@@ -88,6 +100,8 @@ pub struct Builder<'a> {
     pub pending: Vec<Pending>,
     /// Products over rows that are there already.
     pub running: Vec<Running>,
+    /// How triangular matrices of a chunk's rows go by halves; none: row after row.
+    pub halves: Option<Halves>,
 }
 
 /// Cheap enough to compute again at every use.
@@ -96,7 +110,17 @@ const REPEATABLE: usize = 2;
 impl<'a> Builder<'a> {
     /// A builder for statements that are done row by row.
     pub fn new(axes: &'a Axes, grid: &'a [KAxis], tensors: &'a mut Vec<Tensor>, scratch: &'a mut usize) -> Builder<'a> {
-        Builder { axes, grid, tensors, scratch, stmts: vec![], repeatable: REPEATABLE, pending: vec![], running: vec![] }
+        Builder {
+            axes,
+            grid,
+            tensors,
+            scratch,
+            stmts: vec![],
+            repeatable: REPEATABLE,
+            pending: vec![],
+            running: vec![],
+            halves: None,
+        }
     }
 }
 

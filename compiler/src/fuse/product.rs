@@ -19,7 +19,12 @@ pub struct Product<'n> {
     pub axes: [KAxis; 3],
     /// Their sizes.
     pub sizes: [usize; 3],
+    /// The axis along which there are several such products, and how many.
+    pub several: Option<(KAxis, usize)>,
 }
+
+/// Most products that are done side by side.
+pub const SEVERAL: usize = 8;
 
 impl<'n> Product<'n> {
     /// The product that a nest is, if it is one whose sizes fragments divide. `cut`: the axis of which a task walks so many indices.
@@ -34,8 +39,16 @@ impl<'n> Product<'n> {
         let walked = |axis: &KAxis| nest.parallel.contains(axis) || nest.vector == Some(*axis);
         let own =
             |view: &View| view.strides.iter().map(|(axis, _)| *axis).filter(|a| a != depth && walked(a)).collect::<Vec<_>>();
-        let ([x], [y]) = (&own(a)[..], &own(b)[..]) else { return None };
-        let result = own(&stmt.target);
+        let (mut left, mut right, mut result) = (own(a), own(b), own(&stmt.target));
+        let several = left.iter().copied().find(|axis| right.contains(axis)).map(|axis| (axis, sizes[axis.0]));
+        if let Some((axis, count)) = several {
+            let fits = result.contains(&axis) && count.is_power_of_two() && count <= SEVERAL;
+            if !fits || cut.is_some_and(|(cut, _)| cut == axis) {
+                return None;
+            }
+            [&mut left, &mut right, &mut result].into_iter().for_each(|axes| axes.retain(|own| *own != axis));
+        }
+        let ([x], [y]) = (&left[..], &right[..]) else { return None };
         let whole = result.len() == 2 && result.contains(x) && result.contains(y) && x != y;
         let deep = a.stride(*depth) > 0 && b.stride(*depth) > 0;
         if !whole || !deep || ![a, b, &stmt.target].into_iter().all(is_single) {
@@ -44,7 +57,7 @@ impl<'n> Product<'n> {
         // The last block is a whole one, too.
         let even = cut.is_none_or(|(axis, width)| !result.contains(&axis) || sizes[axis.0].is_multiple_of(width));
         let size = |axis: KAxis| cut.filter(|(own, _)| *own == axis).map_or(sizes[axis.0], |(_, width)| width);
-        let made = |left, right, axes: [KAxis; 3]| Product { stmt, left, right, axes, sizes: axes.map(size) };
+        let made = |left, right, axes: [KAxis; 3]| Product { stmt, left, right, axes, sizes: axes.map(size), several };
         let fits = |product: &Product| even && product.sizes.iter().zip(FRAGMENT).all(|(size, by)| size.is_multiple_of(by));
         [made(a, b, [*x, *y, *depth]), made(b, a, [*y, *x, *depth])].into_iter().find(fits)
     }
@@ -86,7 +99,7 @@ impl Product<'_> {
         let walked = |axis: &&KAxis| nest.parallel.contains(axis) || nest.vector == Some(**axis);
         // All that are walked, sorted.
         let axes: Vec<KAxis> = stmt.space.iter().filter(walked).copied().collect();
-        let mut own = [self.axes[0], self.axes[1]];
+        let mut own: Vec<KAxis> = [self.axes[0], self.axes[1]].into_iter().chain(self.several.map(|(axis, _)| axis)).collect();
         own.sort();
         let mut read = stmt.reads().filter(|view| view.tensor == total.tensor).peekable();
         open && element && axes == own && read.peek().is_some() && read.all(|view| view == total)

@@ -4,6 +4,7 @@
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::Owner;
+use super::halves::Halves;
 use super::kernel::{Base, Code, Nests, Part, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What};
 use super::{Kernel, Operand, intra, loops, product, staging};
@@ -11,7 +12,7 @@ use crate::error::Error;
 use crate::forms::Chunk;
 use crate::forms::recur::contracted_axes;
 use crate::graph::NodeId;
-use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, ValueId};
+use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, Value, ValueId};
 use braid_runtime::artifact::Dtype;
 use std::collections::BTreeSet;
 
@@ -77,10 +78,15 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     // Pieces share the vectors of a table: narrow blocks leave registers for more of them, and caches hold the tables.
     let blocked = if pieces { blocked.map(|(axis, width)| (axis, width.min(2 * fuser.options.lanes))) } else { blocked };
     let (grid, blocked) = if whole { wide(grid, blocked, &draft.axes.sizes) } else { (grid, blocked) };
+    let triangular = |value: &Value| matches!(value.op, Op::Scores { .. } | Op::Substitute { .. });
+    let rows = fuser.forms.chunks.get(&node).and_then(|chunk| chunk.as_ref().ok()).map(|chunk| chunk.rows);
+    let by_halves = form.row.is_some() && on_gpu && form.body.values.iter().any(triangular);
+    let halves = rows.filter(|_| by_halves).and_then(|rows| Halves::of(&mut draft.axes, rows));
     let axes = std::mem::take(&mut draft.axes);
     // Temporaries hold a whole block of the blocked axis, and one element of the other grid axes.
     let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
     let mut builder = Builder::new(&axes, &single, &mut draft.tensors, &mut draft.scratch);
+    builder.halves = halves;
     if form.row.is_some() {
         builder.repeatable = 0;
     }

@@ -1,6 +1,7 @@
 //! Statements along the rows of a chunk: products over spans of rows, substitution, and sums that are added onto others.
 
 use super::expr::{Expr, KAxis, View, ViewStep};
+use super::halves::Scored;
 use super::kernel::{Below, Order, Reduction, Stmt};
 use super::nest::{Builder, Item, What};
 use braid_dsl::model::{AxisId, Binary, Elem, Op, Reduce, Rows};
@@ -51,7 +52,7 @@ impl Builder<'_> {
         match op {
             Op::Products { row, over } => Some(self.products(&items[at], *row, *over, args[0], &exprs[args[0]])),
             Op::Substitute { row, column, rank } => {
-                let operands = [&exprs[args[0]], &exprs[args[1]]];
+                let operands = [0, 1].map(|n: usize| (&items[args[n]], &exprs[args[n]]));
                 Some(self.substitute(&items[at], (*row, *column), *rank, operands))
             }
             Op::Scores { row, column, over, strict } => {
@@ -199,6 +200,9 @@ impl Builder<'_> {
     ) -> Expr {
         let (row, column) = (self.axes.find(row), self.axes.find(column));
         let over: Vec<KAxis> = over.iter().map(|a| self.axes.find(*a)).collect();
+        if let Some(halves) = self.halves.clone() {
+            return self.scores_by_halves(&halves, item, (row, column), &Scored { x, y, factor, over, strict });
+        }
         let target = self.target(item);
         self.push(target.clone(), Expr::number(0.0), None);
         // The keys, over columns, in a place of their own.
@@ -237,9 +241,13 @@ impl Builder<'_> {
         item: &Item,
         (row, column): (AxisId, AxisId),
         rank: Option<(AxisId, AxisId)>,
-        [matrix, known]: [&Expr; 2],
+        [matrix, known]: [(&Item, &Expr); 2],
     ) -> Expr {
         let (row, column) = (self.axes.find(row), self.axes.find(column));
+        if let (Some(halves), None) = (self.halves.clone(), rank) {
+            return self.substitute_by_halves(&halves, item, (row, column), [matrix, known]);
+        }
+        let (matrix, known) = (matrix.1, known.1);
         let rank = rank.map(|(own, summed)| (self.axes.find(own), self.axes.find(summed)));
         let target = self.target(item);
         let moved = |view: View, from: KAxis, to: KAxis| {

@@ -30,7 +30,7 @@ pub fn place(
             narrow(nests, at, axis, (sizes[axis.0], width));
         }
         if banks {
-            spread(nests, at);
+            spread(nests, at, &size);
         }
         let touching = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(at)));
         let Some(first) = nests.iter().position(touching) else { continue };
@@ -88,11 +88,18 @@ fn is_summed_along(stmt: &Stmt, tensor: usize) -> bool {
 }
 
 /// Moves the rows of a temporary apart, if they are a multiple of all banks long, or of half of them.
-fn spread(nests: &mut [Nest], tensor: usize) {
+fn spread(nests: &mut [Nest], tensor: usize, size: &dyn Fn(KAxis) -> usize) {
     let all = views_of(nests, tensor);
-    let row = all.iter().flat_map(|view| view.strides.iter().map(|(_, stride)| *stride)).max().unwrap_or(0);
-    let whole = |view: &View| view.strides.iter().all(|(_, stride)| stride.is_multiple_of(row) || *stride < row);
-    if row == 0 || !row.is_multiple_of(BANKS / 2) || !all.iter().all(whole) {
+    let mut strides: Vec<usize> = all.iter().flat_map(|view| view.strides.iter().map(|(_, stride)| *stride)).collect();
+    strides.sort_unstable();
+    // What every view counts in whole rows, without a step from one into the next.
+    let whole = |row: usize, view: &View| {
+        let (beyond, within): (Vec<_>, Vec<_>) = view.strides.iter().partition(|(_, stride)| *stride >= row);
+        let last = view.offset % row + within.iter().map(|(axis, stride)| (size(*axis) - 1) * stride).sum::<usize>();
+        beyond.iter().all(|(_, stride)| stride.is_multiple_of(row)) && last < row
+    };
+    let Some(row) = strides.into_iter().rev().find(|row| all.iter().all(|view| whole(*row, view))) else { return };
+    if !row.is_multiple_of(BANKS / 2) {
         return;
     }
     let gap = if nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| is_summed_along(stmt, tensor)) { GAPS[0] } else { GAPS[1] };

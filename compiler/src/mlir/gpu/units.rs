@@ -5,7 +5,7 @@
 
 use super::WARPS;
 use crate::fuse::expr::KAxis;
-use crate::fuse::product::{FRAGMENT, Product};
+use crate::fuse::product::{FRAGMENT, Product, SEVERAL};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::Site;
@@ -21,6 +21,9 @@ const AHEAD: usize = 4;
 const KEPT: usize = 96;
 /// Most numbers that a lane loads for a product without a loop.
 const WITHOUT_LOOP: usize = 128;
+
+/// Each product that is done beside others has a warp.
+const _: () = assert!(SEVERAL <= WARPS);
 
 /// How warps share a result: warps along rows and columns, and fragments of each.
 struct Share {
@@ -40,7 +43,7 @@ impl Units<'_> {
     /// The way to share the result that loads least.
     fn share(&self) -> Share {
         let [rows, columns] = [0, 1].map(|n| self.product.sizes[n] / FRAGMENT[n]);
-        let ways = (0..=WARPS.ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
+        let ways = (0..=(WARPS / self.several()).ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
         let fits = |warps: &[usize; 2]| rows.is_multiple_of(warps[0]) && columns.is_multiple_of(warps[1]);
         // A fragment on the left is twice one on the right; products of a warp take as long as its loads.
         let cost = |[x, y]: &[usize; 2]| 2 * (rows / x) + columns / y + (rows / x) * (columns / y);
@@ -48,13 +51,25 @@ impl Units<'_> {
         Share { warps, fragments: [rows / warps[0], columns / warps[1]] }
     }
 
+    /// Products that are done side by side.
+    fn several(&self) -> usize {
+        self.product.several.map_or(1, |(_, count)| count)
+    }
+
     /// Emits it for the site's row and place of the grid. `first`: where the task's indices of an axis begin.
     pub fn emit<'c>(&self, site: &mut Site<'_, 'c>, first: impl Fn(KAxis) -> Option<Val<'c>>) {
         let e = site.e;
         let share = self.share();
         let warp = e.shift_right(e.thread(), i64::from(WARP.ilog2()));
-        let used = share.warps[0] * share.warps[1];
-        let mut all = || self.of_warp(site, &share, warp, &first);
+        let each = share.warps[0] * share.warps[1];
+        let used = each * self.several();
+        let mut all = || match self.product.several {
+            None => self.of_warp(site, &share, warp, &first),
+            Some((axis, _)) => {
+                site.index.insert(axis, e.to_i64(e.div(warp, e.i32(each as i32))));
+                self.of_warp(site, &share, e.rem(warp, e.i32(each as i32)), &first);
+            }
+        };
         if used == WARPS { all() } else { e.if_then(e.cmp(Cmp::Lt, warp, e.i32(used as i32)), all) }
     }
 

@@ -160,10 +160,15 @@ fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize, solving: usize) -> 
     } else {
         chunk
     };
-    match chunk.body.values.iter().any(|value| matches!(value.op, Op::Scores { .. })) {
-        true => Err("its keys decay row after row, which is no product of matrices".into()),
-        false => Ok(chunk),
+    // Keys that decay in their own way go by halves of halves.
+    let decays = chunk.body.values.iter().any(|value| matches!(value.op, Op::Scores { .. }));
+    if decays && !chunk.rows.is_power_of_two() {
+        return Err(format!(
+            "its keys decay row after row: chunks of {} rows have no halves, for which there are products",
+            chunk.rows
+        ));
     }
+    Ok(chunk)
 }
 
 /// The axes of chunks of so many rows, each once in a graph. A user's axis cannot have these names.
