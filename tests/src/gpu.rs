@@ -323,8 +323,8 @@ const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: di
                      sigmoid(tb[vocab: tokens])\n  recur S: [h, k, v] over t {\n    S = exp(a) * S\n    S = S + kk * (b * (vv - sum[k] kk * \
                      S))\n    o = sum[k] q * S\n  }\n  generate autoregressive\n  return sum[h, v] o * last\n}\n";
 
-/// Chunks are two kernels: what needs no state, side by side, and the walk from chunk to chunk, whose states and rows lie in shared memory and
-/// whose sums are all products of matrices.
+/// Chunks are three kernels: what needs no state, side by side; the walk from chunk to chunk, which updates states; and what only reads
+/// them, side by side. States and rows lie in shared memory, and all sums over them are products of matrices.
 #[test]
 fn chunks_are_parted() {
     let plan = planned_in(GATED, Dtype::Bf16);
@@ -335,20 +335,27 @@ fn chunks_are_parted() {
             _ => panic!("{kind} is no nests"),
         }
     };
-    let (ahead, walk) = (nests("intra"), nests("chunks"));
-    assert!(ahead.tensors.iter().all(|tensor| tensor.base != Base::State), "what comes ahead has no state");
+    let (ahead, walk, behind) = (nests("intra_0"), nests("chunks"), nests("intra_1"));
+    assert!(
+        [&ahead, &behind].iter().all(|code| code.tensors.iter().all(|tensor| tensor.base != Base::State)),
+        "one walk has the state"
+    );
     assert_eq!(walk.staging.before.len(), 1, "the state comes once");
-    assert!(ahead.staging.shared && walk.staging.shared && walk.staging.rounded);
-    let cut = match &walk.walk {
-        Walk::Segments { blocked, .. } => *blocked,
-        Walk::Rows(_) => None,
-    };
-    let sums: Vec<&Nest> = walk.nests.iter().filter(|nest| nest.stmts[0].reduce.is_some()).collect();
-    assert_eq!(sums.len(), 4, "two reads of the state, what the chunk itself wrote, and the update");
-    assert!(sums.iter().all(|nest| Product::of(nest, &walk.tensors, &walk.sizes, cut).is_some()));
-    let far = walk.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
-    let far: Vec<_> = far.filter(|view| matches!(walk.tensors[view.tensor.0].base, Base::Arena | Base::State)).collect();
-    assert!(far.is_empty(), "everything that is read has come near: {far:?}");
+    assert!(ahead.staging.shared && walk.staging.shared && behind.staging.shared && walk.staging.rounded);
+    for (code, what) in
+        [(&walk, "a read of the state, and the update"), (&behind, "a read of the state, and what the chunk itself wrote")]
+    {
+        let cut = match &code.walk {
+            Walk::Segments { blocked, .. } => *blocked,
+            Walk::Rows(_) => None,
+        };
+        let sums: Vec<&Nest> = code.nests.iter().filter(|nest| nest.stmts[0].reduce.is_some()).collect();
+        assert_eq!(sums.len(), 2, "{what}");
+        assert!(sums.iter().all(|nest| Product::of(nest, &code.tensors, &code.sizes, cut).is_some()));
+        let far = code.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
+        let far: Vec<_> = far.filter(|view| matches!(code.tensors[view.tensor.0].base, Base::Arena | Base::State)).collect();
+        assert!(far.is_empty(), "everything that is read has come near: {far:?}");
+    }
     let (ptx, manifest) = built(GATED, "", "cuda:sm_80", Dtype::F32);
     assert!(ptx.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
     assert!(manifest.device.expect("a GPU's manifest").prefill.shared_bytes <= 48 << 10);

@@ -4,7 +4,7 @@
 use super::Operand;
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
-use super::kernel::{Base, Stmt, Tensor};
+use super::kernel::{Base, STAGED, Stmt, Tensor};
 use super::nest::Axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{Elem, Reduce};
@@ -55,6 +55,63 @@ pub fn split_states(
         return None;
     }
     Some(apportioned(fuser, draft, stmts.to_vec(), crossing, (&bound, &BTreeSet::new())))
+}
+
+/// Parts the statements that need states once more: what updates them, chunk after chunk, and what only reads what they are as a chunk
+/// begins, which is done for all chunks of so many rows at once behind it. The first leaves the states of each chunk in buffers. None:
+/// nothing is of the second kind, or it reads what becomes of a state, or what is written again later.
+pub fn split_outputs(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], crossing: &Crossing, chunk: usize) -> Option<Split> {
+    let states = states(draft);
+    let needed = made_of(&states, stmts);
+    let reads_only = |stmt: &Stmt| !needed.contains(&stmt.target.tensor);
+    let ordered = |stmt: &Stmt| stmt.ordered.is_some() || stmt.system.is_some();
+    if !stmts.iter().any(|stmt| reads_only(stmt) && reads(stmt, &states)) || stmts.iter().any(ordered) {
+        return None;
+    }
+    for (at, stmt) in stmts.iter().enumerate().filter(|(_, stmt)| reads_only(stmt)) {
+        let is_written = |list: &[Stmt], view: &View| list.iter().any(|own| !reads_only(own) && own.target.tensor == view.tensor);
+        let stale = |view: &View| match states.contains(&view.tensor) {
+            true => is_written(&stmts[..at], view),
+            // A matrix that no rows count has no place in buffers of rows.
+            false => is_written(&stmts[at..], view) || is_written(&stmts[..at], view) && crossing.is_matrix(view),
+        };
+        if stmt.reads().any(stale) {
+            return None;
+        }
+    }
+    let (mut outputs, updates): (Vec<Stmt>, Vec<Stmt>) = stmts.iter().cloned().partition(reads_only);
+    let mut saved: Vec<(View, View)> = vec![];
+    for view in outputs.iter().flat_map(Stmt::reads).filter(|view| states.contains(&view.tensor)) {
+        if !saved.iter().any(|(own, _)| own == view) {
+            let place = crossing.saved(fuser, draft, view, chunk);
+            saved.push((view.clone(), place));
+        }
+    }
+    for stmt in &mut outputs {
+        stmt.reads_mut(&mut |view| {
+            if let Some((_, place)) = saved.iter().find(|(own, _)| own == view) {
+                *view = place.clone();
+            }
+        });
+    }
+    let leave = saved.into_iter().map(|(state, place)| Stmt::plain(place, Expr::Load(state, Elem::Float)));
+    let mut split = Split { intra: leave.chain(updates).collect(), inter: outputs };
+    cross(fuser, draft, &mut split, crossing);
+    Some(split)
+}
+
+/// Tensors, and all that is read for what is written there.
+fn made_of(tensors: &BTreeSet<TensorId>, stmts: &[Stmt]) -> BTreeSet<TensorId> {
+    let mut needed = tensors.clone();
+    loop {
+        let makers = stmts.iter().filter(|stmt| needed.contains(&stmt.target.tensor));
+        let read: Vec<TensorId> =
+            makers.flat_map(Stmt::reads).map(|view| view.tensor).filter(|id| !needed.contains(id)).collect();
+        if read.is_empty() {
+            return needed;
+        }
+        needed.extend(read);
+    }
 }
 
 fn apportioned(
@@ -241,5 +298,22 @@ impl Crossing<'_> {
         let store = super::kernel::Store::F32;
         let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row: elements, store, through_wanted: false });
         View { tensor, offset: 0, strides }
+    }
+
+    /// Whether a value without rows varies along several axes in a task.
+    fn is_matrix(&self, view: &View) -> bool {
+        let own = view.strides.iter().filter(|(axis, _)| !self.grid.contains(axis));
+        own.count() > 1 && view.by_row(self.rows).1.is_none()
+    }
+
+    /// A buffer for a state as each chunk begins: it takes the room of the chunk's rows.
+    fn saved(&self, fuser: &mut Fuser, draft: &mut Draft, state: &View, chunk: usize) -> View {
+        let elements: usize = state.strides.iter().map(|(axis, _)| self.axes.sizes[axis.0]).product();
+        let row = elements.div_ceil(chunk).next_multiple_of(STAGED);
+        let at = fuser.spill(self.node, row);
+        let operand = draft.operand(Operand::Buffer(at));
+        let store = super::kernel::Store::F32;
+        let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row, store, through_wanted: false });
+        View { tensor, ..state.clone() }
     }
 }

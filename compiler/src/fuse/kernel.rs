@@ -299,12 +299,15 @@ pub struct Staging {
     /// Whether these and all temporaries are in the block's shared memory; there is nothing to copy otherwise. On a processor: whether
     /// temporaries have room for the task's block of the axis that is cut alone.
     pub shared: bool,
+    /// Places that each copy has, where chunks follow one another: as many chunks' rows are there or under way. With one place, what the next
+    /// chunk has comes when nobody reads this one's any more.
+    pub places: usize,
 }
 
 /// Numbers that are copied at once.
 pub const STAGED: usize = 4;
 
-/// Rows of a buffer that are copied for each chunk.
+/// Rows of a buffer that are copied for each chunk, or of a matrix that a chunk has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Staged {
     /// Where they are.
@@ -316,6 +319,8 @@ pub struct Staged {
     pub axes: [Option<KAxis>; 2],
     /// The first and the last nest that reads them.
     pub used: [usize; 2],
+    /// Numbers from one place to the next.
+    pub apart: usize,
 }
 
 impl Nests {

@@ -18,6 +18,7 @@ pub mod lanes;
 pub mod layout;
 mod loops;
 mod nest;
+mod parted;
 mod print;
 pub mod product;
 mod recurrence;

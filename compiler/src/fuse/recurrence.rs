@@ -7,13 +7,13 @@ use super::group::Owner;
 use super::halves::Halves;
 use super::kernel::{Base, Code, Nests, Part, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What};
-use super::{Kernel, Operand, intra, loops, product, staging};
+use super::parted::{Parted, parted};
+use super::{Kernel, Operand, loops, product, staging};
 use crate::error::Error;
 use crate::forms::Chunk;
 use crate::forms::recur::contracted_axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, Value, ValueId};
-use braid_runtime::artifact::Dtype;
 use std::collections::BTreeSet;
 
 /// One form of a recurrence, in the terms of its equations.
@@ -116,55 +116,6 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     Ok(vec![draft.finish(Code::Nests(code), members.to_vec())])
 }
 
-/// What the two kernels of a GPU's chunks have in common.
-struct Parted {
-    axes: Axes,
-    grid: Vec<KAxis>,
-    /// The grid without the axis that is cut into blocks.
-    single: Vec<KAxis>,
-    blocked: Option<(KAxis, usize)>,
-    /// An axis that some states have and others lack.
-    cut: Option<KAxis>,
-    /// Axes that count the rows of a chunk.
-    rows: Vec<KAxis>,
-    /// How many there are.
-    chunk: usize,
-}
-
-/// What needs no state, for all chunks side by side; and the rest, chunk after chunk.
-fn parted(fuser: &mut Fuser, mut draft: Draft, members: &[NodeId], stmts: Vec<Stmt>, work: Parted) -> Vec<Kernel> {
-    let Parted { axes, grid, single, blocked, cut, rows, chunk } = &work;
-    let (rounded, most) = (fuser.options.dtype != Dtype::F32, fuser.options.chunk_bytes);
-    let crossing = intra::Crossing { node: members[0], rows, grid: single, axes };
-    let split = intra::split(fuser, &mut draft, stmts, &crossing);
-    let cut = cut.filter(|_| blocked.is_none());
-    let again = cut.and_then(|cut| by_states(fuser, &mut draft, &split.inter, cut, &crossing));
-    let kernel = |stmts: Vec<Stmt>, grid: &[KAxis], blocked: Option<(KAxis, usize)>, part: Part| {
-        let mut own = draft.of(&stmts);
-        let setting = loops::Setting { sizes: &axes.sizes, grid, blocked, lanes: fuser.options.lanes, sums: fuser.options.sums };
-        let tensors = std::mem::take(&mut own.tensors);
-        let nests = product::fuse_epilogues(loops::nests(stmts, &setting), &tensors, &axes.sizes, blocked);
-        let walks = matches!(part, Part::Chunks(_));
-        let staging::Placed { nests, tensors, staging, scratch } =
-            staging::Chunks { nests, tensors, setting, single, rows, walks, rounded, most }.placed();
-        let walk = Walk::Segments { grid: grid.to_vec(), blocked, part };
-        let code = Nests { walk, sizes: axes.sizes.clone(), tensors, nests, scratch, staging };
-        own.finish(Code::Nests(code), members.to_vec())
-    };
-    let mut made: Vec<Kernel> = vec![];
-    if !split.intra.is_empty() {
-        made.push(kernel(split.intra, single, None, Part::Intra(*chunk)));
-    }
-    match again {
-        Some((first, second, cut)) => {
-            made.push(kernel(first, grid, None, Part::Chunks(*chunk)));
-            made.push(kernel(second, &[&grid[..], &[cut.0]].concat(), Some(cut), Part::Chunks(*chunk)));
-        }
-        None => made.push(kernel(split.inter, grid, *blocked, Part::Chunks(*chunk))),
-    }
-    made
-}
-
 /// The fastest axis of the states, if some lack it and no step goes across it.
 fn cut_later(fuser: &Fuser, recur: &Recur, axes: &Axes) -> Option<KAxis> {
     let ranks = &fuser.anchors.layouts.ranks;
@@ -174,25 +125,6 @@ fn cut_later(fuser: &Fuser, recur: &Recur, axes: &Axes) -> Option<KAxis> {
     let lacked = recur.states.iter().any(|state| !state.axes.contains(&fastest));
     (lacked && !crossed).then(|| axes.find(fastest))
 }
-
-/// Walks of states that lack an axis and of those that have it, if all that the second does goes along the axis: it is cut into blocks
-/// then. What the first hands on crosses in buffers.
-fn by_states(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], cut: KAxis, crossing: &intra::Crossing) -> Option<ByStates> {
-    let has = |view: &&View| draft.tensors[view.tensor.0].base == Base::State && view.stride(cut) > 0;
-    let later: BTreeSet<TensorId> = stmts.iter().flat_map(Stmt::views).filter(has).map(|view| view.tensor).collect();
-    let along = |stmt: &Stmt| {
-        stmt.target.stride(cut) > 0 && stmt.system.is_none() && stmt.reduce.as_ref().is_none_or(|own| !own.over.contains(&cut))
-    };
-    let split = intra::split_states(fuser, draft, stmts, crossing, later, &along)?;
-    let sizes = &crossing.axes.sizes;
-    let width = loops::vector_lanes(sizes[cut.0], fuser.options.lanes);
-    let grid = [crossing.grid, &[cut]].concat();
-    let cut = narrowed(&grid, (cut, width), (sizes, NARROWEST_OF_CHUNKS));
-    Some((split.intra, split.inter, cut))
-}
-
-/// Two walks, and the axis that the second is cut along with the width of a block.
-type ByStates = (Vec<Stmt>, Vec<Stmt>, (KAxis, usize));
 
 /// The body's values, and where they are wanted.
 fn items(
@@ -271,10 +203,10 @@ fn wide(mut grid: Vec<KAxis>, blocked: Option<(KAxis, usize)>, sizes: &[usize]) 
 const SIDE_BY_SIDE: usize = 96;
 /// Fewest indices of a block that are worth a task, and where products of chunks go in fragments.
 const NARROWEST: usize = 8;
-const NARROWEST_OF_CHUNKS: usize = product::FRAGMENT[0];
+pub(super) const NARROWEST_OF_CHUNKS: usize = product::FRAGMENT[0];
 
 /// Blocks of an axis that are so narrow that a GPU has enough of them.
-fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), (sizes, least): (&[usize], usize)) -> (KAxis, usize) {
+pub(super) fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), (sizes, least): (&[usize], usize)) -> (KAxis, usize) {
     let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
     while width > least && others * sizes[cut.0].div_ceil(width) < SIDE_BY_SIDE {
         width /= 2;

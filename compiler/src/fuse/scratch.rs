@@ -11,6 +11,26 @@ const BANKS: usize = 32;
 /// of eight.
 const GAPS: [usize; 2] = [4, 8];
 
+/// A temporary that is needed from one nest to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Which.
+    pub tensor: usize,
+    /// The first nest.
+    pub first: usize,
+    /// The last one.
+    pub last: usize,
+    /// How many of it there are, one behind the other.
+    pub places: usize,
+}
+
+/// Bytes of a temporary as views see it; `size`: how many indices of an axis there is room for.
+pub fn bytes_of(nests: &[Nest], tensor: usize, bytes: usize, size: &dyn Fn(KAxis) -> usize) -> usize {
+    let end = |view: &View| view.offset + view.strides.iter().map(|(axis, stride)| (size(*axis) - 1) * stride).sum::<usize>() + 1;
+    let elements = views_of(nests, tensor).iter().map(end).max().unwrap_or(0);
+    (elements * bytes).next_multiple_of(ALIGN)
+}
+
 /// Places all temporaries of `nests`, which run in order; gives the bytes that they need. `cut`: the axis of which a task walks a block
 /// of so many indices, which is what temporaries have room for. `lives`: temporaries that are needed from one nest to another, whoever
 /// touches them there. `banks`: rows are moved apart.
@@ -19,7 +39,7 @@ pub fn place(
     tensors: &mut [Tensor],
     sizes: &[usize],
     cut: Option<(KAxis, usize)>,
-    (lives, banks): (&[(usize, usize, usize)], bool),
+    (lives, banks): (&[Life], bool),
 ) -> usize {
     let size = |axis: KAxis| cut.filter(|(own, _)| *own == axis).map_or(sizes[axis.0], |(_, width)| width);
     let scratch: Vec<usize> = (0..tensors.len()).filter(|at| matches!(tensors[*at].base, Base::Scratch(_))).collect();
@@ -35,12 +55,9 @@ pub fn place(
         let touching = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(at)));
         let Some(first) = nests.iter().position(touching) else { continue };
         let last = nests.iter().rposition(touching).unwrap_or(first);
-        let given = lives.iter().find(|(tensor, ..)| *tensor == at);
-        let (first, last) = given.map_or((first, last), |(_, first, last)| (*first, *last));
-        let end =
-            |view: &View| view.offset + view.strides.iter().map(|(axis, stride)| (size(*axis) - 1) * stride).sum::<usize>() + 1;
-        let elements = views_of(nests, at).iter().map(end).max().unwrap_or(0);
-        let bytes = (elements * tensors[at].store.bytes()).next_multiple_of(ALIGN);
+        let given = lives.iter().find(|life| life.tensor == at);
+        let (first, last) = given.map_or((first, last), |life| (life.first, life.last));
+        let bytes = bytes_of(nests, at, tensors[at].store.bytes(), &size) * given.map_or(1, |life| life.places);
         let mut taken: Vec<&std::ops::Range<usize>> =
             placed.iter().filter(|(life, _)| *life.start() <= last && first <= *life.end()).map(|(_, bytes)| bytes).collect();
         taken.sort_by_key(|range| range.start);

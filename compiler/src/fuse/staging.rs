@@ -3,8 +3,13 @@
 
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::kernel::{Base, Nest, STAGED, Staged, Staging, Stmt, Store, Tensor};
+use super::scratch::Life;
 use super::{loops, scratch};
 use braid_dsl::model::Elem;
+
+/// Chunks whose rows a walk has in shared memory, or on their way there: the first that there is room for. With one, places are filled again as
+/// they become free.
+const PLACES: [usize; 2] = [3, 2];
 
 /// A kernel of chunks in work.
 pub struct Chunks<'a> {
@@ -39,17 +44,24 @@ pub struct Placed {
 }
 
 impl<'a> Chunks<'a> {
-    /// Copies as much as there is room for.
+    /// Copies as much as there is room for: several chunks ahead, or one as places become free.
     pub fn placed(self) -> Placed {
         let most = self.candidates().len();
-        let tries = (0..=most).rev().map(|count| (true, count)).chain([(false, 0)]);
-        let mut made = tries.map(|(states, count)| self.with(states, count));
+        let deep = PLACES.into_iter().filter(|_| self.walks && most > 0).map(|places| (true, most, places));
+        let tries = deep.chain((0..=most).rev().map(|count| (true, count, 1))).chain([(false, 0, 1)]);
+        let mut made = tries.map(|(states, count, places)| self.with(states, count, places));
         let first = made.find(|placed| placed.staging.shared);
-        first.unwrap_or_else(|| self.with(false, 0))
+        first.unwrap_or_else(|| self.with(false, 0, 1))
     }
 
-    /// With or without states, and with the rows of so many buffers.
-    fn with(&self, states: bool, count: usize) -> Placed {
+    /// Copies all that can be, if there is room.
+    pub fn whole(&self) -> Option<Placed> {
+        let placed = self.with(true, self.candidates().len(), 1);
+        placed.staging.shared.then_some(placed)
+    }
+
+    /// With or without states, and with the rows of so many buffers in so many places.
+    fn with(&self, states: bool, count: usize, places: usize) -> Placed {
         let mut placed =
             Placed { nests: self.nests.clone(), tensors: self.tensors.clone(), staging: Staging::default(), scratch: 0 };
         let mut lasting = vec![];
@@ -61,17 +73,18 @@ impl<'a> Chunks<'a> {
         let (head, body) = (before.len(), placed.nests.len());
         let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).chain(after).collect();
         let end = all.len() - 1;
-        let mut lives: Vec<(usize, usize, usize)> = lasting.into_iter().map(|tensor| (tensor, 0, end)).collect();
+        let mut lives: Vec<Life> = lasting.into_iter().map(|tensor| Life { tensor, first: 0, last: end, places: 1 }).collect();
         for (_, tensor) in &staged {
             let last = all.iter().rposition(|nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(*tensor)))).unwrap_or(end);
-            lives.push((*tensor, 0, if self.walks { end } else { last }));
+            lives.push(Life { tensor: *tensor, first: 0, last: if self.walks { end } else { last }, places });
         }
         placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, (&lives, true));
         let after = all.split_off(head + body);
         placed.nests = all.split_off(head);
         let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed.nests, from, to)).collect();
         staged.sort_by_key(|staged| staged.used[usize::from(self.walks)]);
-        placed.staging = Staging { before: all, after, staged, rounded: self.rounded, shared: placed.scratch <= self.most };
+        let shared = placed.scratch <= self.most;
+        placed.staging = Staging { before: all, after, staged, rounded: self.rounded, shared, places };
         placed
     }
 
@@ -84,7 +97,8 @@ impl<'a> Chunks<'a> {
         let before = std::mem::take(&mut placed.staging.before);
         let head = before.len();
         let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).collect();
-        let lives: Vec<(usize, usize, usize)> = lasting.into_iter().map(|tensor| (tensor, 0, all.len() - 1)).collect();
+        let last = all.len() - 1;
+        let lives: Vec<Life> = lasting.into_iter().map(|tensor| Life { tensor, first: 0, last, places: 1 }).collect();
         placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, (&lives, false));
         placed.nests = all.split_off(head);
         placed.staging = Staging { before: all, shared: true, ..Staging::default() };
@@ -158,6 +172,11 @@ impl<'a> Chunks<'a> {
         found
     }
 
+    /// How many indices of an axis temporaries have room for.
+    fn room(&self, axis: KAxis) -> usize {
+        self.setting.blocked.filter(|(cut, _)| *cut == axis).map_or(self.setting.sizes[axis.0], |(_, width)| width)
+    }
+
     /// How many indices of an axis a task walks.
     fn walked(&self, axis: KAxis) -> usize {
         match self.setting.blocked {
@@ -167,7 +186,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Single numbers, or rows of whole pieces that lie at multiples of them.
+    /// Single numbers, or rows of whole pieces that lie at multiples of them: those of the chunk, or of a matrix that it has.
     fn is_staged(&self, view: &View) -> bool {
         let tensor = self.tensors[view.tensor.0];
         let rows = view.stride(self.rows[0]);
@@ -177,7 +196,7 @@ impl<'a> Chunks<'a> {
         let whole = |elements: usize| elements.is_multiple_of(STAGED);
         match self.contents(view)[..] {
             [] => true,
-            [(axis, 1)] => {
+            [(axis, 1)] | [(axis, 1), _] if rows == 0 || self.contents(view).len() == 1 => {
                 let others = view.strides.iter().filter(|(own, _)| *own != axis).all(|(_, stride)| whole(*stride));
                 let size = self.walked(axis);
                 whole(view.offset)
@@ -190,10 +209,12 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Axes of a row's numbers, with their strides.
+    /// Axes of a row's numbers, with their strides, the smallest first.
     fn contents(&self, view: &View) -> Vec<(KAxis, usize)> {
         let own = |(axis, _): &(KAxis, usize)| *axis != self.rows[0] && !self.single.contains(axis);
-        view.strides.iter().copied().filter(own).collect()
+        let mut axes: Vec<(KAxis, usize)> = view.strides.iter().copied().filter(own).collect();
+        axes.sort_by_key(|(_, stride)| *stride);
+        axes
     }
 
     /// Lets the nests read copies of rows; gives what is copied and into which tensors.
@@ -219,10 +240,11 @@ impl<'a> Chunks<'a> {
         let used = [nests.iter().position(reads)?, nests.iter().rposition(reads)?];
         let mut views = nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
         let to = views.find(|view| view.tensor.0 == tensor)?.by_row(self.rows).0;
-        let axes = [
-            from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]),
-            self.contents(&from).first().map(|(axis, _)| *axis),
-        ];
-        Some(Staged { from, to, axes, used })
+        let contents = self.contents(&from);
+        let lines = contents.get(1).map(|(axis, _)| *axis);
+        let rows = from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]);
+        let axes = [rows.or(lines), contents.first().map(|(axis, _)| *axis)];
+        let apart = scratch::bytes_of(nests, tensor, Store::F32.bytes(), &|axis| self.room(axis)) / Store::F32.bytes();
+        Some(Staged { from, to, axes, used, apart })
     }
 }

@@ -87,6 +87,11 @@ impl<'k, 'c> Site<'k, 'c> {
         self.rows[tensor] = Some(place);
     }
 
+    /// Where a tensor is, if that is known.
+    pub fn base(&self, tensor: usize) -> Option<Val<'c>> {
+        self.bases[tensor]
+    }
+
     /// Tells which row is at hand; `wanted`: it counts the wanted rows.
     pub fn set_row(&mut self, row: Val<'c>, wanted: bool) {
         let e = self.e;

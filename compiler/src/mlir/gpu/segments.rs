@@ -33,7 +33,7 @@ pub fn task_of<'c>(
     };
     let rest = place_in_grid(site, grid, *cut, (&code.sizes, task));
     let block = cut.map(|(axis, width)| (axis, site.index[&axis], width));
-    if let (Some((axis, first, _)), Part::Chunks(_)) = (block, part) {
+    if let (Some((axis, first, _)), Part::Chunks(_) | Part::Intra(_)) = (block, part) {
         own_block(site, code, (axis, first), scratch);
     }
     let own = e.segment(args.call, rest);
@@ -45,6 +45,9 @@ pub fn task_of<'c>(
     };
     let chunks = Chunks { code, block, to, step, walks: side.is_none() };
     e.sync();
+    if chunks.walks && code.staging.places > 1 {
+        return e.if_then(e.cmp(Cmp::Lt, from, to), || chunks.walk_ahead(site, from));
+    }
     if code.staging == Staging::default() {
         let mut steps = |from| for_each(e, from, to, e.i64(step), |row| chunks.all(site, row));
         return match lanes::Walk::of(code, e.has_groups()).filter(|_| many) {
@@ -100,6 +103,45 @@ impl<'c> Chunks<'_, 'c> {
             site.index.insert(axis, first);
         }
         nest::one(site, self.code, nest, self.block.map(|(_, first, _)| first));
+    }
+
+    /// A walk of which several chunks' rows are there or under way. Threads meet as a turn begins: what it reads has come then, and nobody
+    /// reads what the turn before had, whose place is filled again.
+    fn walk_ahead(&self, site: &mut Site<'_, 'c>, from: Val<'c>) {
+        let e = site.e;
+        let Staging { places, staged, before, after, .. } = &self.code.staging;
+        let homes: Vec<Option<Val>> = staged.iter().map(|own| site.base(own.to.tensor.0)).collect();
+        let at_place = |site: &mut Site<'_, 'c>, place: Val<'c>| {
+            for (own, home) in staged.iter().zip(&homes) {
+                let Some(home) = home else { continue };
+                site.set_base(own.to.tensor.0, e.offset(*home, e.mul(place, e.i64(4 * own.apart))));
+            }
+        };
+        let last = e.sub(self.to, e.i64(self.step));
+        for ahead in 0..places - 1 {
+            at_place(site, e.i64(ahead));
+            // Behind the last chunk the last one is copied again.
+            self.copy_all(site, e.min(e.add(from, e.i64(ahead * self.step)), last));
+        }
+        self.each(site, before);
+        for_each(e, from, self.to, e.i64(self.step), |row| {
+            let turn = e.div(e.sub(row, from), e.i64(self.step));
+            e.wait_copies((places - 2) * staged.len());
+            e.sync();
+            at_place(site, e.rem(e.add(turn, e.i64(places - 1)), e.i64(*places)));
+            self.copy_all(site, e.min(e.add(row, e.i64((places - 1) * self.step)), last));
+            at_place(site, e.rem(turn, e.i64(*places)));
+            site.set_row(row, false);
+            for (at, nest) in self.code.nests.iter().enumerate() {
+                if at > 0 {
+                    e.sync();
+                }
+                self.one(site, nest);
+            }
+        });
+        e.wait_copies(0);
+        e.sync();
+        self.each(site, after);
     }
 
     /// All nests for a row, or for a chunk that begins there. Threads meet ahead of each nest but the first, and behind the last; ahead of
