@@ -31,6 +31,7 @@ mod top;
 mod units;
 mod unpack;
 mod walk;
+mod wide;
 
 use crate::error::Error;
 use crate::fuse::kernel::{Code, Nests, Part, Walk};

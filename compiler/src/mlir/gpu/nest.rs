@@ -2,6 +2,7 @@
 
 use super::team::{Teams, combine};
 use super::units::Units;
+use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Below, Nest, Nests, Order, Part, Reduction, Rows, Stmt, Walk};
@@ -98,8 +99,9 @@ struct Loops<'n, 'c> {
     shared: usize,
 }
 
-/// Elements of a thread that are loaded together.
+/// Elements of a thread that are loaded together, and elements side by side.
 const AHEAD: usize = 4;
+const WIDE_AHEAD: usize = 2;
 /// Elements of a chain whose factors are loaded together.
 const CHAINED: usize = 8;
 /// Parts of a sum that are loaded together.
@@ -198,18 +200,29 @@ impl<'c> Loops<'_, 'c> {
     /// Each thread does elements of its own, a few at once.
     fn singly(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize) {
         let e = site.e;
-        let ahead = results.div_ceil(THREADS).clamp(1, AHEAD);
+        let wide = Wide::of(self.code, self.nest, axes);
+        let side = if wide.is_some() { SIDE } else { 1 };
+        let groups = results / side;
+        let ahead = groups.div_ceil(THREADS).clamp(1, if wide.is_some() { WIDE_AHEAD } else { AHEAD });
         let (piece, pieces) = self.piece.unwrap_or((e.i64(0), 1));
         let step = ahead * THREADS;
         let thread = e.to_i64(e.thread());
-        for_each(e, e.mul(piece, e.i64(step)), e.i64(results), e.i64(step * pieces), |base| {
+        for_each(e, e.mul(piece, e.i64(step)), e.i64(groups), e.i64(step * pieces), |base| {
             let mut made = Vec::new();
             for part in 0..ahead {
                 let number = e.add(base, e.add(thread, e.i64(part * THREADS)));
-                let alive = self.place(site, axes, (number, results, results.is_multiple_of(step)));
-                made.push((alive, self.statements(site, &mut vec![])));
+                let alive = self.place_side(site, axes, (number, groups, groups.is_multiple_of(step)), side);
+                let stores = match &wide {
+                    Some(wide) => wide.statements(site),
+                    None => self.statements(site, &mut vec![]).into_iter().map(|put| (put.place, vec![put.value])).collect(),
+                };
+                made.push((alive, stores));
             }
-            made.into_iter().for_each(|(alive, stores)| guarded(e, alive, || stores.into_iter().for_each(|put| put.done(e))));
+            let put = |(place, lanes): (Val<'c>, Vec<Val<'c>>)| match lanes[..] {
+                [value] => Put { place, value }.done(e),
+                _ => wide::store(e, place, &lanes),
+            };
+            made.into_iter().for_each(|(alive, stores)| guarded(e, alive, || stores.into_iter().for_each(put)));
         });
     }
 
@@ -282,22 +295,27 @@ impl<'c> Loops<'_, 'c> {
 
     /// Sets the indices along `axes` to element `number` of `count`, or to one that exists; gives whether there is such an element,
     /// if that is a question. `whole`: the number is always below the count.
-    fn place(
+    fn place(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], number: (Val<'c>, usize, bool)) -> Option<Val<'c>> {
+        self.place_side(site, axes, number, 1)
+    }
+
+    /// The same where so many elements of the last axis count as one, of which the first is meant.
+    fn place_side(
         &self,
         site: &mut Site<'_, 'c>,
         axes: &[(KAxis, usize)],
         (number, count, whole): (Val<'c>, usize, bool),
+        side: usize,
     ) -> Option<Val<'c>> {
         let e = site.e;
         let mut alive = (!whole).then(|| e.cmp(Cmp::Lt, number, e.i64(count)));
         let mut rest = e.to_i32(if whole { number } else { e.min(number, e.i64(count.saturating_sub(1))) });
         for (at, (axis, size)) in axes.iter().enumerate().rev() {
-            let own = match at {
-                0 => rest,
-                _ => e.rem(rest, e.i32(*size as i32)),
-            };
-            rest = if at == 0 { rest } else { e.div(rest, e.i32(*size as i32)) };
-            let mut index = e.to_i64(own);
+            let side = if at + 1 == axes.len() { side } else { 1 };
+            let steps = e.i32((*size / side) as i32);
+            let own = if at == 0 { rest } else { e.rem(rest, steps) };
+            rest = if at == 0 { rest } else { e.div(rest, steps) };
+            let mut index = e.to_i64(if side == 1 { own } else { e.mul(own, e.i32(side as i32)) });
             if let (Some(first), true) = (self.first, blocked(self.code, self.nest).is_some_and(|(cut, _)| cut == *axis)) {
                 index = e.add(first, index);
                 let size_of_all = self.code.sizes[axis.0];

@@ -43,7 +43,8 @@ impl Units<'_> {
     /// The way to share the result that loads least.
     fn share(&self) -> Share {
         let [rows, columns] = [0, 1].map(|n| self.product.sizes[n] / FRAGMENT[n]);
-        let ways = (0..=(WARPS / self.several()).ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
+        let ways =
+            (0..=(WARPS / self.several()).ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
         let fits = |warps: &[usize; 2]| rows.is_multiple_of(warps[0]) && columns.is_multiple_of(warps[1]);
         // A fragment on the left is twice one on the right; products of a warp take as long as its loads.
         let cost = |[x, y]: &[usize; 2]| 2 * (rows / x) + columns / y + (rows / x) * (columns / y);
@@ -90,19 +91,40 @@ impl Units<'_> {
         let places = (site.address(self.product.left), site.address(self.product.right));
         let sums = self.sums(e, share, places);
         let pair = e.shift_left(within, 1);
-        for (at, sums) in sums.chunks_exact(4).enumerate() {
-            let (x, y) = (at / share.fragments[1], at % share.fragments[1]);
-            for (part, sum) in sums.iter().enumerate() {
-                let row = e.add(e.add(begin[0], group), e.i32((FRAGMENT[0] * x + 8 * (part / 2)) as i32));
-                let column = e.add(e.add(begin[1], pair), e.i32((FRAGMENT[1] * y + part % 2) as i32));
-                site.index.insert(rows, index(rows, row));
-                site.index.insert(columns, index(columns, column));
-                self.leave(site, *sum);
-            }
+        // A lane has two neighbours of each of two rows of a fragment.
+        for (at, sums) in sums.chunks_exact(2).enumerate() {
+            let (x, y, half) = (at / 2 / share.fragments[1], at / 2 % share.fragments[1], at % 2);
+            let row = e.add(e.add(begin[0], group), e.i32((FRAGMENT[0] * x + 8 * half) as i32));
+            let column = e.add(e.add(begin[1], pair), e.i32((FRAGMENT[1] * y) as i32));
+            site.index.insert(rows, index(rows, row));
+            self.leave(site, columns, index(columns, column), [sums[0], sums[1]]);
         }
     }
 
-    fn leave<'c>(&self, site: &mut Site<'_, 'c>, sum: Val<'c>) {
+    /// Leaves the sums of two neighbours along an axis, the first of which has an index.
+    fn leave<'c>(&self, site: &mut Site<'_, 'c>, axis: KAxis, first: Val<'c>, sums: [Val<'c>; 2]) {
+        let (e, target) = (site.e, &self.product.stmt.target);
+        let whole = |elements: usize| elements.is_multiple_of(2);
+        let others = target.strides.iter().all(|(own, stride)| *own == axis || whole(*stride));
+        let side_by_side = target.stride(axis) == 1 && others && whole(target.offset) && whole(site.row_elements(target));
+        let places = [first, e.add(first, e.i64(1))];
+        let made = [0, 1].map(|at| {
+            site.index.insert(axis, places[at]);
+            let made = self.made(site, sums[at]);
+            if !side_by_side {
+                store(site, target, made);
+            }
+            made
+        });
+        if side_by_side {
+            site.index.insert(axis, first);
+            let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, made[0]), 1, made[1]);
+            e.store_aligned(site.address(target), both);
+        }
+    }
+
+    /// What becomes of a sum.
+    fn made<'c>(&self, site: &mut Site<'_, 'c>, sum: Val<'c>) -> Val<'c> {
         let reduction = self.product.stmt.reduce.as_ref();
         let start = reduction.and_then(|reduction| reduction.start.as_ref());
         let mut made = start.map_or(sum, |start| site.e.add(value(site, start), sum));
@@ -111,7 +133,7 @@ impl Units<'_> {
             made = value(site, expr);
             site.fresh.clear();
         }
-        store(site, &self.product.stmt.target, made);
+        made
     }
 
     /// The warp's sums, four of a lane in each fragment.

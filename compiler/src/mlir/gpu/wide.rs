@@ -1,0 +1,93 @@
+//! Elements that a thread does side by side: it loads and stores 16 bytes at once where they lie so.
+
+use super::THREADS;
+use crate::fuse::expr::{Expr, KAxis, View};
+use crate::fuse::kernel::{Base, Nest, Nests, Store};
+use crate::mlir::common::expr::value;
+use crate::mlir::common::site::Site;
+use crate::mlir::common::{Elem, Emitter, Ty, Val};
+
+/// Elements of a thread that lie side by side.
+pub const SIDE: usize = 4;
+
+/// The numbers of a view that are known: those side by side.
+type Known<'c> = Vec<(View, Vec<Val<'c>>)>;
+
+/// A nest whose elements go by [`SIDE`] along an axis.
+#[derive(Clone, Copy)]
+pub struct Wide<'n> {
+    code: &'n Nests,
+    nest: &'n Nest,
+    axis: KAxis,
+}
+
+impl<'n> Wide<'n> {
+    /// The nest as one of these; `axes`: those that threads are dealt to, the last one fastest, with how many indices each has in a task.
+    pub fn of(code: &'n Nests, nest: &'n Nest, axes: &[(KAxis, usize)]) -> Option<Wide<'n>> {
+        let (axis, size) = *axes.last()?;
+        let made = Wide { code, nest, axis };
+        let results: usize = axes.iter().map(|(_, size)| size).product();
+        // Blocks begin at multiples, and every thread has something.
+        let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0].is_multiple_of(size) && results >= SIDE * THREADS;
+        let alone = nest.stmts.iter().all(|stmt| stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.below.is_none());
+        (fits && alone && nest.stmts.iter().all(|stmt| made.lies_so(&stmt.target))).then_some(made)
+    }
+
+    /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
+    fn lies_so(&self, view: &View) -> bool {
+        let Some(tensor) = self.code.tensors.get(view.tensor.0) else { return false };
+        let whole = |elements: usize| elements.is_multiple_of(SIDE);
+        let others = view.strides.iter().all(|(axis, stride)| *axis == self.axis || whole(*stride));
+        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_)) && matches!(tensor.store, Store::F32 | Store::I32);
+        known && view.stride(self.axis) == 1 && others && whole(view.offset) && whole(tensor.row)
+    }
+
+    /// The statements at the site's indices, of which that along the axis is a multiple of [`SIDE`]: where each one's numbers go, and these.
+    pub fn statements<'c>(&self, site: &mut Site<'_, 'c>) -> Vec<(Val<'c>, Vec<Val<'c>>)> {
+        let e = site.e;
+        let (mut known, mut made): (Known, Vec<(Val, Vec<Val>)>) = (vec![], vec![]);
+        let first = site.index[&self.axis];
+        for stmt in &self.nest.stmts {
+            self.load(site, &stmt.expr, &mut known);
+            let lane = |lane: usize, site: &mut Site<'_, 'c>| {
+                site.index.insert(self.axis, e.add(first, e.i64(lane)));
+                site.fresh = known.iter().map(|(view, lanes)| (view.clone(), lanes[lane])).collect();
+                value(site, &stmt.expr)
+            };
+            let lanes: Vec<Val> = (0..SIDE).map(|at| lane(at, site)).collect();
+            site.index.insert(self.axis, first);
+            made.push((site.address(&stmt.target), lanes.clone()));
+            known.retain(|(view, _)| view.tensor != stmt.target.tensor);
+            known.push((stmt.target.clone(), lanes));
+        }
+        site.fresh.clear();
+        made
+    }
+
+    /// Begins to load what an expression reads side by side.
+    fn load<'c>(&self, site: &Site<'_, 'c>, expr: &Expr, known: &mut Known<'c>) {
+        let e = site.e;
+        let mut views = vec![];
+        expr.walk(&mut |part| {
+            if let Expr::Load(view, braid_dsl::model::Elem::Float) = part {
+                views.push(view);
+            }
+        });
+        for view in views {
+            if !self.lies_so(view) || known.iter().any(|(own, _)| own == view) {
+                continue;
+            }
+            let all = e.load_aligned(site.address(view), Ty::f32(SIDE));
+            known.push((view.clone(), (0..SIDE).map(|at| e.extract(all, at)).collect()));
+        }
+    }
+}
+
+/// Stores numbers side by side.
+pub fn store<'c>(e: &Emitter<'c>, place: Val<'c>, lanes: &[Val<'c>]) {
+    let bits = |lane: &Val<'c>| if lane.elem() == Elem::I1 { e.select(*lane, e.i32(1), e.i32(0)) } else { *lane };
+    let lanes: Vec<Val> = lanes.iter().map(bits).collect();
+    let all = e.poison(Ty::vector(lanes[0].elem(), lanes.len()));
+    let all = lanes.into_iter().enumerate().fold(all, |all, (at, lane)| e.insert(all, at, lane));
+    e.store_aligned(place, all);
+}
