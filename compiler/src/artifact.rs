@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::forms::{Extent, Forms, MAX_ROWS, WHOLE};
-use crate::fuse::kernel::Code;
+use crate::fuse::kernel::Matmul;
 use crate::fuse::{Buffer, Options};
 use crate::graph::{Graph, NodeId};
 use crate::llvm;
@@ -13,7 +13,7 @@ use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask, Type};
 use braid_runtime::artifact::{
-    Apart, Device, Dtype, Grid, Input, Launch, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles, Unmask,
+    Apart, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles, Unmask,
 };
 
 /// What LLVM made of a plan.
@@ -78,7 +78,7 @@ fn tiles(tiles: &plan::Tiles) -> Tiles {
 
 /// How the code of a GPU is launched.
 fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
-    let launch = |(step, before): (&Step, Option<&Step>)| Launch {
+    let launch = |step: &Step| Launch {
         function: step.function,
         words: step.words.clone(),
         per: step.tasks.per as usize,
@@ -89,7 +89,8 @@ fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
         tiles: step.tasks.tiles.iter().flatten().map(tiles).collect(),
         wait: step.order == Order::Wait,
         follows: step.order == Order::Follow,
-        same_rows: before.is_some_and(|before| gpu::has_rows_of(plan, step, before)),
+        apart: step.apart,
+        until: step.until,
         stream: gpu::stream(plan, step).map(|[offset, columns, column_bytes]| Stream { offset, columns, column_bytes }),
     };
     let shared_bytes = |many| gpu::shared_bytes(plan, target, many);
@@ -101,40 +102,39 @@ fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
         step: grid(false),
         step_rows: gpu::STEP_ROWS,
         row_words: gpu::row_words(plan),
-        prepare: plan.prepare.iter().map(|step| launch((step, None))).collect(),
-        steps: plan.steps.iter().zip(std::iter::once(None).chain(plan.steps.iter().map(Some))).map(launch).collect(),
-        apart: (0..plan.functions.len()).filter_map(|function| apart(plan, target, function)).collect(),
+        prepare: plan.prepare.iter().map(launch).collect(),
+        steps: plan.steps.iter().map(launch).collect(),
+        apart: gpu::apart::Launch::all(plan).iter().zip(&plan.apart).map(|(launch, own)| apart(launch, own)).collect(),
     }
 }
 
-/// How steps of a function are launches of their own.
-fn apart(plan: &Plan, target: &Target, function: usize) -> Option<Apart> {
-    let groups = target.has_groups();
-    let (from, rows, what, shared_bytes) = match &plan.functions[function].code {
-        Code::Matmul(product) => {
-            let own = gpu::apart::product::Apart::of(product, groups)?;
-            let ([_, _, depth, width], weights) = (product.sizes, product.tensors[product.weights.0].operand);
-            let what = Multiplied::Product { depth, width, columns: own.tiling.columns, weights };
-            (own.from, own.tiling.rows, what, own.shared_bytes())
-        }
-        Code::Attention(code) if !plan.functions[function].stores_keys && gpu::apart::attend::is_apart(code, groups) => {
-            let (heads, rows) = (code.groups * code.per, gpu::apart::attend::TASK_ROWS);
-            let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::POSITIONS);
-            let what = Multiplied::Attention { heads, groups, key, value, positions };
-            (plan::rows_for_all(heads, rows), rows, what, gpu::apart::attend::shared_bytes(code))
-        }
-        _ => return None,
-    };
+/// How a launch of its own is launched.
+fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
     let grid = |threads, shared_bytes, blocks| Grid { threads, shared_bytes, blocks };
-    Some(Apart {
-        function,
-        from,
-        rows,
-        numbers: gpu::apart::NUMBERS,
+    let (across, what) = match &launch.what {
+        gpu::apart::What::Products(group) => {
+            let lines = |code: &&Matmul| Lines { width: code.sizes[3], word: code.tensors[code.weights.0].operand };
+            let weights = group.codes().iter().map(lines).collect();
+            (group.products.across(), Multiplied::Products { depth: group.depth(), columns: plan::BOX, weights })
+        }
+        gpu::apart::What::Attention(code) => {
+            let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::POSITIONS);
+            (groups * code.per, Multiplied::Attention { groups, key, value, positions })
+        }
+    };
+    Apart {
+        name: launch.name(),
+        from: own.from,
+        rows: plan::TILE_ROWS,
+        across,
+        numbers: plan::NUMBERS,
         what,
-        round: grid(gpu::apart::ROUNDING_THREADS, 0, gpu::apart::ROUNDING_BLOCKS),
-        multiply: grid(gpu::apart::THREADS, shared_bytes, 1),
-    })
+        round: grid(gpu::apart::ROUNDING_THREADS, launch.rounding_bytes(), gpu::apart::ROUNDING_BLOCKS),
+        multiply: grid(gpu::apart::THREADS, launch.shared_bytes(), 1),
+        place: own.place,
+        hands: launch.handed_numbers(),
+        handed: launch.is_handed(),
+    }
 }
 
 /// The rows of the smallest table that token ids are looked up in; without a table every id will do, and without ids none.

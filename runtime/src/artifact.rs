@@ -18,7 +18,7 @@ mod part;
 mod state;
 mod work;
 
-pub use apart::{Apart, Multiplied};
+pub use apart::{Apart, Lines, Multiplied};
 pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};

@@ -29,7 +29,7 @@ fn products_of_many_rows_are_launches_of_their_own() {
     let device_of = device(&manifest);
     assert!(!device_of.apart.is_empty());
     for apart in &device_of.apart {
-        let name = &device_of.functions[apart.function];
+        let name = &apart.name;
         assert!(ptx.contains(&format!(".entry {name}_rounds(")) && ptx.contains(&format!(".entry {name}_apart(")), "{name}");
         assert!(apart.from > apart.rows && apart.from < manifest.max_rows, "{name}");
     }
@@ -41,7 +41,7 @@ fn products_of_many_rows_are_launches_of_their_own() {
     instructions.iter().for_each(|instruction| assert!(ptx.contains(instruction), "{instruction}"));
     for (target, dtype) in [("cuda:sm_90a", Dtype::F32), ("cuda:sm_80", Dtype::Bf16), ("cuda:sm_90a", Dtype::Int8)] {
         let (_, manifest) = built(target, dtype);
-        let mut products = device(&manifest).apart.iter().filter(|apart| matches!(apart.what, Multiplied::Product { .. }));
+        let mut products = device(&manifest).apart.iter().filter(|apart| matches!(apart.what, Multiplied::Products { .. }));
         assert!(products.next().is_none(), "{target} {dtype:?}");
     }
 }
@@ -52,40 +52,46 @@ fn tiles_cover_all_rows_and_columns() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
     let device = device(&manifest);
     let mut seen = [0; 2];
-    for (step, launch) in device.steps.iter().enumerate() {
+    for step in 0..device.steps.len() {
         let Some(apart) = device.apart(step, manifest.max_rows) else { continue };
         assert!(device.apart(step, apart.from - 1).is_none());
-        for rows in [apart.from, apart.from + 1, manifest.max_rows] {
-            let (across, width) = match apart.what {
-                Multiplied::Product { columns, width, .. } => (columns, width),
-                Multiplied::Attention { heads, .. } => (1, heads),
-            };
-            let tiles = apart.tiles(rows) * apart.rows * across;
-            assert!(tiles >= rows * width && tiles < (rows + apart.rows) * (width + across));
-        }
+        assert_eq!(apart.tiles(apart.from), apart.across * apart.from.div_ceil(apart.rows));
         seen[usize::from(matches!(apart.what, Multiplied::Attention { .. }))] += 1;
-        let Multiplied::Product { depth, width, weights, .. } = apart.what else { continue };
-        let packed = manifest.packed.iter().find(|packed| packed.offset as i64 == launch.words[weights]);
-        assert_eq!(packed.map(|packed| packed.bytes), Some(2 * depth * width));
+        let Multiplied::Products { depth, columns, weights, .. } = &apart.what else { continue };
+        // A tile has one box of weights, or two.
+        let widths: usize = weights.iter().map(|own| own.width).sum();
+        assert!(2 * apart.across * columns >= widths && apart.across * columns <= widths + weights.len() * columns);
+        for (own, launch) in weights.iter().zip(&device.steps[step..]) {
+            let packed = manifest.packed.iter().find(|packed| packed.offset as i64 == launch.words[own.word]);
+            assert_eq!(packed.map(|packed| packed.bytes), Some(2 * depth * own.width));
+        }
     }
-    assert_eq!(seen, [3, 1]);
+    assert_eq!(seen, [5, 1]);
 }
 
-/// Products of the same rows round them once.
+/// Products of the same rows are one launch; what only they need is made where they are rounded, and what only the next one needs is
+/// handed on.
 #[test]
-fn rows_are_rounded_once() {
+fn steps_share_launches() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
     let device = device(&manifest);
-    let product = |step: &usize| matches!(device.apart(*step, 2048).map(|apart| apart.what), Some(Multiplied::Product { .. }));
-    let same: Vec<bool> = (0..device.steps.len()).filter(product).map(|step| device.steps[step].same_rows).collect();
-    // Gate and up; behind them another row comes.
-    assert_eq!(same, [false, true, false]);
+    let shape = |step: usize| {
+        let apart = device.apart(step, manifest.max_rows)?;
+        Some((apart.steps(), apart.handed, apart.hands))
+    };
+    let shapes: Vec<_> = (0..device.steps.len()).filter_map(shape).collect();
+    // Gate and up; what is handed on and what takes it; a product of odd columns; queries, keys and values; attention.
+    let expected =
+        [(2, false, None), (1, false, Some(8192)), (1, true, None), (1, false, None), (3, false, None), (1, false, None)];
+    assert_eq!(shapes, expected);
+    let left_out: Vec<_> = device.steps.iter().filter(|step| step.until.is_some()).collect();
+    assert!(left_out.iter().all(|step| step.least > 1 && step.until < Some(manifest.max_rows)));
 }
 
 /// Changes the depth, or the word of the weights, of the first product.
 fn of_product(device: &mut Device, change: fn(&mut usize, &mut usize)) {
-    if let Multiplied::Product { depth, weights, .. } = &mut device.apart[0].what {
-        change(depth, weights);
+    if let Multiplied::Products { depth, weights, .. } = &mut device.apart[0].what {
+        change(depth, &mut weights[0].word);
     }
 }
 
@@ -93,8 +99,8 @@ fn of_product(device: &mut Device, change: fn(&mut usize, &mut usize)) {
 #[test]
 fn broken_launches_are_refused() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
-    let broken: [fn(&mut Device); 7] = [
-        |device| device.apart[0].function = 1000,
+    let broken: [fn(&mut Device); 8] = [
+        |device| device.apart[0].place = 2,
         |device| device.apart[0].rows = 512,
         |device| device.apart[0].numbers = 65,
         |device| device.apart[0].multiply.threads = 33,
@@ -103,8 +109,12 @@ fn broken_launches_are_refused() {
         |device| {
             device.apart.iter_mut().for_each(|apart| match &mut apart.what {
                 Multiplied::Attention { groups, .. } => *groups = 0,
-                Multiplied::Product { .. } => {}
+                Multiplied::Products { .. } => {}
             })
+        },
+        |device| {
+            let last = device.steps.len() - 1;
+            device.steps[last].apart = Some(1000);
         },
     ];
     for (at, change) in broken.into_iter().enumerate() {

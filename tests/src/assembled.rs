@@ -87,7 +87,7 @@ fn spills(function: &str) -> Option<usize> {
 /// How an entry is launched.
 fn grid(device: &Device, entry: &str) -> Grid {
     let own = |apart: &Apart| {
-        let kind = entry.strip_prefix(&device.functions[apart.function])?;
+        let kind = entry.strip_prefix(&apart.name)?;
         [("_rounds", apart.round), ("_apart", apart.multiply)].into_iter().find_map(|(name, grid)| (name == kind).then_some(grid))
     };
     let whole = if entry == "braid_step" { device.step } else { device.prefill };

@@ -3,6 +3,7 @@
 //! memory.rs places buffers in one arena whose offsets are in bytes *per row of capacity*, states in a slot, weights in a blob;
 //! work.rs counts what each call does; verify.rs checks that nothing alive overlaps; print.rs shows it.
 
+mod apart;
 mod memory;
 mod order;
 mod print;
@@ -17,12 +18,13 @@ use crate::fuse::{Fused, Kernel};
 use crate::target::Target;
 use memory::Memory;
 
+pub use apart::{Apart, BOX, Member, NUMBERS, Products, Second, TILE_ROWS, What};
 pub use print::print;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, along_in_pieces,
     columns_of_a_task, is_shared_by_blocks,
 };
-pub use tiling::{QUERIES, Tiling, apart, attention_tiles, chosen_tiling, rows_for_all, tilings};
+pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -75,6 +77,9 @@ pub struct Tiles {
     pub factor: usize,
 }
 
+/// Most rows of one sequence in a call of a GPU: weights are read once for all of them.
+pub const MOST_ROWS: usize = 2048;
+
 /// One function of the artifact. Attention is two: it stores the call's keys and values before any row reads them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Function {
@@ -99,6 +104,10 @@ pub struct Step {
     pub tasks: Tasks,
     /// What it needs of the steps before; blocks of a GPU do steps side by side.
     pub order: Order,
+    /// The launch of its own that begins with it in calls of many rows: an index into [`Plan::apart`].
+    pub apart: Option<usize>,
+    /// Calls of at least so many rows do without it.
+    pub until: Option<usize>,
 }
 
 /// What a step needs of those before.
@@ -127,6 +136,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Where everything lies.
     pub memory: Memory,
+    /// Launches of their own in calls of many rows, each once.
+    pub apart: Vec<Apart>,
 }
 
 /// Plans the calls of a fused model.
@@ -136,14 +147,16 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         prologue::add(&mut fused);
     }
     let memory = Memory::place(&fused);
-    let mut plan = Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory };
+    let mut plan =
+        Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory, apart: vec![] };
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();
         let parts: &[bool] = if stores(&fused.kernels[..at], kernel) { &[true, false] } else { &[false] };
         for &stores_keys in parts {
             let function = plan.function(&kernel.code, stores_keys);
             let tasks = tasks::tasks(kernel, stores_keys, target);
-            let step = Step { function, kernel: at, words: words.clone(), tasks, order: Order::Free };
+            let order = Order::Free;
+            let step = Step { function, kernel: at, words: words.clone(), tasks, order, apart: None, until: None };
             // Keys of the source are stored where it is read.
             let encodes = kernel.rows == Rows::Source || stores_keys && plan.sees_source(kernel);
             match kernel.rows {
@@ -154,6 +167,9 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         }
     }
     order::mark(&mut plan);
+    if target.has_groups() {
+        apart::find(&mut plan);
+    }
     plan
 }
 

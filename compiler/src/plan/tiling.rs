@@ -34,7 +34,7 @@ impl Tiling {
 
 /// Whether the matrix units do a product of many rows: its weights are rounded or quantised, and its numbers can be copied by sixteen
 /// bytes.
-fn is_for_units(product: &Matmul) -> bool {
+pub(super) fn is_for_units(product: &Matmul) -> bool {
     let store = |tensor: usize| product.tensors[tensor].store;
     let rounded = matches!(store(product.weights.0), Store::Bf16 | Store::Panels(_));
     rounded && store(product.left.tensor.0) == Store::F32 && product.is_aligned(NUMBERS)
@@ -52,22 +52,9 @@ pub fn tilings(product: &Matmul) -> Vec<(Tiling, usize)> {
     vec![(small, STEP_ROWS + 1), (large, rows.max(STEP_ROWS + 1))]
 }
 
-/// The tiles of a product that is a launch of its own where there are enough of them, and from how many rows of a call on there are.
-/// None if its rows are not those of the call, or if there are few columns.
-pub fn apart(product: &Matmul) -> Option<(Tiling, usize)> {
-    let [inner, elements, _, columns] = product.sizes;
-    let rounded = product.tensors[product.weights.0].store == Store::Bf16;
-    let fits = rounded && is_for_units(product) && product.chosen.is_none() && product.rows == Rows::All;
-    // Half of a wide tile must not be past the last column.
-    let wide = columns >= 2048 || columns.is_multiple_of(256);
-    let tiling = Tiling { rows: 128, columns: if wide { 256 } else { 128 } };
-    let from = rows_for_all(tiling.factor(product), tiling.rows);
-    (fits && inner == 1 && elements == 1 && columns >= 128).then_some((tiling, from))
-}
-
 /// From how many rows on there is a tile of `rows` for every second multiprocessor, where there are so many tiles side by side; more than one
 /// tile's.
-pub fn rows_for_all(across: usize, rows: usize) -> usize {
+pub(super) fn rows_for_all(across: usize, rows: usize) -> usize {
     ((BLOCKS / 4).div_ceil(across.max(1)).saturating_sub(1) * rows + 1).max(rows + 1)
 }
 

@@ -42,7 +42,7 @@ pub struct Device {
     pub prepare: Vec<Launch>,
     /// The steps of `braid_prefill` and `braid_step`.
     pub steps: Vec<Launch>,
-    /// Functions whose steps are launches of their own in calls of many rows.
+    /// Launches of their own in calls of many rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apart: Vec<Apart>,
 }
@@ -91,9 +91,12 @@ pub struct Launch {
     /// The weights that it reads once if the call is of one row whose outputs are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
-    /// Where it is a launch of its own: whether it has the rows of the step before.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub same_rows: bool,
+    /// The launch of its own that begins with it: an index into [`Device::apart`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<usize>,
+    /// Calls of at least so many rows do without it: launches of their own make what it makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<usize>,
     /// How calls of more rows than [`Device::step_rows`] are cut instead; of those that fit a call the last one counts.
     #[serde(default)]
     pub tiles: Vec<Tiles>,
@@ -187,10 +190,10 @@ fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
 }
 
 impl Device {
-    /// How step `step` is a launch of its own, if it is in calls of so many rows.
+    /// The launch of its own that begins with step `step` in calls of so many rows.
     pub fn apart(&self, step: usize, rows: usize) -> Option<&Apart> {
-        let function = self.steps.get(step)?.function;
-        self.apart.iter().find(|apart| apart.function == function && rows >= apart.from)
+        let apart = self.apart.get(self.steps.get(step)?.apart?)?;
+        (rows >= apart.from).then_some(apart)
     }
 
     /// The steps that a call of at most so many rows has work for. Who comes behind a step that is left out waits in its place.
@@ -244,7 +247,14 @@ impl Device {
         ensure(self.step_rows > 0 && self.step_rows <= 1 << 16, || "`step_rows` is out of range".into())?;
         ensure(self.row_words <= 1 << 10, || "`row_words` is out of range".into())?;
         [self.prefill, self.step].iter().try_for_each(Grid::check)?;
-        self.apart.iter().try_for_each(|apart| apart.check(self))?;
+        self.apart.iter().try_for_each(Apart::check)?;
+        self.steps.iter().enumerate().try_for_each(|(at, step)| match step.apart {
+            None => Ok(()),
+            Some(apart) => {
+                let own = self.apart.get(apart).ok_or("a launch apart is out of range")?;
+                own.check_at(self, at)
+            }
+        })?;
         self.prepare.iter().chain(&self.steps).try_for_each(|step| {
             ensure(step.function < self.functions.len(), || "a step calls no function".into())?;
             ensure(STEP_WORDS + step.words.len() <= self.row_words, || "a step has more words than its row".into())?;

@@ -120,11 +120,19 @@ fn launches(device: &Device) -> Vec<String> {
         } else {
             ""
         };
-        let apart = device.apart.iter().find(|apart| apart.function == step.function);
-        let apart = apart.map_or(String::new(), |apart| format!("; a launch of its own from {} rows on", apart.from));
+        let apart =
+            apart(device, number).or_else(|| Some(format!("; left out from {} rows on", step.until?))).unwrap_or_default();
         format!("{number:>4}  {}  {}{apart}{order}\n", device.functions[step.function], step.tasks())
     };
     device.steps.iter().enumerate().map(step).collect()
+}
+
+/// The launch of its own that a step is part of in calls of many rows.
+fn apart(device: &Device, step: usize) -> Option<String> {
+    let first = (0..=step).rev().find(|at| device.steps[*at].apart.is_some())?;
+    let own = device.apart.get(device.steps[first].apart?)?;
+    let with = if first == step { "a launch of its own".into() } else { format!("in that of {first}") };
+    (step < first + own.steps()).then(|| format!("; {with} from {} rows on", own.from))
 }
 
 fn param(param: &Param) -> String {

@@ -1,10 +1,10 @@
-//! Steps of calls of many rows that are launches of their own: the entries of their functions, the rows that they round, and the maps by
-//! which the copy engine finds rows and weights.
+//! Steps of calls of many rows that are launches of their own: their entries, the rows that they round, and the maps by which the copy
+//! engine finds rows and weights.
 
 use super::gpu::{Gpu, Said};
 use super::memory::Memory;
 use super::program::{Entry, Module};
-use crate::artifact::{self, ALIGN, Device, Multiplied};
+use crate::artifact::{self, ALIGN, Device, Lines, Multiplied};
 use crate::error::Result;
 use cudarc::driver::sys::{
     self, CUtensorMapDataType as Type, CUtensorMapFloatOOBfill as Fill, CUtensorMapInterleave as Interleave,
@@ -19,26 +19,38 @@ const MAP: usize = size_of::<sys::CUtensorMap>();
 
 /// What a program has of such steps.
 pub(super) struct Apart {
-    functions: Vec<Function>,
+    launches: Vec<Launches>,
     /// For each forward step.
-    steps: Vec<Option<Own>>,
+    steps: Vec<Step>,
+    /// Maps of all steps.
+    maps: usize,
 }
 
-/// The two entries of a function.
-struct Function {
+/// The entries of a launch of its own.
+struct Launches {
     what: artifact::Apart,
     round: Entry,
     multiply: Entry,
 }
 
-/// A step that can be one.
+/// What a forward step is in calls of many rows.
+struct Step {
+    own: Option<Own>,
+    /// Calls of at least so many rows do without it.
+    until: usize,
+}
+
+/// The launch that begins with a step.
 struct Own {
-    /// Index into [`Apart::functions`].
-    function: usize,
-    /// Where its weights begin among all, if it has some.
-    weights: u64,
-    /// Whether it has the rows of the step before.
-    same_rows: bool,
+    /// Index into [`Apart::launches`].
+    launch: usize,
+    /// Where the weights of each of its steps begin among all.
+    weights: Vec<u64>,
+    /// Its first map among all.
+    map: usize,
+    /// From how many rows of a call on the launch before leaves its rows, and the one behind takes what it hands on.
+    handed: usize,
+    taken: usize,
 }
 
 /// What a session has room for.
@@ -53,114 +65,178 @@ pub(super) struct Room {
 
 /// A session's memory for them.
 pub(super) struct Rounded {
-    /// Rows, or keys and behind them values.
-    numbers: Memory,
-    /// Where the second of what each function rounds begins.
-    second: Vec<u64>,
-    /// For each step two maps.
+    /// Two places for rows, and where keys begin; values are behind them.
+    places: [u64; 3],
+    /// Where the values of each attention begin.
+    values: Vec<u64>,
     maps: Memory,
+    /// What all of them point into.
+    _numbers: Memory,
+}
+
+impl Rounded {
+    /// Where a launch reads its rows.
+    fn rows(&self, what: &artifact::Apart) -> u64 {
+        self.places[what.place.min(1)]
+    }
+
+    /// Where it leaves rows for the next one.
+    fn next(&self, what: &artifact::Apart) -> u64 {
+        match what.what {
+            Multiplied::Products { .. } => self.places[1 - what.place.min(1)],
+            Multiplied::Attention { .. } => self.rows(what),
+        }
+    }
 }
 
 impl Apart {
     /// Finds the entries of a device's code.
     pub(super) fn load(module: &Module, device: &Device) -> Result<Self> {
-        let function = |what: &artifact::Apart| {
-            let entry = |kind, grid| module.entry(&format!("{}_{kind}", device.functions[what.function]), grid);
-            Ok(Function { what: *what, round: entry("rounds", what.round)?, multiply: entry("apart", what.multiply)? })
+        let launches = |what: &artifact::Apart| {
+            let entry = |kind, grid| module.entry(&format!("{}_{kind}", what.name), grid);
+            Ok(Launches { what: what.clone(), round: entry("rounds", what.round)?, multiply: entry("apart", what.multiply)? })
         };
-        let functions = device.apart.iter().map(function).collect::<Result<Vec<_>>>()?;
-        let own = |step: &artifact::Launch| {
-            let function = device.apart.iter().position(|apart| apart.function == step.function)?;
-            // A negative offset was refused when the artifact was read.
-            let weights = match device.apart[function].what {
-                Multiplied::Product { weights, .. } => step.words[weights] as u64,
-                Multiplied::Attention { .. } => 0,
-            };
-            Some(Own { function, weights, same_rows: step.same_rows })
-        };
-        Ok(Self { functions, steps: device.steps.iter().map(own).collect() })
+        let launches = device.apart.iter().map(launches).collect::<Result<Vec<_>>>()?;
+        let (mut maps, mut from) = (0, 0);
+        // Steps behind the first of a launch are done with it.
+        let mut within = 0..0;
+        let steps = device.steps.iter().enumerate().map(|(at, step)| {
+            if let Some(launch) = step.apart {
+                (within, from) = (at + 1..at + device.apart[launch].steps(), device.apart[launch].from);
+            }
+            let until = if within.contains(&at) { from } else { step.until.unwrap_or(usize::MAX) };
+            let own = step.apart.map(|launch| {
+                let weights = weights(&device.apart[launch], &device.steps[at..]);
+                let map = maps;
+                maps += count(&device.apart[launch]);
+                let (what, behind) = (&device.apart[launch], &device.steps[at + 1..]);
+                let of = |step: Option<&artifact::Launch>| {
+                    step.and_then(|step| device.apart.get(step.apart?)).map_or(usize::MAX, |own| own.from)
+                };
+                let is_own = |step: &&artifact::Launch| step.apart.is_some();
+                let handed = if what.handed { of(device.steps[..at].iter().rev().find(is_own)) } else { usize::MAX };
+                let taken = if what.hands.is_some() { of(behind.iter().find(is_own)) } else { usize::MAX };
+                Own { launch, weights, map, handed, taken }
+            });
+            Step { own, until }
+        });
+        let steps = steps.collect();
+        Ok(Self { launches, steps, maps })
     }
 
-    /// Whether a step is one in calls of so many rows.
-    pub(super) fn takes(&self, step: usize, rows: usize) -> bool {
-        self.own(step).is_some_and(|own| rows >= self.functions[own.function].what.from)
-    }
-
-    fn own(&self, step: usize) -> Option<&Own> {
-        self.steps.get(step)?.as_ref()
+    /// How many of the steps from this one on are a launch of their own in calls of so many rows; 0: such calls do without the step.
+    pub(super) fn takes(&self, step: usize, rows: usize) -> Option<usize> {
+        let own = self.steps.get(step)?;
+        if rows >= own.until {
+            return Some(0);
+        }
+        let what = &self.launches[own.own.as_ref()?.launch].what;
+        (rows >= what.from).then(|| what.steps())
     }
 
     /// Memory for calls that a session has room for, if any of them need it; `weights`: where all weights begin on the device.
     pub(super) fn memory(&self, gpu: &Arc<Gpu>, stream: &CudaStream, weights: u64, room: Room) -> Result<Option<Rounded>> {
-        let used: Vec<_> = self.functions.iter().filter(|function| room.rows >= function.what.from).collect();
-        if used.is_empty() {
+        let used = || self.launches.iter().map(|launch| &launch.what).filter(|what| room.rows >= what.from);
+        if used().next().is_none() {
             return Ok(None);
         }
-        let most = used.iter().map(|function| sizes(&function.what, room).iter().sum()).max().unwrap_or(0);
-        let numbers = Memory::new(gpu, most, &format!("rounded numbers of {} rows", room.rows))?;
-        let second = self.functions.iter().map(|function| numbers.address() + sizes(&function.what, room)[0] as u64).collect();
-        let rounded = Rounded { numbers, second, maps: Memory::new(gpu, 2 * MAP * self.steps.len(), "maps of weights")? };
-        let maps = |step: &Option<Own>| match step {
-            Some(own) if room.rows >= self.functions[own.function].what.from => self.maps(&rounded, own, weights, room),
-            _ => Ok([[0; MAP]; 2]),
-        };
-        let made = self.steps.iter().map(maps).collect::<Result<Vec<_>>>()?;
-        rounded.maps.write(stream, 0, made.as_flattened().as_flattened())?;
+        let most = |bytes: &dyn Fn(&artifact::Apart) -> usize| used().map(bytes).max().unwrap_or(0);
+        let (rows, caches) = (most(&|what| row_bytes(what, room)), most(&|what| cache_bytes(what, room).iter().sum()));
+        let numbers = Memory::new(gpu, 2 * rows + caches, &format!("rounded numbers of {} rows", room.rows))?;
+        let places = [0, 1, 2].map(|place| numbers.address() + (place * rows) as u64);
+        let values = self.launches.iter().map(|own| places[2] + cache_bytes(&own.what, room)[0] as u64).collect();
+        let maps = Memory::new(gpu, MAP * self.maps, "maps of weights")?;
+        let rounded = Rounded { places, values, maps, _numbers: numbers };
+        let mut made = vec![[0; MAP]; self.maps];
+        for own in self.steps.iter().filter_map(|step| step.own.as_ref()) {
+            if room.rows >= self.launches[own.launch].what.from {
+                let own_maps = self.maps_of(&rounded, own, weights, room)?;
+                made[own.map..own.map + own_maps.len()].copy_from_slice(&own_maps);
+            }
+        }
+        rounded.maps.write(stream, 0, made.as_flattened())?;
         Ok(Some(rounded))
     }
 
-    /// What a step's multiplication reads.
-    fn maps(&self, rounded: &Rounded, own: &Own, weights: u64, room: Room) -> Result<[[u8; MAP]; 2]> {
-        let what = &self.functions[own.function].what;
-        let first = rounded.numbers.address();
-        Ok(match what.what {
-            Multiplied::Product { depth, width, columns, .. } => [
-                map(first, [depth, room.rows], [what.numbers, what.rows])?,
-                map(weights + own.weights, [depth, width], [what.numbers, columns])?,
-            ],
-            Multiplied::Attention { groups, key, value, positions, .. } => [
-                map(first, [key, room.slots * groups * room.capacity], [what.numbers, positions])?,
-                map(rounded.second[own.function], [room.capacity, room.slots * groups * value], [what.numbers, value])?,
-            ],
-        })
+    /// What a launch's multiplication reads.
+    fn maps_of(&self, rounded: &Rounded, own: &Own, weights: u64, room: Room) -> Result<Vec<[u8; MAP]>> {
+        let what = &self.launches[own.launch].what;
+        match &what.what {
+            Multiplied::Products { depth, columns, weights: lines } => {
+                let rows = map(rounded.rows(what), [*depth, room.rows], [what.numbers, what.rows]);
+                let of_step = |(lines, at): (&Lines, &u64)| map(weights + at, [*depth, lines.width], [what.numbers, *columns]);
+                std::iter::once(rows).chain(lines.iter().zip(&own.weights).map(of_step)).collect()
+            }
+            Multiplied::Attention { groups, key, value, positions } => {
+                let (lines, values) = (room.slots * groups, rounded.values[own.launch]);
+                let keys = map(rounded.places[2], [*key, lines * room.capacity], [what.numbers, *positions])?;
+                Ok(vec![keys, map(values, [room.capacity, lines * value], [what.numbers, *value])?])
+            }
+        }
     }
 
-    /// Begins a step in a call of so many rows, whose words are at `words`; `known`: the step before it was begun here, too.
+    /// Begins the launches of a step that takes others with it, whose words are at `words`.
     ///
     /// # Safety
-    /// As for `Program::launch`; the step is one in calls of so many rows, and `rounded` was made for at least so many.
+    /// As for `Program::launch`; [`Apart::takes`] gives steps for a call of so many rows, and `rounded` was made for at least so many.
     pub(super) unsafe fn launch(
         &self,
         stream: &CudaStream,
         (step, rows): (usize, usize),
         (call, words): (u64, u64),
         rounded: &Rounded,
-        known: bool,
     ) -> Result<()> {
-        let Some(own) = self.own(step) else { return Ok(()) };
-        let function = &self.functions[own.function];
-        let maps = rounded.maps.address() + (2 * step * MAP) as u64;
-        let to = [rounded.numbers.address(), rounded.second[own.function]];
-        let to = if matches!(function.what.what, Multiplied::Product { .. }) { &to[..1] } else { &to };
+        let Some(own) = &self.steps[step].own else { return Ok(()) };
+        let Launches { what, round, multiply } = &self.launches[own.launch];
+        let maps = rounded.maps.address() + (own.map * MAP) as u64;
+        let to = match what.what {
+            Multiplied::Products { .. } => vec![rounded.rows(what)],
+            Multiplied::Attention { .. } => vec![rounded.places[2], rounded.values[own.launch]],
+        };
         // SAFETY: the parameters are those of the entries; what they point to is promised by the caller, or lives as long as `rounded`.
         unsafe {
-            if !(known && own.same_rows) {
-                begin(stream, &function.round, rows, &[&[call, words], to].concat())?;
+            if rows < own.handed {
+                begin(stream, round, rows, &[&[call, words], &to[..]].concat())?;
             }
-            begin(stream, &function.multiply, function.what.tiles(rows), &[call, words, maps, maps + MAP as u64])
+            let next = if rows < own.taken { 0 } else { rounded.next(what) };
+            begin(stream, multiply, what.tiles(rows), &[call, words, maps, next])
         }
     }
 }
 
-/// Bytes of both parts that a function rounds.
-fn sizes(what: &artifact::Apart, room: Room) -> [usize; 2] {
-    let bytes = |numbers: [usize; 3]| numbers.into_iter().fold(2, usize::saturating_mul).next_multiple_of(ALIGN);
-    match what.what {
-        Multiplied::Product { depth, .. } => [bytes([room.rows, depth, 1]), 0],
-        Multiplied::Attention { groups, key, value, .. } => {
-            [key, value].map(|size| bytes([room.slots * room.capacity, groups, size]))
+/// Where the weights of a launch's steps begin; negative offsets were refused when the artifact was read.
+fn weights(what: &artifact::Apart, steps: &[artifact::Launch]) -> Vec<u64> {
+    match &what.what {
+        Multiplied::Products { weights, .. } => {
+            weights.iter().zip(steps).map(|(own, step)| step.words[own.word] as u64).collect()
         }
+        Multiplied::Attention { .. } => vec![],
     }
+}
+
+/// How many maps a launch has.
+fn count(what: &artifact::Apart) -> usize {
+    match &what.what {
+        Multiplied::Products { weights, .. } => 1 + weights.len(),
+        Multiplied::Attention { .. } => 2,
+    }
+}
+
+/// Bytes of so many bfloat16 numbers.
+fn bytes(numbers: &[usize]) -> usize {
+    numbers.iter().fold(2, |all: usize, own| all.saturating_mul(*own)).next_multiple_of(ALIGN)
+}
+
+/// Bytes of the rows that a launch reads or hands on.
+fn row_bytes(what: &artifact::Apart, room: Room) -> usize {
+    let depth = if let Multiplied::Products { depth, .. } = what.what { depth } else { 0 };
+    bytes(&[room.rows, depth.max(what.hands.unwrap_or(0))])
+}
+
+/// Bytes of the keys and of the values that a launch rounds.
+fn cache_bytes(what: &artifact::Apart, room: Room) -> [usize; 2] {
+    let Multiplied::Attention { groups, key, value, .. } = what.what else { return [0; 2] };
+    [key, value].map(|size| bytes(&[room.slots, room.capacity, groups, size]))
 }
 
 /// Begins a launch of at most so many blocks.

@@ -148,20 +148,26 @@ impl Program {
             }
         };
         let rounded = told.rounded.filter(|_| std::ptr::eq(table, &self.forward) && phase == Phase::Prefill);
-        let (mut begin, mut before) = (steps.start, None);
-        for step in steps.clone() {
-            let Some(rounded) = rounded.filter(|_| self.apart.takes(step, rows)) else { continue };
-            let words = table.rows + (step * table.row_bytes + 8 * STEP_WORDS) as u64;
-            let known = before == Some(step) && begin == step;
+        let (mut begin, mut at) = (steps.start, steps.start);
+        while at < steps.end {
+            let taken = rounded.and_then(|rounded| Some((rounded, self.apart.takes(at, rows)?)));
+            let Some((rounded, taken)) = taken else {
+                at += 1;
+                continue;
+            };
+            let words = table.rows + (at * table.row_bytes + 8 * STEP_WORDS) as u64;
             // SAFETY: promised by the caller.
             unsafe {
-                self.walk(stream, told, entry, table, begin..step)?;
-                self.apart.launch(stream, (step, rows), (told.call, words), rounded, known)?;
+                self.walk(stream, told, entry, table, begin..at)?;
+                if taken > 0 {
+                    self.apart.launch(stream, (at, rows), (told.call, words), rounded)?;
+                }
             }
-            (begin, before) = (step + 1, Some(step + 1));
+            at += taken.max(1);
+            begin = at;
         }
         // SAFETY: promised by the caller.
-        unsafe { self.walk(stream, told, entry, table, begin..steps.end) }
+        unsafe { self.walk(stream, told, entry, table, begin.min(steps.end)..steps.end) }
     }
 
     /// Begins some steps of an entry, if there are any, in one cooperative launch.

@@ -1,7 +1,7 @@
 //! A hand-made artifact (fixtures/fake.c) with manifest, checkpoint and a plain Rust version of the same model.
 
 use braid_runtime::artifact::{
-    self, Apart, Binding, Device, Dtype, Grid, Launch, Layout, Manifest, Multiplied, Packed, Param, State, Stream, Tiles,
+    self, Apart, Binding, Device, Dtype, Grid, Launch, Layout, Lines, Manifest, Multiplied, Packed, Param, State, Stream, Tiles,
     Truncate,
 };
 use braid_runtime::progress::Hidden;
@@ -76,7 +76,8 @@ pub fn device() -> Device {
         wait,
         follows: false,
         stream: wait.then_some(Stream { offset: 64, columns: 3, column_bytes: 32 }),
-        same_rows: false,
+        apart: None,
+        until: None,
         tiles: vec![],
     };
     let tiles = Tiles { per: 1, times: 1, from: 5, by: 4, factor: 3 };
@@ -89,7 +90,7 @@ pub fn device() -> Device {
         step_rows: 4,
         row_words: 18,
         prepare: vec![step(2, &[9], 0, 1, false)],
-        steps: vec![first, step(1, &[16], 2, 3, true)],
+        steps: vec![first, Launch { apart: Some(0), ..step(1, &[16], 2, 3, true) }],
         apart: vec![apart()],
     }
 }
@@ -98,8 +99,20 @@ pub fn device() -> Device {
 fn apart() -> Apart {
     let (round, multiply) =
         (Grid { threads: 32, shared_bytes: 0, blocks: 2 }, Grid { threads: 64, shared_bytes: 1000, blocks: 2 });
-    let what = Multiplied::Product { depth: 8, width: 5, columns: 3, weights: 0 };
-    Apart { function: 1, from: 5, rows: 1, numbers: 8, what, round, multiply }
+    let what = Multiplied::Products { depth: 8, columns: 3, weights: vec![Lines { width: 5, word: 0 }] };
+    Apart {
+        name: "head".into(),
+        from: 5,
+        rows: 1,
+        across: 2,
+        numbers: 8,
+        what,
+        round,
+        multiply,
+        place: 0,
+        hands: None,
+        handed: false,
+    }
 }
 
 /// `embed` as it is, `head` transposed, `bias` the second half of a tensor.

@@ -1,5 +1,6 @@
 //! Raw memory: addresses, loads, stores. Vectors need only the alignment of their elements.
 
+use super::arith::Cmp;
 use super::emitter::{Emitter, Val};
 use super::ty::{Elem, Ty};
 
@@ -25,6 +26,12 @@ impl<'c> Emitter<'c> {
     pub fn aligned(&self, base: Val<'c>, bytes: usize) -> Val<'c> {
         let number = self.op("llvm.ptrtoint", &[base], &[], Ty::I64);
         self.offset(base, self.and(self.sub(self.i64(0), number), self.i64(bytes - 1)))
+    }
+
+    /// Whether there is something at an address: it is not null.
+    pub fn is_there(&self, address: Val<'c>) -> Val<'c> {
+        let number = self.op("llvm.ptrtoint", &[address], &[], Ty::I64);
+        self.cmp(Cmp::Ne, number, self.i64(0))
     }
 
     fn alignment(&self, ty: Ty) -> melior::ir::Attribute<'c> {

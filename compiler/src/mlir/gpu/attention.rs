@@ -292,6 +292,12 @@ impl<'c> Work<'_, 'c> {
 
     /// Divides by the sum of weights, which a sink joins, and stores the result.
     pub(super) fn finish(&mut self, first: Val<'c>, head: Val<'c>, column: Val<'c>, own: Sum<'c>) {
+        let made = self.result(first, head, column, own);
+        self.e.store(self.site.address(&self.code.views.out), made);
+    }
+
+    /// The same without storing it: the site is where it goes.
+    pub(super) fn result(&mut self, first: Val<'c>, head: Val<'c>, column: Val<'c>, own: Sum<'c>) -> Val<'c> {
         let e = self.e;
         self.site.index.insert(BATCH, e.add(first, head));
         self.site.index.insert(COLUMN, column);
@@ -301,7 +307,7 @@ impl<'c> Work<'_, 'c> {
             None => own,
         };
         let empty = e.cmp(Cmp::Eq, own.total, e.f32(0.0));
-        e.store(self.site.address(&self.code.views.out), e.select(empty, e.f32(0.0), e.div(own.sum, own.total)));
+        e.select(empty, e.f32(0.0), e.div(own.sum, own.total))
     }
 }
 

@@ -46,15 +46,13 @@ use braid_runtime::artifact::ALIGN;
 use dot::Dot;
 use ring::{PART, Ring};
 
-pub use crate::plan::{STEP_ROWS, THREADS};
+pub use crate::plan::{MOST_ROWS, STEP_ROWS, THREADS};
 pub use walk::row_words;
 
 /// Warps of a block.
 const WARPS: usize = THREADS / WARP;
 /// Blocks that one multiprocessor holds.
 pub const BLOCKS: usize = 2;
-/// Most rows of one sequence in a call: weights are read once for all of them.
-pub const MOST_ROWS: usize = 2048;
 /// A step's tables are in shared memory.
 const _: () = assert!(STEP_ROWS <= SHORT);
 /// Most scratch bytes of a kernel of nests that lie in shared memory; more lies in the device's.
@@ -109,19 +107,6 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     let columns = product.sizes[3];
     let offset = usize::try_from(step.words[weights.operand]).ok()?;
     matmul::is_read_ahead(product).then_some([offset, columns, parts::column_bytes(product)])
-}
-
-/// Whether both steps are products of the same rows.
-pub fn has_rows_of(plan: &Plan, step: &Step, before: &Step) -> bool {
-    let rows = |step: &Step| match &plan.functions[step.function].code {
-        Code::Matmul(product) => {
-            let tensor = product.tensors[product.left.tensor.0];
-            let view = (product.left.offset, product.left.strides.clone(), product.sizes[2], product.rows);
-            Some((tensor.base, tensor.row, step.words[tensor.operand], view))
-        }
-        _ => None,
-    };
-    rows(step).is_some_and(|own| rows(before) == Some(own))
 }
 
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
@@ -185,12 +170,17 @@ pub fn emit(e: &Emitter, plan: &Plan, target: &Target) -> Result<(), Error> {
     for function in &plan.functions {
         emit_function(e, function, scratch, streams)?;
     }
+    apart::Launch::all(plan).iter().for_each(|launch| launch.emit(e, setting(scratch)));
     walk::emit(e, plan, streams);
     Ok(())
 }
 
+fn setting(scratch: usize) -> Setting {
+    Setting { lanes: 1, scratch, schedule: Schedule::GPU, shared: Some(0), vnni: false }
+}
+
 fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Streams) -> Result<(), Error> {
-    let setting = Setting { lanes: 1, scratch, schedule: Schedule::GPU, shared: Some(0), vnni: false };
+    let setting = setting(scratch);
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => {
@@ -212,6 +202,5 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
         Code::Largest(_) => return Err(Error::limit("the largest of all rows of a sequence on a GPU")),
         Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
     }
-    apart::emit(e, function, setting);
     Ok(())
 }

@@ -88,7 +88,8 @@ fn bring<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: Ker
     let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
     let alone = e.cmp(Cmp::Eq, e.call_field(args.call, Field::Rows), e.i64(1));
     e.if_then(alone, || {
-        make(e, code, prologue, at, args);
+        let own = e.offset_by(e.shared_memory(), at);
+        make(e, prologue, (own, at + row_bytes(code)), args, (e.i64(0), code.rows == Rows::Wanted));
         if halves::are_used(Dot::of(code, 1)) {
             e.sync();
             halves::prepare(e, e.offset_by(e.shared_memory(), at), code.sizes[2]);
@@ -108,14 +109,20 @@ pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
     }
 }
 
-/// Does the maker's work for the call's one row.
-fn make<'c>(e: &Emitter<'c>, code: &Matmul, prologue: &Prologue, at: usize, args: KernelArgs<'c>) {
-    let (nests, shared) = (&prologue.nests, at + row_bytes(code));
+/// Does the maker's work for a row of the call (or, if so, of the wanted ones): it goes to `own` in shared memory, and what the maker needs
+/// there begins at byte `shared`. All threads of the block.
+pub fn make<'c>(
+    e: &Emitter<'c>,
+    prologue: &Prologue,
+    (own, shared): (Val<'c>, usize),
+    args: KernelArgs<'c>,
+    (row, wanted): (Val<'c>, bool),
+) {
+    let nests = &prologue.nests;
     let setting = Setting { lanes: 1, scratch: nests.scratch, schedule: Schedule::GPU, shared: Some(shared), vnni: false };
     let mut site = Site::new(e, args, &nests.tensors, setting);
-    let own = e.offset_by(e.shared_memory(), at);
     prologue.row().for_each(|tensor| site.set_base(tensor, own));
-    site.set_row(e.i64(0), code.rows == Rows::Wanted);
+    site.set_row(row, wanted);
     nest::row(&mut site, nests, shared);
 }
 

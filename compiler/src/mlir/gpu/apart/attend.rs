@@ -6,7 +6,7 @@
 
 use super::caches::{POSITIONS, count, group_of};
 use super::pipeline::Pipeline;
-use super::{ALIGNED, AT_ONCE, GROUP, GROUPS, LINE, NUMBERS, ROWS, args};
+use super::{ALIGNED, AT_ONCE, GROUP, GROUPS, LINE, MAP, Next, ROWS};
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
@@ -15,24 +15,17 @@ use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Va
 use crate::mlir::gpu::attend::Weighed;
 use crate::mlir::gpu::attention::{Sum, Work};
 use crate::mlir::gpu::team::across_lanes;
+use crate::plan::{NUMBERS, TILE_ROWS};
 use braid_dsl::model::Reduce;
 
 /// Stages under way.
 const STAGES: usize = 2;
-/// Rows of a task.
-pub const TASK_ROWS: usize = GROUPS * ROWS;
 /// Loads of a thread that are under way at once.
 const AHEAD: usize = 4;
 /// Numbers of a piece of 16 bytes.
 const PIECE: usize = 8;
 /// Pieces of a line.
 const PIECES: usize = NUMBERS / PIECE;
-
-/// Whether an attention can be one: heads in whole lines, and a cache in which every position has its place.
-pub fn is_apart(code: &Attention, groups: bool) -> bool {
-    let lines = [code.key, code.value].iter().all(|size| *size == NUMBERS || *size == 2 * NUMBERS);
-    groups && code.is_tiled() && lines && code.has_every_position() && code.keyed.is_empty()
-}
 
 /// Bytes of a stage: keys, then values.
 fn stage_bytes(code: &Attention) -> usize {
@@ -49,14 +42,19 @@ pub fn shared_bytes(code: &Attention) -> usize {
     ALIGNED + GROUPS * own_bytes(code) + Pipeline::shared_bytes(STAGES, stage_bytes(code))
 }
 
-/// Emits the body of the entry.
-pub fn emit<'c>(e: &Emitter<'c>, code: &Attention, setting: Setting, [call, words, keys, values]: [Val<'c>; 4]) {
-    let args = args(e, call, words);
+/// Emits the body of the entry, with the maps of keys and of values; `next`: where results go, rounded.
+pub fn emit<'c>(
+    e: &Emitter<'c>,
+    code: &Attention,
+    setting: Setting,
+    args: KernelArgs<'c>,
+    (maps, next): (Val<'c>, Option<Next<'c>>),
+) {
     let own = e.aligned(e.shared_memory(), ALIGNED);
     let memory = e.offset_by(own, GROUPS * own_bytes(code));
     let pipeline = Pipeline { e, memory, stages: STAGES, bytes: stage_bytes(code) };
-    let launch = Launch { e, code, args, pipeline, own };
-    super::roles(e, &pipeline, || launch.ask(keys, values), |group| launch.multiply(setting, group));
+    let launch = Launch { e, code, args, pipeline, own, next };
+    super::roles(e, &pipeline, || launch.ask(maps, e.offset_by(maps, MAP)), |group| launch.multiply(setting, group));
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +65,8 @@ struct Launch<'k, 'c> {
     pipeline: Pipeline<'k, 'c>,
     /// Where the groups' own memory begins.
     own: Val<'c>,
+    /// Where results go, rounded.
+    next: Option<Next<'c>>,
 }
 
 /// Rows of one sequence in a task, and the positions that they see.
@@ -89,7 +89,7 @@ impl<'c> Launch<'_, 'c> {
     fn parts(&self, body: impl FnOnce(Part<'c>, Val<'c>) -> Val<'c>) {
         let (e, code, call) = (self.e, self.code, self.args.call);
         let heads = e.i64(code.groups * code.per);
-        let (rows, size) = (e.call_field(call, Field::Rows), e.i64(TASK_ROWS));
+        let (rows, size) = (e.call_field(call, Field::Rows), e.i64(TILE_ROWS));
         let tiles = e.div(e.sub(e.add(rows, size), e.i64(1)), size);
         let (tasks, blocks) = (e.mul(tiles, heads), e.blocks());
         let rounds = e.div(e.sub(e.add(tasks, blocks), e.i64(1)), blocks);
@@ -334,19 +334,33 @@ impl<'c> Rows<'_, 'c> {
 
     /// Divides the sums by their totals, and stores them.
     fn finish(&self, work: &mut Work<'_, 'c>, state: &[Val<'c>]) {
-        let e = self.launch.e;
+        let Launch { e, code, .. } = self.launch;
+        let (heads, value) = (code.groups * code.per, code.value);
         let head = work.site.index[&BATCH];
         let column = e.to_i64(e.shift_left(e.and(self.lane, e.i32(3)), 1));
         for (half, row) in self.lane_rows().into_iter().enumerate() {
             let total = across_lanes(e, Reduce::Sum, state[2 + half], 4);
             e.if_then(e.cmp(Cmp::Lt, self.within(row), self.part.rows), || {
                 work.site.set_row(self.row(row), false);
-                for (at, four) in state[4..].chunks_exact(4).enumerate() {
-                    for one in 0..2 {
-                        let own = Sum { most: state[half], total, sum: four[2 * half + one] };
-                        work.finish(head, e.i64(0), e.add(column, e.i64(8 * at + one)), own);
+                let columns = (0..code.value / 4).map(|at| e.add(column, e.i64(8 * (at / 2) + at % 2)));
+                let sums = state[4..].chunks_exact(4).flat_map(|four| [four[2 * half], four[2 * half + 1]]);
+                let made = |(column, sum)| (column, work.result(head, e.i64(0), column, Sum { most: state[half], total, sum }));
+                let made: Vec<(Val, Val)> = columns.zip(sums).map(made).collect();
+                let next = self.launch.next.map(|next| next.row(e, self.row(row), heads * value));
+                let mut stored = || {
+                    for (column, made) in &made {
+                        work.site.index.insert(COLUMN, *column);
+                        e.store(work.site.address(&code.views.out), *made);
                     }
-                }
+                };
+                let Some(next) = next else { return stored() };
+                e.if_then(e.not(next.taken), stored);
+                e.if_then(next.taken, || {
+                    let own = e.element(e.element(next.rows, self.part.head, 2 * value), column, 2);
+                    for (at, pair) in made.chunks_exact(2).enumerate() {
+                        e.store(e.offset_by(own, 16 * at), e.pack_bf16(pair[0].1, pair[1].1));
+                    }
+                });
             });
         }
     }

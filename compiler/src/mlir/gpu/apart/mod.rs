@@ -4,22 +4,25 @@
 //! In the walk of steps (walk.rs) a step is a function among others, of whose registers and shared memory a multiprocessor holds
 //! two blocks, and the assembler lets no product of matrices run while another one begins. Here it has all of both.
 //!
-//! What is multiplied are bfloat16 numbers in swizzled lines: a launch before rounds rows (product.rs) or caches (caches.rs).
+//! What is multiplied are bfloat16 numbers in swizzled lines: a launch before rounds rows (rows.rs) or caches (caches.rs), or what multiplied
+//! before has left its results so.
 
-pub mod attend;
+mod attend;
 mod caches;
 mod finish;
 mod pipeline;
-pub mod product;
+mod product;
+mod rows;
 
-use crate::fuse::kernel::Code;
+use super::row_words;
+use crate::fuse::kernel::{Attention, Code};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::{Cmp, Emitter, KernelArgs, Ty, Val};
-use crate::plan::Function;
+use crate::plan::{self, NUMBERS, Plan};
 pub use caches::POSITIONS;
 use pipeline::Pipeline;
-use product::Apart;
+pub use product::Group;
 
 /// Warps that work together.
 const GROUP: usize = 4;
@@ -29,8 +32,7 @@ const GROUPS: usize = 2;
 const ROWS: usize = 64;
 /// Threads of a block: the first group asks, the others multiply.
 pub const THREADS: usize = (1 + GROUPS) * GROUP * WARP;
-/// Numbers of a line, and its bytes.
-pub const NUMBERS: usize = 64;
+/// Bytes of a line that is copied at once.
 const LINE: usize = 2 * NUMBERS;
 /// Numbers that one instruction takes.
 const AT_ONCE: usize = 16;
@@ -42,34 +44,117 @@ const ALIGNED: usize = 1024;
 pub const ROUNDING_THREADS: usize = 256;
 /// Blocks of them on a multiprocessor.
 pub const ROUNDING_BLOCKS: usize = 4;
+/// Bytes of a map.
+const MAP: usize = 128;
+/// Both groups' rows are a tile's.
+const _: () = assert!(GROUPS * ROWS == plan::TILE_ROWS);
 
-/// Emits the entries of a function whose steps are launches of their own: `NAME_rounds`, and `NAME_apart` that multiplies.
-pub fn emit(e: &Emitter, function: &Function, setting: Setting) {
-    let (rounds, apart) = (format!("{}_rounds", function.name), format!("{}_apart", function.name));
-    let (rounding, multiplying) = ((ROUNDING_THREADS, ROUNDING_BLOCKS), (THREADS, 1));
-    match &function.code {
-        Code::Matmul(product) => {
-            let Some(own) = Apart::of(product, e.has_groups()) else { return };
-            e.device_entry(&rounds, rounding, &[Ty::PTR; 3], |values| {
+/// One of a plan's launches of their own.
+pub struct Launch<'p> {
+    /// What it does.
+    pub what: What<'p>,
+    number: usize,
+    hands: bool,
+}
+
+/// What a launch of its own does.
+pub enum What<'p> {
+    /// Products of the same rows.
+    Products(Group<'p>),
+    /// An attention.
+    Attention(&'p Attention),
+}
+
+impl<'p> Launch<'p> {
+    /// All launches of a plan, in its order.
+    pub fn all(plan: &'p Plan) -> Vec<Launch<'p>> {
+        let launch = |(number, own): (usize, &'p plan::Apart)| {
+            let what = match &own.what {
+                plan::What::Products(products) => What::Products(Group::of(plan, products, 8 * row_words(plan))?),
+                plan::What::Attention(function) => match &plan.functions[*function].code {
+                    Code::Attention(code) => What::Attention(code),
+                    _ => return None,
+                },
+            };
+            Some(Launch { what, number, hands: own.hands })
+        };
+        plan.apart.iter().enumerate().filter_map(launch).collect()
+    }
+
+    /// What its entries' names begin with.
+    pub fn name(&self) -> String {
+        match self.what {
+            What::Products(_) => format!("products_{}", self.number),
+            What::Attention(_) => format!("attention_{}", self.number),
+        }
+    }
+
+    /// Whether the launch before leaves its rows, in calls that have it.
+    pub fn is_handed(&self) -> bool {
+        matches!(&self.what, What::Products(group) if group.products.handed)
+    }
+
+    /// Dynamic shared memory of a block that rounds.
+    pub fn rounding_bytes(&self) -> usize {
+        if let What::Products(group) = &self.what { rows::shared_bytes(group) } else { 0 }
+    }
+
+    /// Dynamic shared memory of a block that multiplies.
+    pub fn shared_bytes(&self) -> usize {
+        match &self.what {
+            What::Products(group) => group.shared_bytes(),
+            What::Attention(code) => attend::shared_bytes(code),
+        }
+    }
+
+    /// Numbers of a row that it hands on.
+    pub fn handed_numbers(&self) -> Option<usize> {
+        let numbers = match &self.what {
+            What::Products(group) => group.codes().last().map(|code| code.sizes[3]),
+            What::Attention(code) => Some(code.groups * code.per * code.value),
+        };
+        numbers.filter(|_| self.hands)
+    }
+
+    /// Emits its entries: `NAME_rounds`, and `NAME_apart` that multiplies.
+    pub fn emit(&self, e: &Emitter, setting: Setting) {
+        let (rounds, apart) = (format!("{}_rounds", self.name()), format!("{}_apart", self.name()));
+        match &self.what {
+            What::Products(group) => e.device_entry(&rounds, (ROUNDING_THREADS, ROUNDING_BLOCKS), &[Ty::PTR; 3], |values| {
                 let [call, words, to] = *values else { return };
-                product::round(e, product, setting, args(e, call, words), e.device_memory(to));
-            });
-            e.device_entry(&apart, multiplying, &[Ty::PTR; 4], |values| {
-                let [call, words, rows, weights] = *values else { return };
-                own.emit(e, product, setting, args(e, call, words), [rows, weights]);
-            });
-        }
-        Code::Attention(attention) if !function.stores_keys && attend::is_apart(attention, e.has_groups()) => {
-            e.device_entry(&rounds, rounding, &[Ty::PTR; 4], |values| {
+                rows::round(e, group, setting, args(e, call, words), e.device_memory(to));
+            }),
+            What::Attention(code) => e.device_entry(&rounds, (ROUNDING_THREADS, ROUNDING_BLOCKS), &[Ty::PTR; 4], |values| {
                 let [call, words, keys, own] = *values else { return };
-                caches::round(e, attention, [call, words, keys, own]);
-            });
-            e.device_entry(&apart, multiplying, &[Ty::PTR; 4], |values| {
-                let [call, words, keys, own] = *values else { return };
-                attend::emit(e, attention, setting, [call, words, keys, own]);
-            });
+                caches::round(e, code, [call, words, keys, own]);
+            }),
         }
-        _ => {}
+        e.device_entry(&apart, (THREADS, 1), &[Ty::PTR; 4], |values| {
+            let [call, words, maps, next] = *values else { return };
+            let (args, next) = (args(e, call, words), self.hands.then(|| Next::of(e, next)));
+            match &self.what {
+                What::Products(group) => group.emit(e, setting, args, (maps, next)),
+                What::Attention(code) => attend::emit(e, code, setting, args, (maps, next)),
+            }
+        });
+    }
+}
+
+/// Where results go, rounded, if the call has a launch that takes them; they are stored otherwise.
+#[derive(Clone, Copy)]
+struct Next<'c> {
+    rows: Val<'c>,
+    taken: Val<'c>,
+}
+
+impl<'c> Next<'c> {
+    fn of(e: &Emitter<'c>, rows: Val<'c>) -> Next<'c> {
+        Next { rows: e.device_memory(rows), taken: e.is_there(rows) }
+    }
+
+    /// The place of a row of so many numbers.
+    fn row(self, e: &Emitter<'c>, row: Val<'c>, numbers: usize) -> Next<'c> {
+        Next { rows: e.element(self.rows, row, 2 * numbers), ..self }
     }
 }
 

@@ -1,38 +1,86 @@
-//! A product of many rows: tiles of 128 rows by some columns.
+//! Products of the same rows: tiles of 128 rows by one or two boxes of 128 columns. Both boxes are of one product, or one of each of two
+//! whose results meet.
 
 use super::pipeline::Pipeline;
-use super::{ALIGNED, AT_ONCE, NUMBERS, ROUNDING_THREADS, ROWS};
-use crate::fuse::kernel::{BATCH, DEPTH, Matmul};
+use super::{ALIGNED, AT_ONCE, LINE, MAP, Next, ROWS};
+use crate::fuse::kernel::{Code, Matmul};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use crate::mlir::gpu::MOST_ROWS;
-use crate::plan::{self, Tiling};
+use crate::mlir::common::site::Setting;
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Val};
+use crate::plan::{self, BOX, NUMBERS, Plan, Products, TILE_ROWS};
 
 /// Stages under way.
 const STAGES: usize = 4;
-/// Numbers that a thread rounds at once.
-const ROUNDED: usize = 8;
+/// Bytes of a box of rows, or of weights, in a stage.
+const BOX_BYTES: usize = BOX * LINE;
+const _: () = assert!(TILE_ROWS == BOX);
 
-/// A product whose calls of many rows are launches of their own.
-#[derive(Clone, Copy, Debug)]
-pub struct Apart {
-    /// Its tiles.
-    pub tiling: Tiling,
-    /// Rows of a call from which on it is.
-    pub from: usize,
+/// The products of a launch.
+pub struct Group<'p> {
+    /// What they are.
+    pub products: &'p Products,
+    pub(super) members: Vec<Member<'p>>,
+    /// Bytes from the words of a step to those of the next.
+    word_bytes: usize,
 }
 
-impl Apart {
-    /// Of a product; `groups`: the GPU multiplies for groups of four warps.
-    pub fn of(code: &Matmul, groups: bool) -> Option<Apart> {
-        let (tiling, from) = plan::apart(code)?;
-        (groups && from <= MOST_ROWS).then_some(Apart { tiling, from })
+/// A product, or two whose results meet.
+pub struct Member<'p> {
+    pub(super) first: &'p Matmul,
+    pub(super) second: Option<(&'p Matmul, &'p plan::Second)>,
+    /// The number of its first step among the launch's.
+    pub(super) step: usize,
+    /// Tiles side by side before it, and past its last.
+    across: [usize; 2],
+    /// Columns of each product in a tile.
+    pub(super) columns: usize,
+}
+
+impl<'p> Group<'p> {
+    /// The products of a plan; `word_bytes`: from one step's words to the next one's. None if they are no products.
+    pub fn of(plan: &'p Plan, products: &'p Products, word_bytes: usize) -> Option<Group<'p>> {
+        let code = |function: usize| match &plan.functions[function].code {
+            Code::Matmul(code) => Some(code),
+            _ => None,
+        };
+        let (mut step, mut before) = (0, 0);
+        let member = |own: &'p plan::Member| {
+            let across = own.across(products.tiling);
+            let second = match &own.second {
+                Some(second) => Some((code(second.function)?, second)),
+                None => None,
+            };
+            let columns = own.tile_columns(products.tiling);
+            let member = Member { first: code(own.function)?, second, step, across: [before, before + across], columns };
+            (step, before) = (step + own.functions().count(), before + across);
+            Some(member)
+        };
+        let members = products.members.iter().map(member).collect::<Option<Vec<_>>>()?;
+        (!members.is_empty()).then_some(Group { products, members, word_bytes })
     }
 
-    /// Bytes of a stage: rows, then columns.
+    /// The first product.
+    pub fn first(&self) -> &'p Matmul {
+        self.members[0].first
+    }
+
+    /// Numbers of a row.
+    pub fn depth(&self) -> usize {
+        self.first().sizes[2]
+    }
+
+    /// All products, one for each step.
+    pub fn codes(&self) -> Vec<&'p Matmul> {
+        self.members.iter().flat_map(|own| std::iter::once(own.first).chain(own.second.map(|(code, _)| code))).collect()
+    }
+
+    fn boxes(&self) -> usize {
+        self.products.tiling.columns / BOX
+    }
+
+    /// Bytes of a stage: rows, then boxes of weights.
     fn stage_bytes(&self) -> usize {
-        (self.tiling.rows + self.tiling.columns) * NUMBERS * 2
+        (1 + self.boxes()) * BOX_BYTES
     }
 
     /// Dynamic shared memory of a block.
@@ -40,91 +88,107 @@ impl Apart {
         ALIGNED + Pipeline::shared_bytes(STAGES, self.stage_bytes())
     }
 
-    /// Emits the body of the entry that multiplies, with maps of rounded rows and of weights.
-    pub fn emit<'c>(
+    /// Emits the body of the entry that multiplies, with the maps of rounded rows and of the weights of each step; `next`: where the last
+    /// results go, rounded.
+    pub(super) fn emit<'c>(
         &self,
         e: &Emitter<'c>,
-        code: &Matmul,
         setting: Setting,
         args: KernelArgs<'c>,
-        [rows, weights]: [Val<'c>; 2],
+        (maps, next): (Val<'c>, Option<Next<'c>>),
     ) {
         let memory = e.aligned(e.shared_memory(), ALIGNED);
         let pipeline = Pipeline { e, memory, stages: STAGES, bytes: self.stage_bytes() };
-        let work = Work { e, apart: *self, code, setting, args, pipeline };
-        super::roles(e, &pipeline, || work.ask(rows, weights), |group| work.multiply(group));
+        let work = Work { e, group: self, setting, args, pipeline, next };
+        super::roles(e, &pipeline, || work.ask(maps), |group| work.multiply(group));
     }
-}
-
-/// Rounds the rows of the left operand, one behind the other.
-pub fn round<'c>(e: &Emitter<'c>, code: &Matmul, setting: Setting, args: KernelArgs<'c>, to: Val<'c>) {
-    let mut site = Site::new(e, args, &code.tensors, setting);
-    site.index.insert(BATCH, e.i64(0));
-    site.index.insert(DEPTH, e.i64(0));
-    let (depth, rows) = (code.sizes[2], e.call_field(args.call, Field::Rows));
-    for_each(e, e.block_number(), rows, e.blocks(), |row| {
-        site.set_product_row(code, row);
-        let (from, to) = (site.address(&code.left), e.element(to, row, 2 * depth));
-        for_each(e, e.to_i64(e.thread()), e.i64(depth / ROUNDED), e.i64(ROUNDING_THREADS), |number| {
-            let from = e.element(from, number, 4 * ROUNDED);
-            let pairs = (0..ROUNDED / 4).flat_map(|at| {
-                let four = e.load_aligned(e.offset_by(from, 16 * at), Ty::f32(4));
-                [0, 2].map(|at| e.pack_bf16(e.extract(four, at), e.extract(four, at + 1)))
-            });
-            let whole = pairs.enumerate().fold(e.poison(Ty::i32(ROUNDED / 2)), |whole, (at, pair)| e.insert(whole, at, pair));
-            e.store_aligned(e.element(to, number, 2 * ROUNDED), whole);
-        });
-    });
 }
 
 /// One launch.
 pub(super) struct Work<'k, 'c> {
     pub(super) e: &'k Emitter<'c>,
-    pub(super) apart: Apart,
-    pub(super) code: &'k Matmul,
-    setting: Setting,
-    pub(super) args: KernelArgs<'c>,
+    pub(super) group: &'k Group<'k>,
+    pub(super) setting: Setting,
+    args: KernelArgs<'c>,
     pipeline: Pipeline<'k, 'c>,
+    /// Where the last results go.
+    pub(super) next: Option<Next<'c>>,
 }
 
-/// Where a tile begins; 32-bit.
+/// A tile: where its rows begin, and its number among those side by side; 32-bit.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'c> {
-    pub(super) row: Val<'c>,
-    pub(super) column: Val<'c>,
+struct Place<'c> {
+    row: Val<'c>,
+    across: Val<'c>,
 }
 
 impl<'c> Work<'_, 'c> {
     /// Stages of a tile.
     fn stages(&self) -> Val<'c> {
-        self.e.i32(self.code.sizes[2].div_ceil(NUMBERS) as i32)
+        self.e.i32(self.group.depth().div_ceil(NUMBERS) as i32)
+    }
+
+    /// What the launch is told of a step.
+    pub(super) fn args(&self, step: usize) -> KernelArgs<'c> {
+        let operands = self.e.offset_by(self.args.operands, step * self.group.word_bytes);
+        KernelArgs { operands, ..self.args }
+    }
+
+    /// Rows of the call.
+    pub(super) fn rows(&self) -> Val<'c> {
+        self.e.call_field(self.args.call, Field::Rows)
     }
 
     /// Does `body` for each tile of the block, with values carried from one to the next.
     fn tiles(&self, start: &[Val<'c>], body: impl FnOnce(Place<'c>, &[Val<'c>]) -> Vec<Val<'c>>) {
-        let (e, Tiling { rows, columns }) = (self.e, self.apart.tiling);
-        let count = e.to_i32(e.call_field(self.args.call, Field::Rows));
-        let down = e.div(e.add(count, e.i32(rows as i32 - 1)), e.i32(rows as i32));
-        let across = e.i32(self.code.sizes[3].div_ceil(columns) as i32);
+        let (e, rows) = (self.e, self.e.i32(TILE_ROWS as i32));
+        let down = e.div(e.add(e.to_i32(self.rows()), e.i32(TILE_ROWS as i32 - 1)), rows);
+        let across = e.i32(self.group.products.across() as i32);
         let (block, blocks) = (e.to_i32(e.block_number()), e.to_i32(e.blocks()));
         e.for_loop(block, e.mul(down, across), blocks, start, |number, state| {
             // Blocks side by side have the same columns, whose weights are then read once.
-            let (row, column) = (e.rem(number, down), e.div(number, down));
-            body(Place { row: e.mul(row, e.i32(rows as i32)), column: e.mul(column, e.i32(columns as i32)) }, state)
+            let (row, across) = (e.rem(number, down), e.div(number, down));
+            body(Place { row: e.mul(row, rows), across }, state)
         });
     }
 
+    /// Which map each box of a tile is of, and its first column.
+    fn boxes(&self, place: Place<'c>) -> Vec<[Val<'c>; 2]> {
+        let e = self.e;
+        let of = |member: &Member, at: usize| {
+            let own = e.mul(e.sub(place.across, e.i32(member.across[0] as i32)), e.i32(member.columns as i32));
+            // The map of rows comes first.
+            match member.second {
+                Some(_) => [e.i32((1 + member.step + at) as i32), own],
+                None => [e.i32((1 + member.step) as i32), e.add(own, e.i32((at * BOX) as i32))],
+            }
+        };
+        let boxed = |at: usize| {
+            let mut members = self.group.members.iter().rev();
+            let last = members.next().map_or([e.i32(0); 2], |member| of(member, at));
+            members.fold(last, |behind, member| {
+                let inside = e.cmp(Cmp::Lt, place.across, e.i32(member.across[1] as i32));
+                let own = of(member, at);
+                [0, 1].map(|part| e.select(inside, own[part], behind[part]))
+            })
+        };
+        (0..self.group.boxes()).map(boxed).collect()
+    }
+
     /// One thread asks for all stages of all tiles.
-    fn ask(&self, rows: Val<'c>, weights: Val<'c>) {
+    fn ask(&self, maps: Val<'c>) {
         let e = self.e;
         self.tiles(&[e.i32(0)], |place, state| {
+            let boxes = self.boxes(place).into_iter().map(|[map, column]| (e.element(maps, e.to_i64(map), MAP), column));
+            let boxes: Vec<(Val, Val)> = boxes.collect();
             e.for_loop(e.i32(0), self.stages(), e.i32(1), state, |stage, state| {
                 let turn = state[0];
                 let barrier = self.pipeline.begin(turn);
                 let (to, first) = (self.pipeline.place(turn), e.mul(stage, e.i32(NUMBERS as i32)));
-                e.begin_matrix_copy(to, rows, (first, place.row), barrier);
-                let behind = e.offset_by(to, self.apart.tiling.rows * NUMBERS * 2);
-                e.begin_matrix_copy(behind, weights, (first, place.column), barrier);
+                e.begin_matrix_copy(to, maps, (first, place.row), barrier);
+                for (at, (map, column)) in boxes.iter().enumerate() {
+                    e.begin_matrix_copy(e.offset_by(to, (1 + at) * BOX_BYTES), *map, (first, *column), barrier);
+                }
                 vec![e.add(turn, e.i32(1))]
             })
         });
@@ -132,12 +196,10 @@ impl<'c> Work<'_, 'c> {
 
     /// Group `group` multiplies its rows of all tiles.
     fn multiply(&self, group: Val<'c>) {
-        let (e, tiling) = (self.e, self.apart.tiling);
+        let (e, tiling) = (self.e, self.group.products.tiling);
         let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
         let first = e.cmp(Cmp::Eq, lane, e.i32(0));
         let one = e.i32(1);
-        let mut site = Site::new(e, self.args, &self.code.tensors, self.setting);
-        site.index.insert(BATCH, e.i64(0));
         self.tiles(&[e.i32(0)], |place, state| {
             let start: Vec<Val> = state.iter().copied().chain(vec![e.f32(0.0); tiling.columns / 2]).collect();
             let end = e.for_loop(e.i32(0), self.stages(), one, &start, |stage, state| {
@@ -151,7 +213,12 @@ impl<'c> Work<'_, 'c> {
             });
             e.await_products(0);
             e.if_then(first, || self.pipeline.leave(e.sub(end[0], one)));
-            self.finish(&mut site, place, group, &end[1..]);
+            for member in &self.group.members {
+                let [from, to] = member.across.map(|tile| e.i32(tile as i32));
+                let inside = e.and(e.cmp(Cmp::Ge, place.across, from), e.cmp(Cmp::Lt, place.across, to));
+                let column = e.mul(e.sub(place.across, from), e.i32(member.columns as i32));
+                e.if_then(inside, || self.finish(member, (place.row, column), group, &end[1..]));
+            }
             vec![end[0]]
         });
     }
@@ -160,9 +227,8 @@ impl<'c> Work<'_, 'c> {
     fn operands(&self, turn: Val<'c>, group: Val<'c>) -> Vec<(Val<'c>, Val<'c>)> {
         let e = self.e;
         let place = self.pipeline.place(turn);
-        let own = e.element(place, e.to_i64(group), ROWS * NUMBERS * 2);
-        let left = e.matrix_at(own);
-        let right = e.matrix_at(e.offset_by(place, self.apart.tiling.rows * NUMBERS * 2));
+        let left = e.matrix_at(e.element(place, e.to_i64(group), ROWS * LINE));
+        let right = e.matrix_at(e.offset_by(place, BOX_BYTES));
         let behind = |matrix: Val<'c>, at: usize| e.matrix_behind(matrix, e.i64(at * AT_ONCE * 2));
         (0..NUMBERS / AT_ONCE).map(|at| (behind(left, at), behind(right, at))).collect()
     }
