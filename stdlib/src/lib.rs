@@ -93,6 +93,7 @@ const FILES: &[(&str, &str)] = embed![
     "mixers/longformer.braid",
     "mixers/native_sparse.braid",
     "mixers/parallel.braid",
+    "mixers/random_blocks.braid",
     "mixers/relative.braid",
     "mixers/rwkv.braid",
     "mixers/rwkv6.braid",

@@ -72,6 +72,8 @@ mod quantised;
 #[cfg(test)]
 mod recurrences;
 pub mod reference;
+mod random;
+#[cfg(test)]
 #[cfg(test)]
 mod relative;
 #[cfg(test)]

@@ -338,6 +338,7 @@ impl<'p> Elab<'p> {
     ) -> Done<V<'p>> {
         if let Some(arg) = args.iter().find(|a| a.name.is_some())
             && super::expr::BUILTINS.contains(&name)
+            && name != "random"
         {
             return self.fail(Code::UnknownArgument, arg.value.span, format!("`{name}` takes no named arguments"));
         }
@@ -345,6 +346,7 @@ impl<'p> Elab<'p> {
             "concat" | "top" | "convolve" | "nth_largest" => return self.structural(frame, name, items, args, span),
             "solve" => return self.solve(frame, items, args, span),
             "chosen" => return self.chosen(frame, items, args, span),
+            "random" => return self.random(frame, items, args, span),
             "scored" if items.is_empty() => return self.scored(frame, args, span),
             "placed" if items.is_empty() => return self.placed(frame, args, span),
             "start" if items.is_empty() => return self.start(frame, args, span),

@@ -85,25 +85,43 @@ impl<'p> Elab<'p> {
     }
 
     /// Among which positions ids were chosen, each at most once along `slot`: the places where `key % n == r`. Whole blocks may be taken
-    /// from them; -1, none, then stays below zero.
+    /// from them; -1, none, then stays below zero. Places that a `top` gave, times `n`, were chosen among those where `key % n == 0`.
     fn chosen_among(&mut self, ids: T, slot: AxisId, span: Span) -> Done<(usize, usize)> {
         let mut at = (ids.level == 0).then_some((ids.id, slot));
-        let mut moved = 0;
+        let (mut moved, mut times) = (0, 1);
         while let Some((id, axis)) = at {
             let values = &self.levels[0].values;
             let value = &values[id.0 as usize];
+            let number = |n: usize| match values[value.args[n].0 as usize].op {
+                Op::Const(by) if by.fract() == 0.0 && by.abs() < 1e9 => Some(by as i64),
+                _ => None,
+            };
+            let varies = |n: usize| values[value.args[n].0 as usize].ty.axes.contains(&axis);
+            let mut arg = 0;
             let known = match &value.op {
                 Op::Attend(attend) if attend.gives == Gives::Best(axis) => match attend.every() {
-                    (every, at) if moved % every == 0 => return Ok((every, at)),
+                    (every, at) if moved % (times * every) == 0 => return Ok((times * every, times * at)),
                     _ => None,
                 },
-                Op::Binary(Binary::Sub) => match values[value.args[1].0 as usize].op {
-                    Op::Const(by) if by >= 0.0 && by.fract() == 0.0 && by < 1e9 => {
-                        moved += by as usize;
-                        Some(axis)
-                    }
-                    _ => None,
-                },
+                Op::Top { into, .. } if *into == axis && moved % times == 0 => return Ok((times, 0)),
+                Op::Binary(Binary::Sub) => number(1).filter(|by| *by >= 0).map(|by| {
+                    moved += times * by as usize;
+                    axis
+                }),
+                Op::Binary(Binary::Mul) => {
+                    arg = usize::from(number(0).is_some());
+                    number(1 - arg).filter(|by| *by > 0).and_then(|by| times.checked_mul(by as usize)).map(|by| {
+                        times = by;
+                        axis
+                    })
+                }
+                // -1 in the place of some.
+                Op::Select => {
+                    let none = |n: usize| number(n).is_some_and(|by| by < 0);
+                    arg = if none(1) { 2 } else { 1 };
+                    (none(1) || none(2)).then_some(axis)
+                }
+                Op::Gather(over) if *over != axis && !varies(1) => Some(axis),
                 Op::Rename(from, to) if *to == axis => Some(*from),
                 Op::Slice { axis: from, to, .. } if *to == axis => Some(*from),
                 Op::Rename(..) | Op::Slice { .. } | Op::Pick { .. } => Some(axis),
@@ -111,7 +129,7 @@ impl<'p> Elab<'p> {
                 Op::Merge(_, to) if *to != axis => Some(axis),
                 _ => None,
             };
-            at = known.map(|axis| (value.args[0], axis));
+            at = known.map(|axis| (value.args[arg], axis));
         }
         let error = Diagnostic::new(Code::Type, span, "these are not the positions that a `choose` gave");
         Err(self.error(error.hint("name what `choose[… as slot](…)` gives before the attention, and write that name here")))

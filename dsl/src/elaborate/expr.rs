@@ -32,6 +32,7 @@ pub const BUILTINS: &[&str] = &[
     "placed",
     "solve",
     "chosen",
+    "random",
     "start",
     "shift",
     "convolve",

@@ -24,6 +24,7 @@ impl<'p> Elab<'p> {
                     let (axis, held) = self.sequence_named(frame, axis)?;
                     return self.along(frame, Op::Length(axis, held), axis, span);
                 }
+                ("random", _) => return self.random(frame, items, &[], span),
                 _ => {}
             }
         }

@@ -18,6 +18,7 @@ mod inputs;
 mod output;
 mod policy;
 mod recurrence;
+mod random;
 mod region;
 mod signature;
 mod solve;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Sizes of the axes that arguments name.
 const DIMS: &str = "d: dim = 12, heads: dim = 2, k: dim = 4, v: dim = 3, n: dim = 5, inner: dim = 8, p: dim = 6, rank: dim = 2, near: dim = 1, \
-                    far: dim = 1, hidden: dim = 7, rank_w: dim = 2, rank_a: dim = 2, rank_v: dim = 2, rank_g: dim = 2, vocab: dim = 9, latent: dim = 6, nope: dim = 3, groups: dim = 2, buckets: dim = 8, high: dim = 3, wide: dim = 4, shared: dim = 2, routed: dim = 3";
+                    far: dim = 1, hidden: dim = 7, rank_w: dim = 2, rank_a: dim = 2, rank_v: dim = 2, rank_g: dim = 2, vocab: dim = 9, latent: dim = 6, nope: dim = 3, groups: dim = 2, buckets: dim = 8, high: dim = 3, wide: dim = 4, shared: dim = 2, routed: dim = 3, seed: int = 7";
 
 /// A block's head.
 struct Head {
