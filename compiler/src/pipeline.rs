@@ -9,7 +9,7 @@ use crate::llvm;
 use crate::plan::{self, Plan};
 use crate::rewrite;
 use crate::target::Target;
-use braid_dsl::model::Model;
+use braid_dsl::model::{Model, Storage};
 use braid_runtime::artifact::{Dtype, Manifest, Param, Source};
 
 /// What a compilation is told beside the model.
@@ -191,8 +191,18 @@ fn fused(work: &mut Work) -> Result<(), Error> {
     // On processors, products of pairs of integers are there for the vectors of x86-64.
     let pairs = given.target.gpu.is_some() || matches!(given.target.lanes(), 8 | 16);
     if given.dtype.quantised() && !pairs {
-        return Err(Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name)));
+        return Err(limit());
     }
+    let of_text = work
+        .graph()?
+        .params
+        .iter()
+        .filter_map(|param| param.stored)
+        .find(|stored| !matches!(stored.storage, Storage::F32 | Storage::Bf16));
+    if let (Some(stored), false) = (of_text, pairs) {
+        return Err(limit().at(stored.span));
+    }
+    let limit = || Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name));
     let options = artifact::options(&work.options.target, work.options.dtype);
     work.fused = Some(fuse::fuse(work.forms()?, options)?);
     Ok(())

@@ -104,6 +104,8 @@ pub struct Alias {
     pub args: Vec<Arg>,
     /// The policy for its attentions, with arguments.
     pub policy: Option<(Ident, Vec<Arg>)>,
+    /// How parameters are stored.
+    pub stores: Vec<Store>,
     /// The place of the whole item.
     pub span: Span,
 }
@@ -169,6 +171,15 @@ pub struct AxisList {
     pub span: Span,
 }
 
+/// `store "pattern" as type`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Which parameters: the text.
+    pub pattern: Ident,
+    /// How.
+    pub storage: Expr,
+}
+
 /// Statements in braces.
 #[derive(Clone, Debug)]
 pub struct Body {
@@ -190,8 +201,10 @@ pub struct Stmt {
 /// The kinds of statements.
 #[derive(Clone, Debug)]
 pub enum StmtKind {
-    /// `param a, b: [..]`
-    Param(Vec<Ident>, AxisList),
+    /// `param a, b: [..]`, or `param a, b: [..] as type`
+    Param(Vec<Ident>, AxisList, Option<Expr>),
+    /// `store "pattern" as type`
+    Store(Store),
     /// `dim a = e`
     Dim(Ident, Expr),
     /// `share a = e`

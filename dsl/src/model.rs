@@ -416,6 +416,51 @@ pub struct Param {
     pub axes: Vec<AxisId>,
     /// Where it is declared.
     pub span: Span,
+    /// How its numbers are stored, if the text says so.
+    pub stored: Option<Stored>,
+}
+
+/// What the text says of how a parameter is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// As what.
+    pub storage: Storage,
+    /// Where that is said.
+    pub span: Span,
+}
+
+/// How the numbers of a matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Storage {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Integers of 8 bits, 32 of which share a scale.
+    Int8,
+    /// e4m3 numbers of 8 bits, 32 of which share a scale.
+    Fp8,
+    /// Integers of 4 bits, 32 of which share a scale.
+    Int4,
+    /// Integers of 4 bits, 32 of which share a scale and an offset.
+    Int4z,
+}
+
+impl Storage {
+    /// All of them.
+    pub const ALL: [Storage; 6] = [Storage::F32, Storage::Bf16, Storage::Int8, Storage::Fp8, Storage::Int4, Storage::Int4z];
+
+    /// Its name in the text and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::Bf16 => "bf16",
+            Storage::Int8 => "int8",
+            Storage::Fp8 => "fp8",
+            Storage::Int4 => "int4",
+            Storage::Int4z => "int4z",
+        }
+    }
 }
 
 /// One instance of a block (or the model itself), for reports.

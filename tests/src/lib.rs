@@ -54,6 +54,8 @@ mod linearised;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod mixed_precision;
+#[cfg(test)]
 mod modalities;
 #[cfg(test)]
 mod models;
@@ -70,10 +72,10 @@ mod ptx;
 #[cfg(test)]
 mod quantised;
 #[cfg(test)]
-mod recurrences;
-pub mod reference;
 mod random;
 #[cfg(test)]
+mod recurrences;
+pub mod reference;
 #[cfg(test)]
 mod relative;
 #[cfg(test)]

@@ -24,48 +24,55 @@ model m(d: dim = 200, heads: dim = 4, k: dim = 96, vocab: dim = 150)(tokens: [t]
 ";
 
 /// The levels that this machine has.
-fn targets() -> impl Iterator<Item = &'static str> {
+pub fn targets() -> impl Iterator<Item = &'static str> {
     let all = ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:x86-64-v4+vnni"];
     all.into_iter().filter(|name| missing_feature(&Target::parse(name).expect("a target").features).is_none())
 }
 
 /// Made-up numbers that `dtype` holds without loss: groups of 32 along the last axis of what is large.
-fn on_grid(dtype: Dtype) -> impl Fn(&str, &[usize]) -> Vec<f32> {
+pub fn on_grid(dtype: Dtype) -> impl Fn(&str, &[usize]) -> Vec<f32> {
     move |path, shape| {
-        let mut numbers = made_up(path, shape);
-        if path.ends_with("embed") || shape.iter().product::<usize>() < 16384 || !dtype.quantised() {
-            numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
-            return numbers;
-        }
-        let row = shape.last().copied().unwrap_or(1);
-        numbers.chunks_mut(row).flat_map(|row| row.chunks_mut(32)).for_each(|group| {
-            let extreme = group.iter().fold(0f32, |most, x| if x.abs() > most.abs() { *x } else { most });
-            if dtype == Dtype::Fp8 {
-                // The largest one stands for 448, and the scale is one of half precision, 256 times as large.
-                let scale = f16::from_f32(256.0 * extreme.abs() / fp8::LARGEST).to_f32() / 256.0;
-                group.iter_mut().for_each(|x| *x = scale * fp8::number(fp8::nearest(*x / scale)));
-                return;
-            }
-            let (low, high) = (group.iter().copied().fold(0.0, f32::min), group.iter().copied().fold(0.0, f32::max));
-            let (scale, offset, range) = match dtype {
-                Dtype::Int8 => (extreme / 127.0, 0.0, -127.0..=127.0),
-                Dtype::Int4 => (extreme / -8.0, 0.0, -8.0..=7.0),
-                _ => ((high - low) / 15.0, low, 0.0..=15.0),
-            };
-            let (scale, offset) = (f16::from_f32(scale).to_f32(), f16::from_f32(offset).to_f32());
-            let round = |x: f32| ((x - offset) / scale).round().clamp(*range.start(), *range.end());
-            group.iter_mut().for_each(|x| *x = scale * round(*x) + offset);
-        });
-        numbers
+        let numbers = made_up(path, shape);
+        let small = path.ends_with("embed") || shape.iter().product::<usize>() < 16384;
+        stored_as(if small { Dtype::Bf16 } else { dtype }, numbers, shape)
     }
 }
 
-fn tokens(count: usize) -> Vec<i32> {
+/// Numbers of that storage near some others.
+pub fn stored_as(dtype: Dtype, mut numbers: Vec<f32>, shape: &[usize]) -> Vec<f32> {
+    if !dtype.quantised() {
+        numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        return numbers;
+    }
+    let row = shape.last().copied().unwrap_or(1);
+    numbers.chunks_mut(row).flat_map(|row| row.chunks_mut(32)).for_each(|group| {
+        let extreme = group.iter().fold(0f32, |most, x| if x.abs() > most.abs() { *x } else { most });
+        if dtype == Dtype::Fp8 {
+            // The largest one stands for 448, and the scale is one of half precision, 256 times as large.
+            let scale = f16::from_f32(256.0 * extreme.abs() / fp8::LARGEST).to_f32() / 256.0;
+            group.iter_mut().for_each(|x| *x = scale * fp8::number(fp8::nearest(*x / scale)));
+            return;
+        }
+        let (low, high) = (group.iter().copied().fold(0.0, f32::min), group.iter().copied().fold(0.0, f32::max));
+        let (scale, offset, range) = match dtype {
+            Dtype::Int8 => (extreme / 127.0, 0.0, -127.0..=127.0),
+            Dtype::Int4 => (extreme / -8.0, 0.0, -8.0..=7.0),
+            _ => ((high - low) / 15.0, low, 0.0..=15.0),
+        };
+        let (scale, offset) = (f16::from_f32(scale).to_f32(), f16::from_f32(offset).to_f32());
+        let round = |x: f32| ((x - offset) / scale).round().clamp(*range.start(), *range.end());
+        group.iter_mut().for_each(|x| *x = scale * round(*x) + offset);
+    });
+    numbers
+}
+
+/// Ids of a text.
+pub fn tokens(count: usize) -> Vec<i32> {
     (0..count).map(|at| (at * at * 7 + at * 3) as i32 % 150).collect()
 }
 
 /// The norm of the difference as a part of the norm.
-fn relative(found: &[f32], wanted: &[f64]) -> f64 {
+pub fn relative(found: &[f32], wanted: &[f64]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut found.iter().zip(wanted).map(|(a, b)| f64::from(*a) - b)) / norm(&mut wanted.iter().copied())

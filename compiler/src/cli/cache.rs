@@ -19,6 +19,7 @@ pub fn path(spec: &Spec, code: &CodeArgs, targets: &[Target]) -> Option<PathBuf>
     hash.add(compiler().as_bytes());
     hash.add(spec.model.name.as_bytes());
     hash.add(format!("{:?}", spec.model.constants).as_bytes());
+    hash.add(format!("{:?}", spec.model.params.iter().map(|param| param.stored).collect::<Vec<_>>()).as_bytes());
     for source in &spec.sources.files {
         hash.add(source.path.as_bytes());
         hash.add(source.text.as_bytes());

@@ -10,13 +10,14 @@ use braid_runtime::{Artifact, progress::Hidden};
 
 /// Writes a folder with the artifact and its packed weights, and tells how far the logits are from those of weights that are not rounded.
 pub fn quantize(args: &QuantizeArgs) -> Result<(), Failure> {
-    if matches!(args.code.dtype, DtypeArg::F32) {
-        return Err(Failure::hinted("`--dtype f32` rounds nothing", "name bf16, int8, fp8, int4 or int4z"));
-    }
     if args.output.exists() {
         return Err(Failure::hinted(format!("{} is there already", args.output.display()), "name a new folder"));
     }
     let spec = spec::load(&args.spec)?;
+    if matches!(args.code.dtype, DtypeArg::F32) && spec.model.params.iter().all(|param| param.stored.is_none()) {
+        let hint = "name bf16, int8, fp8, int4 or int4z, or say in the text what is stored how: `store \"layers.*\" as \"int4\"`";
+        return Err(Failure::hinted("`--dtype f32` rounds nothing", hint));
+    }
     let built = build::cached(spec.clone(), &args.code)?;
     let artifact = Artifact::open(&built)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -37,7 +38,9 @@ pub fn quantize(args: &QuantizeArgs) -> Result<(), Failure> {
         8.0 * bytes as f64 / numbers.max(1) as f64
     ))?;
     let whole = CodeArgs { dtype: DtypeArg::F32, ..args.code.clone() };
-    let found = [logits(spec.clone(), &whole, &args.weights)?, logits(spec, &args.code, &args.weights)?];
+    let mut plain = spec.clone();
+    plain.model.params.iter_mut().for_each(|param| param.stored = None);
+    let found = [logits(plain, &whole, &args.weights)?, logits(spec, &args.code, &args.weights)?];
     match found {
         [Some(before), Some(after)] => say(&cost(&before, &after)),
         _ => say("it is given more than token ids: what rounding costs is not told\n"),

@@ -22,7 +22,7 @@ pub struct Fuser<'a> {
     pub(super) options: Options,
     pub(super) anchors: Anchors,
     groups: Groups,
-    fused: Fused,
+    pub(super) fused: Fused,
     buffer_of: HashMap<NodeId, usize>,
 }
 
@@ -130,6 +130,7 @@ impl<'a> Fuser<'a> {
         if encoded && self.options.blocks > 0 {
             return Err(Error::limit("a second sequence on a GPU"));
         }
+        self.check_storage()?;
         self.order_states();
         Ok(self.fused)
     }
@@ -275,7 +276,7 @@ impl<'a> Fuser<'a> {
         let layout = Layout::Dense(order.iter().filter_map(|a| own.iter().position(|o| o == a)).collect());
         let elements: usize = own.iter().map(|a| self.anchors.layouts.sizes[a.0 as usize]).product();
         // Of a table that is looked up in, a call reads some rows: there is little to gain from integers.
-        let large = if self.options.dtype == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 };
+        let large = if self.dtype_of(id) == Dtype::F32 { Dtype::F32 } else { Dtype::Bf16 };
         let dtype = if elements >= LARGE && own.len() > 1 { large } else { Dtype::F32 };
         let operand = draft.operand(Operand::Packed(self.packed(PackedParam { param: id, layout, dtype })));
         let store = if dtype == Dtype::F32 { Store::F32 } else { Store::Bf16 };

@@ -27,6 +27,7 @@ mod scratch;
 mod skeleton;
 mod solve;
 mod staging;
+mod storage;
 
 use crate::forms::Forms;
 use crate::graph::NodeId;

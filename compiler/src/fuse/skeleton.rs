@@ -1,7 +1,7 @@
 //! Kernels with a skeleton of their own: matrix products, convolutions and shifts, searches; attention (attend.rs) and recurrences (recurrence.rs).
 
 use super::anchor::Product;
-use super::build::{Draft, Fuser, LARGE};
+use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Owner, flat_stride};
 use super::kernel::*;
@@ -11,7 +11,7 @@ use super::{Kernel, Operand, PackedParam};
 use crate::error::Error;
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Elem, Op};
-use braid_runtime::artifact::{Dtype, GROUP, Layout};
+use braid_runtime::artifact::{Dtype, Layout};
 
 impl Fuser<'_> {
     /// The kernels of a skeleton and its epilogue.
@@ -39,9 +39,11 @@ impl Fuser<'_> {
         let lists = [product.columns.clone(), product.inner.clone(), product.batch.clone()];
         let left = self.flat(&mut draft, product.left, &[vec![], product.inner.clone(), product.batch.clone()])?;
         let left = View { strides: merged(left.strides, &[(DEPTH, 1)]), ..left };
-        let dtype = self.matrix_dtype(product);
+        let dtype = self.matrix_dtype(product)?;
         if dtype == Dtype::Fp8 && self.options.blocks > 0 {
-            return Err(Error::limit("weights in fp8 on a GPU"));
+            let stored = self.forms.graph.params[product.param.0 as usize].stored;
+            let error = Error::limit("weights in fp8 on a GPU");
+            return Err(stored.map_or(error.clone(), |stored| error.at(stored.span)));
         }
         let (batch, k, n) = (product.param_batch.clone(), product.param_depth.clone(), product.param_columns.clone());
         let layout = match dtype.quantised() && self.options.blocks > 0 {
@@ -73,24 +75,6 @@ impl Fuser<'_> {
         let width = self.options.width;
         let code = Matmul { rows: owner.rows, sizes, width, tensors, left, weights, out, epilogue, chosen, prologue: None };
         Ok(draft.finish(Code::Matmul(code), members.to_vec()))
-    }
-
-    /// How a product's weights are stored. Narrow matrices (gates, routers, factors of low rank) are not quantised, and rows that meet
-    /// them are not rounded: they are sensitive, and few bytes.
-    fn matrix_dtype(&self, product: &Product) -> Dtype {
-        let shape = self.forms.graph.params[product.param.0 as usize].axes.clone();
-        let count = |list: &[usize]| list.iter().map(|at| self.count(&[shape[*at]])).product::<usize>();
-        let depth = count(&product.param_depth);
-        let columns = count(&product.param_batch) * count(&product.param_columns);
-        let wide = depth >= 2 * GROUP && columns >= 4 * GROUP && depth * columns >= LARGE;
-        // A GPU's lanes read whole groups.
-        let whole = self.options.blocks == 0 || depth.is_multiple_of(GROUP);
-        match self.options.dtype {
-            quantised if quantised.quantised() && wide && whole => quantised,
-            Dtype::F32 => Dtype::F32,
-            _ if self.options.pairs && wide => Dtype::Bf16Pairs,
-            _ => Dtype::Bf16,
-        }
     }
 
     /// The value of the epilogue's last node over the skeleton's own axes.

@@ -117,7 +117,10 @@ pub fn op_text(op: &Op, axes: &[Axis], params: &[Param], args: &[String]) -> Str
     let call = |head: String| format!("{head}({})", args.join(", "));
     match op {
         Op::Input(n) => format!("input {n}"),
-        Op::Param(id) => format!("param {}", params[id.0 as usize].path),
+        Op::Param(id) => {
+            let Param { path, stored, .. } = &params[id.0 as usize];
+            format!("param {path}{}", stored.map_or(String::new(), |stored| format!(" as {}", stored.storage.name())))
+        }
         Op::Const(value) => number_text(*value),
         Op::Index(axis) => format!("index[{}]", name(axis)),
         Op::Position(axis) => format!("position[{}]", name(axis)),

@@ -20,7 +20,8 @@ fn axes() -> Vec<Axis> {
 }
 
 fn bind(map: &str, path: &str, ids: &[u32]) -> Result<Binding, String> {
-    let param = Param { path: path.into(), axes: ids.iter().map(|n| AxisId(*n)).collect(), span: Default::default() };
+    let param =
+        Param { path: path.into(), axes: ids.iter().map(|n| AxisId(*n)).collect(), span: Default::default(), stored: None };
     let constants = [("heads_n".to_string(), Constant::Int(4))];
     let map = WeightMap::parse(map).map_err(|error| error.to_string())?;
     let mut bound = map.bind(&axes(), &[param], &constants).map_err(|errors| errors[0].to_string())?;

@@ -21,6 +21,7 @@ pub fn json(report: &Report) -> Value {
         "parameters": report.root.part.params,
         "active_parameters": report.root.part.active,
         "totals": totals,
+        "stored": report.stored.iter().map(|(storage, paths, numbers)| value!({ "as": storage.name(), "numbers": numbers, "parameters": paths })).collect::<Vec<_>>(),
         "layers": report.root.children.iter().map(layer).collect::<Vec<_>>(),
     })
 }

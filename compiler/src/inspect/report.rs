@@ -3,7 +3,7 @@
 use super::class::{Class, Width};
 use super::cost::elements;
 use super::tree::{Part, Tree, shape};
-use braid_dsl::model::{Generate, Model, Type};
+use braid_dsl::model::{Generate, Model, Storage, Type};
 use std::collections::BTreeMap;
 
 /// Contexts that totals are shown for.
@@ -21,6 +21,8 @@ pub struct Report {
     pub width: Width,
     /// The model with all its parts.
     pub root: Layer,
+    /// What the text says of storage: how parameters are stored, which, and how many numbers they have.
+    pub stored: Vec<(Storage, Vec<String>, u64)>,
     /// The parts as a table, equal layers once.
     pub rows: Vec<Row>,
 }
@@ -67,6 +69,7 @@ impl Report {
             root,
             rows,
         }
+            stored: stored(model),
     }
 
     /// The part that a row tells of.
@@ -114,6 +117,16 @@ impl Layer {
 /// The size that most layers hand on.
 fn width(model: &Model, root: &Part) -> Width {
     let mut votes: BTreeMap<(u64, String), usize> = BTreeMap::new();
+/// The parameters of which the text says how they are stored, by how.
+fn stored(model: &Model) -> Vec<(Storage, Vec<String>, u64)> {
+    let of = |storage: Storage| {
+        let params = || model.params.iter().filter(move |param| param.stored.is_some_and(|stored| stored.storage == storage));
+        let paths: Vec<String> = params().map(|param| param.path.clone()).collect();
+        (!paths.is_empty()).then(|| (storage, paths, params().map(|param| elements(model, &param.axes)).sum()))
+    };
+    Storage::ALL.into_iter().filter_map(of).collect()
+}
+
     vote(model, root, &mut votes);
     let best = votes.into_iter().max_by_key(|(_, count)| *count).map(|(key, _)| key);
     let (size, name) = best.unwrap_or((1, "d".into()));

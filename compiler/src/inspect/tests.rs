@@ -57,7 +57,7 @@ impl Builder {
     }
 
     fn param(&mut self, path: &str, axes: &[AxisId]) -> ValueId {
-        self.model.params.push(Param { path: path.into(), axes: axes.to_vec(), span: Span::default() });
+        self.model.params.push(Param { path: path.into(), axes: axes.to_vec(), span: Span::default(), stored: None });
         self.value(Op::Param(ParamId(self.model.params.len() as u32 - 1)), &[], axes)
     }
 

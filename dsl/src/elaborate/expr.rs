@@ -335,7 +335,7 @@ impl<'p> Elab<'p> {
             }
             None => {
                 let id = crate::model::ParamId(self.params.len() as u32);
-                self.params.push(crate::model::Param { path: path.clone(), axes: all.clone(), span: declared });
+                self.params.push(crate::model::Param { path: path.clone(), axes: all.clone(), span: declared, stored: None });
                 let ty = Type { elem: Elem::Float, axes: all.clone() };
                 let value = self.push_at(0, Op::Param(id), vec![], ty, declared, frame.scope).id;
                 self.param_ids.insert(path, (id, value));

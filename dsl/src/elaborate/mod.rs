@@ -2,7 +2,8 @@
 //!
 //! frame.rs knows names; inputs.rs says what a model is given, output.rs what it gives beside its result; stmt.rs runs statements (generate.rs that which says how tokens are made), expr.rs evaluates expressions, call.rs instantiates blocks and functions (signature.rs holds them to what they declare),
 //! tensor.rs appends operations, grad/ differentiates, recurrence.rs does recurrences,
-//! policy.rs what stands in for an attention to all keys, stand_in.rs for a block, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score.
+//! policy.rs what stands in for an attention to all keys, stand_in.rs for a block, region.rs attention, routing and what else has structure; choice.rs keys that were chosen by a score,
+//! random.rs tables that a seed decides, store.rs how parameters are stored.
 
 mod bounds;
 mod call;
@@ -17,13 +18,14 @@ mod index;
 mod inputs;
 mod output;
 mod policy;
-mod recurrence;
 mod random;
+mod recurrence;
 mod region;
 mod signature;
 mod solve;
 mod stand_in;
 mod stmt;
+mod store;
 mod tensor;
 
 use std::collections::HashMap;
@@ -97,6 +99,8 @@ pub struct Elab<'p> {
     sites: Vec<Site<'p>>,
 }
 
+    /// What is said of how parameters are stored.
+    stores: Vec<store::Rule>,
 /// Instantiates the last model of the root file. `overrides` take the place of its compile-time arguments.
 pub fn elaborate(program: &Program, overrides: &[(String, Constant)]) -> Result<Model, Vec<Diagnostic>> {
     let root = program.root;
@@ -144,6 +148,7 @@ impl<'p> Elab<'p> {
         }
     }
 
+            stores: Vec::new(),
     /// Counts one step of work, so that functions that double themselves come to an end.
     fn count_step(&mut self, span: Span) -> Done<()> {
         self.steps += 1;
@@ -235,6 +240,7 @@ impl<'p> Elab<'p> {
                     layers.push(given);
                     let program = self.program;
                     match program.lookup(module, &alias.base.name) {
+                    self.alias_stores(&mut frame, layers.len(), &alias.stores)?;
                         Some((at, found @ (Item::Block(_) | Item::Alias(_)))) => (module, item) = (at, found),
                         _ => return self.unknown(module, &alias.base.name, alias.base.span),
                     }
@@ -276,6 +282,7 @@ impl<'p> Elab<'p> {
         let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {
+        self.settle_storage()?;
             self.errors.extend(causal::check(&values));
         }
         let doc = match item {

@@ -28,7 +28,7 @@ impl<'p> Elab<'p> {
 
     fn statement(&mut self, frame: &mut Frame<'p>, stmt: &'p Stmt) -> Done<()> {
         match &stmt.kind {
-            StmtKind::Param(names, axes) => {
+            StmtKind::Param(names, axes, storage) => {
                 for name in names {
                     if frame.params.contains_key(&name.name) {
                         let message = format!("parameter `{}` is declared twice", name.name);
@@ -37,7 +37,7 @@ impl<'p> Elab<'p> {
                     }
                     frame.params.insert(name.name.clone(), (axes, name.span));
                 }
-                Ok(())
+                storage.as_ref().map_or(Ok(()), |storage| self.params_are_stored(frame, names, storage))
             }
             StmtKind::Dim(name, expr) => {
                 let size = self.count(frame, expr)?;
@@ -75,6 +75,7 @@ impl<'p> Elab<'p> {
             }
             StmtKind::Recur(recur) => self.recurrence(frame, recur, stmt.span),
             StmtKind::Generate(how, args) => self.generates(frame, how, args),
+            StmtKind::Store(store) => self.are_stored(frame, store),
             StmtKind::Output(name, value) => self.declare_output(frame, name, value),
             StmtKind::Return(values) => {
                 let values = values.iter().map(|v| self.value(frame, v)).collect::<Done<Vec<_>>>()?;
@@ -164,6 +165,6 @@ fn bound_names(stmt: &Stmt) -> Vec<&str> {
             let bodies = arms.iter().map(|(_, body)| body).chain(other);
             bodies.flat_map(|body| &body.stmts).flat_map(bound_names).collect()
         }
-        StmtKind::Param(..) | StmtKind::Generate(..) | StmtKind::Output(..) | StmtKind::Return(_) => vec![],
+        StmtKind::Param(..) | StmtKind::Store(_) | StmtKind::Generate(..) | StmtKind::Output(..) | StmtKind::Return(_) => vec![],
     }
 }

@@ -56,17 +56,18 @@ impl Builder<'_> {
     fn alias(&self, node: Node<'_>) -> Parsed<Alias> {
         let span = self.span(&node);
         let doc = item_doc(self.text, span.start as usize);
-        let (mut names, mut args, mut policy) = (Vec::new(), Vec::new(), None);
+        let (mut names, mut args, mut policy, mut stores) = (Vec::new(), Vec::new(), None, Vec::new());
         for part in node.into_inner() {
             match part.as_rule() {
                 Rule::ident => names.push(self.ident(&part)),
                 Rule::call => args = self.args(part, 0)?,
                 Rule::under => policy = Some(self.under(part)?),
+                Rule::store_stmt => stores.push(self.store(part, 0)?),
                 _ => {}
             }
         }
         let base = self.name(names.pop(), span)?;
-        Ok(Alias { doc, name: self.name(names.pop(), span)?, base, args, policy, span })
+        Ok(Alias { doc, name: self.name(names.pop(), span)?, base, args, policy, stores, span })
     }
 
     fn under(&self, node: Node<'_>) -> Parsed<(Ident, Vec<Arg>)> {

@@ -1,7 +1,7 @@
 //! Statements.
 
 use super::{Builder, Node, Parsed, Rule};
-use crate::ast::{Body, Expr, Ident, Recur, RecurState, Repeat, Stmt, StmtKind};
+use crate::ast::{Body, Expr, Ident, Recur, RecurState, Repeat, Stmt, StmtKind, Store};
 
 /// The parts of a statement by kind, in order.
 #[derive(Default)]
@@ -34,7 +34,8 @@ impl Builder<'_> {
     fn stmt(&self, node: Node<'_>, depth: usize) -> Parsed<Stmt> {
         let (rule, span) = (node.as_rule(), self.span(&node));
         let kind = match rule {
-            Rule::param_stmt => self.param(node),
+            Rule::param_stmt => self.param(node, depth)?,
+            Rule::store_stmt => StmtKind::Store(self.store(node, depth)?),
             Rule::recur_stmt => self.recur(node, depth)?,
             Rule::generate_stmt => self.generate(node, depth)?,
             _ => {
@@ -83,17 +84,39 @@ impl Builder<'_> {
         how.map(|how| StmtKind::Generate(how, args)).ok_or_else(|| self.missing(span, "a way to generate"))
     }
 
-    fn param(&self, node: Node<'_>) -> StmtKind {
+    fn param(&self, node: Node<'_>, depth: usize) -> Parsed<StmtKind> {
+        let mut storage = None;
         let mut axes = crate::ast::AxisList { names: Vec::new(), rest: None, span: self.span(&node) };
         let mut names = Vec::new();
         for part in node.into_inner() {
             match part.as_rule() {
                 Rule::ident => names.push(self.ident(&part)),
                 Rule::axes => axes = self.axis_list(part),
+                Rule::expr => storage = Some(self.expr(part, depth)?),
                 _ => {}
             }
         }
-        StmtKind::Param(names, axes)
+        Ok(StmtKind::Param(names, axes, storage))
+    }
+
+    /// `store "pattern" as type`; the pattern as it stands between its quotes.
+    pub(super) fn store(&self, node: Node<'_>, depth: usize) -> Parsed<Store> {
+        let span = self.span(&node);
+        let (mut pattern, mut storage) = (None, None);
+        for part in node.into_inner() {
+            match part.as_rule() {
+                Rule::pattern_text => {
+                    let name = part.as_str().trim_matches('"').to_owned();
+                    pattern = Some(Ident { name, span: self.span(&part) });
+                }
+                Rule::expr => storage = Some(self.expr(part, depth)?),
+                _ => {}
+            }
+        }
+        match (pattern, storage) {
+            (Some(pattern), Some(storage)) => Ok(Store { pattern, storage }),
+            _ => Err(self.missing(span, "a type")),
+        }
     }
 
     fn recur(&self, node: Node<'_>, depth: usize) -> Parsed<StmtKind> {

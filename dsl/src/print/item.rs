@@ -5,7 +5,7 @@ use super::{
     expr::{arguments, expression, names},
     wrap::{fill, wrapped},
 };
-use crate::ast::{AxisList, Block, CParam, CType, Expr, ExprKind, Item, TensorType, UseTarget};
+use crate::ast::{AxisList, Block, CParam, CType, Expr, ExprKind, Item, Store, TensorType, UseTarget};
 use crate::model::Elem;
 
 impl Printer<'_> {
@@ -55,6 +55,7 @@ impl Printer<'_> {
                     let breaks = self.column() + under.chars().count() > WIDTH;
                     self.out.push_str(&if breaks { format!("\n {under}") } else { under });
                 }
+                a.stores.iter().for_each(|store| self.out.push_str(&format!("\n  {}", stored(store))));
             }
             Item::Block(block) => self.block(block),
         }
@@ -157,6 +158,11 @@ fn tensor(ty: &TensorType) -> String {
         Some(Elem::Bool) => "bool ",
     };
     format!("{elem}{}", axes(&ty.axes))
+}
+
+/// `store "pattern" as type`
+pub(super) fn stored(store: &Store) -> String {
+    format!("store \"{}\" as {}", store.pattern.name, expression(&store.storage))
 }
 
 /// Axes in brackets.

@@ -86,7 +86,7 @@ impl Printer<'_> {
                 [one] => self.assigned("return ", one),
                 _ => self.out.push_str(&line.unwrap_or_default()),
             },
-            StmtKind::Param(..) | StmtKind::Generate(..) => self.out.push_str(&line.unwrap_or_default()),
+            StmtKind::Param(..) | StmtKind::Store(_) | StmtKind::Generate(..) => self.out.push_str(&line.unwrap_or_default()),
         }
         self.last = end;
     }
@@ -112,7 +112,11 @@ impl Printer<'_> {
 /// A statement without a body, on one line.
 fn simple(stmt: &Stmt) -> Option<String> {
     Some(match &stmt.kind {
-        StmtKind::Param(list, axis_list) => format!("param {}: {}", names(list), axes(axis_list)),
+        StmtKind::Param(list, axis_list, None) => format!("param {}: {}", names(list), axes(axis_list)),
+        StmtKind::Param(list, axis_list, Some(storage)) => {
+            format!("param {}: {} as {}", names(list), axes(axis_list), expression(storage))
+        }
+        StmtKind::Store(store) => super::item::stored(store),
         StmtKind::Dim(name, value) => format!("dim {} = {}", name.name, expression(value)),
         StmtKind::Share(name, value) => format!("share {} = {}", name.name, expression(value)),
         StmtKind::Assign(list, value) => format!("{}{}", assign_head(list), expression(value)),

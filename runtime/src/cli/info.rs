@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Device, Grid, Input, Launch, Manifest, Output, Param, State, Truncate};
+use crate::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Output, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -39,7 +39,7 @@ pub fn info(args: &InfoArgs) -> Result<()> {
     if several {
         print(&format!("{:<14}{levels}; this machine takes {}\n", "levels", manifest.target))?;
     }
-    let lines: String = manifest.params.iter().filter(|_| args.params).map(param).collect();
+    let lines: String = (0..manifest.params.len()).filter(|_| args.params).map(|at| param(&manifest, at)).collect();
     let states: String = manifest.states.iter().filter(|_| args.states).map(state).collect();
     let launches: String = manifest.device.iter().filter(|_| args.launches).flat_map(launches).collect();
     print(&(lines + &states + &launches))
@@ -52,7 +52,10 @@ fn summary(manifest: &Manifest) -> String {
         ("model", manifest.model.clone()),
         ("target", format!("{}{features}", manifest.target)),
         ("parameters", format!("{numbers} in {} tensors", manifest.params.len())),
-        ("weights", format!("{}, matrices as {:?}", size(manifest.weights_bytes), manifest.dtype).to_lowercase()),
+        (
+            "weights",
+            format!("{}, matrices as {:?}{}", size(manifest.weights_bytes), manifest.dtype, others(manifest)).to_lowercase(),
+        ),
         ("takes", takes(manifest)),
         ("output", output(manifest)),
         ("generates", generates(manifest)),
@@ -135,7 +138,19 @@ fn apart(device: &Device, step: usize) -> Option<String> {
     (step < first + own.steps()).then(|| format!("; {with} from {} rows on", own.from))
 }
 
-fn param(param: &Param) -> String {
+/// How matrices are stored of which the text of the model says so.
+fn others(manifest: &Manifest) -> String {
+    let mut kinds: Vec<Dtype> = manifest.packed.iter().map(|packed| packed.dtype).filter(|dtype| dtype.quantised()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.iter().filter(|dtype| **dtype != manifest.dtype).map(|dtype| format!(", some as {dtype:?}")).collect()
+}
+
+/// A parameter: its shape, the tensor that it is bound to, how it is stored for each kernel that reads it in another order.
+fn param(manifest: &Manifest, at: usize) -> String {
+    let param = &manifest.params[at];
+    let packed = manifest.packed.iter().filter(|packed| packed.param == at).map(|packed| format!("{:?}", packed.dtype));
+    let stored = packed.collect::<Vec<_>>().join(", ").to_lowercase();
     let axes: Vec<_> = param.axes.iter().zip(&param.shape).map(|(axis, size)| format!("{axis} {size}")).collect();
     let tensor = match &param.binding {
         None => "not bound".into(),
@@ -144,7 +159,7 @@ fn param(param: &Param) -> String {
             many => format!("{} … {} {:?}", many[0], many[many.len() - 1], binding.shape),
         },
     };
-    format!("{} [{}]  {tensor}\n", param.path, axes.join(", "))
+    format!("{} [{}]  {tensor}  {stored}\n", param.path, axes.join(", "))
 }
 
 /// How a sequence is taken back, as the least of its states allows.

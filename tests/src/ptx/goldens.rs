@@ -225,6 +225,26 @@ fn quantised_numbers() {
     }
 }
 
+/// Weights of which the text says how they are stored, a narrow matrix among them, in calls of one row, of few and of many.
+#[test]
+fn numbers_that_are_stored_in_many_ways() {
+    let spec = "model m(vocab: dim = 48, d: dim = 256, g: dim = 512)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param w1: [g, d] as \"int4\"   param w2: [d, g] as \"f32\"   param w3: [vocab, d] as \"int8\"
+  x = sum[g] (sum[d] embed[vocab: tokens] * w1) * w2
+  return sum[d] x * w3
+}";
+    let ids = tokens(20, 48);
+    let right = on_a_processor(spec, Dtype::F32, &[&ids]);
+    for target in ["cuda:sm_90a", "cuda:sm_80"] {
+        let code = Code::of(spec, "", "random:1", (target, Dtype::Bf16), Chunks::Auto);
+        for count in [1, 3, 20] {
+            let made = told(code.model(1, count).call(&[&ids[..count]], true));
+            let (off, peak) = off(&made, &right[..made.len()]);
+            assert!(off <= 2e-2 * peak, "{target}, {count} rows: {off:e} of {peak:e}");
+        }
+    }
+}
+
 /// Logits of all tokens of some sequences, each of a call of its own, on a processor.
 fn on_a_processor(spec: &str, dtype: Dtype, feeds: &[&[i32]]) -> Vec<f32> {
     calls_on_a_processor(spec, dtype, &[feeds])

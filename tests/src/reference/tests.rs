@@ -40,7 +40,7 @@ impl Maker {
     }
 
     fn param(&mut self, path: &str, axes: &[AxisId]) -> ValueId {
-        self.0.params.push(Param { path: path.into(), axes: axes.to_vec(), span: Default::default() });
+        self.0.params.push(Param { path: path.into(), axes: axes.to_vec(), span: Default::default(), stored: None });
         self.add(Op::Param(ParamId(self.0.params.len() as u32 - 1)), &[], axes)
     }
 }

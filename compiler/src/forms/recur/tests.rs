@@ -70,7 +70,7 @@ impl Maker {
     /// Something that is always the same.
     fn param(&mut self, axes: &[AxisId]) -> Id {
         let path = format!("p{}", self.model.params.len());
-        self.model.params.push(Param { path, axes: axes.to_vec(), span: Default::default() });
+        self.model.params.push(Param { path, axes: axes.to_vec(), span: Default::default(), stored: None });
         self.capture(Op::Param(ParamId(self.model.params.len() as u32 - 1)), axes, axes.to_vec())
     }
 
