@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Compiled};
 use crate::error::Error;
-use crate::forms::{self, Chunks, Forms};
+use crate::forms::{self, Chunks, Forms, Together};
 use crate::fuse::{self, Fused};
 use crate::graph::{Check, Fault, Graph, Verified};
 use crate::llvm;
@@ -182,6 +182,9 @@ fn derive(work: &mut Work) -> Result<(), Error> {
     };
     let forms = forms::derive(work.graph()?, chunks);
     checked("forms", forms.graph.clone())?;
+    if forms.graph.ahead > 0 && forms.together != Together::ANY {
+        return Err(Error::limit("positions ahead of a text whose first ones, or whose blocks, come in one call"));
+    }
     work.forms = Some(forms);
     Ok(())
 }
@@ -190,6 +193,7 @@ fn fused(work: &mut Work) -> Result<(), Error> {
     let given = &work.options;
     // On processors, products of pairs of integers are there for the vectors of x86-64.
     let pairs = given.target.gpu.is_some() || matches!(given.target.lanes(), 8 | 16);
+    let limit = || Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name));
     if given.dtype.quantised() && !pairs {
         return Err(limit());
     }
@@ -202,7 +206,6 @@ fn fused(work: &mut Work) -> Result<(), Error> {
     if let (Some(stored), false) = (of_text, pairs) {
         return Err(limit().at(stored.span));
     }
-    let limit = || Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name));
     let options = artifact::options(&work.options.target, work.options.dtype);
     work.fused = Some(fuse::fuse(work.forms()?, options)?);
     Ok(())

@@ -552,6 +552,8 @@ pub struct Model {
     pub joined: Option<ValueId>,
     /// How it generates.
     pub generate: Generate,
+    /// Positions that stand ahead of every text.
+    pub ahead: usize,
     /// Every compile-time parameter with its value, by name.
     pub constants: Vec<(String, Constant)>,
     /// What the text calls values, for messages; the last name of each counts.

@@ -71,6 +71,9 @@ pub struct Manifest {
     pub source_places: Option<usize>,
     /// Whether the model declares `generate autoregressive`.
     pub autoregressive: bool,
+    /// Positions that stand ahead of every text: whoever begins a sequence feeds so many rows first, of ids 0 and without other inputs.
+    #[serde(default, skip_serializing_if = "is_none_ahead")]
+    pub ahead: usize,
     /// How the model fills masked positions, if it declares `generate masked_diffusion`.
     #[serde(default)]
     pub unmask: Option<Unmask>,
@@ -131,6 +134,11 @@ impl Manifest {
     pub fn encodes(&self) -> bool {
         self.inputs.iter().any(|input| input.encoded)
     }
+}
+
+/// Whether nothing stands ahead of a text.
+fn is_none_ahead(rows: &usize) -> bool {
+    *rows == 0
 }
 
 /// What a manifest says that does not tell [`Manifest::first_rows`].

@@ -1,7 +1,7 @@
 //! Hybrid models of the library: parts of them against golden operators, the whole as native code, in one call and in pieces, against the evaluator.
 
 use crate::inspecting::reported_is_allocated;
-use crate::properties::compiled::{Compiled, agree, feed, made_up};
+use crate::properties::compiled::{Compiled, agree, feed, made_up, together};
 use crate::recurrences::case::Case;
 use crate::recurrences::golden::Golden;
 use crate::snapshots;
@@ -17,7 +17,8 @@ fn spec(name: &str, arguments: &str) -> String {
 fn runs(name: &str, arguments: &str) {
     let compiled = Compiled::in_chunks(&spec(name, arguments), Chunks::Rows(8));
     let tokens: Vec<i32> = (0..53).map(|at| (at * at + at / 3) % 40).collect();
-    let wanted = compiled.evaluated(&tokens);
+    let ahead = compiled.session(1, 1).manifest().ahead;
+    let wanted: Vec<f64> = behind_rows(&compiled, ahead, &tokens, 40).into_iter().map(f64::from).collect();
     agree("whole", &compiled.whole(&tokens), &wanted, 1e-4).unwrap_or_else(|error| panic!("{name}({arguments}): {error}"));
     let mut session = compiled.session(1, 1);
     let parts = [&tokens[..21], &tokens[21..22], &tokens[22..23], &tokens[23..]];
@@ -77,14 +78,14 @@ fn a_cache_for_several_layers() {
 fn heads_beside_a_state_space_behind_learned_tokens() {
     let text = "use models.hymba
 model m(
-  places: dim = 103, d: dim = 40, groups: dim = 3, k: dim = 16, n: dim = 8, rank: dim = 48,
+  places: dim = 100, memories: dim = 3, d: dim = 40, groups: dim = 3, k: dim = 16, n: dim = 8, rank: dim = 48,
 )(tokens: [t]) -> [t, d] {
-  param rows: [places, d]
-  x = rows[places: tokens]
+  param rows: [places, d]   param memory: [memories, d]
+  x = select(position[t] < memories, memory[memories: min(position[t], memories - 1)], rows[places: tokens])
   none = 0.0 * position[t] * index[groups] * index[k]
   mix = heads_beside_states(heads: 3, n: n, rank: rank, window: 10, memories: 3, rope: identity())
   (y, keys, values) = mix(x, none, none)
-  generate autoregressive
+  generate autoregressive(ahead: memories)
   return y
 }
 ";
@@ -111,7 +112,8 @@ model m(
     let numbers = |path: &str, _: &[usize]| {
         let all = |name: &str| golden.all(name).iter().map(|x| *x as f32).collect::<Vec<f32>>();
         match path.strip_prefix("mix.") {
-            None => [all("in.meta"), all("in.x")].concat(),
+            None if path == "memory" => all("in.meta"),
+            None => all("in.x"),
             // The golden's time steps have no low rank.
             Some("wr") => (0..48 * 48).map(|at| if at / 48 == at % 48 { 1.0 } else { 0.0 }).collect(),
             Some(path) => all(&format!("in.{}", names.iter().find(|(name, _)| *name == path).expect("a weight").1)),
@@ -119,19 +121,66 @@ model m(
     };
     let compiled = Compiled::with(text, Chunks::Auto, numbers);
     for sequence in 0..2 {
-        let text: Vec<i32> = (0..3).chain(3 + 50 * sequence..53 + 50 * sequence).collect();
+        let text: Vec<i32> = (50 * sequence..50 + 50 * sequence).collect();
         let wanted = golden.sequence("out.y", sequence as usize);
-        let behind = |found: &[f32]| found[3 * 40..].to_vec();
-        let evaluated: Vec<f32> = compiled.evaluated(&text).into_iter().map(|x| x as f32).collect();
-        agree("evaluated", &behind(&evaluated), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
-        agree("whole", &behind(&compiled.whole(&text)), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        agree("evaluated", &behind_rows(&compiled, 3, &text, 40), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        agree("whole", &compiled.whole(&text), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
         let mut session = compiled.session(1, 1);
         let parts: Vec<f32> = [&text[..7], &text[7..8], &text[8..]].iter().flat_map(|part| feed(&mut session, 0, part)).collect();
-        agree("in parts", &behind(&parts), wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
+        agree("in parts", &parts, wanted, 1e-5).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// Layers that read the keys of the one before have no cache, and what stands in the place of learned tokens does not matter.
+/// What the evaluator gives of a text behind so many rows of a model's own, of results with so many numbers.
+fn behind_rows(compiled: &Compiled, ahead: usize, text: &[i32], width: usize) -> Vec<f32> {
+    let all = [&vec![0; ahead], text].concat();
+    compiled.evaluated(&all).into_iter().skip(ahead * width).map(|x| x as f32).collect()
+}
+
+/// Rows of the model's own stand ahead of every text, whoever feeds it and however: several sequences at a time, anew, taken back, from copies and files.
+#[test]
+fn rows_ahead_of_every_text() {
+    use braid_runtime::session::{Keep, Settings, Wanted};
+    let compiled = Compiled::new(&spec("hymba", "window: 9, memories: 3"));
+    assert_eq!(compiled.session(1, 1).manifest().ahead, 3);
+    let text = |first: i32| -> Vec<i32> { (0..40).map(|at| (at * first + at / 3) % 40).collect() };
+    let wanted = |text: &[i32]| -> Vec<f64> { behind_rows(&compiled, 3, text, 40).into_iter().map(f64::from).collect() };
+    let is =
+        |what: &str, found: &[f32], wanted: &[f64]| agree(what, found, wanted, 1e-4).unwrap_or_else(|error| panic!("{error}"));
+    let (one, two) = (text(7), text(11));
+    let (of_one, of_two) = (wanted(&one), wanted(&two));
+    let mut session = compiled.sized(Settings { threads: 1, capacity: 40, slots: 2 });
+    // Two begin together, by one token each; the first is given with its rows.
+    let both = together(&mut session, &[(0, &one[..1]), (1, &two[..1])]);
+    is("the first of one", &both[0], &of_one[..40]);
+    is("the first of two", &both[1], &of_two[..40]);
+    assert_eq!((session.position(0).unwrap(), session.room(0).unwrap()), (4, 48 - 4));
+    is("the rest of two", &feed(&mut session, 1, &two[1..]), &of_two[40..]);
+    assert_eq!(session.room(1).unwrap(), 48 - 43);
+    // A copy goes on as the other does.
+    let kept = session.snapshot(0).unwrap();
+    is("the rest of one", &feed(&mut session, 0, &one[1..]), &of_one[40..]);
+    session.restore(1, &kept).unwrap();
+    is("a copy", &feed(&mut session, 1, &one[1..]), &of_one[40..]);
+    // Anew, with a history; back to the middle, and to the very beginning.
+    session.reset(0).unwrap();
+    session.keep_history(0, Keep { every: 8, most: 4 }).unwrap();
+    two.chunks(9).for_each(|part| drop(feed(&mut session, 0, part)));
+    session.rollback(0, 3 + 20).unwrap();
+    is("taken back", &feed(&mut session, 0, &two[20..]), &of_two[800..]);
+    session.rollback(0, 3).unwrap();
+    is("taken back to the rows", &feed(&mut session, 0, &one), &of_one);
+    session.rollback(0, 0).unwrap();
+    is("taken back to nothing", &feed(&mut session, 0, &two), &of_two);
+    // A file knows the text.
+    let path = compiled.path("a.state");
+    session.save(0, &path, &two, &[]).unwrap();
+    assert_eq!(session.load(1, &path).unwrap().ids, two);
+    let error = session.prefill(1, &[0; 6], Wanted::Last, |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("49 positions are needed"), "{error}");
+}
+
+/// Layers that read the keys of the one before have no cache.
 #[test]
 fn layers_that_share_keys_behind_learned_tokens() {
     runs("hymba", "window: 9, memories: 3");
@@ -144,9 +193,6 @@ fn layers_that_share_keys_behind_learned_tokens() {
     let states = 4 * (4 * 16 * 16 + 4 * 16 * 3);
     assert_eq!(two - one, states, "a layer that shares adds states and the rows of a convolution only");
     assert!(own > two);
-    let compiled = Compiled::new(&spec("hymba", "window: 9, memories: 3"));
-    let text = |first: i32| -> Vec<i32> { (0..20).map(|at| if at < 3 { first } else { at }).collect() };
-    assert_eq!(compiled.whole(&text(0)), compiled.whole(&text(39)));
 }
 
 /// Two shared blocks in turn, each use through an adapter of its own.

@@ -16,6 +16,7 @@ impl Graph {
             inputs: model.inputs.clone(),
             outputs: model.delivered().to_vec(),
             generate: model.generate.clone(),
+            ahead: model.ahead,
             constants: model.constants.clone(),
             names: HashMap::new(),
             net: StableDiGraph::new(),

@@ -67,6 +67,8 @@ pub struct Graph {
     pub outputs: Vec<(String, Type)>,
     /// How the model generates.
     pub generate: Generate,
+    /// Positions that stand ahead of every text.
+    pub ahead: usize,
     /// Every compile-time parameter with its value, by name.
     pub constants: Vec<(String, Constant)>,
     /// What the text calls nodes; not all have a name.
@@ -251,6 +253,7 @@ impl Graph {
             inputs: self.inputs.clone(),
             outputs: self.outputs.clone(),
             generate: self.generate.clone(),
+            ahead: self.ahead,
             constants: self.constants.clone(),
             names: HashMap::new(),
             net: StableDiGraph::new(),

@@ -17,11 +17,12 @@ pub fn json(report: &Report) -> Value {
         "model": report.model,
         "doc": report.doc,
         "autoregressive": report.autoregressive,
+        "ahead": report.ahead,
         "width": { "name": report.width.name, "size": report.width.size },
         "parameters": report.root.part.params,
         "active_parameters": report.root.part.active,
-        "totals": totals,
         "stored": report.stored.iter().map(|(storage, paths, numbers)| value!({ "as": storage.name(), "numbers": numbers, "parameters": paths })).collect::<Vec<_>>(),
+        "totals": totals,
         "layers": report.root.children.iter().map(layer).collect::<Vec<_>>(),
     })
 }

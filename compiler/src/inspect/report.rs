@@ -17,12 +17,14 @@ pub struct Report {
     pub doc: String,
     /// Whether it generates one token after another.
     pub autoregressive: bool,
+    /// Positions that stand ahead of every text.
+    pub ahead: usize,
     /// What d is.
     pub width: Width,
-    /// The model with all its parts.
-    pub root: Layer,
     /// What the text says of storage: how parameters are stored, which, and how many numbers they have.
     pub stored: Vec<(Storage, Vec<String>, u64)>,
+    /// The model with all its parts.
+    pub root: Layer,
     /// The parts as a table, equal layers once.
     pub rows: Vec<Row>,
 }
@@ -65,11 +67,12 @@ impl Report {
             model: model.name.clone(),
             doc: model.doc.clone(),
             autoregressive: model.generate == Generate::Autoregressive,
+            ahead: model.ahead,
             width,
+            stored: stored(model),
             root,
             rows,
         }
-            stored: stored(model),
     }
 
     /// The part that a row tells of.
@@ -114,9 +117,6 @@ impl Layer {
     }
 }
 
-/// The size that most layers hand on.
-fn width(model: &Model, root: &Part) -> Width {
-    let mut votes: BTreeMap<(u64, String), usize> = BTreeMap::new();
 /// The parameters of which the text says how they are stored, by how.
 fn stored(model: &Model) -> Vec<(Storage, Vec<String>, u64)> {
     let of = |storage: Storage| {
@@ -127,6 +127,9 @@ fn stored(model: &Model) -> Vec<(Storage, Vec<String>, u64)> {
     Storage::ALL.into_iter().filter_map(of).collect()
 }
 
+/// The size that most layers hand on.
+fn width(model: &Model, root: &Part) -> Width {
+    let mut votes: BTreeMap<(u64, String), usize> = BTreeMap::new();
     vote(model, root, &mut votes);
     let best = votes.into_iter().max_by_key(|(_, count)| *count).map(|(key, _)| key);
     let (size, name) = best.unwrap_or((1, "d".into()));

@@ -28,8 +28,17 @@ fn head(report: &Report) -> String {
         text += &format!(", {} of them for each token", count(part.active));
     }
     text += &format!("; {} in f32, {} in bf16\n", bytes(part.params * 4), bytes(part.params * 2));
+    for (storage, paths, numbers) in &report.stored {
+        let shown = paths.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let more = if paths.len() > 3 { format!(" and {} more", paths.len() - 3) } else { String::new() };
+        text += &format!("stored as {}, as the text says: {} numbers of {shown}{more}\n", storage.name(), count(*numbers));
+    }
+    let ahead = match report.ahead {
+        0 => String::new(),
+        ahead => format!(", {ahead} of the model's own ahead of each text among them"),
+    };
     text + &format!(
-        "N: positions of the context; {} = {}, the width of the rows between layers\n",
+        "N: positions of the context{ahead}; {} = {}, the width of the rows between layers\n",
         report.width.name, report.width.size
     )
 }

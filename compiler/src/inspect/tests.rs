@@ -44,6 +44,7 @@ impl Builder {
             outputs: vec![],
             joined: None,
             generate: Generate::Autoregressive,
+            ahead: 0,
             constants: vec![],
             names: vec![],
         };

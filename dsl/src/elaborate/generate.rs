@@ -6,14 +6,17 @@ use crate::ast::{Arg, Expr, Ident};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{Constant, Generate, Remask, Unmask};
 
+/// Most positions ahead of a text.
+const MOST_AHEAD: usize = 1 << 16;
+
 impl<'p> Elab<'p> {
     /// The statement.
     pub(super) fn generates(&mut self, frame: &mut Frame<'p>, how: &'p Ident, args: &'p [Arg]) -> Done<()> {
         let way = match how.name.as_str() {
-            "autoregressive" => match args.first() {
-                None => Generate::Autoregressive,
-                Some(arg) => return self.fail(Code::Arity, arg.value.span, "`generate autoregressive` takes no arguments"),
-            },
+            "autoregressive" => {
+                self.ahead = self.rows_ahead(frame, args)?;
+                Generate::Autoregressive
+            }
             "masked_diffusion" => Generate::Unmask(self.unmask(frame, how, args)?),
             other => {
                 let error = Diagnostic::new(Code::UnknownName, how.span, format!("there is no way `{other}` to generate"));
@@ -23,6 +26,28 @@ impl<'p> Elab<'p> {
         };
         self.generate = Some((way, how.span));
         Ok(())
+    }
+
+    /// `autoregressive(ahead: n)`
+    fn rows_ahead(&mut self, frame: &mut Frame<'p>, args: &'p [Arg]) -> Done<usize> {
+        let is_ahead = |arg: &Arg| arg.name.as_ref().is_some_and(|name| name.name == "ahead");
+        match args {
+            [] => Ok(0),
+            [arg] if is_ahead(arg) => match self.count(frame, &arg.value)? {
+                many if many > MOST_AHEAD => {
+                    self.fail(Code::TooLarge, arg.value.span, format!("more than {MOST_AHEAD} positions ahead of a text"))
+                }
+                few => Ok(few),
+            },
+            [arg, ..] => {
+                let error =
+                    Diagnostic::new(Code::Arity, arg.value.span, "`generate autoregressive` takes `ahead` and nothing else");
+                Err(self
+                    .error(error.hint(
+                        "write `generate autoregressive(ahead: n)`: n positions of the model's own stand before each text",
+                    )))
+            }
+        }
     }
 
     fn unmask(&mut self, frame: &mut Frame<'p>, how: &'p Ident, args: &'p [Arg]) -> Done<Unmask> {

@@ -82,6 +82,8 @@ pub struct Elab<'p> {
     repeats: HashMap<String, usize>,
     trail: Vec<String>,
     generate: Option<(Generate, Span)>,
+    /// Positions that stand ahead of every text.
+    ahead: usize,
     /// What blocks declare beside the model's result.
     outputs: Vec<(String, T)>,
     /// The axis of a second sequence, if the model is given one.
@@ -97,10 +99,10 @@ pub struct Elab<'p> {
     governed: usize,
     /// The attentions whose policies are being instantiated.
     sites: Vec<Site<'p>>,
-}
-
     /// What is said of how parameters are stored.
     stores: Vec<store::Rule>,
+}
+
 /// Instantiates the last model of the root file. `overrides` take the place of its compile-time arguments.
 pub fn elaborate(program: &Program, overrides: &[(String, Constant)]) -> Result<Model, Vec<Diagnostic>> {
     let root = program.root;
@@ -137,6 +139,7 @@ impl<'p> Elab<'p> {
             repeats: HashMap::new(),
             trail: Vec::new(),
             generate: None,
+            ahead: 0,
             outputs: Vec::new(),
             source: None,
             steps: 0,
@@ -145,10 +148,10 @@ impl<'p> Elab<'p> {
             standing: false,
             governed: 0,
             sites: Vec::new(),
+            stores: Vec::new(),
         }
     }
 
-            stores: Vec::new(),
     /// Counts one step of work, so that functions that double themselves come to an end.
     fn count_step(&mut self, span: Span) -> Done<()> {
         self.steps += 1;
@@ -237,10 +240,10 @@ impl<'p> Elab<'p> {
                         };
                         given.push((name.name.clone(), value));
                     }
+                    self.alias_stores(&mut frame, layers.len(), &alias.stores)?;
                     layers.push(given);
                     let program = self.program;
                     match program.lookup(module, &alias.base.name) {
-                    self.alias_stores(&mut frame, layers.len(), &alias.stores)?;
                         Some((at, found @ (Item::Block(_) | Item::Alias(_)))) => (module, item) = (at, found),
                         _ => return self.unknown(module, &alias.base.name, alias.base.span),
                     }
@@ -279,10 +282,10 @@ impl<'p> Elab<'p> {
         };
         let (joined, outputs) = self.joined(output, block.span)?;
         self.policy_was_used()?;
+        self.settle_storage()?;
         let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {
-        self.settle_storage()?;
             self.errors.extend(causal::check(&values));
         }
         let doc = match item {
@@ -301,6 +304,7 @@ impl<'p> Elab<'p> {
             outputs,
             joined,
             generate,
+            ahead: self.ahead,
             constants,
             names: std::mem::take(&mut self.names),
         })

@@ -92,6 +92,9 @@ fn output(manifest: &Manifest) -> String {
 fn generates(manifest: &Manifest) -> String {
     match &manifest.unmask {
         Some(how) => format!("by filling masks (token {}), blocks of {} in {} passes", how.mask, how.block, how.steps),
+        None if manifest.autoregressive && manifest.ahead > 0 => {
+            format!("token by token, behind {} positions of its own", manifest.ahead)
+        }
         None if manifest.autoregressive => "token by token".into(),
         None => "no".into(),
     }

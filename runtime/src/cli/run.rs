@@ -167,7 +167,7 @@ impl RunOptions {
     fn save(&self, session: &Session, before: &[i32], request: &Request, outcome: &Outcome) -> Result<()> {
         let Some(path) = &self.save_state else { return Ok(()) };
         let ids = [before, &request.prompt, &outcome.tokens].concat();
-        let ids = if ids.len() == session.position(0)? { &ids[..] } else { &[] };
+        let ids = if ids.len() + session.manifest().ahead == session.position(0)? { &ids[..] } else { &[] };
         session.save(0, path, ids, &outcome.next)
     }
 }

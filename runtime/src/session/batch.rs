@@ -141,7 +141,7 @@ impl Batch {
                 let what = format!("slot {} twice in one call, or with more than {} rows", feed.slot, manifest.max_rows);
                 return Err(Error::input(what, "feed long prompts in parts, one after the other"));
             }
-            self.push(feed, states.position(feed.slot)?, states.source(feed.slot), &inputs[feed.slot]);
+            self.push(feed, (states.position(feed.slot)?, manifest.ahead), states.source(feed.slot), &inputs[feed.slot]);
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Batch {
             return Err(Error::Context { wanted: rows, capacity: self.capacity });
         }
         let tokens = vec![0; rows];
-        self.push(&Feed::new(slot, &tokens, Wanted::None), 0, rows, inputs);
+        self.push(&Feed::new(slot, &tokens, Wanted::None), (0, 0), rows, inputs);
         Ok(())
     }
 
@@ -180,13 +180,17 @@ impl Batch {
     }
 
     /// Appends a checked feed. All numbers fit `i32`: rows are at most `capacity`, positions at most [`States::limit`].
-    fn push(&mut self, feed: &Feed, position: usize, source: usize, inputs: &Inputs) {
+    /// `ahead`: positions that have no inputs.
+    fn push(&mut self, feed: &Feed, (position, ahead): (usize, usize), source: usize, inputs: &Inputs) {
         let (first, count) = (self.rows, feed.tokens.len());
         let rows = first..first + count;
         self.tokens.slice_mut()[rows.clone()].copy_from_slice(feed.tokens);
         for (at, table) in self.inputs.iter_mut().enumerate().filter(|(_, table)| table.encoded == self.encodes) {
             let words = rows.start * table.elements..rows.end * table.elements;
-            inputs.copy(at, table.elements, position, &mut table.numbers.slice_mut()[words]);
+            let out = &mut table.numbers.slice_mut()[words];
+            let (blank, own) = out.split_at_mut(ahead.saturating_sub(position).min(count) * table.elements);
+            blank.fill(0);
+            inputs.copy(at, table.elements, position.saturating_sub(ahead), own);
         }
         self.row_segments.slice_mut()[rows.clone()].fill(self.segments as i32);
         for (offset, cell) in self.positions.slice_mut()[rows.clone()].iter_mut().enumerate() {

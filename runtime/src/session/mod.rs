@@ -68,8 +68,9 @@ impl Session {
         let manifest = &artifact.manifest;
         weights.fits(manifest)?;
         let source = if manifest.encodes() { settings.capacity } else { 0 };
-        let rows = most_rows(manifest, settings.capacity).max(settings.slots).max(source);
-        let states = States::new(manifest, settings.slots, settings.capacity)?;
+        let capacity = settings.capacity.saturating_add(manifest.ahead);
+        let rows = most_rows(manifest, capacity).max(settings.slots).max(source);
+        let states = States::new(manifest, settings.slots, capacity)?;
         let size = Size { rows, slots: settings.slots, capacity: states.capacity(), slot_bytes: states.slot_bytes() };
         let mut engine = engine::start(&artifact, Arc::clone(&weights), size, settings.threads)?;
         states.fill(manifest, &mut *engine)?;
@@ -113,7 +114,7 @@ impl Session {
     /// Positions that a slot can still take; only models with caches that grow, or with a table of positions, have a limit.
     pub fn room(&self, slot: usize) -> Result<usize> {
         let limit = self.manifest().places.map_or(self.states.limit(), |places| places.min(self.states.limit()));
-        Ok(limit.saturating_sub(self.states.position(slot)?))
+        Ok(limit.saturating_sub(self.start(slot)?))
     }
 
     /// That a slot can take so many more positions.
@@ -121,7 +122,7 @@ impl Session {
     /// # Errors
     /// The table that positions are looked up in, or the caches, end before.
     pub fn takes(&self, slot: usize, more: usize) -> Result<()> {
-        let wanted = self.states.position(slot)? + more;
+        let wanted = self.start(slot)? + more;
         batch::check_places(wanted, self.manifest().places)?;
         match self.states.limit() {
             capacity if wanted > capacity => Err(Error::Context { wanted, capacity }),
@@ -129,7 +130,12 @@ impl Session {
         }
     }
 
-    /// Positions that a slot has seen.
+    /// Where a slot's next token stands: behind what stands ahead of every text.
+    fn start(&self, slot: usize) -> Result<usize> {
+        Ok(self.states.position(slot)?.max(self.manifest().ahead))
+    }
+
+    /// Positions that a slot has seen; what stands ahead of a text counts as soon as the text begins.
     pub fn position(&self, slot: usize) -> Result<usize> {
         self.states.position(slot)
     }
@@ -165,11 +171,34 @@ impl Session {
     /// One call: the rows of all feeds, each at most `max_rows` long. Returns `[wanted rows][vocab]` in the order of the feeds.
     pub fn forward(&mut self, feeds: &[Feed]) -> Result<&[f32]> {
         self.encode(feeds)?;
+        self.lead(feeds)?;
+        self.call(feeds)?;
+        Ok(self.logits())
+    }
+
+    /// A call as it is: of a sequence that begins, its first rows are what stands ahead.
+    fn call(&mut self, feeds: &[Feed]) -> Result<()> {
         self.batch.fill(feeds, &self.states, &self.inputs, &self.artifact.manifest)?;
         let one_each = feeds.iter().all(|feed| feed.tokens.len() == 1);
         self.engine.call(if one_each { Phase::Step } else { Phase::Prefill }, &self.batch)?;
-        self.fed(feeds)?;
-        Ok(self.logits())
+        self.fed(feeds)
+    }
+
+    /// Feeds what stands ahead of each sequence that is about to begin.
+    fn lead(&mut self, feeds: &[Feed]) -> Result<()> {
+        let ahead = self.artifact.manifest.ahead;
+        for feed in feeds.iter().filter(|_| ahead > 0) {
+            if self.states.position(feed.slot)? > 0 {
+                continue;
+            }
+            self.batch.check(feed, &self.states, &self.artifact.manifest)?;
+            self.takes(feed.slot, feed.tokens.len())?;
+            let rows = vec![0; ahead];
+            for part in rows.chunks(most_rows(&self.artifact.manifest, ahead)) {
+                self.call(&[Feed::new(feed.slot, part, Wanted::None)])?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the source of each sequence that is about to begin.
@@ -225,6 +254,7 @@ impl Session {
     /// done and the logits of the rows of this call that were wanted.
     pub fn prefill(&mut self, slot: usize, tokens: &[i32], wanted: Wanted, mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.batch.check(&Feed::new(slot, tokens, wanted), &self.states, &self.artifact.manifest)?;
+        self.takes(slot, tokens.len())?;
         let rows = most_rows(&self.artifact.manifest, tokens.len());
         let mut done = 0;
         for chunk in tokens.chunks(rows) {

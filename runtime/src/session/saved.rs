@@ -18,7 +18,7 @@ const FORMAT: &str = "braid-state";
 /// The text before the checksum's digits.
 const MARK: &str = "\"checksum\":\"";
 const DIGITS: usize = 16;
-/// The text's token ids, `[position]`. No state has such a name.
+/// The text's token ids, as many as positions behind what stands ahead. No state has such a name.
 const IDS: &str = "token-ids";
 /// Logits of what comes next, `[vocab]`.
 const LOGITS: &str = "next-logits";
@@ -188,7 +188,7 @@ struct Contents<'a> {
 
 impl Contents<'_> {
     fn saved(&self) -> Result<Saved, String> {
-        let ids = self.numbers(IDS, Kind::I32, self.position, i32::from_le_bytes)?;
+        let ids = self.numbers(IDS, Kind::I32, self.position.saturating_sub(self.manifest.ahead), i32::from_le_bytes)?;
         let logits = self.numbers(LOGITS, Kind::F32, self.manifest.vocab, f32::from_le_bytes)?;
         if ids.iter().any(|id| *id < 0 || *id as usize >= self.manifest.tokens.max(1)) {
             return Err(format!("`{IDS}` holds ids that the model does not have"));

@@ -133,7 +133,9 @@ impl Session {
             None => self.states.reset(&self.artifact.manifest, &mut *self.engine, slot)?,
         }
         for tokens in history.calls(self.position(slot)?, position) {
-            self.forward(&[Feed::new(slot, tokens, Wanted::None)])?;
+            let feeds = [Feed::new(slot, tokens, Wanted::None)];
+            self.encode(&feeds)?;
+            self.call(&feeds)?;
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ impl Maker {
             outputs: vec![],
             joined: None,
             generate: Generate::None,
+            ahead: 0,
             constants: vec![],
             names: vec![],
         };

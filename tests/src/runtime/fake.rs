@@ -34,6 +34,7 @@ pub fn manifest() -> Manifest {
         places: None,
         source_places: None,
         autoregressive: true,
+        ahead: 0,
         unmask: None,
         max_rows: MAX_ROWS,
         first_rows: Some(0),
