@@ -150,3 +150,114 @@ fn experts_of_each_modality() {
         agree("experts of a modality", &found, &wanted, 1e-5).unwrap();
     }
 }
+
+/// Experts that are open by a threshold of their own, and experts beside some that give nothing or the token itself; by loops.
+#[test]
+fn open_experts_and_experts_that_compute_nothing() {
+    use crate::properties::compiled::{Compiled, agree, feed};
+    let spec = |mix: &str| {
+        format!(
+            "model m(d: dim = 8, vocab: dim = 20)(tokens: [t]) -> [t, d] {{\n  param embed: [vocab, d]\n  mix = {mix}\n  generate autoregressive\n  \
+             return mix(embed[vocab: tokens])\n}}\n"
+        )
+    };
+    let tokens: Vec<i32> = (0..20).collect();
+    let dot = |w: &[f64], row: usize, x: &[f64]| x.iter().zip(&w[row * x.len()..]).map(|(x, w)| w * x).sum::<f64>();
+    let expert = |compiled: &Compiled, e: usize, x: &[f64]| -> Vec<f64> {
+        let [wg, wu, wd] = ["wg", "wu", "wd"].map(|name| compiled.numbers(&format!("mix.expert.{name}")));
+        let g: Vec<f64> = (0..6).map(|h| dot(&wg, e * 6 + h, x)).collect();
+        let inner: Vec<f64> = (0..6).map(|h| g[h] / (1.0 + (-g[h]).exp()) * dot(&wu, e * 6 + h, x)).collect();
+        (0..8).map(|d| dot(&wd, e * 8 + d, &inner)).collect()
+    };
+    let check = |compiled: &Compiled, weights: &dyn Fn(&[f64]) -> (Vec<f64>, f64)| -> Vec<usize> {
+        let embed = compiled.numbers("embed");
+        let (mut wanted, mut counts) = (Vec::new(), Vec::new());
+        for token in &tokens {
+            let x = &embed[*token as usize * 8..][..8];
+            let (w, own) = weights(x);
+            counts.push(w.iter().filter(|w| **w > 0.0).count());
+            let of_experts: Vec<Vec<f64>> = (0..w.len()).map(|e| expert(compiled, e, x)).collect();
+            wanted.extend((0..8).map(|d| own * x[d] + w.iter().zip(&of_experts).map(|(w, y)| w * y[d]).sum::<f64>()));
+        }
+        for cut in [20, 1] {
+            let mut session = compiled.session(1, 1);
+            let found: Vec<f32> = tokens.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+            agree("experts", &found, &wanted, 1e-5).unwrap();
+        }
+        counts.sort_unstable();
+        counts.dedup();
+        counts
+    };
+    let compiled = Compiled::new(&spec("threshold_moe(experts: 4, expert: swiglu(hidden: 6))"));
+    let (router, g) = (compiled.numbers("mix.wr"), compiled.numbers("mix.g"));
+    let counts = check(&compiled, &|x| {
+        let norm = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let near: Vec<f64> = (0..4).map(|e| dot(&router, e, x) / norm(x) / norm(&router[e * 8..][..8])).collect();
+        let mut open: Vec<bool> = (0..4).map(|e| near[e] > g[e]).collect();
+        if !open.contains(&true) {
+            let best = (0..4).max_by(|a, b| near[*a].total_cmp(&near[*b])).unwrap();
+            open[best] = true;
+        }
+        let many = open.iter().filter(|open| **open).count() as f64;
+        (open.iter().map(|open| f64::from(u8::from(*open)) / many).collect(), 0.0)
+    });
+    assert!(counts.len() > 1, "{counts:?}");
+    let compiled = Compiled::new(&spec("zero_expert_moe(experts: 4, active: 3, zeros: 2, copies: 1, expert: swiglu(hidden: 6))"));
+    let router = compiled.numbers("mix.wr");
+    let counts = check(&compiled, &|x| {
+        let odds: Vec<f64> = (0..7).map(|e| dot(&router, e, x).exp()).collect();
+        let total: f64 = odds.iter().sum();
+        let mut best: Vec<usize> = (0..7).collect();
+        best.sort_by(|a, b| odds[*b].total_cmp(&odds[*a]));
+        let chosen = |e: usize| if best[..3].contains(&e) { odds[e] / total } else { 0.0 };
+        ((0..4).map(chosen).collect(), chosen(6))
+    });
+    assert!(counts.len() > 1, "{counts:?}");
+}
+
+/// Experts that are told to choose among the tokens of a prompt: behind it they take what is as probable as the last that they took.
+#[test]
+fn experts_choose_tokens_of_a_prompt() {
+    use crate::properties::compiled::{Compiled, agree, feed};
+    let compiled = Compiled::new(
+        "model m(d: dim = 8, vocab: dim = 40)(tokens: [t]) -> [t, d] {
+  param embed: [vocab, d]
+  mix = choosing_experts(experts: 3, room: 5, expert: swiglu(hidden: 6), of_prompt: true)
+  generate autoregressive
+  return mix(embed[vocab: tokens])
+}
+",
+    );
+    let of = |name: &str| compiled.numbers(name);
+    let (embed, router) = (of("embed"), of("mix.wr"));
+    let [wg, wu, wd] = ["wg", "wu", "wd"].map(|name| of(&format!("mix.expert.{name}")));
+    let dot = |w: &[f64], row: usize, x: &[f64]| x.iter().zip(&w[row * x.len()..]).map(|(x, w)| w * x).sum::<f64>();
+    let (prompt, all): (usize, Vec<i32>) = (23, (0..40).map(|at| at * 7 % 40).collect());
+    let row = |token: i32| &embed[token as usize * 8..][..8];
+    let odds = |token: i32| -> Vec<f64> {
+        let scores: Vec<f64> = (0..3).map(|e| dot(&router, e, row(token)).exp()).collect();
+        scores.iter().map(|score| score / scores.iter().sum::<f64>()).collect()
+    };
+    let bound = |e: usize| {
+        let mut given: Vec<f64> = all[..prompt].iter().map(|token| odds(*token)[e]).collect();
+        given.sort_by(|a, b| b.total_cmp(a));
+        given[4]
+    };
+    let mut wanted = Vec::new();
+    for token in &all {
+        let (x, p) = (row(*token), odds(*token));
+        let mut y = vec![0.0; 8];
+        for e in (0..3).filter(|e| p[*e] >= bound(*e)) {
+            let g: Vec<f64> = (0..6).map(|h| dot(&wg, e * 6 + h, x)).collect();
+            let inner: Vec<f64> = (0..6).map(|h| g[h] / (1.0 + (-g[h]).exp()) * dot(&wu, e * 6 + h, x)).collect();
+            (0..8).for_each(|d| y[d] += p[e] * dot(&wd, e * 8 + d, &inner));
+        }
+        wanted.extend(y);
+    }
+    for cut in [1, 17] {
+        let mut session = compiled.session(2, 1);
+        let mut found = feed(&mut session, 0, &all[..prompt]);
+        all[prompt..].chunks(cut).for_each(|part| found.extend(feed(&mut session, 0, part)));
+        agree("experts of a prompt", &found, &wanted, 1e-5).unwrap();
+    }
+}

@@ -2,11 +2,11 @@
 
 use super::SEQ;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Binary, Body, Gives, Held, Op, Unary, Value, ValueId};
+use crate::model::{Binary, Body, Gives, Held, Op, Scope, ScopeId, Unary, Value, ValueId};
 
 /// An error for each attention whose `keep` does not imply `key <= query`, or `key < n` for some number, and for whatever else knows more of
 /// the sequence than what is before.
-pub fn check(values: &[Value]) -> Vec<Diagnostic> {
+pub fn check(values: &[Value], scopes: &[Scope]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
     for value in values {
         if let Op::Fetch(SEQ, Held::Sequence)
@@ -15,6 +15,7 @@ pub fn check(values: &[Value]) -> Vec<Diagnostic> {
         {
             let message = "an autoregressive model knows neither the length of its text nor what stands at any position";
             let error = Diagnostic::new(Code::NonCausal, value.span, message);
+            let error = in_block(error, scopes, value.scope);
             errors.push(error.hint("look back by `shift(x, n)` or attention, look around in its prompt (`x[prompt: n]`, `length[prompt]`), or drop `generate autoregressive`"));
         }
         // A source is there as a whole, and so is a prompt.
@@ -30,12 +31,25 @@ pub fn check(values: &[Value]) -> Vec<Diagnostic> {
         let message = "non-causal attention in an autoregressive model: a query would see later keys";
         let error = Diagnostic::new(Code::NonCausal, value.span, message);
         errors.push(
-            error
+            in_block(error, scopes, value.scope)
                 .label("`keep` does not imply `key <= query`")
                 .hint("add `causal() &` to `keep`, or drop `generate autoregressive`"),
         );
     }
     errors
+}
+
+/// An error with the instance that it happens in, if that is not the model itself.
+fn in_block(error: Diagnostic, scopes: &[Scope], scope: ScopeId) -> Diagnostic {
+    let of = |id: ScopeId| scopes.get(id.0 as usize);
+    let (Some(own), mut path, mut at) = (of(scope), Vec::new(), Some(scope)) else { return error };
+    while let Some(scope) = at.and_then(of).filter(|scope| scope.parent.is_some()) {
+        path.push(scope.name.as_str());
+        at = scope.parent;
+    }
+    path.reverse();
+    let known = own.block != "repeat" && !path.is_empty();
+    if known { error.note(format!("in `{}`, called as `{}`", own.block, path.join("."))) } else { error }
 }
 
 /// Whether a `keep` lets a query see itself and whatever is before, and no more.

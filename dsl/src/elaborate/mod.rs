@@ -286,7 +286,7 @@ impl<'p> Elab<'p> {
         let generate = self.generate.take().map_or(Generate::None, |(how, _)| how);
         let values = std::mem::take(&mut self.levels[0].values);
         if generate == Generate::Autoregressive {
-            self.errors.extend(causal::check(&values));
+            self.errors.extend(causal::check(&values, &self.scopes));
         }
         let doc = match item {
             Item::Alias(a) if !a.doc.is_empty() => a.doc.clone(),
