@@ -151,6 +151,9 @@ fn experts_of_each_modality() {
     }
 }
 
+/// What an expert each gives to a token, and what is left of the token itself.
+type Weights<'a> = dyn Fn(&[f64]) -> (Vec<f64>, f64) + 'a;
+
 /// Experts that are open by a threshold of their own, and experts beside some that give nothing or the token itself; by loops.
 #[test]
 fn open_experts_and_experts_that_compute_nothing() {
@@ -169,7 +172,7 @@ fn open_experts_and_experts_that_compute_nothing() {
         let inner: Vec<f64> = (0..6).map(|h| g[h] / (1.0 + (-g[h]).exp()) * dot(&wu, e * 6 + h, x)).collect();
         (0..8).map(|d| dot(&wd, e * 8 + d, &inner)).collect()
     };
-    let check = |compiled: &Compiled, weights: &dyn Fn(&[f64]) -> (Vec<f64>, f64)| -> Vec<usize> {
+    let check = |compiled: &Compiled, weights: &Weights<'_>| -> Vec<usize> {
         let embed = compiled.numbers("embed");
         let (mut wanted, mut counts) = (Vec::new(), Vec::new());
         for token in &tokens {

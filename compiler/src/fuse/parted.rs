@@ -78,7 +78,7 @@ impl Chunked<'_, '_> {
             let size = self.work.axes.sizes[axis.0];
             (1..)
                 .map(move |log| (axis, size >> log))
-                .take_while(move |(_, width)| *width >= NARROWEST_OF_CHUNKS && size % width == 0)
+                .take_while(move |(_, width)| *width >= NARROWEST_OF_CHUNKS && size.is_multiple_of(*width))
         });
         let mut widths = [None].into_iter().chain(halves.map(Some)).peekable();
         while let Some(blocked) = widths.next() {
