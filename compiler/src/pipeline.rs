@@ -171,13 +171,15 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
 fn matrix_chunks(target: &Target) -> Chunks {
     const LITTLE: usize = 64 << 10;
     let half = forms::MATRIX_CHUNK / 2;
-    Chunks::Matrices { rows: if target.shared_bytes < LITTLE { half } else { forms::MATRIX_CHUNK }, solving: half }
+    let rows = if target.shared_bytes < LITTLE { half } else { forms::MATRIX_CHUNK };
+    // By halves of halves chunks are not faster than steps: docs/benchmarks.md.
+    Chunks::Matrices { rows, solving: half, decaying: false }
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
     let chunks = match (work.options.chunks, work.options.target.gpu) {
         (Chunks::Auto, Some(_)) => matrix_chunks(&work.options.target),
-        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows },
+        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows, decaying: true },
         (given, _) => given,
     };
     let forms = forms::derive(work.graph()?, chunks);

@@ -66,10 +66,14 @@ for golden in tests/goldens/*/golden.safetensors; do
   case $quantised in *" $name "*) for dtype in int8 int4 int4z; do build "$name" "$from" $dtype && logits "$name" "$from" $dtype; done ;; esac
 done
 # Steps that are launches of their own, and the same in the walk of all others: no golden model is wide enough.
-case "$names" in "  " | *" apart "*)
-  mkdir -p "$out/apart"
-  build apart tests/gpu/apart.braid bf16
-  target=cuda:sm_80 && mkdir -p "$out/portable" && build portable tests/gpu/apart.braid bf16 ;;
-esac
+for name in apart handed; do
+  case "$names" in "  " | *" $name "*)
+    mkdir -p "$out/$name" "$out/portable_$name"
+    build "$name" "tests/gpu/$name.braid" bf16
+    own=$target target=cuda:sm_80
+    build "portable_$name" "tests/gpu/$name.braid" bf16
+    target=$own ;;
+  esac
+done
 echo "$built artifacts in $out, $failed failed, $(du -sk "$out" | cut -f 1) KiB in all"
 [ "$failed" -eq 0 ]

@@ -42,9 +42,9 @@ verify() { # name, dtype, a program to run it in
 }
 
 # Launches of their own against the walk's tiles.
-apart() {
-  "$run" logits "$out/portable/bf16.braidart" --weights random:1 --ids "$(seq -s , 1 999)" -o "$scratch/portable" &&
-    "$run" verify "$out/apart/bf16.braidart" --weights random:1 --golden "$scratch/portable" --relative 1e-2
+apart() { # name
+  "$run" logits "$out/portable_$1/bf16.braidart" --weights random:1 --ids "$(seq -s , 1 999)" -o "$scratch/portable" &&
+    "$run" verify "$out/$1/bf16.braidart" --weights random:1 --golden "$scratch/portable" --relative 1e-2
 }
 
 # The same command, time after time, has to write the same bits.
@@ -65,8 +65,8 @@ for artifact in "$out"/*/*.braidart; do
   name=$(basename "$(dirname "$artifact")")
   dtype=$(basename "$artifact" .braidart)
   case $name in
-    portable) continue ;;
-    apart) check "launches of their own" apart && continue ;;
+    portable_*) continue ;;
+    apart | handed) check "launches of their own ($name)" apart "$name" && continue ;;
   esac
   check "$name $dtype" verify "$name" "$dtype"
 done
@@ -86,10 +86,12 @@ if [ -n "$sanitizer" ]; then
       check "$name f32, $tool" verify "$name" f32 "$sanitizer" --tool "$tool" --error-exitcode 9
     done
   done
-  for tool in memcheck racecheck; do
-    [ -f "$out/apart/bf16.braidart" ] || continue
-    check "launches of their own, $tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$run" logits "$out/apart/bf16.braidart" \
-      --weights random:1 --ids "$(seq -s , 1 998)" -o "$scratch/logits"
+  for name in apart handed; do
+    [ -f "$out/$name/bf16.braidart" ] || continue
+    for tool in memcheck racecheck; do
+      check "launches of their own ($name), $tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$run" logits "$out/$name/bf16.braidart" \
+        --weights random:1 --ids "$(seq -s , 1 998)" -o "$scratch/logits"
+    done
   done
 else
   echo "no compute-sanitizer on this machine: memcheck and racecheck are left out"

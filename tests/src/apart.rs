@@ -7,12 +7,17 @@ use braid_runtime::artifact::{self, Device, Dtype, Manifest, Multiplied};
 
 /// What `tests/gpu/run.sh` runs, too.
 pub const SPEC: &str = include_str!("../gpu/apart.braid");
+const HANDED: &str = include_str!("../gpu/handed.braid");
 
 /// The PTX and the manifest for a target.
 pub fn built(target: &str, dtype: Dtype) -> (String, Manifest) {
+    built_of(SPEC, target, dtype)
+}
+
+fn built_of(spec: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
     let room = tempfile::tempdir().expect("a folder");
     let path = room.path().join("model.braidart");
-    write(&path, SPEC, "", target, dtype, Chunks::Auto);
+    write(&path, spec, "", target, dtype, Chunks::Auto);
     let bytes = std::fs::read(&path).expect("an artifact");
     let (code, manifest) = artifact::decode(&bytes).expect("a sound artifact");
     (String::from_utf8(code.to_vec()).expect("text"), manifest)
@@ -66,26 +71,30 @@ fn tiles_cover_all_rows_and_columns() {
             assert_eq!(packed.map(|packed| packed.bytes), Some(2 * depth * own.width));
         }
     }
-    assert_eq!(seen, [5, 1]);
+    assert_eq!(seen, [3, 1]);
 }
 
 /// Products of the same rows are one launch; what only they need is made where they are rounded, and what only the next one needs is
 /// handed on.
 #[test]
 fn steps_share_launches() {
-    let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
-    let device = device(&manifest);
-    let shape = |step: usize| {
-        let apart = device.apart(step, manifest.max_rows)?;
-        Some((apart.steps(), apart.handed, apart.hands))
+    let shapes = |spec| {
+        let (_, manifest) = built_of(spec, "cuda:sm_90a", Dtype::Bf16);
+        let device = device(&manifest);
+        let left_out = device.steps.iter().filter(|step| step.until.is_some()).count();
+        assert!(device.steps.iter().all(|step| step.until.is_none_or(|until| step.least > 1 && until < manifest.max_rows)));
+        let shape = |step: usize| {
+            let apart = device.apart(step, manifest.max_rows)?;
+            Some((apart.steps(), apart.handed, apart.hands))
+        };
+        ((0..device.steps.len()).filter_map(shape).collect::<Vec<_>>(), left_out)
     };
-    let shapes: Vec<_> = (0..device.steps.len()).filter_map(shape).collect();
-    // Gate and up; what is handed on and what takes it; a product of odd columns; queries, keys and values; attention.
-    let expected =
-        [(2, false, None), (1, false, Some(8192)), (1, true, None), (1, false, None), (3, false, None), (1, false, None)];
-    assert_eq!(shapes, expected);
-    let left_out: Vec<_> = device.steps.iter().filter(|step| step.until.is_some()).collect();
-    assert!(left_out.iter().all(|step| step.least > 1 && step.until < Some(manifest.max_rows)));
+    // Gate and up; a product of odd columns; queries, keys and values; attention.
+    let plain = |steps| (steps, false, None);
+    assert_eq!(shapes(SPEC).0, [2, 1, 3, 1].map(plain));
+    // What hands on and what takes it; queries, keys and values; attention.
+    assert_eq!(shapes(HANDED).0, [(1, false, Some(8192)), (1, true, None), plain(3), plain(1)]);
+    assert!(shapes(SPEC).1 > 0 && shapes(HANDED).1 > 0);
 }
 
 /// Changes the depth, or the word of the weights, of the first product.

@@ -148,6 +148,8 @@ pub enum Chunks {
         rows: usize,
         /// The same where the update reads the state: more has to lie side by side in a block's memory then.
         solving: usize,
+        /// Also where keys decay each in its own way, by halves of halves of a chunk.
+        decaying: bool,
     },
 }
 

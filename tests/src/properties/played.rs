@@ -393,7 +393,7 @@ fn are_its_steps(decays: &'static [&'static str], cases: u32) {
     holds(cases, (of_sizes(decays, sizes), 1usize..80, chunks, targets), |(recurrence, length, rows, target)| {
         let (text, target) = (recurrence.text(), Target::parse(target).expect("a target"));
         let steps = fused(&text, Chunks::Off, &target);
-        let parted = fused(&text, Chunks::Matrices { rows, solving: rows }, &target);
+        let parted = fused(&text, Chunks::Matrices { rows, solving: rows, decaying: true }, &target);
         for kernel in &parted.kernels {
             let Code::Nests(code) = &kernel.code else { continue };
             let Walk::Segments { part: Part::Chunks(_) | Part::Intra(_), blocked, .. } = code.walk else { continue };

@@ -133,7 +133,9 @@ fn in_chunks(text: &str, chunks: Chunks, ids: &[i64]) -> (Vec<f64>, bool) {
 pub fn equal_in_chunks(text: &str, length: usize) -> Result<(), TestCaseError> {
     let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
     let (steps, _) = in_chunks(text, Chunks::Off, &ids);
-    for chunks in [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows }]) {
+    for chunks in
+        [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows, decaying: true }])
+    {
         let (found, derived) = in_chunks(text, chunks, &ids);
         // Matrix units have none where keys decay row after row.
         prop_assert!(derived || matches!(chunks, Chunks::Matrices { .. }), "no chunk form");

@@ -110,7 +110,7 @@ pub fn chunked(graph: &mut Graph, node: NodeId, chunks: Chunks) -> Result<Chunk,
         Chunks::Off => return Err("chunks are turned off".into()),
         Chunks::Auto => CHUNK,
         Chunks::Rows(rows) => rows,
-        Chunks::Matrices { rows, solving } => return of_matrices(graph, node, rows, solving),
+        Chunks::Matrices { rows, solving, decaying } => return of_matrices(graph, node, (rows, solving), decaying),
     };
     let plain = derive(graph, node, rows, false);
     let rows = if chunks == Chunks::Auto { CONVOLUTION } else { rows };
@@ -147,7 +147,7 @@ fn convolved(graph: &Graph, node: NodeId, rows: usize) -> Option<Result<(Graph, 
 }
 
 /// The chunk form for matrix units.
-fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize, solving: usize) -> Result<Chunk, String> {
+fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize), decaying: bool) -> Result<Chunk, String> {
     if matches!(graph.op(node), Op::Recur(recur) if contracted_axes(recur).is_empty()) {
         return Err("no read sums over the state: there is no product of matrices".into());
     }
@@ -162,6 +162,9 @@ fn of_matrices(graph: &mut Graph, node: NodeId, rows: usize, solving: usize) -> 
     };
     // Keys that decay in their own way go by halves of halves.
     let decays = chunk.body.values.iter().any(|value| matches!(value.op, Op::Scores { .. }));
+    if decays && !decaying {
+        return Err("its keys decay row after row: by halves of halves of a chunk this is no faster than steps".into());
+    }
     if decays && !chunk.rows.is_power_of_two() {
         return Err(format!(
             "its keys decay row after row: chunks of {} rows have no halves, for which there are products",
