@@ -5,11 +5,13 @@
 //! can still reach (reach.rs). Row-wise nodes carry nothing.
 
 mod choice;
+mod linear;
 mod print;
 mod reach;
 pub mod recur;
 mod shared;
 mod wanted;
+mod whole;
 
 use crate::graph::{Graph, NodeId, scope_path};
 use braid_dsl::model::{Attend, AxisId, Gives, Op};
@@ -20,6 +22,7 @@ pub use print::print;
 pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached, together};
 pub use recur::chunk::Chunk;
 pub use shared::keep_the_same;
+pub use whole::{Form, Whole, whole};
 
 /// Names one piece of carried memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

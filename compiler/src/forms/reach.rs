@@ -1,6 +1,7 @@
 //! Which keys a query can still see: read off the `keep` predicate, so that the cache holds no more.
 
 use super::Extent;
+use super::linear::{Linear, less, linear, negated};
 use braid_dsl::model::{Attend, AxisId, Binary, Body, Gives, Held, Op, Unary, ValueId};
 
 /// Most rows of one sequence in one call. A ring keeps so many rows more than its window, so that a call can store all its
@@ -290,30 +291,14 @@ pub(super) fn never(body: &Body, id: ValueId) -> bool {
     }
 }
 
-fn negated(op: Binary) -> Option<Binary> {
-    Some(match op {
-        Binary::Lt => Binary::Ge,
-        Binary::Le => Binary::Gt,
-        Binary::Gt => Binary::Le,
-        Binary::Ge => Binary::Lt,
-        _ => return None,
-    })
-}
-
 /// `a op b`, from `a - b` as a linear form of the two positions.
 fn compared(body: &Body, op: Binary, a: ValueId, b: ValueId) -> Implied {
     let (Some(a), Some(b)) = (linear(body, a), linear(body, b)) else { return Implied::default() };
     let difference = a.minus(b);
-    // Everything as `form < 0` over whole numbers.
-    let form = match op {
-        Binary::Lt => difference,
-        Binary::Le => difference.plus(-1),
-        Binary::Gt => difference.negated(),
-        Binary::Ge => difference.negated().plus(-1),
-        Binary::Eq => return both(difference),
-        _ => return Implied::default(),
-    };
-    below_zero(form)
+    match op {
+        Binary::Eq => both(difference),
+        _ => less(op, difference).map_or(Implied::default(), below_zero),
+    }
 }
 
 /// `form = 0` is `form <= 0` and `-form <= 0`.
@@ -342,70 +327,5 @@ fn below_zero(form: Linear) -> Implied {
             Implied { below: Some(first), ahead: Some(Ahead { first, ..Ahead::CAUSAL }), ..Implied::default() }
         }
         _ => Implied::default(),
-    }
-}
-
-/// `query·q + key·k + constant`, or with the start of the key's block of `start` positions in the key's place, or that of the query's block
-/// of `own` positions in the query's.
-#[derive(Clone, Copy)]
-struct Linear {
-    query: i64,
-    key: i64,
-    start: i64,
-    own: i64,
-    constant: i64,
-}
-
-impl Linear {
-    const ZERO: Linear = Linear { query: 0, key: 0, start: 0, own: 0, constant: 0 };
-
-    fn minus(self, other: Linear) -> Linear {
-        Linear {
-            query: self.query - other.query,
-            key: self.key - other.key,
-            start: self.start - other.start,
-            own: self.own - other.own,
-            constant: self.constant.saturating_sub(other.constant),
-        }
-    }
-    fn plus(self, constant: i64) -> Linear {
-        Linear { constant: self.constant.saturating_add(constant), ..self }
-    }
-    fn negated(self) -> Linear {
-        Linear::ZERO.minus(self)
-    }
-}
-
-fn linear(body: &Body, id: ValueId) -> Option<Linear> {
-    let value = &body.values[id.0 as usize];
-    let arg = |n: usize| linear(body, value.args[n]);
-    match &value.op {
-        Op::QueryPosition => Some(Linear { query: 1, ..Linear::ZERO }),
-        Op::KeyPosition => Some(Linear { key: 1, ..Linear::ZERO }),
-        Op::Const(c) if c.fract() == 0.0 && c.abs() < 1e15 => Some(Linear::ZERO.plus(*c as i64)),
-        Op::ToFloat => arg(0),
-        Op::Unary(Unary::Neg) => Some(arg(0)?.negated()),
-        Op::Binary(Binary::Sub) => match block_start(body, value.args[0], value.args[1]) {
-            Some((Op::KeyPosition, start)) => Some(Linear { start, ..Linear::ZERO }),
-            Some((_, own)) => Some(Linear { own, ..Linear::ZERO }),
-            None => Some(arg(0)?.minus(arg(1)?)),
-        },
-        Op::Binary(Binary::Add) => Some(arg(0)?.minus(arg(1)?.negated())),
-        _ => None,
-    }
-}
-
-/// `key - key % n`, or the same of the query: where its block of `n` positions begins.
-fn block_start(body: &Body, of: ValueId, rest: ValueId) -> Option<(Op, i64)> {
-    let [of, rest] = [of, rest].map(|id| &body.values[id.0 as usize]);
-    if !matches!(of.op, Op::KeyPosition | Op::QueryPosition) {
-        return None;
-    }
-    match (&rest.op, &rest.args[..]) {
-        (Op::Binary(Binary::Rem), [same, n]) if body.values[same.0 as usize].op == of.op => match body.values[n.0 as usize].op {
-            Op::Const(n) if n >= 1.0 && n.fract() == 0.0 && n < 1e9 => Some((of.op.clone(), n as i64)),
-            _ => None,
-        },
-        _ => None,
     }
 }

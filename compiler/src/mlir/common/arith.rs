@@ -79,6 +79,12 @@ impl<'c> Emitter<'c> {
         self.select(self.cmp(Cmp::Gt, a, b), a, b)
     }
 
+    /// The larger of two real numbers; the other one if either is NaN. One instruction on a GPU.
+    pub fn larger(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let (a, b) = self.unified(a, b);
+        self.op("llvm.intr.maxnum", &[a, b], &[], a.ty())
+    }
+
     /// `-a`.
     pub fn neg(&self, a: Val<'c>) -> Val<'c> {
         match a.elem().is_float() {

@@ -75,6 +75,21 @@ impl<'c> Emitter<'c> {
         self.op_none("llvm.inline_asm", &[barrier, self.i32(threads as i32)], &attributes);
     }
 
+    /// The thread counts as one of those that come to [`Emitter::sync_some`], and goes on.
+    pub fn pass_some(&self, barrier: Val<'c>, threads: usize) {
+        let attributes = [
+            ("asm_string", self.attribute("\"bar.arrive $0, $1;\"")),
+            ("constraints", self.attribute("\"r,r,~{memory}\"")),
+            ("has_side_effects", self.attribute("unit")),
+        ];
+        self.op_none("llvm.inline_asm", &[barrier, self.i32(threads as i32)], &attributes);
+    }
+
+    /// Whether a condition holds in any lane of the warp. All lanes take part.
+    pub fn in_any_lane(&self, condition: Val<'c>) -> Val<'c> {
+        self.target_intrinsic("llvm.nvvm.vote.any.sync", &[self.i32(-1), condition], Ty::BOOL)
+    }
+
     /// All lanes of the warp come here; what they read and write before does not sink behind this.
     pub fn sync_warp(&self) {
         self.op_none("nvvm.bar.warp.sync", &[self.i32(-1)], &[]);

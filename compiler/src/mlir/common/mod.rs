@@ -14,6 +14,7 @@ mod dot;
 mod emitter;
 pub mod expr;
 mod global;
+mod groups;
 mod lower;
 pub mod math;
 mod matrix;

@@ -7,16 +7,14 @@
 
 use super::THREADS;
 use super::attention::{Sum, Work, join};
-use super::team::across_lanes;
+use super::softmax::{self, CARRIED, Rows};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::pair::{Pair, Scores, body};
 use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Emitter, Field, SegmentFields, Ty, Val};
 use crate::plan::QUERIES;
-use braid_dsl::model::Reduce;
 
 /// Positions of a stage.
 const KEYS: usize = 64;
@@ -83,13 +81,6 @@ struct Lane<'c> {
     group: Val<'c>,
 }
 
-/// A lane's two rows, and the positions of their queries (`i32`).
-#[derive(Clone, Copy)]
-pub(super) struct Weighed<'c> {
-    pub(super) rows: [Val<'c>; 2],
-    pub(super) queries: [Val<'c>; 2],
-}
-
 /// What a task reads: rows of one sequence, and their keys.
 #[derive(Clone, Copy)]
 struct Part<'c> {
@@ -148,10 +139,8 @@ impl<'c> Work<'_, 'c> {
         let within = e.add(e.shift_left(lane.rows, 4), e.shift_right(lane.lane, 2));
         let rows = [within, e.add(within, e.i32(8))].map(|at| part.row(e, at));
         let queries = rows.map(|row| e.to_i32(position(row)));
-        // For two rows: the maximum, and the lane's part of the total; then sums of values.
         let sums = layout.columns / 2;
-        let start: Vec<Val> =
-            [f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0, 0.0].into_iter().chain(vec![0.0; sums]).map(|x| e.f32(x)).collect();
+        let start: Vec<Val> = softmax::nothing(e).into_iter().chain(vec![e.f32(0.0); sums]).collect();
         let stage = e.i64(KEYS);
         let stages = (e.div(before, stage), e.add(e.div(seen, stage), e.i64(1)));
         let ends = e.for_loop(stages.0, stages.1, e.i64(1), &start, |at, state| {
@@ -316,45 +305,15 @@ impl<'c> Work<'_, 'c> {
         (rows, queries): ([Val<'c>; 2], [Val<'c>; 2]),
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
+        let e = self.e;
         let mut scores = self.scores(layout, lane, first);
         let positions = self.positions(layout, lane, first);
-        let next = self.weigh(&mut scores, &positions, Weighed { rows, queries }, state);
-        self.add_rows(layout, lane, (first, column), &scores, next)
-    }
-
-    /// Makes weights of scores, fragments of eight keys at these positions (a lane's), and brings the state to their maxima: for two rows
-    /// the maximum, then the lane's part of the total, then sums of values.
-    pub(super) fn weigh(
-        &mut self,
-        scores: &mut [Val<'c>],
-        positions: &[Val<'c>],
-        Weighed { rows, queries }: Weighed<'c>,
-        state: &[Val<'c>],
-    ) -> Vec<Val<'c>> {
-        let e = self.e;
-        let mut next = state.to_vec();
-        for (half, (row, query)) in rows.into_iter().zip(queries).enumerate() {
-            self.site.set_row(row, false);
-            for (at, key) in positions.iter().enumerate() {
-                let score = &mut scores[4 * (at / 2) + 2 * half + at % 2];
-                *score = self.score(*score, query, *key);
-            }
-            let own: Vec<usize> = (0..positions.len()).map(|at| 4 * (at / 2) + 2 * half + at % 2).collect();
-            let most = own.iter().fold(state[half], |most, at| e.max(most, scores[*at]));
-            let most = across_lanes(e, Reduce::Max, most, 4);
-            // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
-            let anchor = e.select(e.cmp(Cmp::Eq, most, e.f32(f32::NEG_INFINITY)), e.f32(0.0), most);
-            let anchor = e.mul(anchor, e.f32(std::f32::consts::LOG2_E));
-            let weight = |x: Val<'c>| e.power_of_two_of(e.fma(x, e.f32(std::f32::consts::LOG2_E), e.neg(anchor)));
-            let scale = weight(state[half]);
-            own.iter().for_each(|at| scores[*at] = weight(scores[*at]));
-            let total = own.iter().fold(e.mul(state[2 + half], scale), |total, at| e.add(total, scores[*at]));
-            (next[half], next[2 + half]) = (most, total);
-            for four in next[4..].chunks_exact_mut(4) {
-                (four[2 * half], four[2 * half + 1]) = (e.mul(four[2 * half], scale), e.mul(four[2 * half + 1], scale));
-            }
-        }
-        next
+        let own = Rows { rows, queries };
+        self.score(&mut scores, &positions, own);
+        self.hide(&mut scores, &positions, own, |key| e.cmp(Cmp::Ge, key, e.i32(0)));
+        let step = softmax::weigh(e, &mut scores, 1.0, &state[..CARRIED]);
+        let sums = softmax::rescale(e, &state[CARRIED..], step.scales);
+        self.add_rows(layout, lane, (first, column), &scores, step.carried.into_iter().chain(sums).collect())
     }
 
     /// Dot products of the warp's rows with some keys, as fragments of 8 keys.
@@ -388,17 +347,7 @@ impl<'c> Work<'_, 'c> {
         (0..AT_ONCE / 8).map(pair).flat_map(|pair| [e.extract(pair, 0), e.extract(pair, 1)]).collect()
     }
 
-    /// The score of a pair at the site's row; minus infinity where the query does not see the key.
-    fn score(&mut self, dot: Val<'c>, query: Val<'c>, key: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let pair = Pair { query, key, channels: None, score: Some(Scores::Here(dot)) };
-        let attend = &self.code.attend;
-        let keep = body(&mut self.site, self.code, &attend.keep, attend.keep_result, pair);
-        let score = body(&mut self.site, self.code, &attend.score, attend.score_result, pair);
-        e.select(e.and(keep, e.cmp(Cmp::Ge, key, e.i32(0))), score, e.f32(f32::NEG_INFINITY))
-    }
-
-    /// Adds weighted values to the sums behind the four first of the state.
+    /// Adds weighted values to the sums behind what else is carried.
     fn add_rows(
         &self,
         layout: Layout,
@@ -416,7 +365,7 @@ impl<'c> Work<'_, 'c> {
             let left = std::array::from_fn(|at| e.pack_bf16(own[2 * at], own[2 * at + 1]));
             for pair in 0..layout.columns / 16 {
                 let right = e.load_turned_fragments(e.offset_by(values, 16 * step * layout.value_row + 32 * pair));
-                add_products(e, left, right, &mut state[4 + 8 * pair..][..8]);
+                add_products(e, left, right, &mut state[CARRIED + 8 * pair..][..8]);
             }
         }
         state
@@ -432,13 +381,13 @@ impl<'c> Work<'_, 'c> {
         let row = e.add(e.mul(lane.group, e.i32(QUERIES as i32)), row);
         for half in 0..2 {
             let row = e.to_i64(e.add(row, e.i32(8 * half as i32)));
-            let total = across_lanes(e, Reduce::Sum, ends[2 + half], 4);
-            let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, ends[half]), 1, total);
+            let (most, total) = (softmax::most(e, ends[half]), softmax::total(e, ends[2 + half]));
+            let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, most), 1, total);
             let first = e.cmp(Cmp::Eq, e.and(lane.lane, e.i32(3)), e.i32(0));
             e.if_then(first, || e.store_aligned(e.element(e.offset_by(memory, layout.totals_at()), row, 8), both));
             let column = e.to_i64(e.shift_left(e.and(lane.lane, e.i32(3)), 1));
             let place = e.element(e.element(memory, row, 4 * layout.columns), column, 4);
-            for (at, four) in ends[4..].chunks_exact(4).enumerate() {
+            for (at, four) in ends[CARRIED..].chunks_exact(4).enumerate() {
                 let pair = e.insert(e.insert(e.poison(Ty::f32(2)), 0, four[2 * half]), 1, four[2 * half + 1]);
                 e.store_aligned(e.offset_by(place, 32 * at), pair);
             }

@@ -23,6 +23,7 @@ mod parts;
 mod ring;
 mod row;
 mod segments;
+mod softmax;
 mod stream;
 mod team;
 mod tile;

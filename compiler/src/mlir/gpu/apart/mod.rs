@@ -12,6 +12,7 @@ mod caches;
 mod finish;
 mod pipeline;
 mod product;
+mod queries;
 mod rows;
 
 use super::row_words;

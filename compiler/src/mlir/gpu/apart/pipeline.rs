@@ -8,7 +8,7 @@ use crate::mlir::common::{Emitter, Val};
 /// Bytes of a barrier.
 const BARRIER: usize = 8;
 
-/// Stages of equal size, at a multiple of 1024 bytes.
+/// Stages at multiples of 1024 bytes.
 #[derive(Clone, Copy)]
 pub struct Pipeline<'k, 'c> {
     /// Appends operations.
@@ -17,7 +17,7 @@ pub struct Pipeline<'k, 'c> {
     pub memory: Val<'c>,
     /// How many there are, a power of two.
     pub stages: usize,
-    /// Bytes of each, a multiple of 1024.
+    /// Bytes of the largest, a multiple of 1024.
     pub bytes: usize,
 }
 
@@ -66,13 +66,14 @@ impl<'c> Pipeline<'_, 'c> {
         self.e.element(self.memory, self.e.to_i64(self.stage(turn)), self.bytes)
     }
 
-    /// By the thread that asks: waits until the stage of the turn has been read, and says what will come. Gives the barrier that counts it.
-    pub fn begin(&self, turn: Val<'c>) -> Val<'c> {
+    /// By the thread that asks: waits until the stage of the turn has been read, and says how many bytes will come. Gives the barrier that
+    /// counts them.
+    pub fn begin(&self, turn: Val<'c>, bytes: usize) -> Val<'c> {
         let (e, stage) = (self.e, self.stage(turn));
         // Of the first turns nothing was there before: the phase ahead of a barrier's first has ended.
         e.await_arrival(self.read(stage), e.xor(self.phase(turn), e.i32(1)));
         let barrier = self.come(stage);
-        e.expect_arrival(barrier, e.i32(self.bytes as i32));
+        e.expect_arrival(barrier, e.i32(bytes as i32));
         barrier
     }
 

@@ -183,7 +183,7 @@ impl<'c> Work<'_, 'c> {
             let boxes: Vec<(Val, Val)> = boxes.collect();
             e.for_loop(e.i32(0), self.stages(), e.i32(1), state, |stage, state| {
                 let turn = state[0];
-                let barrier = self.pipeline.begin(turn);
+                let barrier = self.pipeline.begin(turn, self.pipeline.bytes);
                 let (to, first) = (self.pipeline.place(turn), e.mul(stage, e.i32(NUMBERS as i32)));
                 e.begin_matrix_copy(to, maps, (first, place.row), barrier);
                 for (at, (map, column)) in boxes.iter().enumerate() {
