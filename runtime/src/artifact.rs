@@ -19,7 +19,7 @@ mod state;
 mod work;
 
 pub use apart::{Apart, Lines, Multiplied};
-pub use device::{Device, Grid, Launch, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
+pub use device::{Device, Grid, Launch, Order, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};
 pub use file::{ArtifactError, decode, encode, write};

@@ -34,8 +34,13 @@ pub struct Memory {
 
 impl Memory {
     /// Places everything of a fused model.
-    pub fn place(fused: &Fused) -> Memory {
+    /// `lasting`: buffers, and a kernel until which each stays.
+    pub fn place(fused: &Fused, lasting: &[(usize, usize)]) -> Memory {
         let mut memory = Memory { lifetimes: lifetimes(fused), ..Memory::default() };
+        for (buffer, last) in lasting {
+            let life = &mut memory.lifetimes[*buffer];
+            life.1 = life.1.max(*last);
+        }
         memory.place_buffers(fused);
         memory.place_workspace(fused);
         memory.place_weights(fused);

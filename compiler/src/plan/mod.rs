@@ -3,7 +3,9 @@
 //! memory.rs places buffers in one arena whose offsets are in bytes *per row of capacity*, states in a slot, weights in a blob;
 //! work.rs counts what each call does; verify.rs checks that nothing alive overlaps; print.rs shows it.
 
+mod alone;
 mod apart;
+mod heads;
 mod memory;
 mod order;
 mod print;
@@ -19,6 +21,7 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use apart::{Apart, BOX, Member, NUMBERS, Products, Second, TILE_ROWS, What};
+pub use heads::Places;
 pub use print::print;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, along_in_pieces,
@@ -58,6 +61,8 @@ pub struct Tasks {
     pub cost: usize,
     /// Calls of fewer rows have no task.
     pub least: usize,
+    /// Calls of more rows have no task.
+    pub most: usize,
     /// How calls of many rows are cut instead on a GPU; of those that fit a call the last one counts.
     pub tiles: [Option<Tiles>; 2],
 }
@@ -89,6 +94,10 @@ pub struct Function {
     pub code: Code,
     /// Whether it is the storing part of attention.
     pub stores_keys: bool,
+    /// What it does alone in calls of one row, whose tasks are other ones then. Nests: where a task is, of none of whose places
+    /// it makes the whole row; a search: so; a convolution: a block has its share of the channels, as of a product's columns; attention,
+    /// whose tasks are the same: it stores the row's keys and values itself.
+    pub alone: Option<Places>,
 }
 
 /// One call of a function.
@@ -108,6 +117,10 @@ pub struct Step {
     pub apart: Option<usize>,
     /// Calls of at least so many rows do without it.
     pub until: Option<usize>,
+    /// The same in a call of one row, of those that such a call has.
+    pub alone: Order,
+    /// Of a kernel that is cut: the kernel whose tasks it has.
+    pub cut_for: Option<usize>,
 }
 
 /// What a step needs of those before.
@@ -146,17 +159,18 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     if target.gpu.is_some() {
         prologue::add(&mut fused);
     }
-    let memory = Memory::place(&fused);
+    let cuts = if target.gpu.is_some() { heads::cuts(&fused) } else { vec![] };
+    let lasting: Vec<(usize, usize)> = match target.gpu {
+        Some(_) => alone::lasting(&fused).chain(cuts.iter().flat_map(|cut| cut.lasting(&fused))).collect(),
+        None => vec![],
+    };
+    let memory = Memory::place(&fused, &lasting);
     let mut plan =
         Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory, apart: vec![] };
     for (at, kernel) in fused.kernels.iter().enumerate() {
-        let words: Vec<i64> = kernel.operands.iter().map(|o| plan.memory.word(*o)).collect();
         let parts: &[bool] = if stores(&fused.kernels[..at], kernel) { &[true, false] } else { &[false] };
         for &stores_keys in parts {
-            let function = plan.function(&kernel.code, stores_keys);
-            let tasks = tasks::tasks(kernel, stores_keys, target);
-            let order = Order::Free;
-            let step = Step { function, kernel: at, words: words.clone(), tasks, order, apart: None, until: None };
+            let step = plan.step(at, stores_keys, target);
             // Keys of the source are stored where it is read.
             let encodes = kernel.rows == Rows::Source || stores_keys && plan.sees_source(kernel);
             match kernel.rows {
@@ -165,6 +179,9 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
                 _ => plan.steps.push(step),
             }
         }
+    }
+    if target.gpu.is_some() {
+        alone::add(&mut plan, &cuts);
     }
     order::mark(&mut plan);
     if target.has_groups() {
@@ -180,14 +197,37 @@ impl Plan {
         matches!(&kernel.code, Code::Attention(code) if Some(code.attend.keys) == source)
     }
 
-    fn function(&mut self, code: &Code, stores_keys: bool) -> usize {
-        let same = |f: &Function| f.stores_keys == stores_keys && f.code == *code;
+    /// The step of a kernel, or of one of the two parts of attention.
+    fn step(&mut self, at: usize, stores_keys: bool, target: &Target) -> Step {
+        let kernel = self.fused.kernels[at].clone();
+        let words = self.words(at);
+        let function = self.function(&kernel.code, stores_keys, None);
+        let tasks = tasks::tasks(&kernel, stores_keys, target);
+        Step {
+            function,
+            kernel: at,
+            words,
+            tasks,
+            order: Order::Free,
+            apart: None,
+            until: None,
+            alone: Order::Free,
+            cut_for: None,
+        }
+    }
+
+    fn words(&self, kernel: usize) -> Vec<i64> {
+        self.fused.kernels[kernel].operands.iter().map(|operand| self.memory.word(*operand)).collect()
+    }
+
+    fn function(&mut self, code: &Code, stores_keys: bool, alone: Option<Places>) -> usize {
+        let same = |f: &Function| f.stores_keys == stores_keys && f.alone == alone && f.code == *code;
         if let Some(known) = self.functions.iter().position(same) {
             return known;
         }
-        let kind = kind(code, stores_keys);
+        let kind = if alone.is_some() { alone_kind(code) } else { kind(code, stores_keys) };
         let count = self.functions.iter().filter(|f| f.name.rsplit_once('_').is_some_and(|(k, _)| k == kind)).count();
-        self.functions.push(Function { name: format!("{kind}_{count}"), code: code.clone(), stores_keys });
+        self.functions.push(Function { name: format!("{kind}_{count}"), code: code.clone(), stores_keys, alone });
         self.functions.len() - 1
     }
 }
@@ -199,6 +239,16 @@ fn stores(earlier: &[Kernel], kernel: &Kernel) -> bool {
         _ => None,
     };
     cache(kernel).is_some_and(|own| earlier.iter().all(|kernel| cache(kernel) != Some(own)))
+}
+
+/// The name of what a call of one row does.
+fn alone_kind(code: &Code) -> &'static str {
+    match code {
+        Code::Nests(_) => "own_rows",
+        Code::Top(_) => "own_top",
+        Code::Along(_) => "own_channels",
+        _ => "attention",
+    }
 }
 
 fn kind(code: &Code, stores_keys: bool) -> &'static str {

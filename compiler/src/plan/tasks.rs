@@ -34,7 +34,16 @@ fn per(rows: Rows) -> Per {
 
 /// The tasks of a kernel; of attention, those of the part that stores keys or of the one that reads them.
 pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
-    let rows = Tasks { per: per(kernel.rows), times: 1, by: 1, factor: 1, cost: 1, least: kernel.least, tiles: [None; 2] };
+    let rows = Tasks {
+        per: per(kernel.rows),
+        times: 1,
+        by: 1,
+        factor: 1,
+        cost: 1,
+        least: kernel.least,
+        most: usize::MAX,
+        tiles: [None; 2],
+    };
     match &kernel.code {
         Code::Nests(nests) => {
             let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);

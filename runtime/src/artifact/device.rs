@@ -11,10 +11,10 @@ use super::apart::Apart;
 use super::check::ensure;
 use serde::{Deserialize, Serialize};
 
-/// Words of one step as the entries read it, before its operands: function, what is counted, times, by, factor, least rows, whether
+/// Words of one step as the entries read it, before its operands: function, what is counted, times, by, factor, least and most rows, whether
 /// it waits for all steps before (1) or its tasks are dealt as those of the step before (2); what is counted for tiles, times, and
 /// twice from which count on, the logarithm of by to the base of two, factor.
-pub const STEP_WORDS: usize = 15;
+pub const STEP_WORDS: usize = 16;
 /// Most entries of [`Launch::tiles`].
 const TILES: usize = 2;
 
@@ -83,6 +83,12 @@ pub struct Launch {
     pub factor: usize,
     /// See the type.
     pub least: usize,
+    /// Calls of more rows have no task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<usize>,
+    /// What it needs in a call of one row of the steps that such a call has, if it is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<Order>,
     /// Whether it needs what earlier steps wrote, or overwrites what they read.
     pub wait: bool,
     /// Whether each of its tasks needs what the same task of the step before wrote: both have the same number of tasks, and a block
@@ -100,6 +106,18 @@ pub struct Launch {
     /// How calls of more rows than [`Device::step_rows`] are cut instead; of those that fit a call the last one counts.
     #[serde(default)]
     pub tiles: Vec<Tiles>,
+}
+
+/// What a step needs of those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Nothing of those since the last wait.
+    Free,
+    /// That all of them are done; see [`Launch::wait`].
+    Wait,
+    /// See [`Launch::follows`].
+    Follow,
 }
 
 /// Columns of weights, one after the other, which blocks share evenly and read before the step.
@@ -151,13 +169,19 @@ impl Launch {
             return counted.div_ceil(tiles.by.max(1)).saturating_mul(tiles.factor);
         }
         let counted = counts[self.per.min(4)].saturating_mul(self.times).div_ceil(self.by.max(1));
-        if rows < self.least { 0 } else { counted.saturating_mul(self.factor) }
+        if self.has(rows) { counted.saturating_mul(self.factor) } else { 0 }
+    }
+
+    /// Whether a call of so many rows has work for it.
+    fn has(&self, rows: usize) -> bool {
+        rows >= self.least && self.most.is_none_or(|most| rows <= most)
     }
 
     /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
     pub fn tasks(&self) -> String {
         let tasks = counted(self.per, self.times, self.by, self.factor);
         let tasks = if self.least > 1 { format!("{tasks}, from {} rows on", self.least) } else { tasks };
+        let tasks = self.most.map_or(tasks.clone(), |most| format!("{tasks}, up to {most} rows"));
         self.tiles.iter().fold(tasks, |text, tiles| format!("{text}; {}", tiles.text()))
     }
 }
@@ -200,6 +224,13 @@ impl Device {
     pub fn needed(&self, rows: usize) -> Vec<Launch> {
         let (mut needed, mut owed, mut left_out): (Vec<Launch>, bool, bool) = (vec![], false, false);
         for step in &self.steps {
+            if step.most.is_some_and(|most| rows > most) {
+                continue;
+            }
+            if let (1, Some(order)) = (rows, step.alone) {
+                needed.push(Launch { wait: order == Order::Wait, follows: order == Order::Follow, ..step.clone() });
+                continue;
+            }
             if step.least > rows {
                 (owed, left_out) = (owed || step.wait, true);
                 continue;
@@ -216,7 +247,8 @@ impl Device {
     pub fn table(&self, steps: &[Launch]) -> Vec<i64> {
         let row = |step: &Launch| {
             let order = if step.follows { 2 } else { usize::from(step.wait) };
-            let own = [step.function, step.per, step.times, step.by, step.factor, step.least, order];
+            let most = step.most.unwrap_or(i64::MAX as usize);
+            let own = [step.function, step.per, step.times, step.by, step.factor, step.least, most, order];
             let (per, times) = step.tiles.first().map_or((0, 0), |tiles| (tiles.per, tiles.times));
             let mut row: Vec<i64> = own.into_iter().chain([per, times]).map(|number| number as i64).collect();
             let words_of = |tiles: &Tiles| [tiles.from as i64, i64::from(tiles.by.trailing_zeros()), tiles.factor as i64];

@@ -1,7 +1,7 @@
 //! `info`: what an artifact says about itself.
 
 use super::{print, print_json, size};
-use crate::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Output, Param, State, Truncate};
+use crate::artifact::{Device, Dtype, Grid, Input, Launch, Manifest, Order, Output, Param, State, Truncate};
 use crate::error::Result;
 use crate::load;
 use clap::Args;
@@ -106,11 +106,13 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
         let Grid { threads, shared_bytes, blocks } = grid;
         format!("{blocks} blocks of {threads} threads, {} of shared memory", size(*shared_bytes))
     };
-    let waits = device.steps.iter().filter(|step| step.wait).count();
+    let waits = |steps: &[Launch]| steps.iter().filter(|step| step.wait).count();
+    let (one, some) = (device.needed(1), device.needed(device.step_rows));
     vec![
         ("GPU", device.arch.clone()),
         ("functions", device.functions.len().to_string()),
-        ("steps", format!("{} in one launch, {waits} of them wait for all before", device.steps.len())),
+        ("steps", format!("{} in one launch, {} of them wait for all before", some.len(), waits(&some))),
+        ("one row", format!("{} steps, {} of them wait", one.len(), waits(&one))),
         ("decode", format!("up to {} rows, a multiprocessor has {}", device.step_rows, grid(&device.step))),
         ("prefill", format!("a multiprocessor has {}", grid(&device.prefill))),
     ]
@@ -126,9 +128,17 @@ fn launches(device: &Device) -> Vec<String> {
         } else {
             ""
         };
+        let alone = match step.alone {
+            Some(order) if (order == Order::Wait, order == Order::Follow) != (step.wait, step.follows) => match order {
+                Order::Free => "; of one row it waits for nobody",
+                Order::Wait => "; of one row it waits",
+                Order::Follow => "; of one row it follows",
+            },
+            _ => "",
+        };
         let apart =
             apart(device, number).or_else(|| Some(format!("; left out from {} rows on", step.until?))).unwrap_or_default();
-        format!("{number:>4}  {}  {}{apart}{order}\n", device.functions[step.function], step.tasks())
+        format!("{number:>4}  {}  {}{apart}{order}{alone}\n", device.functions[step.function], step.tasks())
     };
     device.steps.iter().enumerate().map(step).collect()
 }

@@ -18,7 +18,7 @@ pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
         "cp" => (Together::Copy, 0),
         "mbarrier" if has("init") => (Together::BarrierInit, 0),
         "mbarrier" if has("expect_tx") => (Together::BarrierExpect, 1),
-        "mbarrier" if has("try_wait") => (Together::BarrierWait, 1),
+        "mbarrier" if has("try_wait") || has("test_wait") => (Together::BarrierWait, 1),
         _ => return None,
     })
 }

@@ -86,6 +86,11 @@ impl<'c> Emitter<'c> {
         self.until(|| self.op("nvvm.mbarrier.try_wait", &[barrier, parity], &[], Ty::BOOL));
     }
 
+    /// Whether the barrier's phase of this parity (an `i32`) has ended; if so, what has come is seen.
+    pub fn has_arrived(&self, barrier: Val<'c>, parity: Val<'c>) -> Val<'c> {
+        self.op("nvvm.mbarrier.test.wait", &[barrier, parity], &[], Ty::BOOL)
+    }
+
     /// Asks for a cache line of the device's memory, to where all multiprocessors find it.
     pub fn prefetch_far(&self, ptr: Val<'c>) {
         // The dialect's operation is for the later chips alone.

@@ -185,6 +185,27 @@ impl<'c> Emitter<'c> {
         self.op("llvm.load", &[counter], &attributes, Ty::I32)
     }
 
+    /// Reads a number in shared memory that another thread of the block changes meanwhile.
+    pub fn watch_shared(&self, place: Val<'c>) -> Val<'c> {
+        self.op("llvm.load", &[place], &self.watched(), Ty::I32)
+    }
+
+    /// Changes a number in shared memory that others watch.
+    pub fn show_number(&self, place: Val<'c>, number: Val<'c>) {
+        self.op_none("llvm.store", &[number, place], &self.watched());
+    }
+
+    /// Nothing else is ordered by it.
+    fn watched(&self) -> [(&'static str, Attribute<'c>); 3] {
+        let [ordering, scope, alignment] = ["2 : i64", "\"block\"", "4 : i64"].map(|text| self.attribute(text));
+        [("ordering", ordering), ("syncscope", scope), ("alignment", alignment)]
+    }
+
+    /// Leaves the multiprocessor to others for about so many nanoseconds.
+    pub fn pause(&self, nanoseconds: usize) {
+        self.op_none("nvvm.nanosleep", &[self.i32(nanoseconds as i32)], &[]);
+    }
+
     /// Whether the block is the last of `count` (an `i64`) to come here with this counter, which is zero before the first and after
     /// the last. The last one sees what the others wrote. All threads of the block take part.
     pub fn last_of(&self, counter: Val<'c>, count: Val<'c>) -> Val<'c> {

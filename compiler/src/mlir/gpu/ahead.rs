@@ -23,6 +23,8 @@ const CURSOR_BYTES: usize = 64;
 const TURN_AT: usize = 40;
 /// Bytes of a table's entry: offset in the weights in [`COPY`]s, columns, bytes of a column, nothing.
 pub const STREAM_BYTES: usize = 16;
+/// Units of a warp that may be under way while blocks wait for each other: their messages go the same way.
+const WAITING: usize = 1;
 
 /// What a warp copies next; the same in all its lanes. 32-bit but `place`.
 #[derive(Clone, Copy)]
@@ -43,18 +45,21 @@ pub struct Cursor<'c> {
     end: Val<'c>,
     /// Which stream of the table.
     stream: Val<'c>,
+    /// The turn of the next unit.
+    begun: Val<'c>,
 }
 
 impl<'c> Cursor<'c> {
     /// As values that a loop carries.
     pub fn values(self) -> Vec<Val<'c>> {
-        vec![self.place, self.unit, self.left, self.columns, self.bytes, self.first, self.end, self.stream]
+        vec![self.place, self.unit, self.left, self.columns, self.bytes, self.first, self.end, self.stream, self.begun]
     }
 
     /// From such values.
     pub fn from(values: &[Val<'c>]) -> Self {
         let v = |at: usize| values[at];
-        Cursor { place: v(0), unit: v(1), left: v(2), columns: v(3), bytes: v(4), first: v(5), end: v(6), stream: v(7) }
+        let [place, unit, left, columns, bytes, first, end, stream, begun] = std::array::from_fn(v);
+        Cursor { place, unit, left, columns, bytes, first, end, stream, begun }
     }
 }
 
@@ -134,10 +139,10 @@ impl<'k, 'c> Ahead<'k, 'c> {
                 first: zero,
                 end: zero,
                 stream: e.i32(-1),
+                begun: zero,
             };
             let source = Source { weights, table };
-            let filled = self.fill(start, zero, source);
-            self.leave(filled, zero);
+            self.leave(self.fill(start, source), zero);
         });
         e.sync();
     }
@@ -149,18 +154,17 @@ impl<'k, 'c> Ahead<'k, 'c> {
         e.if_then(e.cmp(Cmp::Eq, self.places.lane, e.i32(0)), || e.store(e.offset_by(self.kept(), TURN_AT), e.i32(0)));
     }
 
-    /// Begins the copies of all places of the ring but one, from turn `turn` on.
-    pub fn fill(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
+    /// Begins the copies of as many units as are under way when one is read, but one.
+    pub fn fill(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
+        let count = e.i32(self.places.ring.under_way as i32 - 1);
         let filled =
-            e.for_loop(e.i32(0), e.i32(self.places.ring.slots as i32 - 1), e.i32(1), &cursor.values(), |place, state| {
-                self.copy(Cursor::from(state), e.add(turn, place), source).values()
-            });
+            e.for_loop(e.i32(0), count, e.i32(1), &cursor.values(), |_, state| self.copy(Cursor::from(state), source).values());
         Cursor::from(&filled)
     }
 
-    /// Begins the copy of the next unit, whose turn is `turn`, to where a unit has been read.
-    pub fn copy(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
+    /// Begins the copy of the next unit to where a unit has been read.
+    fn copy(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
         let empty = e.cmp(Cmp::Eq, cursor.left, e.i32(0));
         let cursor = Cursor::from(&e.if_else(empty, || self.advance(cursor, source).values(), || cursor.values()));
@@ -170,7 +174,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let bytes = e.min(rest, part);
         let columns = e.max(e.min(cursor.columns, most), e.i32(0));
         // Where nothing follows, there is no column.
-        self.places.copy(turn, Unit { from: cursor.place, stride: cursor.bytes, bytes, columns });
+        self.places.copy(cursor.begun, Unit { from: cursor.place, stride: cursor.bytes, bytes, columns });
         let ends = e.cmp(Cmp::Le, rest, part);
         let following = e.sub(e.mul(cursor.bytes, most), skipped);
         let by = e.select(ends, following, part);
@@ -179,16 +183,45 @@ impl<'k, 'c> Ahead<'k, 'c> {
             unit: e.select(ends, e.i32(0), e.add(cursor.unit, e.i32(1))),
             left: e.sub(cursor.left, e.i32(1)),
             columns: e.sub(cursor.columns, e.select(ends, most, e.i32(0))),
+            begun: e.add(cursor.begun, e.i32(1)),
             ..cursor
         }
     }
 
-    /// Begins the copy of the last place of the ring, and waits for the unit that is read next, whose turn is `turn`.
+    /// Begins the copy of one more unit, unless as many are under way or have come as there may be, and waits for the unit that is read
+    /// next, whose turn is `turn`.
     pub fn turn(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
-        let last = self.e.add(turn, self.e.i32(self.places.ring.slots as i32 - 1));
-        let cursor = self.copy(cursor, last, source);
+        let (e, ring) = (self.e, self.places.ring);
+        let cursor = if ring.fills_up() {
+            let some = e.cmp(Cmp::Lt, e.sub(cursor.begun, turn), e.i32(ring.under_way as i32));
+            Cursor::from(&e.if_else(some, || self.copy(cursor, source).values(), || cursor.values()))
+        } else {
+            self.copy(cursor, source)
+        };
         self.places.arrive(turn);
         cursor
+    }
+
+    /// While the block waits for others: begins the copy of the next unit, if there is a place for it, and if what is under way has
+    /// come but for what may be while others wait.
+    pub fn meanwhile(&self, source: Source<'c>) {
+        let e = self.e;
+        let (cursor, turn) = self.take();
+        let few = e.cmp(Cmp::Lt, e.sub(cursor.begun, turn), e.i32(WAITING as i32));
+        let come = || vec![self.places.has_come(e.sub(cursor.begun, e.i32(WAITING as i32)))];
+        let come = e.if_else(few, || vec![e.bool(true)], come)[0];
+        e.if_then(e.and(self.has_place(cursor.begun, turn), come), || self.leave(self.copy(cursor, source), turn));
+    }
+
+    /// Whether there is a place for the next unit; the same in all lanes.
+    pub fn has_room(&self) -> Val<'c> {
+        let (cursor, turn) = self.take();
+        self.has_place(cursor.begun, turn)
+    }
+
+    fn has_place(&self, begun: Val<'c>, turn: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        e.cmp(Cmp::Lt, e.sub(begun, turn), e.i32(self.places.ring.slots as i32))
     }
 
     /// The next share with units, in this or a later round or stream.
@@ -217,7 +250,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
         // What is not there has no end, and no columns: nobody looks for what follows it.
         let left = e.select(there, next.left, e.i32(i32::MAX));
         let columns = e.select(there, next.columns, e.i32(0));
-        Cursor { left, columns, bytes, end, stream, ..next }
+        Cursor { left, columns, bytes, end, stream, begun: cursor.begun, ..next }
     }
 
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.
@@ -232,13 +265,13 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let before = e.mul(e.to_i64(e.add(first, column)), e.to_i64(bytes));
         let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(part as i32))));
         let (columns, zero) = (e.sub(columns, column), e.i32(0));
-        Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, first, end: zero, stream: zero }
+        Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, first, end: zero, stream: zero, begun: zero }
     }
 
-    /// At the beginning of the warp's share of these columns, behind which nothing follows.
-    pub fn alone(&self, weights: Val<'c>, columns: Val<'c>, bytes: Val<'c>) -> Cursor<'c> {
+    /// At the beginning of the warp's share of these columns, behind which nothing follows; the next unit's turn is `turn`.
+    pub fn alone(&self, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), turn: Val<'c>) -> Cursor<'c> {
         let share = self.share((weights, self.e.i32(0)), columns, bytes);
-        Cursor { stream: known(self.e, 1), ..share }
+        Cursor { stream: known(self.e, 1), begun: turn, ..share }
     }
 
     fn kept(&self) -> Val<'c> {
@@ -267,7 +300,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
         // Lane 0 has written it.
         e.sync_warp();
         let address = e.load(place, Ty::scalar(Elem::Global));
-        let words = (0..7).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
+        let words = (0..8).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
         let values: Vec<Val> = std::iter::once(address).chain(words).collect();
         (Cursor::from(&values), self.next_turn())
     }
@@ -302,6 +335,6 @@ pub fn groups<'c>(e: &Emitter<'c>, columns: Val<'c>) -> Val<'c> {
 }
 
 /// A cursor fits its place.
-const _: () = assert!(8 + 4 * 7 <= TURN_AT && TURN_AT + 4 <= CURSOR_BYTES);
+const _: () = assert!(8 + 4 * 8 <= TURN_AT && TURN_AT + 4 <= CURSOR_BYTES);
 /// Groups do not cross rounds.
 const _: () = assert!(ROUND.is_multiple_of(COLUMNS));

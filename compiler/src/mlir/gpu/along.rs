@@ -1,6 +1,7 @@
 //! Convolutions and shifts along a sequence: a thread has a channel; the rows under the window stay in its registers. In calls of many
 //! rows, pieces of a sequence are done side by side.
 
+use super::ahead::columns_of_block;
 use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{Along, COLUMN};
@@ -16,10 +17,14 @@ const LOADED: usize = 8;
 /// A piece reaches into the one before it, not further.
 const _: () = assert!(PIECE_ROWS >= MOST_TAPS_IN_PIECES);
 
-/// Emits the kernel; a task is a sequence and a block of channels.
-pub fn emit(e: &Emitter, name: &str, code: &Along, setting: Setting) {
+/// Emits the kernel; a task is a sequence and a block of channels. `alone`: blocks share the channels of the one sequence as the columns of a
+/// product.
+pub fn emit(e: &Emitter, name: &str, code: &Along, (setting, alone): (Setting, bool)) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
+        if alone {
+            return share(&mut site, code, args);
+        }
         if !along_in_pieces(code) {
             return all(&mut site, code, (args, false));
         }
@@ -34,6 +39,18 @@ fn all<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArgs<'c
     for_each(e, args.begin, args.end, e.blocks(), |task| task_of(site, code, (args, pieces), task));
 }
 
+/// The block's share of the channels.
+fn share<'c>(site: &mut Site<'_, 'c>, code: &Along, args: KernelArgs<'c>) {
+    let e = site.e;
+    let (first, end) = columns_of_block(e, e.i32(code.channels as i32));
+    let segment = e.segment(args.call, e.i64(0));
+    site.set_slot(segment.slot);
+    for_each(e, e.to_i64(e.add(first, e.thread())), e.to_i64(end), e.i64(THREADS), |channel| {
+        site.index.insert(COLUMN, channel);
+        Channel::of(site, code).whole(site, segment);
+    });
+}
+
 fn task_of<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArgs<'c>, bool), task: Val<'c>) {
     let e = site.e;
     let (piece, task) = match pieces {
@@ -46,10 +63,7 @@ fn task_of<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArg
     site.set_slot(segment.slot);
     site.index.insert(COLUMN, channel);
     e.if_then(e.cmp(Cmp::Lt, channel, e.i64(code.channels)), || {
-        let weights = code.weights.map(|weights| {
-            (0..code.taps).map(|tap| e.load_constant(tap_of(site, code, weights, tap), Ty::F32)).collect::<Vec<Val>>()
-        });
-        let channel = Channel { code, weights };
+        let channel = Channel::of(site, code);
         match piece {
             Some(piece) => channel.pieces(site, segment, piece),
             None => channel.whole(site, segment),
@@ -68,7 +82,13 @@ struct Channel<'n, 'c> {
     weights: Option<Vec<Val<'c>>>,
 }
 
-impl<'c> Channel<'_, 'c> {
+impl<'n, 'c> Channel<'n, 'c> {
+    /// The site's.
+    fn of(site: &Site<'_, 'c>, code: &'n Along) -> Self {
+        let weight = |weights, tap| site.e.load_constant(tap_of(site, code, weights, tap), Ty::F32);
+        Channel { code, weights: code.weights.map(|weights| (0..code.taps).map(|tap| weight(weights, tap)).collect()) }
+    }
+
     /// Rows under the window besides the row at hand.
     fn before(&self) -> usize {
         self.code.taps - 1

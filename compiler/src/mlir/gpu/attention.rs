@@ -2,7 +2,7 @@
 //!
 //! Warps take chunks of positions in turn (chunk.rs), each with a running softmax of its own, and are merged through shared memory at the end.
 
-use super::{STEP_ROWS, THREADS, WARPS};
+use super::{STEP_ROWS, THREADS, WARPS, ask};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
@@ -10,7 +10,7 @@ use crate::mlir::common::device::WARP;
 use crate::mlir::common::pair::capture;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
-use crate::plan::{Per, attention_tiles};
+use crate::plan::{Function, Per, attention_tiles};
 
 /// Positions of a chunk.
 pub(super) const CHUNK: usize = BLOCK;
@@ -24,10 +24,17 @@ pub fn shared_bytes(code: &Attention) -> usize {
 }
 
 /// Emits the storing or the reading kernel.
-pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, setting: Setting) {
-    e.kernel(name, |args| {
+pub fn emit(e: &Emitter, function: &Function, code: &Attention, setting: Setting) {
+    let stores_keys = function.stores_keys;
+    let work = |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut work = Work { e, code, site, args, heads: code.heads_of_a_block() };
+        Work { e, code, site, args, heads: code.heads_of_a_block(), stores: function.alone.is_some() }
+    };
+    if let Some(name) = ask::name(function) {
+        e.kernel(&name, |args| work(args).each_task(Work::ask_for_row));
+    }
+    e.kernel(&function.name, |args| {
+        let mut work = work(args);
         let (one, several): (Each<'_, '_>, Each<'_, '_>) = match stores_keys {
             true => (Work::store_row, Work::store_rows),
             false => (Work::read_row, Work::read_rows),
@@ -49,6 +56,8 @@ pub(super) struct Work<'k, 'c> {
     pub(super) args: KernelArgs<'c>,
     /// Heads of a task.
     pub(super) heads: usize,
+    /// Whether tasks of a call of one row store its keys and values first.
+    pub(super) stores: bool,
 }
 
 impl<'c> Work<'_, 'c> {
@@ -93,8 +102,8 @@ impl<'c> Work<'_, 'c> {
         });
     }
 
-    /// A task is a row, a group, so many of its heads, and a part of the positions.
-    fn read_row(&mut self, task: Val<'c>) {
+    /// Where a task is: a row, a group, so many of its heads, and a part of the positions.
+    fn place(&mut self, task: Val<'c>) -> Place<'c> {
         let e = self.e;
         let parts = self.code.per / self.heads;
         let (number, split) = self.without_split(task);
@@ -113,11 +122,23 @@ impl<'c> Work<'_, 'c> {
         let chunks = e.sub(e.add(e.div(seen, e.i64(CHUNK)), e.i64(1)), start);
         let own = self.split_of(chunks, number, split);
         let own = Split { from: e.add(own.from, start), to: e.add(own.to, start), ..own };
+        Place { caches, heads: (group, first), own, position }
+    }
+
+    fn read_row(&mut self, task: Val<'c>) {
+        let e = self.e;
+        let Place { caches, heads, own, position } = self.place(task);
         e.if_then(e.cmp(Cmp::Lt, own.from, own.to), || {
-            self.walk(caches, (group, first), (own.from, own.to), position);
+            self.walk(caches, heads, (own.from, own.to), position);
             e.sync();
-            self.merge(first, own);
+            self.merge(heads.1, own);
         });
+    }
+
+    /// Asks for what a task is about to look at.
+    fn ask_for_row(&mut self, task: Val<'c>) {
+        let Place { caches, heads, own, .. } = self.place(task);
+        self.ask(caches, heads.0, (own.from, own.to));
     }
 
     /// The task's number without its part of the positions, and that part.
@@ -149,7 +170,9 @@ impl<'c> Work<'_, 'c> {
     fn walk(&mut self, caches: Caches<'c>, heads: (Val<'c>, Val<'c>), (from, to): (Val<'c>, Val<'c>), position: Val<'c>) {
         let e = self.e;
         e.sync();
+        let own = self.own_key(caches, heads.0, position);
         self.fetch_queries(heads.1);
+        own.into_iter().for_each(|own| own.store(e));
         e.sync();
         let thread = e.to_i64(e.thread());
         let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
@@ -309,6 +332,16 @@ impl<'c> Work<'_, 'c> {
         let empty = e.cmp(Cmp::Eq, own.total, e.f32(0.0));
         e.select(empty, e.f32(0.0), e.div(own.sum, own.total))
     }
+}
+
+/// Where a task is.
+struct Place<'c> {
+    caches: Caches<'c>,
+    /// Its group, and the first of its heads.
+    heads: (Val<'c>, Val<'c>),
+    own: Split<'c>,
+    /// The row's.
+    position: Val<'c>,
 }
 
 /// A part of the positions of a task.

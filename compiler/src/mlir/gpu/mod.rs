@@ -6,9 +6,11 @@
 mod ahead;
 mod along;
 pub mod apart;
+mod ask;
 mod attend;
 mod attention;
 mod chunk;
+mod clerk;
 mod dot;
 mod group;
 mod grouped;
@@ -19,6 +21,7 @@ mod lane_rows;
 mod lanes;
 mod matmul;
 mod nest;
+mod own_key;
 mod parts;
 mod ring;
 mod row;
@@ -86,8 +89,8 @@ impl Streams {
             (false, _) => &[(PART, [4, 4])],
         };
         let rings = |(part, [first, second]): (usize, [usize; 2])| {
-            let first = Ring { at, slots: first, part, engine: target.has_groups() };
-            if two { (first, Ring { at: at + first.bytes(), slots: second, ..first }) } else { (first, first) }
+            let first = Ring { at, slots: first, under_way: first, part, engine: target.has_groups() };
+            if two { (first, Ring { at: at + first.bytes(), slots: second, under_way: second, ..first }) } else { (first, first) }
         };
         let end = |way| at + table_bytes + rings(way).0.bytes() + if two { rings(way).1.bytes() } else { 0 };
         let fits = ways.iter().find(|way| end(**way) <= target.shared_bytes);
@@ -186,11 +189,14 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
     match &function.code {
         Code::Nests(nests) => {
             let setting = Setting { shared: is_shared(nests).then_some(0), ..setting };
+            if let Some(name) = ask::name(function) {
+                ask::emit(e, &name, nests, setting);
+            }
             let split = segments::is_split(nests, e.has_groups());
             if split {
-                nest::emit(e, &walk::name_for_many(function), nests, setting, true);
+                nest::emit(e, &walk::name_for_many(function), nests, (setting, None), true);
             }
-            nest::emit(e, name, nests, setting, !split);
+            nest::emit(e, name, nests, (setting, function.alone.as_ref()), !split);
         }
         Code::Matmul(product) => {
             if matmul::is_split(product) {
@@ -198,10 +204,10 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
             }
             matmul::emit(e, name, product, setting, streams);
         }
-        Code::Along(along) => along::emit(e, name, along, setting),
-        Code::Top(top) => top::emit(e, name, top, setting),
+        Code::Along(along) => along::emit(e, name, along, (setting, function.alone.is_some())),
+        Code::Top(top) => top::emit(e, name, top, (setting, function.alone.is_some())),
         Code::Largest(_) => return Err(Error::limit("the largest of all rows of a sequence on a GPU")),
-        Code::Attention(attention) => attention::emit(e, name, attention, function.stores_keys, setting),
+        Code::Attention(attention) => attention::emit(e, function, attention, setting),
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 use crate::mlir::cpu::solve;
-use crate::plan::PIECE;
+use crate::plan::{PIECE, Places};
 use braid_dsl::model::{self, Reduce};
 
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
@@ -50,12 +50,18 @@ fn blocked(code: &Nests, nest: &Nest) -> Option<(KAxis, usize)> {
     }
 }
 
-/// Emits the kernel.
-pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting, many: bool) {
+/// Emits the kernel. `alone`: how a call of one row does it.
+pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, Option<&Places>), many: bool) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
         let scratch = |at| scratch(e, args, setting, at);
         for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
+            Walk::Rows(_) if let Some(places) = alone => {
+                at_place(&mut site, places, task);
+                site.set_row(e.i64(0), false);
+                e.sync();
+                all(&mut site, code, None, 0);
+            }
             Walk::Rows(rows) => {
                 let pieces = code.pieces(PIECE);
                 let (row, piece) = (e.div(task, e.i64(pieces)), e.rem(task, e.i64(pieces)));
@@ -68,6 +74,19 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting, many: bool)
             Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch), many),
         });
     });
+}
+
+/// Sets the site's indices to a task's places.
+fn at_place<'c>(site: &mut Site<'_, 'c>, places: &Places, task: Val<'c>) {
+    let e = site.e;
+    let mut rest = e.to_i32(task);
+    for (size, axis) in places.iter().rev() {
+        let count = e.i32(*size as i32);
+        if let Some(axis) = axis {
+            site.index.insert(*axis, e.to_i64(e.rem(rest, count)));
+        }
+        rest = e.div(rest, count);
+    }
 }
 
 /// `piece`: which of how many pieces of the row; none: all of it.

@@ -24,6 +24,8 @@ pub struct Ring {
     pub at: usize,
     /// Units of a warp's ring, a power of two.
     pub slots: usize,
+    /// Most of them that are asked for while units are read, the one that is read among them; the others are filled while the block waits.
+    pub under_way: usize,
     /// Bytes of a unit of each column, some [`PART`]s: the more, the less there is to do for each.
     pub part: usize,
     /// Whether the copy engine fills them.
@@ -55,6 +57,11 @@ impl Ring {
             });
             e.show_arrivals();
         }
+    }
+
+    /// Whether the ring is filled up while the block waits for others.
+    pub fn fills_up(self) -> bool {
+        self.engine
     }
 
     /// All threads of the block have used the memory otherwise; before they meet and a copy begins.
@@ -158,11 +165,18 @@ impl<'k, 'c> Places<'k, 'c> {
         });
     }
 
+    /// Whether a unit that the engine was asked for has come.
+    pub fn has_come(&self, turn: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        let round = e.shift_right(turn, i64::from(self.ring.slots.ilog2()));
+        e.has_arrived(self.barrier(turn), e.and(round, e.i32(1)))
+    }
+
     /// Waits for a unit, when as many copies as the ring has places have been begun from it on (those of no bytes counted).
     pub fn arrive(&self, turn: Val<'c>) {
         let e = self.e;
         if !self.ring.engine {
-            e.wait_copies(self.ring.slots - 1);
+            e.wait_copies(self.ring.under_way - 1);
             // Of quantised weights lanes read what others have copied.
             return e.sync_warp();
         }

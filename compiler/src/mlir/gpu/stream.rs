@@ -83,7 +83,7 @@ impl Stream {
                 let [weights, columns, bytes, all, table] = *values else { return None };
                 let own = Ahead::new(e, self.alone);
                 let turn = own.next_turn();
-                let cursor = own.fill(own.alone(weights, columns, bytes), turn, Source { weights: all, table });
+                let cursor = own.fill(own.alone(weights, (columns, bytes), turn), Source { weights: all, table });
                 own.leave(cursor, turn);
                 None
             });

@@ -6,13 +6,14 @@ use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
-/// Emits the kernel; a task is a row, whose searches are dealt to warps.
-pub fn emit(e: &Emitter, name: &str, code: &Top, setting: Setting) {
+/// Emits the kernel; a task is a row, whose searches are dealt to warps. `alone`: each block does the one row.
+pub fn emit(e: &Emitter, name: &str, code: &Top, (setting, alone): (Setting, bool)) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
         let thread = e.to_i64(e.thread());
         let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
-        for_each(e, args.begin, args.end, e.blocks(), |row| {
+        for_each(e, args.begin, args.end, e.blocks(), |task| {
+            let row = if alone { e.i64(0) } else { task };
             site.set_row(row, code.rows == Rows::Wanted);
             for_each(e, warp, e.i64(code.outer), e.i64(WARPS), |inner| {
                 site.index.insert(INNER, inner);

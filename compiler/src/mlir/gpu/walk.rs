@@ -1,15 +1,19 @@
 //! The entries. Each walks a table of steps with all blocks of one launch; blocks wait for each other where a step needs what others
 //! wrote. A deeper model has a longer table, not more code.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Source};
+use super::clerk::Clerk;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS, WARPS};
-use super::{matmul, row, segments};
+use super::{ask, matmul, row, segments};
 use crate::fuse::kernel::Code;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
-use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
-use crate::plan::{Function, Per, Plan, Step};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, Linkage, Ty, Val};
+use crate::plan::{Function, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
+
+/// Which word of a step is how many tasks there are of each thing that is counted.
+const FACTOR: usize = 4;
 
 /// Words of a row of the tables of steps.
 pub fn row_words(plan: &Plan) -> usize {
@@ -20,7 +24,8 @@ pub fn row_words(plan: &Plan) -> usize {
 pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
     // What calls of few rows never do is no code of theirs.
     let used = |steps: &[Step], most: usize| -> Vec<usize> {
-        let uses = |at: usize| steps.iter().any(|step| step.function == at && step.tasks.least <= most);
+        let does = |step: &Step| step.tasks.least <= most && (most <= STEP_ROWS || step.tasks.most > 1);
+        let uses = |at: usize| steps.iter().any(|step| step.function == at && does(step));
         (0..plan.functions.len()).filter(|at| uses(*at)).collect()
     };
     entry(e, "braid_prepare", plan, &used(&plan.prepare, usize::MAX), (streams, false));
@@ -49,7 +54,7 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
         let clerk = Clerk { e, call, many };
         clerk.begin(rows.place(e.i64(0)));
-        let walk = Walk { e, plan, functions, call, barrier, clerk, many };
+        let walk = Walk { e, plan, streams, functions, call, barrier, clerk, many };
         e.if_then(e.cmp(Cmp::Gt, count, e.i64(0)), || {
             e.until(|| {
                 let at = rows.at();
@@ -132,6 +137,7 @@ impl<'k, 'c> Rows<'k, 'c> {
             e.store(e.element(own, thread, 8), e.load(e.element(call, thread, 8), Ty::I64));
         });
         self.put(self.own(), e.i32(0));
+        self.put(e.shared_place(SEEN, 4), e.i32(0));
         self.fetch(e.i64(0));
         row::forget(e);
         e.sync();
@@ -152,122 +158,20 @@ fn keeps_row(code: &Code) -> bool {
     matches!(code, Code::Matmul(product) if matmul::is_read_ahead(product))
 }
 
-/// Where the clerk's books lie: what it knows after the step that it decided last, then two places for what it decided.
-const BOOKS: &str = "books";
-const DECISIONS_AT: usize = 32;
-const DECISION_BYTES: usize = 32;
-
-/// One thread of the block, which decides what the block does in a step while the others do the step before, and writes it to shared
-/// memory. What every thread kept over a step for that would go to the device's memory, and come back from afar: waiting for other
-/// blocks empties the first cache.
-#[derive(Clone, Copy)]
-struct Clerk<'k, 'c> {
-    e: &'k Emitter<'c>,
-    call: Val<'c>,
-    /// Calls of the entry may have many rows.
-    many: bool,
+/// Whether it is the block's first thread, which waits for other blocks.
+fn first<'c>(e: &Emitter<'c>) -> Val<'c> {
+    e.cmp(Cmp::Eq, e.thread_anew(), e.i32(0))
 }
 
-impl<'c> Clerk<'_, 'c> {
-    fn books(&self) -> Val<'c> {
-        self.e.shared_place(BOOKS, DECISIONS_AT + 2 * DECISION_BYTES)
-    }
-
-    fn decision(&self, at: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let all = e.offset_by(self.books(), DECISIONS_AT);
-        e.element(all, e.and(at, e.i64(1)), DECISION_BYTES)
-    }
-
-    /// Opens the books, and decides the first step, whose row of the table lies at `row`.
-    fn begin(&self, row: Val<'c>) {
-        let e = self.e;
-        self.alone(|| {
-            (0..4).for_each(|word| e.store(e.offset_by(self.books(), 4 * word), e.i32(0)));
-            self.write(e.i64(0), row);
-        });
-    }
-
-    /// Decides step `at`, whose row of the table lies at `row`.
-    fn decide(&self, at: Val<'c>, row: Val<'c>) {
-        self.alone(|| self.write(at, row));
-    }
-
-    fn alone(&self, work: impl FnOnce()) {
-        let e = self.e;
-        e.if_then(e.cmp(Cmp::Eq, e.thread_anew(), e.i32((THREADS - WARP) as i32)), work);
-    }
-
-    fn write(&self, at: Val<'c>, row: Val<'c>) {
-        let e = self.e;
-        let word = |n: usize| e.load(e.offset_by(row, 8 * n), Ty::I64);
-        let [_, per, times, _, factor, least, order] = std::array::from_fn(word);
-        let tasks = self.tasks([per, times, factor, least]);
-        let tasks = if self.many { self.tiles(tasks, std::array::from_fn(|n| word(7 + n))) } else { tasks };
-        // How often blocks have waited; since then, how many tasks were dealt before the last step, and with it; whether a step that
-        // had nothing to do in this call would have waited.
-        let place = |n: usize| e.offset_by(self.books(), 4 * n);
-        let [waits, before, dealt, owed] = std::array::from_fn(|n| e.load(place(n), Ty::I32));
-        let (wanting, following) = (e.cmp(Cmp::Eq, order, e.i64(1)), e.cmp(Cmp::Eq, order, e.i64(2)));
-        // Whoever has nothing to do leaves the wait to whoever comes next and has.
-        let (wanting, some) = (e.or(wanting, e.cmp(Cmp::Ne, owed, e.i32(0))), e.cmp(Cmp::Gt, tasks, e.i64(0)));
-        let waiting = e.and(wanting, some);
-        let waits = e.add(waits, e.select(waiting, e.i32(1), e.i32(0)));
-        let (block, blocks) = (e.block_number(), e.to_i32(e.blocks()));
-        // Blocks that had nothing to do in the steps before begin with this one's tasks.
-        let from = e.select(following, before, e.select(waiting, e.i32(0), dealt));
-        let turn = e.sub(e.to_i32(block), from);
-        let begin = e.add(turn, e.select(e.cmp(Cmp::Lt, turn, e.i32(0)), blocks, e.i32(0)));
-        let dealt = e.rem(e.to_i32(e.add(e.to_i64(from), tasks)), blocks);
-        let owed = e.select(e.and(wanting, e.not(some)), e.i32(1), e.i32(0));
-        [waits, from, dealt, owed].into_iter().enumerate().for_each(|(n, word)| e.store(place(n), word));
-        let own = self.decision(at);
-        e.store(own, e.select(waiting, e.mul(waits, blocks), e.i32(0)));
-        [e.to_i64(begin), tasks, block].into_iter().enumerate().for_each(|(n, word)| e.store(e.offset_by(own, 8 + 8 * n), word));
-    }
-
-    /// How many arrivals of blocks step `at` waits for, in all since the launch began (`i32`); none: it does not wait.
-    fn arrivals(&self, at: Val<'c>) -> Val<'c> {
-        self.e.load(self.decision(at), Ty::I32)
-    }
-
-    /// The block's first task of step `at`, the number of all tasks, and the block's own number; `i64`.
-    fn decided(&self, at: Val<'c>) -> [Val<'c>; 3] {
-        let own = self.decision(at);
-        std::array::from_fn(|n| self.e.load(self.e.offset_by(own, 8 + 8 * n), Ty::I64))
-    }
-
-    fn tasks(&self, [per, times, factor, least]: [Val<'c>; 4]) -> Val<'c> {
-        let e = self.e;
-        let is = |n: i64| e.cmp(Cmp::Eq, per, e.i64(n));
-        let segments = e.select(is(3), e.call_field(self.call, Field::Segments), e.i64(1));
-        let wanted = e.select(is(2), e.call_field(self.call, Field::Wanted), segments);
-        let rows = e.call_field(self.call, Field::Rows);
-        let counted = e.select(is(1), rows, e.select(is(4), e.blocks(), wanted));
-        // On a GPU no task has several of what is counted: `by` is 1.
-        let tasks = e.mul(factor, e.mul(counted, times));
-        e.select(e.cmp(Cmp::Ge, rows, least), tasks, e.i64(0))
-    }
-
-    /// The tasks of a call of many rows: tiles, if the step has some for so many.
-    fn tiles(&self, tasks: Val<'c>, [per, times, own @ ..]: [Val<'c>; STEP_WORDS - 7]) -> Val<'c> {
-        let e = self.e;
-        let rows = e.call_field(self.call, Field::Rows);
-        let is = |what: Per| e.cmp(Cmp::Eq, per, e.i64(what as i64));
-        let others = e.select(is(Per::Segment), e.call_field(self.call, Field::Segments), rows);
-        let counted = e.mul(e.select(is(Per::Wanted), e.call_field(self.call, Field::Wanted), others), times);
-        let many = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
-        own.chunks_exact(3).fold(tasks, |tasks, own| {
-            let above = e.sub(e.add(counted, e.shifted_left(e.i64(1), own[1])), e.i64(1));
-            let tiles = e.mul(own[2], e.shifted_right(above, own[1]));
-            e.select(e.and(many, e.cmp(Cmp::Ge, counted, own[0])), tiles, tasks)
-        })
-    }
-}
+/// Where the first thread tells the block how many arrivals of blocks it has seen.
+const SEEN: &str = "arrivals_seen";
+/// Nanoseconds that a warp leaves the multiprocessor to others between two looks.
+const PAUSE: usize = 40;
 
 struct Walk<'k, 'c> {
     e: &'k Emitter<'c>,
     plan: &'k Plan,
+    streams: Streams,
     functions: &'k [usize],
     call: Val<'c>,
     barrier: Val<'c>,
@@ -284,9 +188,8 @@ impl<'c> Walk<'_, 'c> {
         e.sync();
         let arrivals = self.clerk.arrivals(at);
         let waiting = e.cmp(Cmp::Gt, arrivals, e.i32(0));
-        let first = || e.cmp(Cmp::Eq, e.thread_anew(), e.i32(0));
         e.if_then(waiting, || {
-            e.if_then(first(), || {
+            e.if_then(first(e), || {
                 e.count_up(self.barrier, e.i32(1));
             });
         });
@@ -294,12 +197,37 @@ impl<'c> Walk<'_, 'c> {
         let following = e.add(at, e.i64(1));
         self.clerk.decide(following, rows.place(following));
         rows.advance(at);
-        e.if_then(waiting, || self.wait(first(), arrivals));
+        e.if_then(waiting, || {
+            if !self.many {
+                self.ask_ahead(rows, at);
+            }
+            self.wait(arrivals);
+        });
         let [begin, tasks, block] = self.clerk.decided(at);
         let row = rows.place(at);
         let function = e.load(row, Ty::I64);
         let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, block];
         e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
+    }
+
+    /// Asks for what step `at` and the next one are about to look at of what sequences keep, if the call is of one row: where all
+    /// multiprocessors find it, so that any block may ask for any task.
+    fn ask_ahead(&self, rows: &Rows<'_, 'c>, at: Val<'c>) {
+        let e = self.e;
+        let alone = e.cmp(Cmp::Eq, e.call_field(self.call, Field::Rows), e.i64(1));
+        e.if_then(alone, || {
+            for next in [0, 1] {
+                let row = rows.place(e.add(at, e.i64(next)));
+                let function = e.load(row, Ty::I64);
+                for number in self.functions {
+                    let Some(name) = ask::name(&self.plan.functions[*number]) else { continue };
+                    e.if_then(e.cmp(Cmp::Eq, function, e.i64(*number)), || {
+                        let (tasks, block) = (e.load(e.offset_by(row, 8 * FACTOR), Ty::I64), e.block_number());
+                        e.call(&name, &[self.call, e.offset_by(row, 8 * STEP_WORDS), block, tasks, block], None);
+                    });
+                }
+            }
+        });
     }
 
     /// Calls the function of that number: a search by halves.
@@ -332,13 +260,53 @@ impl<'c> Walk<'_, 'c> {
     }
 
     /// Goes on when so many blocks have arrived in all.
-    fn wait(&self, first: Val<'c>, arrivals: Val<'c>) {
+    fn wait(&self, arrivals: Val<'c>) {
         let e = self.e;
-        e.if_then(first, || {
-            e.until(|| e.cmp(Cmp::Ge, e.watch(self.barrier), arrivals));
-            row::forget(e);
-        });
+        let all = || e.cmp(Cmp::Ge, e.watch(self.barrier), arrivals);
+        let alone = || e.if_then(first(e), || e.until(all));
+        if self.streams.rings.0.fills_up() {
+            let on = Ahead::is_on(e);
+            e.if_then(on, || self.fill_up(arrivals, all));
+            e.if_then(e.not(on), alone);
+        } else {
+            alone();
+        }
+        row::forget(e);
         e.sync();
+    }
+
+    /// Asks for weights meanwhile: each warp until its ring is full, or the first thread has seen that all blocks have arrived.
+    fn fill_up(&self, arrivals: Val<'c>, all: impl Fn() -> Val<'c>) {
+        let e = self.e;
+        let seen = e.shared_place(SEEN, 4);
+        e.until(|| {
+            e.if_then(first(e), || e.if_then(all(), || e.show_number(seen, arrivals)));
+            let room = self.ask_meanwhile();
+            // The first warp looks after the others.
+            let later = e.cmp(Cmp::Ge, e.thread_anew(), e.i32(WARP as i32));
+            e.if_then(later, || e.pause(PAUSE));
+            let over = e.or(e.cmp(Cmp::Ge, e.watch_shared(seen), arrivals), e.and(later, e.not(room)));
+            // A warp's lanes go on together.
+            e.cmp(Cmp::Ne, e.of_lane(e.select(over, e.i32(1), e.i32(0)), e.i32(0)), e.i32(0))
+        });
+    }
+
+    /// See [`Ahead::meanwhile`]. Gives whether the warp's ring has room.
+    fn ask_meanwhile(&self) -> Val<'c> {
+        let (e, name) = (self.e, "ask_meanwhile");
+        let ring = self.streams.rings.0;
+        if e.first_time(name) {
+            let parameters = [Ty::scalar(Elem::Global), Ty::scalar(Elem::Shared)];
+            e.function(name, Linkage::Private, &parameters, None, |values| {
+                let [weights, table] = *values else { return None };
+                Ahead::new(e, ring).meanwhile(Source { weights, table });
+                None
+            });
+        }
+        let weights = e.device_memory(e.call_field(self.call, Field::Weights));
+        let table = e.offset_by(e.shared_memory(), self.streams.table);
+        e.call(name, &[weights, table], None);
+        Ahead::new(e, ring).has_room()
     }
 
     /// The last block to leave makes the barrier ready for the next launch.

@@ -157,7 +157,7 @@ impl<'c> Launch<'_, 'c> {
     fn multiply(&self, setting: Setting, group: Val<'c>) {
         let (e, code) = (self.e, self.code);
         let site = Site::new(e, self.args, &code.tensors, setting);
-        let mut work = Work { e, code, site, args: self.args, heads: 1 };
+        let mut work = Work { e, code, site, args: self.args, heads: 1, stores: false };
         let own = e.element(self.own, e.to_i64(group), own_bytes(code));
         let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
         let warp = e.and(e.shift_right(e.thread(), i64::from(WARP.ilog2())), e.i32(GROUP as i32 - 1));

@@ -1,0 +1,73 @@
+//! The key and the value of a call's one row, which every task that looks at the head stores for itself: other blocks store the same, and
+//! nobody waits for them. What a sequence had before lies far; it can be asked for while blocks wait.
+
+use super::THREADS;
+use super::ask::LINE;
+use super::attention::{CHUNK, Work};
+use crate::forms::BLOCK;
+use crate::fuse::kernel::{Attention, BATCH, COLUMN};
+use crate::mlir::common::cache::{Caches, slot_of};
+use crate::mlir::common::site::for_each;
+use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
+
+/// A number on its way to a cache.
+pub(super) struct Own<'c> {
+    there: Val<'c>,
+    place: Val<'c>,
+    number: Val<'c>,
+}
+
+impl<'c> Own<'c> {
+    pub(super) fn store(self, e: &Emitter<'c>) {
+        e.if_then(self.there, || e.store(self.place, self.number));
+    }
+}
+
+/// Most bytes of a task's keys, and of its values, that are asked for before it begins.
+const ASKED: usize = 32 << 10;
+
+impl<'c> Work<'_, 'c> {
+    /// Loads what the thread has of the group's key and value, if tasks store them.
+    pub(super) fn own_key(&mut self, caches: Caches<'c>, group: Val<'c>, position: Val<'c>) -> Vec<Own<'c>> {
+        let e = self.e;
+        if !self.stores {
+            return vec![];
+        }
+        let alone = e.cmp(Cmp::Eq, e.call_field(self.args.call, Field::Rows), e.i64(1));
+        let slot = slot_of(e, self.code, position);
+        let first = e.cmp(Cmp::Eq, e.thread(), e.i32(0));
+        e.if_then(e.and(alone, first), || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
+        self.site.index.insert(BATCH, e.i64(0));
+        let Attention { key, value, .. } = *self.code;
+        let block = e.add(e.mul(group, e.div(caches.slots, e.i64(BLOCK))), e.div(slot, e.i64(BLOCK)));
+        let keys = e.element(e.element(caches.keys, block, key * BLOCK * 4), e.rem(slot, e.i64(BLOCK)), 4);
+        let values = e.element(caches.values, e.add(e.mul(group, caches.slots), slot), value * 4);
+        let own = |turn: usize| {
+            let at = e.add(e.thread(), e.i32((turn * THREADS) as i32));
+            let is_key = e.cmp(Cmp::Lt, at, e.i32(key as i32));
+            let inside = e.cmp(Cmp::Lt, at, e.i32((key + value) as i32));
+            let column = e.select(inside, e.select(is_key, at, e.sub(at, e.i32(key as i32))), e.i32(0));
+            let column = e.to_i64(column);
+            self.site.index.insert(COLUMN, column);
+            let views = &self.code.views;
+            let [own_key, own_value] = [&views.keys, &views.values].map(|view| self.site.address(view));
+            let place = e.select(is_key, e.element(keys, column, BLOCK * 4), e.element(values, column, 4));
+            Own { there: e.and(alone, inside), place, number: e.load(e.select(is_key, own_key, own_value), Ty::F32) }
+        };
+        (0..(key + value).div_ceil(THREADS)).map(own).collect()
+    }
+
+    /// Asks for the keys and values of chunks `from` to `to` of a group, as far as they are few.
+    pub(super) fn ask(&self, caches: Caches<'c>, group: Val<'c>, (from, to): (Val<'c>, Val<'c>)) {
+        let e = self.e;
+        let Attention { key, value, .. } = *self.code;
+        let first = e.add(e.mul(group, caches.slots), e.mul(from, e.i64(CHUNK)));
+        for (base, size) in [(caches.keys, key * 4), (caches.values, value * 4)] {
+            let base = e.element(base, first, size);
+            let bytes = e.min(e.mul(e.sub(to, from), e.i64(CHUNK * size)), e.i64(ASKED));
+            for_each(e, e.mul(e.to_i64(e.thread()), e.i64(LINE)), bytes, e.i64(THREADS * LINE), |at| {
+                e.prefetch_far(e.offset(base, at));
+            });
+        }
+    }
+}
