@@ -213,6 +213,13 @@ fn unmask(generate: &Generate) -> Option<Unmask> {
     Some(Unmask { mask: id(how.mask), block: how.block, steps: how.steps, random, never, guidance: how.guidance as f32 })
 }
 
+/// Packed parameters, one behind the other as they lie.
+fn in_order(packed: &[Packed]) -> Vec<Packed> {
+    let mut packed = packed.to_vec();
+    packed.sort_by_key(|packed| packed.offset);
+    packed
+}
+
 /// Bytes of the weights that a step of one token reads; what only the source needs is not among them. A parameter that is packed for several readers is read once.
 fn token_weights(forms: &Forms, packed: &[Packed]) -> usize {
     let graph = &forms.graph;
@@ -267,7 +274,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         block_rows: plan.fused.forms.together.block,
         whole_prompt: plan.fused.forms.together.prompt,
         params,
-        packed: memory.packed.clone(),
+        packed: in_order(&memory.packed),
         weights_bytes: memory.weights_bytes,
         token_weights_bytes: token_weights(&plan.fused.forms, &memory.packed),
         prepared_bytes: memory.prepared_bytes,

@@ -2,7 +2,7 @@
 
 use super::heads::Cut;
 use super::tasks::nest_cost;
-use super::{Per, Places, Plan, Step, Tasks, is_shared_by_blocks};
+use super::{Alone, Per, Places, Plan, Step, Tasks, is_shared_by_blocks};
 use crate::fuse::kernel::{Along, Attention, COLUMN, Code, Rows, Walk};
 use crate::fuse::{Fused, Kernel, Operand};
 
@@ -35,11 +35,12 @@ pub(super) fn add(plan: &mut Plan, cuts: &[Cut]) {
         let stores = plan.functions[step.function].stores_keys;
         let kernel = plan.fused.kernels[step.kernel].clone();
         let cut = cuts.iter().any(|cut| cut.maker == step.kernel);
-        let own = if step.tasks.least > 1 || cut { None } else { own_step(plan, &step, &kernel) };
+        let joined = step.kernels.len() > 1;
+        let own = if step.tasks.least > 1 || cut || joined { None } else { own_step(plan, &step, &kernel) };
         match (&kernel.code, stores) {
             (Code::Attention(code), true) if stores_alone(code) => step.tasks.least = 2,
             (Code::Attention(code), false) if stores_alone(code) && has_store(plan, step.kernel) => {
-                step.function = plan.function(&kernel.code, false, Some(vec![]));
+                step.function = plan.function(&kernel.code, false, Some(Alone::At(vec![])));
             }
             _ if cut || own.is_some() => step.tasks.least = step.tasks.least.max(2),
             _ => {}
@@ -67,23 +68,31 @@ fn has_store(plan: &Plan, kernel: usize) -> bool {
 
 /// A cut kernel's step, which has the tasks of the one that it is cut for.
 fn cut_step(plan: &mut Plan, cut: &Cut, user: &Step) -> Step {
-    let function = plan.function(&Code::Nests(cut.nests.clone()), false, Some(cut.places.clone()));
+    let function = plan.function(&Code::Nests(cut.nests.clone()), false, Some(Alone::At(cut.places.clone())));
     let tasks = Tasks { least: 0, most: 1, tiles: [None; 2], ..user.tasks };
-    Step { function, kernel: cut.maker, words: plan.words(cut.maker), tasks, cut_for: Some(cut.user), ..user.clone() }
+    Step {
+        function,
+        kernel: cut.maker,
+        words: plan.words(cut.maker),
+        tasks,
+        cut_for: Some(cut.user),
+        kernels: vec![cut.maker],
+        ..user.clone()
+    }
 }
 
 /// A step that every block does, or for its own share.
 fn own_step(plan: &mut Plan, step: &Step, kernel: &Kernel) -> Option<Step> {
-    let fits = match &kernel.code {
-        Code::Nests(_) | Code::Top(_) => is_small(plan, kernel, step.tasks.cost),
-        Code::Along(along) => has_columns_of_a_product(plan, step, kernel, along),
-        _ => false,
-    };
-    fits.then(|| {
-        let function = plan.function(&kernel.code, false, Some(Places::new()));
-        let own = Tasks { per: Per::Block, times: 1, by: 1, factor: 1, least: 0, most: 1, tiles: [None; 2], ..step.tasks };
-        Step { function, tasks: own, ..step.clone() }
-    })
+    let words = match &kernel.code {
+        Code::Nests(_) | Code::Top(_) => is_small(plan, kernel, step.tasks.cost).then(Vec::new),
+        Code::Along(along) if step.words.len() == operands(along) => {
+            columns_of_products(plan, step, kernel, along).map(Vec::from)
+        }
+        _ => None,
+    }?;
+    let function = plan.function(&kernel.code, false, Some(Alone::At(Places::new())));
+    let own = Tasks { per: Per::Block, times: 1, by: 1, factor: 1, least: 0, most: 1, tiles: [None; 2], ..step.tasks };
+    Some(Step { function, tasks: own, words: step.words.iter().copied().chain(words).collect(), ..step.clone() })
 }
 
 /// Whether a kernel makes a few numbers of nothing but buffers and weights: several blocks may make the same.
@@ -101,9 +110,26 @@ fn is_small(plan: &Plan, kernel: &Kernel, cost: usize) -> bool {
 }
 
 /// Whether a convolution's channels are all columns of a product that blocks share, made since the last row: a block then has what it needs.
-fn has_columns_of_a_product(plan: &Plan, step: &Step, kernel: &Kernel, along: &Along) -> bool {
-    let fits = |before: &Step| has_columns(&plan.fused.kernels[before.kernel], kernel, along);
-    kernel.rows == Rows::All && plan.steps.iter().rev().take_while(|before| before.kernel < step.kernel).take(16).any(fits)
+/// Gives the number of columns before them, and that of all, where products are joined.
+fn columns_of_products(plan: &Plan, step: &Step, kernel: &Kernel, along: &Along) -> Option<[i64; 2]> {
+    let of_one_row =
+        plan.steps.iter().rev().take_while(|before| before.kernel < step.kernel).filter(|before| before.tasks.least <= 1);
+    let found = of_one_row.take(16).find_map(|before| {
+        let width = |at: &usize| match &plan.fused.kernels[*at].code {
+            Code::Matmul(product) => product.sizes[3],
+            _ => 0,
+        };
+        let at = before.kernels.iter().position(|at| has_columns(&plan.fused.kernels[*at], kernel, along))?;
+        let widths = || before.kernels.iter().map(width);
+        Some([widths().take(at).sum::<usize>() as i64, widths().sum::<usize>() as i64])
+    });
+    found.filter(|_| kernel.rows == Rows::All)
+}
+
+/// Words of a convolution's operands; behind them stand those that say which channels are a block's.
+pub fn operands(along: &Along) -> usize {
+    let own = along.tensors.iter().filter(|tensor| tensor.base.has_operand());
+    own.map(|tensor| tensor.operand + 1).max().unwrap_or(0)
 }
 
 /// Whether channel by channel a convolution reads what a product that blocks share makes column by column.

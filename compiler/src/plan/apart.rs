@@ -5,6 +5,7 @@
 //! before, each where its own stands (a gate), has tiles with columns of both, so that these results need not be stored. Rows that are made for
 //! products alone (prologue.rs) are made where they are rounded, and results that only the next launch multiplies are handed on rounded.
 
+use super::joined::has_rows_of;
 use super::tiling::{Tiling, is_for_units, rows_for_all};
 use super::{MOST_ROWS, Order, Plan, Step};
 use crate::fuse::expr::{KAxis, TensorId, View};
@@ -163,7 +164,7 @@ fn attention(plan: &Plan, at: usize) -> Option<Found> {
 
 fn product<'p>(plan: &'p Plan, step: &Step) -> Option<&'p Matmul> {
     match &plan.functions[step.function].code {
-        Code::Matmul(product) if multiplies(product) => Some(product),
+        Code::Matmul(product) if multiplies(product) && step.tasks.most > 1 => Some(product),
         _ => None,
     }
 }
@@ -220,19 +221,6 @@ fn second(plan: &Plan, earlier: &Step, later: &Step) -> Second {
     let shared = others.into_iter().any(|(_, kernel)| kernel.reads.iter().any(|buffer| first.writes.contains(buffer)));
     let shared = shared || first.writes.iter().any(|buffer| plan.fused.buffers[*buffer].output);
     Second { function: later.function, reads, shared }
-}
-
-/// Whether both steps are products of the same rows.
-fn has_rows_of(plan: &Plan, step: &Step, before: &Step) -> bool {
-    let rows = |step: &Step| match &plan.functions[step.function].code {
-        Code::Matmul(product) => {
-            let tensor = product.tensors[product.left.tensor.0];
-            let view = (product.left.offset, product.left.strides.clone(), product.sizes[2], product.rows);
-            Some((tensor.base, tensor.row, step.words[tensor.operand], view))
-        }
-        _ => None,
-    };
-    rows(step).is_some_and(|own| rows(before) == Some(own))
 }
 
 /// Lets launches hand rows on to those that follow, and places all rows.

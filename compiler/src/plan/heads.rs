@@ -255,7 +255,7 @@ fn makes_all(code: &Nests, at: usize, own: &[KAxis], axes: &[Option<KAxis>], of:
             }
             let fixed = of(nest);
             let fixed: Vec<Option<KAxis>> = axes.iter().map(|axis| axis.filter(|axis| fixed.contains(axis))).collect();
-            whole && is_own(code, &made.target, axes, own, (view, &range(code, view, &fixed)), |axis| Some(axis))
+            whole && is_own(code, &made.target, axes, own, (view, &range(code, view, &fixed)), Some)
         })
     })
 }

@@ -34,8 +34,9 @@ pub struct Memory {
 
 impl Memory {
     /// Places everything of a fused model.
-    /// `lasting`: buffers, and a kernel until which each stays.
-    pub fn place(fused: &Fused, lasting: &[(usize, usize)]) -> Memory {
+    /// `lasting`: buffers, and a kernel until which each stays. `matrices`: whether weights that are vectors lie behind all matrices, so that
+    /// nothing is between those of products of the same rows.
+    pub fn place(fused: &Fused, lasting: &[(usize, usize)], matrices: bool) -> Memory {
         let mut memory = Memory { lifetimes: lifetimes(fused), ..Memory::default() };
         for (buffer, last) in lasting {
             let life = &mut memory.lifetimes[*buffer];
@@ -43,7 +44,7 @@ impl Memory {
         }
         memory.place_buffers(fused);
         memory.place_workspace(fused);
-        memory.place_weights(fused);
+        memory.place_weights(fused, matrices);
         memory.place_states(fused);
         memory
     }
@@ -103,17 +104,24 @@ impl Memory {
         self.prepared_bytes += bytes.max().unwrap_or(0).next_multiple_of(ALIGN);
     }
 
-    fn place_weights(&mut self, fused: &Fused) {
+    fn place_weights(&mut self, fused: &Fused, matrices: bool) {
         let graph = &fused.forms.graph;
+        let mut vectors = Vec::new();
         for packed in &fused.packed {
             let axes = &graph.params[packed.param.0 as usize].axes;
             let shape: Vec<usize> = axes.iter().map(|axis| graph.size(*axis).unwrap_or(1)).collect();
             // A model whose weights have no size has failed long before.
             let bytes = packed.layout.bytes(&shape, packed.dtype).unwrap_or(0).next_multiple_of(ALIGN);
             let param = packed.param.0 as usize;
-            let offset = self.weights_bytes;
-            self.packed.push(Packed { param, offset, bytes, dtype: packed.dtype, layout: packed.layout.clone() });
-            self.weights_bytes += bytes;
+            let is_vector = matrices && shape.iter().filter(|size| **size > 1).count() < 2;
+            vectors.push(is_vector);
+            self.packed.push(Packed { param, offset: 0, bytes, dtype: packed.dtype, layout: packed.layout.clone() });
+        }
+        for last in [false, true] {
+            for (packed, _) in self.packed.iter_mut().zip(&vectors).filter(|(_, vector)| **vector == last) {
+                packed.offset = self.weights_bytes;
+                self.weights_bytes += packed.bytes;
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 mod alone;
 mod apart;
 mod heads;
+mod joined;
 mod memory;
 mod order;
 mod print;
@@ -20,12 +21,13 @@ use crate::fuse::{Fused, Kernel};
 use crate::target::Target;
 use memory::Memory;
 
+pub use alone::operands;
 pub use apart::{Apart, BOX, Member, NUMBERS, Products, Second, TILE_ROWS, What};
 pub use heads::Places;
 pub use print::print;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, STEP_ROWS, THREADS, VECTORS_A_TASK, along_in_pieces,
-    columns_of_a_task, is_shared_by_blocks,
+    column_bytes, columns_of_a_task, is_shared_by_blocks,
 };
 pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
 pub use verify::verify;
@@ -94,10 +96,30 @@ pub struct Function {
     pub code: Code,
     /// Whether it is the storing part of attention.
     pub stores_keys: bool,
-    /// What it does alone in calls of one row, whose tasks are other ones then. Nests: where a task is, of none of whose places
-    /// it makes the whole row; a search: so; a convolution: a block has its share of the channels, as of a product's columns; attention,
-    /// whose tasks are the same: it stores the row's keys and values itself.
-    pub alone: Option<Places>,
+    /// What it does alone in calls of one row, whose tasks are other ones then.
+    pub alone: Option<Alone>,
+}
+
+impl Function {
+    /// Where its tasks are, if it is one of calls of one row.
+    pub fn places(&self) -> Option<&Places> {
+        match &self.alone {
+            Some(Alone::At(places)) => Some(places),
+            _ => None,
+        }
+    }
+}
+
+/// What a function does in calls of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// Nests: where a task is, of none of whose places it makes the whole row; a search: so; a convolution: a block has its share of the
+    /// channels, as of the columns of products that are named by two words behind the operands': the number of columns before the channels, and
+    /// that of all; attention, whose tasks are the same: it stores the row's keys and values itself.
+    At(Places),
+    /// Products, one beside the other: functions, and how many words each has. Its code is that of the first; the words of each stand behind those
+    /// of the one before.
+    Joined(Vec<(usize, usize)>),
 }
 
 /// One call of a function.
@@ -121,6 +143,8 @@ pub struct Step {
     pub alone: Order,
     /// Of a kernel that is cut: the kernel whose tasks it has.
     pub cut_for: Option<usize>,
+    /// The kernels that it does: of products that are joined all of them.
+    pub kernels: Vec<usize>,
 }
 
 /// What a step needs of those before.
@@ -164,7 +188,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         Some(_) => alone::lasting(&fused).chain(cuts.iter().flat_map(|cut| cut.lasting(&fused))).collect(),
         None => vec![],
     };
-    let memory = Memory::place(&fused, &lasting);
+    let memory = Memory::place(&fused, &lasting, target.gpu.is_some());
     let mut plan =
         Plan { fused: fused.clone(), functions: vec![], prepare: vec![], encode: vec![], steps: vec![], memory, apart: vec![] };
     for (at, kernel) in fused.kernels.iter().enumerate() {
@@ -181,6 +205,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         }
     }
     if target.gpu.is_some() {
+        joined::add(&mut plan);
         alone::add(&mut plan, &cuts);
     }
     order::mark(&mut plan);
@@ -213,6 +238,7 @@ impl Plan {
             until: None,
             alone: Order::Free,
             cut_for: None,
+            kernels: vec![at],
         }
     }
 
@@ -220,7 +246,7 @@ impl Plan {
         self.fused.kernels[kernel].operands.iter().map(|operand| self.memory.word(*operand)).collect()
     }
 
-    fn function(&mut self, code: &Code, stores_keys: bool, alone: Option<Places>) -> usize {
+    fn function(&mut self, code: &Code, stores_keys: bool, alone: Option<Alone>) -> usize {
         let same = |f: &Function| f.stores_keys == stores_keys && f.alone == alone && f.code == *code;
         if let Some(known) = self.functions.iter().position(same) {
             return known;
@@ -247,6 +273,7 @@ fn alone_kind(code: &Code) -> &'static str {
         Code::Nests(_) => "own_rows",
         Code::Top(_) => "own_top",
         Code::Along(_) => "own_channels",
+        Code::Matmul(_) => "joined",
         _ => "attention",
     }
 }

@@ -8,7 +8,7 @@ use crate::fuse::{Kernel, Operand};
 use std::ops::Range;
 
 /// What a kernel touches.
-struct Touched {
+pub(super) struct Touched {
     reads: Vec<Place>,
     writes: Vec<Place>,
 }
@@ -62,7 +62,7 @@ impl Touched {
     }
 
     /// In a call of one row, where rows that products make for themselves are nowhere in memory.
-    fn alone(plan: &Plan, kernel: &Kernel) -> Touched {
+    pub(super) fn alone(plan: &Plan, kernel: &Kernel) -> Touched {
         let row = match &kernel.code {
             Code::Matmul(product) if product.prologue.is_some() => {
                 kernel.operands.get(product.tensors[product.left.tensor.0].operand)
@@ -74,8 +74,17 @@ impl Touched {
         Touched::of(plan, &Kernel { reads, ..kernel.clone() })
     }
 
-    fn clashes(&self, later: &Touched) -> bool {
+    pub(super) fn clashes(&self, later: &Touched) -> bool {
         meet(&self.writes, &later.reads) || self.is_overwritten(later)
+    }
+
+    /// Of several together.
+    fn all(each: impl Iterator<Item = Touched>) -> Touched {
+        each.fold(Touched { reads: vec![], writes: vec![] }, |mut all, own| {
+            all.reads.extend(own.reads);
+            all.writes.extend(own.writes);
+            all
+        })
     }
 
     /// Whether the later one writes what this one reads or writes.
@@ -117,7 +126,7 @@ fn alone_orders(plan: &Plan) -> Vec<(usize, Order)> {
     let (mut alike, mut orders) = (0, Vec::new());
     let steps = plan.steps.iter().enumerate().filter(|(_, step)| step.tasks.least <= 1);
     for (at, step) in steps {
-        let own = Touched::alone(plan, &plan.fused.kernels[step.kernel]);
+        let own = Touched::all(step.kernels.iter().map(|at| Touched::alone(plan, &plan.fused.kernels[*at])));
         let first_alike = open.len() - alike;
         let needs = open.iter().enumerate().filter(|(_, (_, earlier))| earlier.clashes(&own)).map(
             |(place, (before, earlier))| match need(plan, &plan.steps[*before], step) {
@@ -154,13 +163,15 @@ fn need(plan: &Plan, earlier: &Step, later: &Step) -> Need {
             let user = later.cut_for.unwrap_or(later.kernel);
             if earlier.cut_for == Some(user) { Need::Task } else { Need::All }
         }
-        (Code::Matmul(_), Code::Along(along)) if own(later) && has_columns(first, second, along) => Need::Block,
-        (Code::Matmul(product), Code::Matmul(_)) if earlier.tasks == later.tasks && is_in_place(first, second) => {
-            if is_shared_by_blocks(product) {
-                Need::Block
-            } else {
-                Need::Task
-            }
+        (Code::Matmul(_), Code::Along(along))
+            if own(later) && earlier.kernels.iter().any(|at| has_columns(&plan.fused.kernels[*at], second, along)) =>
+        {
+            Need::Block
+        }
+        (Code::Matmul(product), Code::Matmul(_))
+            if earlier.kernels.len() == 1 && earlier.tasks == later.tasks && is_in_place(first, second) =>
+        {
+            if is_shared_by_blocks(product) { Need::Block } else { Need::Task }
         }
         _ => Need::All,
     }

@@ -2,7 +2,7 @@
 
 use super::{Per, Tasks, Tiles, tiling};
 use crate::fuse::Kernel;
-use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Part, Rows, Walk};
+use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Part, Rows, Store, Walk};
 use crate::target::Target;
 
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
@@ -148,4 +148,13 @@ pub fn columns_of_a_task(product: &Matmul) -> usize {
     let [inner, batch, _, columns] = product.sizes;
     let lists = if product.chosen.is_some() { inner } else { batch };
     (columns * lists / BLOCKS).next_multiple_of(COLUMNS_AT_ONCE).clamp(COLUMNS_AT_ONCE, MOST_COLUMNS)
+}
+
+/// Bytes of a column of a product's weights.
+pub fn column_bytes(product: &Matmul) -> usize {
+    let (store, depth) = (product.tensors[product.weights.0].store, product.sizes[2]);
+    match store {
+        Store::Panels(dtype) => dtype.part().map_or(0, |part| part.column_bytes(depth)),
+        _ => depth * store.bytes(),
+    }
 }

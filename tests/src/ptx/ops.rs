@@ -74,6 +74,12 @@ fn signed_field([x, from, count, _]: [u64; 4]) -> u64 {
     if count == 0 { 0 } else { of((own << (32 - count)) as i32 >> (32 - count)) }
 }
 
+/// The same of two words.
+fn signed_wide_field([x, from, count, _]: [u64; 4]) -> u64 {
+    let (count, own) = (count.min(64) as u32, field([x, from, count, 0]));
+    if count == 0 { 0 } else { ((own << (64 - count)) as i64 >> (64 - count)) as u64 }
+}
+
 /// Four bytes of the eight of two words, each picked by four bits, of which the highest asks for its sign alone.
 fn picked([a, b, picks, _]: [u64; 4]) -> u64 {
     let bytes = (low(a) | low(b) << 32).to_le_bytes();
@@ -191,6 +197,7 @@ fn integer(opcode: &str) -> Option<Pure> {
         "bfe.u64" => field,
         // A field that ends inside of the word.
         "bfe.s32" => signed_field,
+        "bfe.s64" => signed_wide_field,
         "prmt.b32" => picked,
         "dp2a.lo.s32.s32" => |[a, b, c, _]| dotted(a, b, c),
         "dp2a.hi.s32.s32" => |[a, b, c, _]| dotted(a, b >> 16, c),

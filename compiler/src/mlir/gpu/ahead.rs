@@ -13,15 +13,15 @@ use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
 
 /// Most columns of a round: a thread for each finishes them.
 pub const ROUND: usize = THREADS;
-/// What the block knows of the call and its table of streams: whether it reads ahead, how many streams, their address in shared
-/// memory; 4 bytes each.
+/// What the block knows of the call and its table of streams: whether it reads ahead, how many streams, what divides by the number of
+/// blocks; 4 bytes each.
 const KNOWN: &str = "known_streams";
 /// The cursors of a ring's warps, where steps leave them for each other.
 const CURSORS: &str = "cursors";
 const CURSOR_BYTES: usize = 64;
 /// Where a cursor's turn lies.
 const TURN_AT: usize = 40;
-/// Bytes of a table's entry: offset in the weights in [`COPY`]s, columns, bytes of a column, nothing.
+/// Bytes of a table's entry: offset in the weights in [`COPY`]s, columns, bytes of a column, in shared memory what divides by a column's units.
 pub const STREAM_BYTES: usize = 16;
 /// Units of a warp that may be under way while blocks wait for each other: their messages go the same way.
 const WAITING: usize = 1;
@@ -82,9 +82,29 @@ impl<'c> Share<'c> {
 
 /// The columns `[first, end)` that the block takes of so many; 32-bit.
 pub fn columns_of_block<'c>(e: &Emitter<'c>, columns: Val<'c>) -> (Val<'c>, Val<'c>) {
-    let (block, blocks) = (e.to_i32(e.block_number()), e.to_i32(e.blocks()));
-    let cut = |block: Val<'c>| e.div(e.mul(columns, block), blocks);
+    let (block, by) = (e.to_i32(e.block_number()), known(e, 2));
+    let cut = |block: Val<'c>| divided(e, e.mul(columns, block), by);
     (cut(block), cut(e.add(block, e.i32(1))))
+}
+
+/// Digits of what divides.
+const DIGITS: i64 = 30;
+
+/// What divides by a number (`i32`), by [`divided`].
+fn divisor<'c>(e: &Emitter<'c>, by: Val<'c>) -> Val<'c> {
+    let by = e.to_i64(by);
+    e.to_i32(e.div(e.add(e.i64((1i64 << DIGITS) - 1), by), by))
+}
+
+/// A quotient without a division, as these take long and each warp needs several for a product: exact for multiples, and for all numbers
+/// whose product with what they are divided by is below 2^30; it grows with the number in any case.
+pub fn divided<'c>(e: &Emitter<'c>, number: Val<'c>, divisor: Val<'c>) -> Val<'c> {
+    e.to_i32(e.shift_right(e.mul(e.to_i64(number), e.to_i64(divisor)), DIGITS))
+}
+
+/// The same for a number that is known.
+pub fn divisor_of(by: usize) -> i32 {
+    (1usize << DIGITS).div_ceil(by.max(1)) as i32
 }
 
 /// Reads ahead into one ring.
@@ -118,12 +138,14 @@ impl<'k, 'c> Ahead<'k, 'c> {
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.store(known, e.select(on, e.i32(1), e.i32(0)));
             e.store(e.offset_by(known, 4), e.to_i32(count));
+            e.store(e.offset_by(known, 8), divisor(e, e.to_i32(e.blocks())));
         });
         e.sync();
         e.if_then(on, || {
             let thread = e.to_i64(e.thread());
             e.for_loop(thread, count, e.i64(THREADS), &[], |at, _| {
                 let entry = e.load_constant_aligned(e.element(streams, at, STREAM_BYTES), Ty::vector(Elem::I32, 4));
+                let entry = e.insert(entry, 3, self.divisor(e.extract(entry, 2)));
                 e.store_aligned(e.element(table, at, STREAM_BYTES), entry);
                 vec![]
             });
@@ -241,12 +263,12 @@ impl<'k, 'c> Ahead<'k, 'c> {
         let at = e.max(e.min(stream, e.sub(count, e.i32(1))), e.i32(0));
         let entry = e.load_aligned(e.element(source.table, e.to_i64(at), STREAM_BYTES), Ty::vector(Elem::I32, 4));
         // Where nothing follows, or nothing was read ahead, the entry is not one: its numbers would make no address.
-        let [offset, columns, bytes] = [0, 1, 2].map(|word| e.select(there, e.extract(entry, word), e.i32(0)));
+        let [offset, columns, bytes, divisor] = [0, 1, 2, 3].map(|word| e.select(there, e.extract(entry, word), e.i32(0)));
         let (begin, end) = columns_of_block(e, columns);
         let first = e.select(more, following, begin);
         let base = e.element(source.weights, e.to_i64(offset), COPY);
         let columns = e.min(e.sub(end, first), e.i32(ROUND as i32));
-        let next = self.share((base, first), columns, bytes);
+        let next = self.share((base, first), columns, (bytes, divisor));
         // What is not there has no end, and no columns: nobody looks for what follows it.
         let left = e.select(there, next.left, e.i32(i32::MAX));
         let columns = e.select(there, next.columns, e.i32(0));
@@ -254,12 +276,12 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.
-    fn share(&self, (base, first): (Val<'c>, Val<'c>), columns: Val<'c>, bytes: Val<'c>) -> Cursor<'c> {
+    fn share(&self, (base, first): (Val<'c>, Val<'c>), columns: Val<'c>, (bytes, divisor): (Val<'c>, Val<'c>)) -> Cursor<'c> {
         let e = self.e;
         let part = self.places.ring.part;
         let units = e.max(units(e, bytes, part), e.i32(1));
         let share = Share::of(e, self.places.warp, e.mul(groups(e, columns), units));
-        let group = e.div(share.from, units);
+        let group = divided(e, share.from, divisor);
         let unit = e.sub(share.from, e.mul(group, units));
         let column = e.mul(group, e.i32(COLUMNS as i32));
         let before = e.mul(e.to_i64(e.add(first, column)), e.to_i64(bytes));
@@ -270,8 +292,14 @@ impl<'k, 'c> Ahead<'k, 'c> {
 
     /// At the beginning of the warp's share of these columns, behind which nothing follows; the next unit's turn is `turn`.
     pub fn alone(&self, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), turn: Val<'c>) -> Cursor<'c> {
-        let share = self.share((weights, self.e.i32(0)), columns, bytes);
+        let share = self.share((weights, self.e.i32(0)), columns, (bytes, self.divisor(bytes)));
         Cursor { stream: known(self.e, 1), begun: turn, ..share }
+    }
+
+    /// What divides by the units of a column of so many bytes.
+    fn divisor(&self, bytes: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        divisor(e, e.max(units(e, bytes, self.places.ring.part), e.i32(1)))
     }
 
     fn kept(&self) -> Val<'c> {

@@ -8,7 +8,7 @@ use crate::fuse::kernel::{Along, COLUMN};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Val};
-use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces};
+use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, operands};
 
 /// Rows of a piece.
 const PIECE_ROWS: usize = 32;
@@ -17,8 +17,8 @@ const LOADED: usize = 8;
 /// A piece reaches into the one before it, not further.
 const _: () = assert!(PIECE_ROWS >= MOST_TAPS_IN_PIECES);
 
-/// Emits the kernel; a task is a sequence and a block of channels. `alone`: blocks share the channels of the one sequence as the columns of a
-/// product.
+/// Emits the kernel; a task is a sequence and a block of channels. `alone`: blocks share the channels of the one sequence as the columns of
+/// products, which the words behind the operands name.
 pub fn emit(e: &Emitter, name: &str, code: &Along, (setting, alone): (Setting, bool)) {
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
@@ -42,7 +42,10 @@ fn all<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArgs<'c
 /// The block's share of the channels.
 fn share<'c>(site: &mut Site<'_, 'c>, code: &Along, args: KernelArgs<'c>) {
     let e = site.e;
-    let (first, end) = columns_of_block(e, e.i32(code.channels as i32));
+    let [before, all] = [0, 1].map(|word| e.to_i32(e.load(e.offset_by(args.operands, 8 * (operands(code) + word)), Ty::I64)));
+    let (first, end) = columns_of_block(e, all);
+    let own = |column: Val<'c>| e.min(e.max(e.sub(column, before), e.i32(0)), e.i32(code.channels as i32));
+    let (first, end) = (own(first), own(end));
     let segment = e.segment(args.call, e.i64(0));
     site.set_slot(segment.slot);
     for_each(e, e.to_i64(e.add(first, e.thread())), e.to_i64(end), e.i64(THREADS), |channel| {

@@ -4,9 +4,9 @@
 //! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of rounded or quantised weights: tiles.rs. The functions that
 //! do this are shared by all products of an artifact; what is a product's own is where its rows lie, and its epilogue.
 
-use super::ahead::{Ahead, ROUND, columns_of_block};
+use super::ahead::{Ahead, ROUND, columns_of_block, divisor_of};
 use super::dot::{self, Dot, Share};
-use super::parts::column_bytes;
+use super::joined::Joined;
 use super::row;
 use super::stream::{self, Round, Stream, sum_of};
 use super::{Streams, THREADS};
@@ -15,7 +15,7 @@ use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
-use crate::plan::{COLUMNS_AT_ONCE, columns_of_a_task, is_shared_by_blocks, tilings};
+use crate::plan::{COLUMNS_AT_ONCE, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
@@ -50,7 +50,7 @@ pub fn is_split(code: &Matmul) -> bool {
 pub fn emit_many(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args, stream: None, streams };
+        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[] };
         product.tiles(product.count());
     });
 }
@@ -69,7 +69,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     }
     let product = |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        Product { e, code, site, args, stream: stream.map(|stream| (stream, &one)), streams }
+        Product { e, code, site, args, stream: stream.map(|stream| (stream, &one)), streams, joined: &[] }
     };
     if stream.is_none() || !is_shared_by_blocks(code) {
         return e.kernel(name, |args| product(args).tasks());
@@ -104,15 +104,17 @@ pub(super) struct Product<'k, 'c> {
     pub(super) code: &'k Matmul,
     pub(super) site: Site<'k, 'c>,
     pub(super) args: KernelArgs<'c>,
-    stream: Option<(Stream, &'k OneRow)>,
-    streams: Streams,
+    pub(super) stream: Option<(Stream, &'k OneRow)>,
+    pub(super) streams: Streams,
+    /// Of products that are one in a call of one row: all of them.
+    pub(super) joined: &'k [Joined],
 }
 
 /// What a product of one row does before its stream and behind it, in functions of their own: what a function needs behind a call comes
 /// back from the device's memory, so those that call keep nothing.
-struct OneRow {
+pub(super) struct OneRow {
     /// The product's name.
-    name: String,
+    pub(super) name: String,
 }
 
 impl OneRow {
@@ -120,7 +122,7 @@ impl OneRow {
         format!("{}_row", self.name)
     }
 
-    fn behind(&self) -> String {
+    pub(super) fn behind(&self) -> String {
         format!("{}_end", self.name)
     }
 
@@ -138,7 +140,7 @@ impl OneRow {
     }
 
     /// Defines `before(call, words, row, batch element)`, `begin(call, words, row, element of the weights, first column, columns)` and
-    /// `behind(call, words, row, batch element, first column, columns)`.
+    /// `behind(call, words, row, batch element, first column, columns, where they begin in the round, the round's columns)`.
     fn emit(&self, e: &Emitter, code: &Matmul, setting: Setting, streams: Streams) {
         let shared = Ty::scalar(Elem::Shared);
         let parameters = [shared, shared, Ty::I64, Ty::I64, Ty::I64, Ty::I32];
@@ -157,12 +159,14 @@ impl OneRow {
             row::keep(e, code, left);
             None
         });
+        let parameters: Vec<Ty> = parameters.into_iter().chain([Ty::I32, Ty::I32]).collect();
         e.function(&self.behind(), Linkage::Private, &parameters, None, |values| {
             let mut product = Product::of_row(e, code, setting, streams, values)?;
-            let [first, columns] = [*values.get(4)?, *values.get(5)?];
+            let [first, columns, at, all] = [*values.get(4)?, *values.get(5)?, *values.get(6)?, *values.get(7)?];
             let thread = e.thread();
             e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
-                let sum = sum_of(e, streams.rings.0, (e.shared_memory(), columns), thread, column_bytes(code));
+                let column = e.add(at, thread);
+                let sum = sum_of(e, streams.rings.0, (e.shared_memory(), all), column, column_bytes(code));
                 product.end(e.add(first, e.to_i64(thread)), sum);
             });
             None
@@ -177,7 +181,7 @@ impl<'k, 'c> Product<'k, 'c> {
         let nothing = e.i64(0);
         let args = KernelArgs { call, operands, begin: nothing, end: nothing, thread: nothing };
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args, stream: None, streams };
+        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[] };
         product.site.set_product_row(code, row);
         product.site.index.insert(BATCH, batch);
         Some(product)
@@ -250,7 +254,7 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// One row times some columns.
-    fn one(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), row: Val<'c>) {
+    pub(super) fn one(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), row: Val<'c>) {
         match self.stream {
             Some(stream) => self.stream(stream, element, columns, row),
             None => self.columns(element, columns, row, 1),
@@ -285,6 +289,7 @@ impl<'c> Product<'_, 'c> {
         Round {
             columns,
             depth: e.i32(self.code.sizes[2] as i32),
+            divisor: e.i32(divisor_of(column_bytes(self.code).div_ceil(self.streams.rings.0.part))),
             ahead: self.is_ahead(),
             all: e.device_memory(e.call_field(self.args.call, Field::Weights)),
             table: e.offset_by(memory, self.streams.table),
@@ -313,7 +318,12 @@ impl<'c> Product<'_, 'c> {
             e.call(&one.before(), &[call, operands, row, batch], None);
             stream.call(e, self.round(columns));
             e.sync();
-            e.call(&one.behind(), &[call, operands, row, batch, first, columns], None);
+            match self.joined {
+                [] => {
+                    e.call(&one.behind(), &[call, operands, row, batch, first, columns, e.i32(0), columns], None);
+                }
+                all => all.iter().for_each(|own| own.finish(e, [call, operands, row, batch], (first, columns))),
+            }
         });
     }
 

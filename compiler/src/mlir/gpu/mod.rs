@@ -16,6 +16,7 @@ mod group;
 mod grouped;
 mod halves;
 mod integers;
+mod joined;
 mod keep;
 mod lane_rows;
 mod lanes;
@@ -43,7 +44,7 @@ use crate::mlir::common::Emitter;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::tables::SHORT;
-use crate::plan::{Function, Plan, Step};
+use crate::plan::{Alone, Function, Plan, Step};
 use crate::schedule::Schedule;
 use crate::target::Target;
 use braid_runtime::artifact::ALIGN;
@@ -108,9 +109,13 @@ impl Streams {
 pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     let Code::Matmul(product) = &plan.functions[step.function].code else { return None };
     let weights = product.tensors[product.weights.0];
-    let columns = product.sizes[3];
+    let of = |at: &usize| match &plan.fused.kernels[*at].code {
+        Code::Matmul(product) => product.sizes[3],
+        _ => 0,
+    };
+    let columns = step.kernels.iter().map(of).sum();
     let offset = usize::try_from(step.words[weights.operand]).ok()?;
-    matmul::is_read_ahead(product).then_some([offset, columns, parts::column_bytes(product)])
+    matmul::is_read_ahead(product).then_some([offset, columns, crate::plan::column_bytes(product)])
 }
 
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
@@ -172,7 +177,7 @@ pub fn emit(e: &Emitter, plan: &Plan, target: &Target) -> Result<(), Error> {
     }
     let (scratch, streams) = (scratch_bytes(plan), Streams::of(plan, target));
     for function in &plan.functions {
-        emit_function(e, function, scratch, streams)?;
+        emit_function(e, plan, function, (scratch, streams))?;
     }
     apart::Launch::all(plan).iter().for_each(|launch| launch.emit(e, setting(scratch)));
     walk::emit(e, plan, streams);
@@ -183,7 +188,7 @@ fn setting(scratch: usize) -> Setting {
     Setting { lanes: 1, scratch, schedule: Schedule::GPU, shared: Some(0), vnni: false }
 }
 
-fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Streams) -> Result<(), Error> {
+fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, streams): (usize, Streams)) -> Result<(), Error> {
     let setting = setting(scratch);
     let name = &function.name;
     match &function.code {
@@ -196,13 +201,16 @@ fn emit_function(e: &Emitter, function: &Function, scratch: usize, streams: Stre
             if split {
                 nest::emit(e, &walk::name_for_many(function), nests, (setting, None), true);
             }
-            nest::emit(e, name, nests, (setting, function.alone.as_ref()), !split);
+            nest::emit(e, name, nests, (setting, function.places()), !split);
         }
         Code::Matmul(product) => {
-            if matmul::is_split(product) {
+            if matmul::is_split(product) && function.alone.is_none() {
                 matmul::emit_many(e, &walk::name_for_many(function), product, setting, streams);
             }
-            matmul::emit(e, name, product, setting, streams);
+            match &function.alone {
+                Some(Alone::Joined(all)) => joined::emit(e, name, (plan, all), setting, streams),
+                _ => matmul::emit(e, name, product, setting, streams),
+            }
         }
         Code::Along(along) => along::emit(e, name, along, (setting, function.alone.is_some())),
         Code::Top(top) => top::emit(e, name, top, (setting, function.alone.is_some())),

@@ -1,17 +1,11 @@
 //! Quantised weights: columns in parts ([`braid_runtime::artifact::Part`]), and what a lane makes of the 16 bytes that it reads.
 
-use crate::fuse::kernel::{Matmul, Store};
+use crate::fuse::kernel::Store;
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 use braid_runtime::artifact::{Dtype, GROUP, PART, PIECE, Part};
 
 /// A byte in the lowest bits of 2^23 is that much more.
 const SHIFTER: f64 = 8_388_608.0;
-
-/// Bytes of a column of a product's weights.
-pub fn column_bytes(code: &Matmul) -> usize {
-    let (store, depth) = (code.tensors[code.weights.0].store, code.sizes[2]);
-    Parts::of(store).map_or(depth * store.bytes(), |parts| parts.part.column_bytes(depth))
-}
 
 /// How quantised weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! begin and end inside of a group of columns, whose sums are then added up from parts, in the order of the warps.
 
 use super::WARPS;
-use super::ahead::{Ahead, Cursor, ROUND, Share, Source, groups, units};
+use super::ahead::{Ahead, Cursor, ROUND, Share, Source, divided, groups, units};
 use super::dot::Dot;
 use super::halves;
 use super::parts::Parts;
@@ -37,6 +37,8 @@ pub struct Round<'c> {
     pub columns: Val<'c>,
     /// Numbers of a column; `i32`.
     pub depth: Val<'c>,
+    /// What divides by a column's units; `i32`.
+    pub divisor: Val<'c>,
     /// Whether the weights were asked for ahead.
     pub ahead: Val<'c>,
     /// All weights.
@@ -66,10 +68,10 @@ impl Stream {
             return;
         }
         let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        let parameters = [Ty::I32, Ty::I32, Ty::BOOL, global, shared, shared, shared];
+        let parameters = [Ty::I32, Ty::I32, Ty::I32, Ty::BOOL, global, shared, shared, shared];
         e.function(&self.name(), Linkage::Private, &parameters, None, |values| {
-            let [columns, depth, ahead, all, table, sums, row] = *values else { return None };
-            self.body(e, Round { columns, depth, ahead, all, table, sums, row });
+            let [columns, depth, divisor, ahead, all, table, sums, row] = *values else { return None };
+            self.body(e, Round { columns, depth, divisor, ahead, all, table, sums, row });
             None
         });
     }
@@ -94,8 +96,8 @@ impl Stream {
 
     /// Calls it; all threads of the block.
     pub fn call<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
-        let Round { columns, depth, ahead, all, table, sums, row } = round;
-        e.call(&self.name(), &[columns, depth, ahead, all, table, sums, row], None);
+        let Round { columns, depth, divisor, ahead, all, table, sums, row } = round;
+        e.call(&self.name(), &[columns, depth, divisor, ahead, all, table, sums, row], None);
     }
 
     fn body<'c>(&self, e: &Emitter<'c>, round: Round<'c>) {
@@ -131,16 +133,17 @@ impl<'c> Walk<'_, 'c> {
         let (cursor, turn) = ahead.take();
         let units = e.max(units(e, self.bytes, ring.part), e.i32(1));
         let share = Share::of(e, ahead.places.warp, e.mul(groups(e, self.round.columns), units));
-        let group = e.div(share.from, units);
+        let group = divided(e, share.from, self.round.divisor);
         let unit = e.sub(share.from, e.mul(group, units));
         // A warp that begins inside of a group leaves that one's part apart.
         let apart = e.add(e.i32((ROUND / COLUMNS) as i32), ahead.places.warp);
         let target = e.select(e.cmp(Cmp::Eq, unit, e.i32(0)), group, apart);
         let count = if halves::are_used(self.stream.dot) { halves::SUMS } else { COLUMNS * CHAINS };
         let numbers = vec![e.f32(0.0); count];
-        let start: Vec<Val> = [group, unit, target, turn].into_iter().chain(numbers).chain(cursor.values()).collect();
+        let start: Vec<Val> = [group, target, turn].into_iter().chain(numbers).chain(cursor.values()).collect();
         let end = e.for_loop(share.from, share.to, e.i32(1), &start, |at, state| {
-            let ([group, unit, target, turn], state) = ([state[0], state[1], state[2], state[3]], &state[4..]);
+            let ([group, target, turn], state) = ([state[0], state[1], state[2]], &state[3..]);
+            let unit = e.sub(at, e.mul(group, units));
             let (sums, cursor) = state.split_at(count);
             let cursor = ahead.turn(Cursor::from(cursor), turn, self.source);
             let made = self.multiply(ahead, turn, unit, sums);
@@ -150,15 +153,10 @@ impl<'c> Walk<'_, 'c> {
             e.if_then(e.or(whole, last), || self.leave(ahead, target, &made));
             let following = e.add(group, e.i32(1));
             let made = made.into_iter().map(|sum| e.select(whole, e.f32(0.0), sum));
-            let place = [
-                e.select(whole, following, group),
-                e.select(whole, e.i32(0), next),
-                e.select(whole, following, target),
-                e.add(turn, e.i32(1)),
-            ];
+            let place = [e.select(whole, following, group), e.select(whole, following, target), e.add(turn, e.i32(1))];
             place.into_iter().chain(made).chain(cursor.values()).collect()
         });
-        ahead.leave(Cursor::from(&end[4 + count..]), end[3]);
+        ahead.leave(Cursor::from(&end[3 + count..]), end[2]);
     }
 
     /// Writes the sums of a group, or of the warp's part of it.
@@ -250,6 +248,9 @@ pub fn sum_of<'c>(e: &Emitter<'c>, ring: Ring, round: (Val<'c>, Val<'c>), column
     let (begin, count) = (e.mul(group, units), e.mul(groups(e, columns), units));
     let end = e.add(begin, units);
     let own = e.load(e.element(sums, e.to_i64(column), 4), Ty::F32);
+    if column_bytes <= ring.part {
+        return own;
+    }
     (1..WARPS).fold(own, |sum, warp| {
         let share = Share::of(e, e.i32(warp as i32), count);
         let some = e.cmp(Cmp::Lt, share.from, share.to);
