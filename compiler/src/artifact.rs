@@ -13,7 +13,7 @@ use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask, Type};
 use braid_runtime::artifact::{
-    self, Apart, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles,
+    self, Apart, Chosen, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles,
     Unmask,
 };
 
@@ -126,7 +126,11 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
         gpu::apart::What::Products(group) => {
             let lines = |code: &&Matmul| Lines { width: code.sizes[3], word: code.tensors[code.weights.0].operand };
             let weights = group.codes().iter().map(lines).collect();
-            (group.products.across(), Multiplied::Products { depth: group.depth(), columns: plan::BOX, weights })
+            let chosen = launch.sorting().map(|(choice, bytes)| {
+                let (count, elements) = (choice.count, choice.elements);
+                Chosen { count, elements, sort: grid(gpu::apart::SORTING_THREADS, bytes, 1) }
+            });
+            (group.products.across(), Multiplied::Products { depth: group.depth(), columns: plan::BOX, weights, chosen })
         }
         gpu::apart::What::Attention(code) => {
             let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::POSITIONS);

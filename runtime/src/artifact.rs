@@ -18,7 +18,7 @@ mod part;
 mod state;
 mod work;
 
-pub use apart::{Apart, Lines, Multiplied};
+pub use apart::{Apart, Chosen, Lines, Lists, Multiplied};
 pub use device::{Device, Grid, Launch, Order, STEP_WORDS, STREAM_WORDS, Stream, Tiles};
 pub use dtype::{Dtype, GROUP};
 pub use features::{host_features, missing_feature};
@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 

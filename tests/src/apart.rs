@@ -3,18 +3,21 @@
 
 use crate::build::write;
 use braid_compiler::forms::Chunks;
-use braid_runtime::artifact::{self, Device, Dtype, Manifest, Multiplied};
+use braid_runtime::artifact::{self, Chosen, Device, Dtype, Manifest, Multiplied};
 
 /// What `tests/gpu/run.sh` runs, too.
 pub const SPEC: &str = include_str!("../gpu/apart.braid");
 const HANDED: &str = include_str!("../gpu/handed.braid");
+/// Products whose rows choose their weights.
+pub const EXPERTS: &str = include_str!("../gpu/experts.braid");
 
 /// The PTX and the manifest for a target.
 pub fn built(target: &str, dtype: Dtype) -> (String, Manifest) {
     built_of(SPEC, target, dtype)
 }
 
-fn built_of(spec: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
+/// The same of another model.
+pub fn built_of(spec: &str, target: &str, dtype: Dtype) -> (String, Manifest) {
     let room = tempfile::tempdir().expect("a folder");
     let path = room.path().join("model.braidart");
     write(&path, spec, "", target, dtype, Chunks::Auto);
@@ -94,6 +97,36 @@ fn steps_share_launches() {
     assert_eq!(shapes(SPEC).0, [2, 1, 3, 1].map(plain));
     // What hands on and what takes it; queries, keys and values, ahead of which a norm is left out; attention.
     assert_eq!(shapes(HANDED), (vec![(1, false, Some(8192)), (1, true, None), plain(3), plain(1)], 1));
+    // Of experts gate and up hand on to what goes back, unless something else is between them.
+    let pair = |hidden| [(2, false, Some(hidden)), (1, true, None)];
+    let all = [&pair(328)[..], &[(1, false, Some(256)), (1, true, None)], &[2, 1].map(plain), &pair(256)].concat();
+    assert_eq!(shapes(EXPERTS).0, all);
+}
+
+/// Tiles are so many that each expert may have one that is not full; the weights of all experts are where the step's word says.
+#[test]
+fn rows_that_choose_have_tiles_for_every_expert() {
+    let (ptx, manifest) = built_of(EXPERTS, "cuda:sm_90a", Dtype::Bf16);
+    let device = device(&manifest);
+    let mut seen = vec![];
+    for (step, launch) in device.steps.iter().enumerate() {
+        let Some((apart, chosen)) = device.apart(step, manifest.max_rows).and_then(|apart| Some((apart, apart.chosen()?))) else {
+            continue;
+        };
+        assert!(ptx.contains(&format!(".entry {}_sorts(", apart.name)));
+        assert_eq!(apart.tiles(256), apart.across * (2 * chosen.count + chosen.elements));
+        let lists = chosen.lists(256, apart.rows);
+        assert!(lists.tiles < lists.order && lists.order < lists.places && lists.end - lists.places == 4 * 256 * chosen.count);
+        let Multiplied::Products { depth, weights, .. } = &apart.what else { continue };
+        for (own, launch) in weights.iter().zip(std::iter::once(launch).chain(&device.steps[step + 1..])) {
+            let packed = manifest.packed.iter().find(|packed| packed.offset as i64 == launch.words[own.word]);
+            assert_eq!(packed.map(|packed| packed.bytes), Some(2 * depth * own.width * chosen.elements));
+        }
+        seen.push((chosen.count, chosen.elements));
+    }
+    assert_eq!(seen, [(3, 12), (3, 12), (2, 40), (2, 40), (2, 8), (2, 8), (1, 8), (1, 8)]);
+    let (_, portable) = built_of(EXPERTS, "cuda:sm_80", Dtype::Bf16);
+    assert!(portable.device.expect("a GPU's manifest").apart.is_empty());
 }
 
 /// Changes the depth, or the word of the weights, of the first product.
@@ -103,16 +136,25 @@ fn of_product(device: &mut Device, change: fn(&mut usize, &mut usize)) {
     }
 }
 
+/// Lets the rows of the first product choose their weights.
+fn choose(device: &mut Device, choice: Chosen) {
+    if let Multiplied::Products { chosen, .. } = &mut device.apart[0].what {
+        *chosen = Some(choice);
+    }
+}
+
 /// What no launch could be is refused before an artifact is written.
 #[test]
 fn broken_launches_are_refused() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
-    let broken: [fn(&mut Device); 8] = [
+    let broken: [fn(&mut Device); 10] = [
         |device| device.apart[0].place = 2,
         |device| device.apart[0].rows = 512,
         |device| device.apart[0].numbers = 65,
         |device| device.apart[0].multiply.threads = 33,
         |device| of_product(device, |depth, _| *depth = 12),
+        |device| choose(device, Chosen { count: 0, elements: 4, sort: device.apart[0].round }),
+        |device| choose(device, Chosen { count: 2, elements: 1 << 28, sort: device.apart[0].round }),
         |device| of_product(device, |_, weights| *weights = 40),
         |device| {
             device.apart.iter_mut().for_each(|apart| match &mut apart.what {

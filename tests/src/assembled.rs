@@ -82,7 +82,7 @@ fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
 /// decoding; in prompts what does not count beside a stage of a tile.
 fn spills(function: &str) -> Option<usize> {
     let kinds = [("stream_", 0), ("begin_stream", 0), ("prepare_", 0), ("dot_", 96), ("tile_", 48)];
-    let parts = ["_one", "_row", "_begin", "_end", "_rounds", "_apart"].map(|part| (part, 0));
+    let parts = ["_one", "_row", "_begin", "_end", "_sorts", "_rounds", "_apart"].map(|part| (part, 0));
     let kind = kinds.into_iter().find(|(kind, _)| function.starts_with(kind));
     kind.or_else(|| parts.into_iter().find(|(part, _)| function.ends_with(part))).map(|(_, most)| most)
 }
@@ -91,7 +91,9 @@ fn spills(function: &str) -> Option<usize> {
 fn grid(device: &Device, entry: &str) -> Grid {
     let own = |apart: &Apart| {
         let kind = entry.strip_prefix(&apart.name)?;
-        [("_rounds", apart.round), ("_apart", apart.multiply)].into_iter().find_map(|(name, grid)| (name == kind).then_some(grid))
+        let sort = apart.chosen().map(|chosen| ("_sorts", chosen.sort));
+        let mut kinds = [("_rounds", apart.round), ("_apart", apart.multiply)].into_iter().chain(sort);
+        kinds.find_map(|(name, grid)| (name == kind).then_some(grid))
     };
     let whole = if entry == "braid_step" { device.step } else { device.prefill };
     device.apart.iter().find_map(own).unwrap_or(whole)
@@ -107,6 +109,7 @@ fn small_models_assemble() {
         ("gated_deltanet", "sm_90a", Dtype::F32),
         ("columns", "sm_90a", Dtype::Int8),
         ("apart", "sm_90a", Dtype::Bf16),
+        ("experts", "sm_90a", Dtype::Bf16),
     ];
     let text = |(name, arch, dtype): (&str, &str, Dtype)| {
         let target = format!("cuda:{arch}");
@@ -116,6 +119,7 @@ fn small_models_assemble() {
                 (String::from_utf8(code).expect("text"), manifest)
             }
             "apart" => apart::built(&target, dtype),
+            "experts" => apart::built_of(apart::EXPERTS, &target, dtype),
             name => compiled(name, &target, dtype),
         };
         let device = manifest.device.expect("a GPU's manifest");

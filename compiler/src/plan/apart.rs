@@ -4,12 +4,14 @@
 //! Products of the same rows read them together, and share the chip's multiprocessors; one whose epilogue reads the results of the one
 //! before, each where its own stands (a gate), has tiles with columns of both, so that these results need not be stored. Rows that are made for
 //! products alone (prologue.rs) are made where they are rounded, and results that only the next launch multiplies are handed on rounded.
+//!
+//! Where rows choose their weights, a launch before sorts all choices by what was chosen: tiles have neighbours of that order.
 
 use super::joined::has_rows_of;
 use super::tiling::{Tiling, is_for_units, rows_for_all};
 use super::{MOST_ROWS, Order, Plan, Step};
 use crate::fuse::expr::{KAxis, TensorId, View};
-use crate::fuse::kernel::{Attention, BATCH, COLUMN, Code, DEPTH, Matmul, Rows, Store};
+use crate::fuse::kernel::{Attention, BATCH, Base, COLUMN, Code, DEPTH, INNER, Matmul, Rows, Store};
 use crate::fuse::{Kernel, Operand};
 use std::ops::Range;
 
@@ -19,6 +21,8 @@ pub const NUMBERS: usize = 64;
 pub const TILE_ROWS: usize = 128;
 /// Columns of a box of weights.
 pub const BOX: usize = 128;
+/// Most choices of a row: there are so many rounded rows for each row of a call.
+const MOST_CHOICES: usize = 16;
 
 /// A launch of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,17 @@ pub struct Products {
     pub tiling: Tiling,
     /// Whether the launch before leaves their rows, in calls that have it.
     pub handed: bool,
+    /// Whether rows choose their weights.
+    pub choice: Option<Choice>,
+}
+
+/// How rows choose their weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Choices of a row.
+    pub count: usize,
+    /// How many there are to choose from.
+    pub elements: usize,
 }
 
 /// A product, or two.
@@ -102,6 +117,12 @@ impl Products {
     pub fn across(&self) -> usize {
         self.members.iter().map(|member| member.across(self.tiling)).sum()
     }
+
+    /// Least rows of a call. As a rule rows choose everything that there is, and tiles are of one choice.
+    fn from(&self) -> usize {
+        let down = self.choice.map_or(1, |choice| choice.elements.min(TILE_ROWS * choice.count));
+        rows_for_all(self.across() * down, TILE_ROWS)
+    }
 }
 
 impl Apart {
@@ -121,8 +142,23 @@ fn attends(code: &Attention) -> bool {
 fn multiplies(product: &Matmul) -> bool {
     let [inner, elements, ..] = product.sizes;
     let rounded = product.tensors[product.weights.0].store == Store::Bf16;
-    let plain = product.chosen.is_none() && product.rows == Rows::All && inner == 1 && elements == 1;
-    rounded && plain && is_for_units(product)
+    let most = if product.chosen.is_some() { MOST_CHOICES } else { 1 };
+    rounded && product.rows == Rows::All && inner <= most && elements == 1 && is_for_units(product)
+}
+
+/// How the rows of a product choose its weights, if they do.
+fn choice(product: &Matmul) -> Option<Choice> {
+    let (_, elements) = product.chosen.as_ref()?;
+    Some(Choice { count: product.sizes[0], elements: *elements })
+}
+
+/// Where the choices are by which rows of a product choose its weights, and how they are read.
+fn choices(kernel: &Kernel) -> Option<(Choice, Base, Option<Operand>, [usize; 2], &[(KAxis, usize)])> {
+    let Code::Matmul(product) = &kernel.code else { return None };
+    let (ids, _) = product.chosen.as_ref()?;
+    let tensor = product.tensors[ids.tensor.0];
+    let operand = tensor.base.has_operand().then(|| kernel.operands[tensor.operand]);
+    Some((choice(product)?, tensor.base, operand, [tensor.row, ids.offset], &ids.strides))
 }
 
 /// A launch, and its steps.
@@ -175,7 +211,7 @@ fn products(plan: &Plan, first: usize) -> Option<Found> {
     let mut end = first;
     while let Some(step) = plan.steps.get(end) {
         let Some(code) = product(plan, step) else { break };
-        let fits = end == first || step.order != Order::Wait && has_rows_of(plan, step, &plan.steps[first]);
+        let fits = end == first || step.order != Order::Wait && is_beside(plan, step, &plan.steps[first]);
         let second = (end > first && step.order == Order::Follow).then(|| second(plan, &plan.steps[end - 1], step));
         match (second, members.last_mut()) {
             _ if !fits => break,
@@ -186,8 +222,9 @@ fn products(plan: &Plan, first: usize) -> Option<Found> {
         end += 1;
     }
     let columns: usize = members.iter().map(|member| member.columns).sum();
-    let products = Products { tiling: tiling(&members), members, handed: false };
-    let from = rows_for_all(products.across(), TILE_ROWS);
+    let choice = product(plan, &plan.steps[first]).and_then(choice);
+    let products = Products { tiling: tiling(&members), members, handed: false, choice };
+    let from = products.from();
     let apart = Apart { what: What::Products(products), from, place: 0, hands: false };
     (columns >= BOX).then_some(Found { steps: first..end, apart })
 }
@@ -223,6 +260,12 @@ fn second(plan: &Plan, earlier: &Step, later: &Step) -> Second {
     Second { function: later.function, reads, shared }
 }
 
+/// Whether both steps are products of the same rows, with the same choices.
+fn is_beside(plan: &Plan, step: &Step, before: &Step) -> bool {
+    let kernel = |step: &Step| &plan.fused.kernels[step.kernel];
+    has_rows_of(plan, step, before) && choices(kernel(step)) == choices(kernel(before))
+}
+
 /// Lets launches hand rows on to those that follow, and places all rows.
 fn hand_on(plan: &Plan, all: &mut [Found]) {
     for at in 1..all.len() {
@@ -244,10 +287,13 @@ fn is_given(plan: &Plan, giver: &Found, taker: &Found) -> bool {
     let (last, first) = (kernel(giver.steps.end - 1), kernel(taker.steps.start));
     let ([buffer], Code::Matmul(product)) = (&last.writes[..], &first.code) else { return false };
     let made = &plan.fused.buffers[*buffer];
-    let (depth, left) = (product.sizes[2], &product.left);
+    let ([inner, _, depth, _], left) = (product.sizes, &product.left);
     let tensor = product.tensors[left.tensor.0];
-    let whole = left.offset == 0 && left.strides.iter().all(|(axis, stride)| *axis == DEPTH && *stride == 1);
-    let read = tensor.base.has_operand() && first.operands[tensor.operand] == Operand::Buffer(*buffer) && made.elements == depth;
+    // Each choice has a row of its own.
+    let steps = [(DEPTH, 1), (INNER, depth)];
+    let whole = left.offset == 0 && left.strides.iter().all(|stride| steps.contains(stride)) && choices(last) == choices(first);
+    let is_it = tensor.base.has_operand() && first.operands[tensor.operand] == Operand::Buffer(*buffer);
+    let read = is_it && made.elements == inner * depth;
     let readers = plan.fused.kernels.iter().enumerate().filter(|(_, kernel)| kernel.reads.contains(buffer));
     let takes = |at: usize| taker.steps.clone().any(|step| plan.steps[step].kernel == at);
     let only = readers.into_iter().all(|(at, kernel)| takes(at) && reads_as_rows(kernel, *buffer));
@@ -272,7 +318,11 @@ fn writes_whole_rows(code: &Code) -> bool {
     };
     match code {
         // There is one index along all other axes.
-        Code::Matmul(product) => is_whole(&product.out, &|axis| (axis == COLUMN).then_some(1)),
+        Code::Matmul(product) => is_whole(&product.out, &|axis| match axis {
+            COLUMN => Some(1),
+            INNER if product.sizes[0] > 1 => Some(product.sizes[3]),
+            _ => None,
+        }),
         Code::Attention(code) => is_whole(&code.views.out, &|axis| match axis {
             COLUMN => Some(1),
             BATCH => Some(code.value),

@@ -22,7 +22,7 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use alone::operands;
-pub use apart::{Apart, BOX, Member, NUMBERS, Products, Second, TILE_ROWS, What};
+pub use apart::{Apart, BOX, Choice, Member, NUMBERS, Products, Second, TILE_ROWS, What};
 pub use heads::Places;
 pub use print::print;
 pub use tasks::{

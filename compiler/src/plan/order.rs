@@ -1,7 +1,7 @@
 //! What a step needs of those before: what blocks of a GPU do side by side must not touch the same memory.
 
 use super::alone::has_columns;
-use super::{Order, Per, Plan, Step, is_shared_by_blocks, tilings};
+use super::{Order, Per, Plan, Step, chosen_tiling, is_shared_by_blocks, tilings};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{Code, Matmul, Rows};
 use crate::fuse::{Kernel, Operand};
@@ -194,7 +194,7 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
         let reads_last = open.last().is_some_and(|earlier| earlier.clashes(&own) && !earlier.is_overwritten(&own));
         let order = match clashing {
             0 => Order::Free,
-            1 if reads_last && last.is_some_and(|last| follows(last, kernel)) => Order::Follow,
+            1 if reads_last && last.is_some_and(|last| is_in_place(last, kernel)) => Order::Follow,
             _ => Order::Wait,
         };
         if order == Order::Wait {
@@ -207,17 +207,13 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
     orders
 }
 
-/// Whether each task of `later` needs of `earlier` only what the task of the same number wrote, in any call.
-fn follows(earlier: &Kernel, later: &Kernel) -> bool {
-    matches!(&earlier.code, Code::Matmul(first) if first.chosen.is_none()) && is_in_place(earlier, later)
-}
-
-/// Whether two products have the same tasks in a call of one row, the second of which reads the first one's results in its epilogue, each
+/// Whether two products have the same tasks in any call, the second of which reads the first one's results in its epilogue, each
 /// where its own result stands.
 fn is_in_place(earlier: &Kernel, later: &Kernel) -> bool {
     let (Code::Matmul(first), Code::Matmul(second)) = (&earlier.code, &later.code) else { return false };
     let shape = |product: &Matmul| (product.rows, product.sizes[0], product.sizes[1], product.sizes[3], product.chosen.is_some());
-    if shape(first) != shape(second) || tilings(first) != tilings(second) {
+    let tiles = |product: &Matmul| (tilings(product), chosen_tiling(product));
+    if shape(first) != shape(second) || tiles(first) != tiles(second) {
         return false;
     }
     let source = |kernel: &Kernel, view: &View, product: &Matmul| {

@@ -8,6 +8,10 @@
 //! writes what the call's sequences have in their caches, for each slot and group `[capacity][key]` and `[value][capacity]`, and
 //! `NAME_apart` attends to it: its maps are those of keys and of values. One that hands its results on writes them to `next`, rounded, as rows,
 //! if that is not null.
+//!
+//! Where rows choose their weights, `NAME_sorts` `(call, words, int32_t *lists)`, one block ahead of both, sorts all choices by what was chosen;
+//! the other two are told these lists behind all else. There is a rounded row for each choice, in that order, and so are those that are
+//! handed on. [`Chosen::lists`] says what they are.
 //! Maps are of bfloat16 numbers in swizzled lines of 128 bytes.
 
 use super::check::ensure;
@@ -54,6 +58,10 @@ pub enum Multiplied {
         columns: usize,
         /// For each step its weights.
         weights: Vec<Lines>,
+        /// How rows choose them, if they do. The map of rows has a line for each choice, those of weights lines for each that there is to
+        /// choose.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chosen: Option<Chosen>,
     },
     /// Queries, keys and values.
     Attention {
@@ -77,10 +85,62 @@ pub struct Lines {
     pub word: usize,
 }
 
+/// How rows choose their weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Choices of a row.
+    pub count: usize,
+    /// How many there are to choose from.
+    pub elements: usize,
+    /// How choices are sorted, by one block.
+    pub sort: Grid,
+}
+
+/// Where the lists of sorted choices begin, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Of each tile what was chosen, which tile is the first of that, where its choices begin in the order, and where they end. Ahead of
+    /// them stands how many tiles there are.
+    pub tiles: usize,
+    /// The choices in their order: `row · count + choice`.
+    pub order: usize,
+    /// The place of each choice in that order.
+    pub places: usize,
+    /// Where all of them end.
+    pub end: usize,
+}
+
+impl Chosen {
+    /// Bytes of what is known of a tile.
+    pub const TILE: usize = 16;
+
+    /// Most tiles down of so many choices.
+    pub fn down(&self, choices: usize, rows: usize) -> usize {
+        choices.div_ceil(rows.max(1)).saturating_add(self.elements)
+    }
+
+    /// The lists for calls of at most so many rows, in tiles of `tile` rows; numbers of 32 bits.
+    pub fn lists(&self, rows: usize, tile: usize) -> Lists {
+        let choices = rows.saturating_mul(self.count);
+        let order = self.down(choices, tile).saturating_add(1).saturating_mul(Self::TILE);
+        let places = order.saturating_add(choices.saturating_mul(4));
+        Lists { tiles: Self::TILE, order, places, end: places.saturating_add(choices.saturating_mul(4)) }
+    }
+}
+
 impl Apart {
-    /// Tiles of a call of so many rows.
+    /// Most tiles of a call of so many rows.
     pub fn tiles(&self, rows: usize) -> usize {
-        rows.div_ceil(self.rows.max(1)).saturating_mul(self.across)
+        let down = match self.chosen() {
+            Some(chosen) => chosen.down(rows.saturating_mul(chosen.count), self.rows),
+            None => rows.div_ceil(self.rows.max(1)),
+        };
+        down.saturating_mul(self.across)
+    }
+
+    /// How rows choose their weights, if they do.
+    pub fn chosen(&self) -> Option<&Chosen> {
+        if let Multiplied::Products { chosen, .. } = &self.what { chosen.as_ref() } else { None }
     }
 
     /// How many steps it does.
@@ -95,9 +155,12 @@ impl Apart {
         let lines = |count: usize| (1..=256).contains(&count);
         let size = |count: usize| (1..1 << 30).contains(&count);
         let sound = match &self.what {
-            Multiplied::Products { depth, columns, weights } => {
-                let widths = !weights.is_empty() && weights.iter().all(|own| size(own.width));
-                lines(*columns) && depth.is_multiple_of(8) && size(*depth) && widths
+            Multiplied::Products { depth, columns, weights, chosen } => {
+                let elements = chosen.map_or(1, |chosen| chosen.elements);
+                let width = |own: &Lines| size(own.width) && own.width.checked_mul(elements).is_some_and(size);
+                let widths = !weights.is_empty() && weights.iter().all(width);
+                let chosen = chosen.is_none_or(|chosen| size(chosen.count) && size(chosen.elements));
+                chosen && lines(*columns) && depth.is_multiple_of(8) && size(*depth) && widths
             }
             Multiplied::Attention { groups, key, value, positions } => {
                 size(*groups) && *groups < 1 << 20 && lines(*positions) && key.is_multiple_of(8) && lines(*key) && lines(*value)
@@ -106,7 +169,8 @@ impl Apart {
         let sound = sound && lines(self.rows) && (1..=64).contains(&self.numbers) && size(self.across) && self.place < 2;
         let sound = sound && self.hands.is_none_or(size);
         ensure(sound, || "a launch apart is out of range".into())?;
-        [self.round, self.multiply].iter().try_for_each(Grid::check)
+        let sort = self.chosen().map(|chosen| chosen.sort);
+        [self.round, self.multiply].iter().chain(&sort).try_for_each(Grid::check)
     }
 
     /// Whether it can begin at a step.

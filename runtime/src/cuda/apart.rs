@@ -29,6 +29,8 @@ pub(super) struct Apart {
 /// The entries of a launch of its own.
 struct Launches {
     what: artifact::Apart,
+    /// Sorts what rows choose, if they do.
+    sort: Option<Entry>,
     round: Entry,
     multiply: Entry,
 }
@@ -69,6 +71,8 @@ pub(super) struct Rounded {
     places: [u64; 3],
     /// Where the values of each attention begin.
     values: Vec<u64>,
+    /// Where sorted choices are listed.
+    lists: u64,
     maps: Memory,
     /// What all of them point into.
     _numbers: Memory,
@@ -94,7 +98,9 @@ impl Apart {
     pub(super) fn load(module: &Module, device: &Device) -> Result<Self> {
         let launches = |what: &artifact::Apart| {
             let entry = |kind, grid| module.entry(&format!("{}_{kind}", what.name), grid);
-            Ok(Launches { what: what.clone(), round: entry("rounds", what.round)?, multiply: entry("apart", what.multiply)? })
+            let sort = what.chosen().map(|chosen| entry("sorts", chosen.sort)).transpose()?;
+            let (round, multiply) = (entry("rounds", what.round)?, entry("apart", what.multiply)?);
+            Ok(Launches { what: what.clone(), sort, round, multiply })
         };
         let launches = device.apart.iter().map(launches).collect::<Result<Vec<_>>>()?;
         let (mut maps, mut from) = (0, 0);
@@ -142,11 +148,13 @@ impl Apart {
         }
         let most = |bytes: &dyn Fn(&artifact::Apart) -> usize| used().map(bytes).max().unwrap_or(0);
         let (rows, caches) = (most(&|what| row_bytes(what, room)), most(&|what| cache_bytes(what, room).iter().sum()));
-        let numbers = Memory::new(gpu, 2 * rows + caches, &format!("rounded numbers of {} rows", room.rows))?;
+        let lists = most(&|what| what.chosen().map_or(0, |chosen| chosen.lists(room.rows, what.rows).end));
+        let numbers = Memory::new(gpu, 2 * rows + caches + lists, &format!("rounded numbers of {} rows", room.rows))?;
         let places = [0, 1, 2].map(|place| numbers.address() + (place * rows) as u64);
         let values = self.launches.iter().map(|own| places[2] + cache_bytes(&own.what, room)[0] as u64).collect();
         let maps = Memory::new(gpu, MAP * self.maps, "maps of weights")?;
-        let rounded = Rounded { places, values, maps, _numbers: numbers };
+        let lists = places[2] + caches as u64;
+        let rounded = Rounded { places, values, lists, maps, _numbers: numbers };
         let mut made = vec![[0; MAP]; self.maps];
         for own in self.steps.iter().filter_map(|step| step.own.as_ref()) {
             if room.rows >= self.launches[own.launch].what.from {
@@ -162,9 +170,11 @@ impl Apart {
     fn maps_of(&self, rounded: &Rounded, own: &Own, weights: u64, room: Room) -> Result<Vec<[u8; MAP]>> {
         let what = &self.launches[own.launch].what;
         match &what.what {
-            Multiplied::Products { depth, columns, weights: lines } => {
-                let rows = map(rounded.rows(what), [*depth, room.rows], [what.numbers, what.rows]);
-                let of_step = |(lines, at): (&Lines, &u64)| map(weights + at, [*depth, lines.width], [what.numbers, *columns]);
+            Multiplied::Products { depth, columns, weights: lines, chosen } => {
+                let (count, elements) = chosen.map_or((1, 1), |chosen| (chosen.count, chosen.elements));
+                let rows = map(rounded.rows(what), [*depth, room.rows * count], [what.numbers, what.rows]);
+                let of_step =
+                    |(lines, at): (&Lines, &u64)| map(weights + at, [*depth, lines.width * elements], [what.numbers, *columns]);
                 std::iter::once(rows).chain(lines.iter().zip(&own.weights).map(of_step)).collect()
             }
             Multiplied::Attention { groups, key, value, positions } => {
@@ -187,19 +197,23 @@ impl Apart {
         rounded: &Rounded,
     ) -> Result<()> {
         let Some(own) = &self.steps[step].own else { return Ok(()) };
-        let Launches { what, round, multiply } = &self.launches[own.launch];
+        let Launches { what, sort, round, multiply } = &self.launches[own.launch];
         let maps = rounded.maps.address() + (own.map * MAP) as u64;
         let to = match what.what {
             Multiplied::Products { .. } => vec![rounded.rows(what)],
             Multiplied::Attention { .. } => vec![rounded.places[2], rounded.values[own.launch]],
         };
+        let lists: &[u64] = if sort.is_some() { &[rounded.lists] } else { &[] };
         // SAFETY: the parameters are those of the entries; what they point to is promised by the caller, or lives as long as `rounded`.
         unsafe {
             if rows < own.handed {
-                begin(stream, round, rows, &[&[call, words], &to[..]].concat())?;
+                if let Some(sort) = sort {
+                    begin(stream, sort, 1, &[call, words, rounded.lists])?;
+                }
+                begin(stream, round, rows, &[&[call, words], &to[..], lists].concat())?;
             }
             let next = if rows < own.taken { 0 } else { rounded.next(what) };
-            begin(stream, multiply, what.tiles(rows), &[call, words, maps, next])
+            begin(stream, multiply, what.tiles(rows), &[&[call, words, maps, next], lists].concat())
         }
     }
 }
@@ -230,7 +244,8 @@ fn bytes(numbers: &[usize]) -> usize {
 /// Bytes of the rows that a launch reads or hands on.
 fn row_bytes(what: &artifact::Apart, room: Room) -> usize {
     let depth = if let Multiplied::Products { depth, .. } = what.what { depth } else { 0 };
-    bytes(&[room.rows, depth.max(what.hands.unwrap_or(0))])
+    let count = what.chosen().map_or(1, |chosen| chosen.count);
+    bytes(&[room.rows, count, depth.max(what.hands.unwrap_or(0))])
 }
 
 /// Bytes of the keys and of the values that a launch rounds.

@@ -11,6 +11,7 @@ mod memory;
 mod model;
 mod ops;
 mod parse;
+mod sorted;
 mod text;
 mod warp;
 

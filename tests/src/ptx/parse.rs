@@ -85,7 +85,7 @@ pub enum Together {
     LoadMatrices { turned: bool },
     MultiplyBf16,
     MultiplyTf32,
-    Add,
+    Add(Space),
     Copy,
     CloseCopies,
     WaitCopies,

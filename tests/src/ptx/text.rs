@@ -1,6 +1,6 @@
 //! Text of instructions: operands, and the opcodes of what lanes do together.
 
-use super::parse::Together;
+use super::parse::{Space, Together};
 
 /// What lanes do together, and how many registers come first that it writes.
 pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
@@ -11,7 +11,8 @@ pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
         "ldmatrix" => (Together::LoadMatrices { turned: has("trans") }, 4),
         "mma" if has("tf32") => (Together::MultiplyTf32, 4),
         "mma" => (Together::MultiplyBf16, 4),
-        "atom" if has("add") => (Together::Add, 1),
+        "atom" if has("add") && has("shared") => (Together::Add(Space::Shared), 1),
+        "atom" if has("add") => (Together::Add(Space::Global), 1),
         "cp" if has("bulk") => (Together::BulkCopy, 0),
         "cp" if has("commit_group") => (Together::CloseCopies, 0),
         "cp" if has("wait_group") => (Together::WaitCopies, 0),

@@ -195,7 +195,7 @@ impl Step<'_> {
             Together::ShuffleXor | Together::ShuffleIndex => self.shuffle(what, into[0], sources),
             Together::LoadMatrices { turned } => self.load_matrices(into, sources, turned),
             Together::MultiplyBf16 | Together::MultiplyTf32 => self.multiply(what, into, sources),
-            Together::Add => self.add(into[0], sources),
+            Together::Add(space) => self.add(space, into[0], sources),
             Together::Copy | Together::CloseCopies | Together::WaitCopies => self.copy(what, sources),
             Together::BulkCopy | Together::BarrierInit | Together::BarrierExpect | Together::BarrierWait => {
                 self.barrier(what, into, sources)
@@ -266,10 +266,10 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn add(&mut self, into: usize, sources: &[Source]) -> Result<(), String> {
+    fn add(&mut self, space: Space, into: usize, sources: &[Source]) -> Result<(), String> {
         for lane in lanes(self.group) {
             let (address, by) = (self.place(sources, 0, lane), self.operand(sources, 2, lane));
-            let word = self.bytes(Space::Global, address, 4)?;
+            let word = self.bytes(space, address, 4)?;
             let before = number(word);
             put(word, u64::from((before as u32).wrapping_add(by as u32)));
             self.write(into, lane, before);

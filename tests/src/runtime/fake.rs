@@ -102,7 +102,7 @@ pub fn device() -> Device {
 fn apart() -> Apart {
     let (round, multiply) =
         (Grid { threads: 32, shared_bytes: 0, blocks: 2 }, Grid { threads: 64, shared_bytes: 1000, blocks: 2 });
-    let what = Multiplied::Products { depth: 8, columns: 3, weights: vec![Lines { width: 5, word: 0 }] };
+    let what = Multiplied::Products { depth: 8, columns: 3, weights: vec![Lines { width: 5, word: 0 }], chosen: None };
     Apart {
         name: "head".into(),
         from: 5,

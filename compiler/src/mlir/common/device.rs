@@ -160,6 +160,17 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.fence.proxy", &[], &attributes);
     }
 
+    /// Adds to a number in the block's shared memory, which other threads change as well; gives its old value.
+    pub fn count_shared(&self, counter: Val<'c>, by: Val<'c>) -> Val<'c> {
+        let attributes = [
+            ("bin_op", self.attribute("1 : i64")),
+            ("ordering", self.attribute("2 : i64")),
+            ("syncscope", self.attribute("\"block\"")),
+            ("alignment", self.attribute("4 : i64")),
+        ];
+        self.op("llvm.atomicrmw", &[counter, by], &attributes, Ty::I32)
+    }
+
     // ---- between blocks -----------------------------------------------------------------------------------------
 
     /// Adds to a counter in device memory, after everything that the block wrote before is seen by all; gives its old value.

@@ -88,7 +88,7 @@ impl<'c> Product<'_, 'c> {
 }
 
 /// The sum of a value over the lanes up to this one; `i32`.
-fn summed<'c>(e: &Emitter<'c>, lane: Val<'c>, value: Val<'c>) -> Val<'c> {
+pub(super) fn summed<'c>(e: &Emitter<'c>, lane: Val<'c>, value: Val<'c>) -> Val<'c> {
     let mut sum = value;
     for by in (0..WARP.ilog2()).map(|bit| 1 << bit) {
         let other = e.of_lane(sum, e.max(e.sub(lane, e.i32(by)), e.i32(0)));

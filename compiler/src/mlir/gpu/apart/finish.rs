@@ -1,7 +1,7 @@
 //! The epilogue of a group's sums. The matrix units leave a lane pairs of neighbouring columns of two rows; lanes side by side exchange one
 //! of them, so that each has four columns of one row: a load or store of sixteen bytes.
 
-use super::product::{Member, Work};
+use super::product::{Member, Place, Work};
 use super::{GROUP, Next, ROWS};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, Matmul, Store, Tensor};
@@ -63,17 +63,17 @@ struct Part<'k, 'c> {
 }
 
 impl<'c> Work<'_, 'c> {
-    /// The epilogue of the group's sums of a tile of a member, from a row and a column on (32-bit).
-    pub(super) fn finish(&self, member: &Member, (row, column): (Val<'c>, Val<'c>), group: Val<'c>, sums: &[Val<'c>]) {
+    /// The epilogue of the group's sums of a tile of a member, from a column on (32-bit).
+    pub(super) fn finish(&self, member: &Member, (place, column): (Place<'c>, Val<'c>), group: Val<'c>, sums: &[Val<'c>]) {
         let e = self.e;
         let (warp, lane) = (e.shift_right(e.thread(), i64::from(WARP.ilog2())), e.and(e.thread(), e.i32(WARP as i32 - 1)));
         let within = e.add(e.mul(group, e.i32(ROWS as i32)), e.shift_left(e.and(warp, e.i32(GROUP as i32 - 1)), 4));
         let odd = e.and(lane, e.i32(1));
-        let row = e.to_i64(e.add(e.add(e.add(row, within), e.shift_right(lane, 2)), e.shift_left(odd, 3)));
+        let row = e.to_i64(e.add(e.add(e.add(place.row, within), e.shift_right(lane, 2)), e.shift_left(odd, 3)));
         let column = e.to_i64(e.add(column, e.shift_left(e.and(lane, e.i32(2)), 1)));
         let odd = e.cmp(Cmp::Ne, odd, e.i32(0));
         let fours: Vec<Val> = sums.chunks_exact(4).map(|own| self.four(own, odd)).collect();
-        e.if_then(e.cmp(Cmp::Lt, row, self.rows()), || {
+        e.if_then(e.cmp(Cmp::Lt, row, e.to_i64(place.end)), || {
             let mut parts = self.parts(member, row);
             let each = fours.len() / parts.len();
             let of = |at: usize| (0..parts.len()).map(|part| fours[part * each + at]).collect();
@@ -89,10 +89,11 @@ impl<'c> Work<'_, 'c> {
     fn parts<'m>(&'m self, member: &'m Member, row: Val<'c>) -> Vec<Part<'m, 'c>> {
         let e = self.e;
         let ends = self.group.members.last().is_some_and(|last| last.step == member.step);
+        let number = self.lists.map_or(row, |lists| lists.choice(e, row));
         let part = |code: &'m Matmul, step: usize, (reads, stored): (&'m [View], bool), last: bool| {
             let mut site = Site::new(e, self.args(step), &code.tensors, self.setting);
             site.index.insert(BATCH, e.i64(0));
-            site.set_product_row(code, row);
+            site.set_product_row(code, number);
             let next = self.next.filter(|_| last && ends).map(|next| next.row(e, row, code.sizes[3]));
             Part { code, site, reads, stored, next }
         };

@@ -14,16 +14,19 @@ mod pipeline;
 mod product;
 mod queries;
 mod rows;
+mod sorts;
 
 use super::row_words;
 use crate::fuse::kernel::{Attention, Code};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::{Cmp, Emitter, KernelArgs, Ty, Val};
-use crate::plan::{self, NUMBERS, Plan};
+use crate::plan::{self, Choice, NUMBERS, Plan};
 pub use caches::POSITIONS;
 use pipeline::Pipeline;
 pub use product::Group;
+use sorts::Lists;
+pub use sorts::SORTING_THREADS;
 
 /// Warps that work together.
 const GROUP: usize = 4;
@@ -100,6 +103,16 @@ impl<'p> Launch<'p> {
         if let What::Products(group) = &self.what { rows::shared_bytes(group) } else { 0 }
     }
 
+    /// How rows choose their weights, if they do.
+    fn choice(&self) -> Option<Choice> {
+        if let What::Products(group) = &self.what { group.products.choice } else { None }
+    }
+
+    /// The same, and dynamic shared memory of the block that sorts.
+    pub fn sorting(&self) -> Option<(Choice, usize)> {
+        self.choice().map(|choice| (choice, sorts::shared_bytes(choice)))
+    }
+
     /// Dynamic shared memory of a block that multiplies.
     pub fn shared_bytes(&self) -> usize {
         match &self.what {
@@ -117,24 +130,42 @@ impl<'p> Launch<'p> {
         numbers.filter(|_| self.hands)
     }
 
-    /// Emits its entries: `NAME_rounds`, and `NAME_apart` that multiplies.
+    /// The lists that an entry is told, if rows choose their weights.
+    fn lists<'c>(&self, e: &Emitter<'c>, args: KernelArgs<'c>, told: Option<&Val<'c>>) -> Option<Lists<'c>> {
+        Some(Lists::of(e, self.choice()?, args.call, *told?))
+    }
+
+    /// Emits its entries: `NAME_rounds`, and `NAME_apart` that multiplies; where rows choose their weights, `NAME_sorts`.
     pub fn emit(&self, e: &Emitter, setting: Setting) {
-        let (rounds, apart) = (format!("{}_rounds", self.name()), format!("{}_apart", self.name()));
+        let entry = |kind: &str| format!("{}_{kind}", self.name());
+        let choice = self.choice();
+        // What is told beside the rest, and where it stands.
+        let pointers = |count: usize| vec![Ty::PTR; count + usize::from(choice.is_some())];
+        let rounding = (ROUNDING_THREADS, ROUNDING_BLOCKS);
         match &self.what {
-            What::Products(group) => e.device_entry(&rounds, (ROUNDING_THREADS, ROUNDING_BLOCKS), &[Ty::PTR; 3], |values| {
-                let [call, words, to] = *values else { return };
-                rows::round(e, group, setting, args(e, call, words), e.device_memory(to));
-            }),
-            What::Attention(code) => e.device_entry(&rounds, (ROUNDING_THREADS, ROUNDING_BLOCKS), &[Ty::PTR; 4], |values| {
+            What::Products(group) => {
+                if choice.is_some() {
+                    e.device_entry(&entry("sorts"), (SORTING_THREADS, 1), &[Ty::PTR; 3], |values| {
+                        let [call, words, lists] = *values else { return };
+                        sorts::sort(e, group, setting, args(e, call, words), lists);
+                    });
+                }
+                e.device_entry(&entry("rounds"), rounding, &pointers(3), |values| {
+                    let [call, words, to, ..] = *values else { return };
+                    let args = args(e, call, words);
+                    rows::round(e, group, setting, args, (e.device_memory(to), self.lists(e, args, values.get(3))));
+                });
+            }
+            What::Attention(code) => e.device_entry(&entry("rounds"), rounding, &[Ty::PTR; 4], |values| {
                 let [call, words, keys, own] = *values else { return };
                 caches::round(e, code, [call, words, keys, own]);
             }),
         }
-        e.device_entry(&apart, (THREADS, 1), &[Ty::PTR; 4], |values| {
-            let [call, words, maps, next] = *values else { return };
+        e.device_entry(&entry("apart"), (THREADS, 1), &pointers(4), |values| {
+            let [call, words, maps, next, ..] = *values else { return };
             let (args, next) = (args(e, call, words), self.hands.then(|| Next::of(e, next)));
             match &self.what {
-                What::Products(group) => group.emit(e, setting, args, (maps, next)),
+                What::Products(group) => group.emit(e, setting, (args, self.lists(e, args, values.get(4))), (maps, next)),
                 What::Attention(code) => attend::emit(e, code, setting, args, (maps, next)),
             }
         });

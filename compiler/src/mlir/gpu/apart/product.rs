@@ -2,10 +2,11 @@
 //! whose results meet.
 
 use super::pipeline::Pipeline;
+use super::sorts::Lists;
 use super::{ALIGNED, AT_ONCE, LINE, MAP, Next, ROWS};
 use crate::fuse::kernel::{Code, Matmul};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::site::Setting;
+use crate::mlir::common::site::{Setting, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Val};
 use crate::plan::{self, BOX, NUMBERS, Plan, Products, TILE_ROWS};
 
@@ -94,12 +95,12 @@ impl<'p> Group<'p> {
         &self,
         e: &Emitter<'c>,
         setting: Setting,
-        args: KernelArgs<'c>,
+        (args, lists): (KernelArgs<'c>, Option<Lists<'c>>),
         (maps, next): (Val<'c>, Option<Next<'c>>),
     ) {
         let memory = e.aligned(e.shared_memory(), ALIGNED);
         let pipeline = Pipeline { e, memory, stages: STAGES, bytes: self.stage_bytes() };
-        let work = Work { e, group: self, setting, args, pipeline, next };
+        let work = Work { e, group: self, setting, args, lists, pipeline, next };
         super::roles(e, &pipeline, || work.ask(maps), |group| work.multiply(group));
     }
 }
@@ -110,16 +111,21 @@ pub(super) struct Work<'k, 'c> {
     pub(super) group: &'k Group<'k>,
     pub(super) setting: Setting,
     args: KernelArgs<'c>,
+    /// The order of rows that choose their weights.
+    pub(super) lists: Option<Lists<'c>>,
     pipeline: Pipeline<'k, 'c>,
     /// Where the last results go.
     pub(super) next: Option<Next<'c>>,
 }
 
-/// A tile: where its rows begin, and its number among those side by side; 32-bit.
+/// A tile: where its rows begin, where there are no more, and its number among those side by side; 32-bit.
 #[derive(Clone, Copy)]
-struct Place<'c> {
-    row: Val<'c>,
+pub(super) struct Place<'c> {
+    pub(super) row: Val<'c>,
+    pub(super) end: Val<'c>,
     across: Val<'c>,
+    /// What its rows chose.
+    element: Option<Val<'c>>,
 }
 
 impl<'c> Work<'_, 'c> {
@@ -134,22 +140,39 @@ impl<'c> Work<'_, 'c> {
         KernelArgs { operands, ..self.args }
     }
 
-    /// Rows of the call.
-    pub(super) fn rows(&self) -> Val<'c> {
-        self.e.call_field(self.args.call, Field::Rows)
-    }
-
     /// Does `body` for each tile of the block, with values carried from one to the next.
     fn tiles(&self, start: &[Val<'c>], body: impl FnOnce(Place<'c>, &[Val<'c>]) -> Vec<Val<'c>>) {
-        let (e, rows) = (self.e, self.e.i32(TILE_ROWS as i32));
-        let down = e.div(e.add(e.to_i32(self.rows()), e.i32(TILE_ROWS as i32 - 1)), rows);
+        let e = self.e;
+        let rows = e.to_i32(e.call_field(self.args.call, Field::Rows));
+        let down = self.lists.map_or_else(|| self.down(rows), |lists| lists.count(e));
         let across = e.i32(self.group.products.across() as i32);
         let (block, blocks) = (e.to_i32(e.block_number()), e.to_i32(e.blocks()));
         e.for_loop(block, e.mul(down, across), blocks, start, |number, state| {
-            // Blocks side by side have the same columns, whose weights are then read once.
-            let (row, across) = (e.rem(number, down), e.div(number, down));
-            body(Place { row: e.mul(row, rows), across }, state)
+            let place = match self.lists {
+                None => self.place(number, (down, [e.i32(0), rows]), None),
+                Some(lists) => {
+                    // As many tiles side by side as there are in each row of tiles.
+                    let [element, first, start, end] = lists.tile(e, e.div(number, across));
+                    let within = e.sub(number, e.mul(first, across));
+                    self.place(within, (self.down(e.sub(end, start)), [start, end]), Some(element))
+                }
+            };
+            body(place, state)
         });
+    }
+
+    /// Tiles of so many rows.
+    fn down(&self, rows: Val<'c>) -> Val<'c> {
+        let e = self.e;
+        e.div(e.add(rows, e.i32(TILE_ROWS as i32 - 1)), e.i32(TILE_ROWS as i32))
+    }
+
+    /// A tile of so many, one below the other, of the rows from one on to another.
+    fn place(&self, number: Val<'c>, (down, [start, end]): (Val<'c>, [Val<'c>; 2]), element: Option<Val<'c>>) -> Place<'c> {
+        let e = self.e;
+        // Blocks side by side have the same columns, whose weights are then read once.
+        let row = e.add(start, e.mul(e.rem(number, down), e.i32(TILE_ROWS as i32)));
+        Place { row, end, across: e.div(number, down), element }
     }
 
     /// Which map each box of a tile is of, and its first column.
@@ -157,6 +180,8 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let of = |member: &Member, at: usize| {
             let own = e.mul(e.sub(place.across, e.i32(member.across[0] as i32)), e.i32(member.columns as i32));
+            let behind = place.element.map(|element| e.mul(element, e.i32(member.first.sizes[3] as i32)));
+            let own = behind.map_or(own, |behind| e.add(own, behind));
             // The map of rows comes first.
             match member.second {
                 Some(_) => [e.i32((1 + member.step + at) as i32), own],
@@ -196,30 +221,57 @@ impl<'c> Work<'_, 'c> {
 
     /// Group `group` multiplies its rows of all tiles.
     fn multiply(&self, group: Val<'c>) {
-        let (e, tiling) = (self.e, self.group.products.tiling);
-        let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
-        let first = e.cmp(Cmp::Eq, lane, e.i32(0));
-        let one = e.i32(1);
+        let e = self.e;
         self.tiles(&[e.i32(0)], |place, state| {
-            let start: Vec<Val> = state.iter().copied().chain(vec![e.f32(0.0); tiling.columns / 2]).collect();
-            let end = e.for_loop(e.i32(0), self.stages(), one, &start, |stage, state| {
-                let (turn, sums) = (state[0], &state[1..]);
-                self.pipeline.arrive(turn);
-                let sums = e.begin_products(&self.operands(turn, group), sums);
-                // While these go on, those before are done.
-                e.await_products(1);
-                e.if_then(e.and(first, e.cmp(Cmp::Gt, stage, e.i32(0))), || self.pipeline.leave(e.sub(turn, one)));
-                std::iter::once(e.add(turn, one)).chain(sums).collect()
-            });
-            e.await_products(0);
-            e.if_then(first, || self.pipeline.leave(e.sub(end[0], one)));
-            for member in &self.group.members {
-                let [from, to] = member.across.map(|tile| e.i32(tile as i32));
-                let inside = e.and(e.cmp(Cmp::Ge, place.across, from), e.cmp(Cmp::Lt, place.across, to));
-                let column = e.mul(e.sub(place.across, from), e.i32(member.columns as i32));
-                e.if_then(inside, || self.finish(member, (place.row, column), group, &end[1..]));
+            let turn = state[0];
+            if self.lists.is_some() {
+                // Few rows chose the same: as a rule its last tile is half empty.
+                let there = e.cmp(Cmp::Lt, e.add(place.row, e.mul(group, e.i32(ROWS as i32))), place.end);
+                e.if_then(there, || self.tile(place, group, turn));
+                e.if_then(e.not(there), || self.pass(turn));
+            } else {
+                self.tile(place, group, turn);
             }
-            vec![end[0]]
+            vec![e.add(turn, self.stages())]
+        });
+    }
+
+    /// One lane of each warp.
+    fn is_first(&self) -> Val<'c> {
+        let e = self.e;
+        e.cmp(Cmp::Eq, e.and(e.thread(), e.i32(WARP as i32 - 1)), e.i32(0))
+    }
+
+    /// A tile's rows of a group, whose first stage comes with a turn.
+    fn tile(&self, place: Place<'c>, group: Val<'c>, turn: Val<'c>) {
+        let (e, tiling, first) = (self.e, self.group.products.tiling, self.is_first());
+        let one = e.i32(1);
+        let start: Vec<Val> = std::iter::once(turn).chain(vec![e.f32(0.0); tiling.columns / 2]).collect();
+        let end = e.for_loop(e.i32(0), self.stages(), one, &start, |stage, state| {
+            let (turn, sums) = (state[0], &state[1..]);
+            self.pipeline.arrive(turn);
+            let sums = e.begin_products(&self.operands(turn, group), sums);
+            // While these go on, those before are done.
+            e.await_products(1);
+            e.if_then(e.and(first, e.cmp(Cmp::Gt, stage, e.i32(0))), || self.pipeline.leave(e.sub(turn, one)));
+            std::iter::once(e.add(turn, one)).chain(sums).collect()
+        });
+        e.await_products(0);
+        e.if_then(first, || self.pipeline.leave(e.sub(end[0], one)));
+        for member in &self.group.members {
+            let [from, to] = member.across.map(|tile| e.i32(tile as i32));
+            let inside = e.and(e.cmp(Cmp::Ge, place.across, from), e.cmp(Cmp::Lt, place.across, to));
+            let column = e.mul(e.sub(place.across, from), e.i32(member.columns as i32));
+            e.if_then(inside, || self.finish(member, (place, column), group, &end[1..]));
+        }
+    }
+
+    /// Lets the stages of a tile go by of which the group has no rows.
+    fn pass(&self, turn: Val<'c>) {
+        let (e, first) = (self.e, self.is_first());
+        for_each(e, turn, e.add(turn, self.stages()), e.i32(1), |turn| {
+            self.pipeline.arrive(turn);
+            e.if_then(first, || self.pipeline.leave(turn));
         });
     }
 

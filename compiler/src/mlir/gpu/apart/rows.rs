@@ -2,7 +2,8 @@
 
 use super::ROUNDING_THREADS;
 use super::product::Group;
-use crate::fuse::kernel::{BATCH, DEPTH};
+use super::sorts::Lists;
+use crate::fuse::kernel::{BATCH, DEPTH, INNER, Matmul};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Emitter, Field, KernelArgs, Ty, Val};
 use crate::mlir::gpu::{THREADS, nest, row};
@@ -22,14 +23,27 @@ fn row_bytes(numbers: usize) -> usize {
     (4 * numbers).next_multiple_of(64)
 }
 
-/// Rounds the rows of the left operand, which are made first where the product says how.
-pub fn round<'c>(e: &Emitter<'c>, group: &Group, setting: Setting, args: KernelArgs<'c>, to: Val<'c>) {
+/// Whether each choice of a row has a row of its own.
+fn has_own_rows(code: &Matmul) -> bool {
+    code.sizes[0] > 1 && code.left.strides.iter().any(|(axis, _)| *axis == INNER)
+}
+
+/// Rounds the rows of the left operand, which are made first where the product says how. Where rows choose their weights (`lists`), each goes
+/// to the places of its choices.
+pub fn round<'c>(
+    e: &Emitter<'c>,
+    group: &Group,
+    setting: Setting,
+    args: KernelArgs<'c>,
+    (to, lists): (Val<'c>, Option<Lists<'c>>),
+) {
     let code = group.first();
     let mut site = Site::new(e, args, &code.tensors, setting);
     site.index.insert(BATCH, e.i64(0));
     site.index.insert(DEPTH, e.i64(0));
-    let (depth, rows) = (code.sizes[2], e.call_field(args.call, Field::Rows));
-    for_each(e, e.block_number(), rows, e.blocks(), |number| {
+    let (depth, rows, own) = (code.sizes[2], e.call_field(args.call, Field::Rows), has_own_rows(code));
+    let count = if own { e.mul(rows, e.i64(code.sizes[0])) } else { rows };
+    for_each(e, e.block_number(), count, e.blocks(), |number| {
         let from = match &code.prologue {
             Some(prologue) => {
                 let own = e.shared_memory();
@@ -39,20 +53,37 @@ pub fn round<'c>(e: &Emitter<'c>, group: &Group, setting: Setting, args: KernelA
                 e.sync();
                 own
             }
-            None => {
+            None if own => {
                 site.set_product_row(code, number);
                 site.address(&code.left)
             }
+            None => {
+                site.set_row(number, false);
+                site.index.insert(INNER, e.i64(0));
+                site.address(&code.left)
+            }
         };
-        let to = e.element(to, number, 2 * depth);
+        let places: Vec<Val> = match lists {
+            None => vec![number],
+            Some(lists) if own => vec![lists.place(e, number)],
+            Some(lists) => {
+                let first = e.mul(number, e.i64(code.sizes[0]));
+                (0..code.sizes[0]).map(|at| lists.place(e, e.add(first, e.i64(at)))).collect()
+            }
+        };
+        let to: Vec<Val> = places.into_iter().map(|place| e.element(to, place, 2 * depth)).collect();
         for_each(e, e.to_i64(e.thread()), e.i64(depth / ROUNDED), e.i64(ROUNDING_THREADS), |number| {
-            let from = e.element(from, number, 4 * ROUNDED);
-            let pairs = (0..ROUNDED / 4).flat_map(|at| {
-                let four = e.load_aligned(e.offset_by(from, 16 * at), Ty::f32(4));
-                [0, 2].map(|at| e.pack_bf16(e.extract(four, at), e.extract(four, at + 1)))
-            });
-            let whole = pairs.enumerate().fold(e.poison(Ty::i32(ROUNDED / 2)), |whole, (at, pair)| e.insert(whole, at, pair));
-            e.store_aligned(e.element(to, number, 2 * ROUNDED), whole);
+            let made = rounded(e, e.element(from, number, 4 * ROUNDED));
+            to.iter().for_each(|to| e.store_aligned(e.element(*to, number, 2 * ROUNDED), made));
         });
     });
+}
+
+/// [`ROUNDED`] numbers from an address on.
+fn rounded<'c>(e: &Emitter<'c>, from: Val<'c>) -> Val<'c> {
+    let pairs = (0..ROUNDED / 4).flat_map(|at| {
+        let four = e.load_aligned(e.offset_by(from, 16 * at), Ty::f32(4));
+        [0, 2].map(|at| e.pack_bf16(e.extract(four, at), e.extract(four, at + 1)))
+    });
+    pairs.enumerate().fold(e.poison(Ty::i32(ROUNDED / 2)), |whole, (at, pair)| e.insert(whole, at, pair))
 }
