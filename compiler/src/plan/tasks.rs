@@ -2,7 +2,7 @@
 
 use super::{Per, Tasks, Tiles, tiling};
 use crate::fuse::Kernel;
-use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Part, Rows, Store, Walk};
+use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Nests, Part, Rows, Stmt, Store, Walk};
 use crate::target::Target;
 
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
@@ -21,6 +21,11 @@ pub const COLUMNS_AT_ONCE: usize = 8;
 pub const ALONG_PIECES: usize = 64;
 /// The widest window of a convolution that is done in pieces.
 pub const MOST_TAPS_IN_PIECES: usize = 32;
+/// Rows that the warps of a block do at once, where each is little work.
+pub const ROWS_OF_A_BLOCK: usize = 8;
+/// Most elements of a statement, and most bytes of scratch, of a row that a warp does.
+const MOST_OF_A_WARP: usize = 1024;
+const MOST_SCRATCH: usize = 4 << 10;
 /// Most columns that one task does on a GPU.
 const MOST_COLUMNS: usize = 128;
 
@@ -48,7 +53,10 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
         Code::Nests(nests) => {
             let cost = nests.nests.iter().map(|n| nest_cost(n, &nests.sizes)).sum::<usize>().max(1);
             match &nests.walk {
-                Walk::Rows(_) if target.gpu.is_some() => Tasks { factor: nests.pieces(PIECE), cost, ..rows },
+                Walk::Rows(_) if target.gpu.is_some() => {
+                    let tiles = [by_warps(nests).then(|| rows_of_warps(rows.per)), None];
+                    Tasks { factor: nests.pieces(PIECE), cost, tiles, ..rows }
+                }
                 Walk::Rows(_) => Tasks { cost, ..rows },
                 Walk::Segments { grid, blocked, part } => {
                     let blocks = |axis| match blocked {
@@ -92,9 +100,27 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             let factor = largest.columns.div_ceil(target.lanes());
             Tasks { per: Per::Segment, factor, cost: 64 * target.lanes() * largest.count, ..rows }
         }
-        Code::Top(top) => Tasks { cost: top.outer * top.size * top.count, ..rows },
+        Code::Top(top) => {
+            let tiles = [(target.gpu.is_some() && top.outer == 1).then(|| rows_of_warps(rows.per)), None];
+            Tasks { cost: top.outer * top.size * top.count, tiles, ..rows }
+        }
         Code::Attention(attention) => attention_tasks(attention, stores_keys, rows, target),
     }
+}
+
+/// Whether the warps of a GPU do rows of their own in a call of many rows: each is little work.
+pub fn by_warps(nests: &Nests) -> bool {
+    let small = |stmt: &Stmt| {
+        let elements: usize = stmt.space.iter().map(|axis| nests.sizes[axis.0]).product();
+        elements <= MOST_OF_A_WARP && stmt.ordered.is_none() && stmt.system.is_none()
+    };
+    let rows = matches!(nests.walk, Walk::Rows(Rows::All | Rows::Wanted));
+    rows && nests.scratch <= MOST_SCRATCH && nests.nests.iter().flat_map(|nest| &nest.stmts).all(small)
+}
+
+/// A row for each warp of a block.
+fn rows_of_warps(per: Per) -> Tiles {
+    Tiles { per, times: 1, from: STEP_ROWS + 1, by: ROWS_OF_A_BLOCK, factor: 1 }
 }
 
 /// Whether a GPU does pieces of a sequence side by side in calls of many rows.

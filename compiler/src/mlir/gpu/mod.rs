@@ -27,6 +27,7 @@ mod parts;
 mod ring;
 mod row;
 mod segments;
+mod small;
 mod softmax;
 mod stream;
 mod team;
@@ -126,7 +127,10 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
         Code::Matmul(product) if many => tiles::shared_bytes(product, target.has_groups()),
         Code::Attention(attention) if many => attend::shared_bytes(attention),
         Code::Nests(nests) if chunk(nests).is_some_and(|rows| rows <= most) => nest::shared_bytes(nests),
-        Code::Nests(nests) if many => lanes::Walk::of(nests, target.has_groups()).map_or(0, |walk| walk.shared_bytes()),
+        Code::Nests(nests) if many => {
+            let walk = lanes::Walk::of(nests, target.has_groups()).map_or(0, |walk| walk.shared_bytes());
+            walk.max(small::shared_bytes(nests))
+        }
         _ => 0,
     };
     let tiles = plan.functions.iter().map(tiles).max().unwrap_or(0);

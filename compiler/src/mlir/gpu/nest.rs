@@ -1,22 +1,23 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
-use super::team::{Teams, combine};
+use super::team::{Teams, combine, member_of};
 use super::units::Units;
 use super::wide::{self, SIDE, Wide};
-use super::{THREADS, is_shared, segments};
+use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{Below, Nest, Nests, Order, Part, Reduction, Rows, Stmt, Walk};
 use crate::fuse::product::Product;
+use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 use crate::mlir::cpu::solve;
-use crate::plan::{PIECE, Places};
+use crate::plan::{PIECE, Places, by_warps};
 use braid_dsl::model::{self, Reduce};
 
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
 pub fn shared_bytes(code: &Nests) -> usize {
-    let sums = code.nests.iter().map(|nest| teams(code, nest).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
+    let sums = code.nests.iter().map(|nest| teams(code, nest, THREADS).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
     sums_at(code) + sums
 }
 
@@ -24,15 +25,15 @@ fn sums_at(code: &Nests) -> usize {
     if is_shared(code) { code.scratch.next_multiple_of(16) } else { 0 }
 }
 
-/// The teams of a nest with sums.
-fn teams(code: &Nests, nest: &Nest) -> Option<Teams> {
+/// The teams of a nest with sums, of so many threads.
+fn teams(code: &Nests, nest: &Nest, threads: usize) -> Option<Teams> {
     if nest.reduced.is_empty() {
         return None;
     }
     let results = parallel(code, nest).iter().map(|(_, size)| size).product();
     let parts = nest.reduced.iter().map(|axis| code.sizes[axis.0]).product();
     let along = nest.vector.is_some_and(|axis| nest.reduced.contains(&axis));
-    Some(Teams::new(results, parts, along))
+    Some(Teams::new(threads, results, parts, along))
 }
 
 /// The axes that threads are dealt to, with how many indices each has in a task: loops, and the block of the grid's last axis.
@@ -62,6 +63,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, O
                 e.sync();
                 all(&mut site, code, None, 0);
             }
+            Walk::Rows(rows) if many && by_warps(code) => small::task(&mut site, code, (*rows, task)),
             Walk::Rows(rows) => {
                 let pieces = code.pieces(PIECE);
                 let (row, piece) = (e.div(task, e.i64(pieces)), e.rem(task, e.i64(pieces)));
@@ -92,8 +94,16 @@ fn at_place<'c>(site: &mut Site<'_, 'c>, places: &Places, task: Val<'c>) {
 /// `piece`: which of how many pieces of the row; none: all of it.
 fn all<'c>(site: &mut Site<'_, 'c>, code: &Nests, piece: Option<(Val<'c>, usize)>, shared: usize) {
     for nest in &code.nests {
-        Loops { code, nest, first: None, piece, shared }.run(site);
+        Loops { code, nest, first: None, piece, shared, crew: THREADS }.run(site);
         site.e.sync();
+    }
+}
+
+/// The site's whole row by a warp, whose scratch the site knows.
+pub fn row_of_warp(site: &mut Site<'_, '_>, code: &Nests) {
+    for nest in &code.nests {
+        Loops { code, nest, first: None, piece: None, shared: 0, crew: WARP }.run(site);
+        site.e.sync_warp();
     }
 }
 
@@ -104,7 +114,7 @@ pub fn row(site: &mut Site<'_, '_>, code: &Nests, shared: usize) {
 
 /// One nest, at the site's row and place of the grid. `first`: where the block of the grid's last axis begins.
 pub fn one<'c>(site: &mut Site<'_, 'c>, code: &Nests, nest: &Nest, first: Option<Val<'c>>) {
-    Loops { code, nest, first, piece: None, shared: 0 }.run(site);
+    Loops { code, nest, first, piece: None, shared: 0, crew: THREADS }.run(site);
 }
 
 struct Loops<'n, 'c> {
@@ -116,6 +126,8 @@ struct Loops<'n, 'c> {
     piece: Option<(Val<'c>, usize)>,
     /// Where the kernel's shared memory begins.
     shared: usize,
+    /// Threads that share the work: a block's, or a warp's.
+    crew: usize,
 }
 
 /// Elements of a thread that are loaded together, and elements side by side.
@@ -210,8 +222,11 @@ impl<'c> Loops<'_, 'c> {
     fn elements(&self, site: &mut Site<'_, 'c>) {
         let axes = parallel(self.code, self.nest);
         let results = axes.iter().map(|(_, size)| size).product::<usize>();
-        match teams(self.code, self.nest) {
-            Some(teams) => self.sums(site, &axes, results, teams),
+        match teams(self.code, self.nest, self.crew) {
+            Some(teams) => match Wide::of_sums(self.code, self.nest, &axes).filter(|_| teams.size == 1) {
+                Some(wide) => self.wide_sums(site, &axes, results, &wide),
+                None => self.sums(site, &axes, results, teams),
+            },
             None => self.singly(site, &axes, results),
         }
     }
@@ -222,14 +237,14 @@ impl<'c> Loops<'_, 'c> {
         let wide = Wide::of(self.code, self.nest, axes);
         let side = if wide.is_some() { SIDE } else { 1 };
         let groups = results / side;
-        let ahead = groups.div_ceil(THREADS).clamp(1, if wide.is_some() { WIDE_AHEAD } else { AHEAD });
+        let ahead = groups.div_ceil(self.crew).clamp(1, if wide.is_some() { WIDE_AHEAD } else { AHEAD });
         let (piece, pieces) = self.piece.unwrap_or((e.i64(0), 1));
-        let step = ahead * THREADS;
-        let thread = e.to_i64(e.thread());
+        let step = ahead * self.crew;
+        let thread = e.to_i64(member_of(e, self.crew));
         for_each(e, e.mul(piece, e.i64(step)), e.i64(groups), e.i64(step * pieces), |base| {
             let mut made = Vec::new();
             for part in 0..ahead {
-                let number = e.add(base, e.add(thread, e.i64(part * THREADS)));
+                let number = e.add(base, e.add(thread, e.i64(part * self.crew)));
                 let alive = self.place_side(site, axes, (number, groups, groups.is_multiple_of(step)), side);
                 let stores = match &wide {
                     Some(wide) => wide.statements(site),
@@ -275,6 +290,45 @@ impl<'c> Loops<'_, 'c> {
                 }
             });
         });
+    }
+
+    /// Sums of which each thread makes some that lie side by side.
+    fn wide_sums(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize, wide: &Wide<'_>) {
+        let (e, groups) = (site.e, results / SIDE);
+        let thread = e.to_i64(member_of(e, self.crew));
+        for_each(e, e.i64(0), e.i64(groups), e.i64(self.crew), |base| {
+            let whole = groups.is_multiple_of(self.crew);
+            // Past the last ones these are made again, and not stored.
+            let alive = self.place_side(site, axes, (e.add(base, thread), groups, whole), SIDE);
+            let made = self.wide_parts(site, wide);
+            guarded(e, alive, || {
+                for (stmt, lanes) in self.nest.stmts.iter().zip(made.chunks(SIDE)) {
+                    wide::store(e, site.address(&stmt.target), lanes);
+                }
+            });
+        });
+    }
+
+    /// All parts of a thread's sums, a few at once; the sums of a statement lie side by side.
+    fn wide_parts(&self, site: &mut Site<'_, 'c>, wide: &Wide<'_>) -> Vec<Val<'c>> {
+        let e = site.e;
+        let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
+        let parts = axes.iter().map(|(_, size)| size).product::<usize>();
+        let ahead = (1..=PARTS_AHEAD).rev().find(|ahead| parts.is_multiple_of(*ahead)).unwrap_or(1);
+        let hows: Vec<Reduce> = self.nest.stmts.iter().filter_map(|stmt| Some(stmt.reduce.as_ref()?.how)).collect();
+        let starts: Vec<Val> = self.nest.stmts.iter().zip(&hows).flat_map(|(s, how)| [identity(e, s, *how); SIDE]).collect();
+        e.for_loop(e.i64(0), e.i64(parts), e.i64(ahead), &starts, |base, totals| {
+            let one = |part: usize| {
+                self.place(site, &axes, (e.add(base, e.i64(part)), parts, true));
+                wide.statements(site).into_iter().flat_map(|(_, lanes)| lanes).collect::<Vec<Val>>()
+            };
+            let made: Vec<Vec<Val>> = (0..ahead).map(one).collect();
+            let all = |totals: Vec<Val<'c>>, own: Vec<Val<'c>>| -> Vec<Val<'c>> {
+                let each = totals.into_iter().zip(own).enumerate();
+                each.map(|(at, (total, own))| combine(e, hows[at / SIDE], total, own)).collect()
+            };
+            made.into_iter().fold(totals.to_vec(), all)
+        })
     }
 
     /// One thread's share of the parts, a few at once.

@@ -7,13 +7,18 @@ use crate::mlir::common::copies::COPY;
 use crate::mlir::common::segment::{own_block, place_in_grid, rows};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, KernelArgs, Val};
+use crate::plan::by_warps;
 
 /// A copy is of so many numbers.
 const _: () = assert!(STAGED * 4 == COPY);
 
-/// Whether calls of many rows have code of their own: what walks ahead keeps more in registers than a step should save and bring back.
+/// Whether calls of many rows have code of their own: what walks ahead keeps more in registers than a step should save and bring back;
+/// rows that warps do are many.
 pub fn is_split(code: &Nests, groups: bool) -> bool {
-    matches!(code.walk, Walk::Segments { .. }) && code.staging == Staging::default() && lanes::Walk::of(code, groups).is_some()
+    by_warps(code)
+        || matches!(code.walk, Walk::Segments { .. })
+            && code.staging == Staging::default()
+            && lanes::Walk::of(code, groups).is_some()
 }
 
 /// One sequence at one place of the grid; of chunks side by side, some of them. `scratch`: the address of a byte of scratch. `many`: its

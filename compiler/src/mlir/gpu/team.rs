@@ -16,10 +16,15 @@ pub fn combine<'c>(e: &Emitter<'c>, how: Reduce, a: Val<'c>, b: Val<'c>) -> Val<
 
 /// Combines the values of `lanes` neighbouring lanes (a power of two, at most a warp); every lane gets the result.
 pub fn across_lanes<'c>(e: &Emitter<'c>, how: Reduce, value: Val<'c>, lanes: usize) -> Val<'c> {
+    across_steps(e, how, value, (lanes, 1))
+}
+
+/// The same of so many lanes, each so many behind the one before.
+fn across_steps<'c>(e: &Emitter<'c>, how: Reduce, value: Val<'c>, (lanes, step): (usize, usize)) -> Val<'c> {
     let mut value = value;
     let mut by = lanes / 2;
     while by > 0 {
-        value = combine(e, how, value, e.exchange(value, by));
+        value = combine(e, how, value, e.exchange(value, by * step));
         by /= 2;
     }
     value
@@ -41,9 +46,17 @@ pub fn deal<'c>(e: &Emitter<'c>, lane: Val<'c>, sums: &[Val<'c>]) -> (Val<'c>, u
     (sums[0], by)
 }
 
-/// How the threads of a block are dealt to results.
+/// The thread's number in its block, or in its warp; an `i32`.
+pub fn member_of<'c>(e: &Emitter<'c>, threads: usize) -> Val<'c> {
+    let thread = e.thread();
+    if threads == THREADS { thread } else { e.and(thread, e.i32(threads as i32 - 1)) }
+}
+
+/// How the threads of a block, or of a warp, are dealt to results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Teams {
+    /// Threads that are dealt: a block's, or a warp's.
+    pub threads: usize,
     /// Threads of a team; a power of two.
     pub size: usize,
     /// Whether a team's threads stand side by side; otherwise threads side by side work for neighbouring results.
@@ -51,22 +64,22 @@ pub struct Teams {
 }
 
 impl Teams {
-    /// Teams for so many results of so many parts each. `along`: neighbouring parts lie side by side in memory.
-    pub fn new(results: usize, parts: usize, along: bool) -> Teams {
-        let wanted = THREADS / results.clamp(1, THREADS);
+    /// Teams of so many threads for so many results of so many parts each. `along`: neighbouring parts lie side by side in memory.
+    pub fn new(threads: usize, results: usize, parts: usize, along: bool) -> Teams {
+        let wanted = threads / results.clamp(1, threads);
         let most = if along { wanted.max(WARP) } else { wanted };
         let size = 1 << most.min(parts).max(1).ilog2();
-        Teams { size, together: along }
+        Teams { threads, size, together: along }
     }
 
     /// Results that are under way at once.
     pub fn count(self) -> usize {
-        THREADS / self.size
+        self.threads / self.size
     }
 
     /// The thread's team and its number in it; `i64`.
     pub fn place<'c>(self, e: &Emitter<'c>) -> (Val<'c>, Val<'c>) {
-        let thread = e.thread();
+        let thread = member_of(e, self.threads);
         let (inner, outer) = if self.together { (self.size, self.count()) } else { (self.count(), self.size) };
         let low = if inner == 1 { e.i32(0) } else { e.and(thread, e.i32(inner as i32 - 1)) };
         let high = if outer == 1 { e.i32(0) } else { e.shift_right(thread, i64::from(inner.ilog2())) };
@@ -76,19 +89,20 @@ impl Teams {
 
     /// Whether a sum goes through shared memory.
     pub fn needs_memory(self) -> bool {
-        self.size > 1 && (!self.together || self.size > WARP)
+        self.size > 1 && self.threads > WARP && (!self.together || self.size > WARP)
     }
 
     /// Shared bytes for that.
     pub fn shared_bytes(self) -> usize {
-        if self.needs_memory() { THREADS * 4 } else { 0 }
+        if self.needs_memory() { self.threads * 4 } else { 0 }
     }
 
     /// Combines the values of each team; every member gets the result. All threads of the block take part. `memory`: shared, of
     /// [`Teams::shared_bytes`].
     pub fn reduce<'c>(self, e: &Emitter<'c>, how: Reduce, value: Val<'c>, memory: Val<'c>) -> Val<'c> {
         if !self.needs_memory() {
-            return across_lanes(e, how, value, self.size);
+            let step = if self.together { 1 } else { self.count() };
+            return across_steps(e, how, value, (self.size, step));
         }
         let (team, member) = self.place(e);
         let ty = value.ty();

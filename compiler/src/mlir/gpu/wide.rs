@@ -2,7 +2,7 @@
 
 use super::THREADS;
 use crate::fuse::expr::{Expr, KAxis, View};
-use crate::fuse::kernel::{Base, Nest, Nests, Store};
+use crate::fuse::kernel::{Base, Nest, Nests, Stmt, Store};
 use crate::mlir::common::expr::value;
 use crate::mlir::common::site::Site;
 use crate::mlir::common::{Elem, Emitter, Ty, Val};
@@ -31,6 +31,19 @@ impl<'n> Wide<'n> {
         let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0].is_multiple_of(size) && results >= SIDE * THREADS;
         let alone = nest.stmts.iter().all(|stmt| stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.below.is_none());
         (fits && alone && nest.stmts.iter().all(|stmt| made.lies_so(&stmt.target))).then_some(made)
+    }
+
+    /// A nest of sums as one of these, each of which a thread makes alone.
+    pub fn of_sums(code: &'n Nests, nest: &'n Nest, axes: &[(KAxis, usize)]) -> Option<Wide<'n>> {
+        let (axis, size) = *axes.last()?;
+        let made = Wide { code, nest, axis };
+        let results: usize = axes.iter().map(|(_, size)| size).product();
+        let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0] == size && results >= SIDE * THREADS;
+        let plain = |stmt: &Stmt| {
+            let whole = stmt.reduce.as_ref().is_some_and(|own| own.start.is_none() && own.epilogue.is_none());
+            whole && stmt.ordered.is_none() && stmt.below.is_none() && made.lies_so(&stmt.target)
+        };
+        (fits && nest.stmts.iter().all(plain)).then_some(made)
     }
 
     /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
