@@ -13,8 +13,8 @@ use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask, Type};
 use braid_runtime::artifact::{
-    self, Apart, Chosen, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles,
-    Unmask,
+    self, Apart, Chosen, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream,
+    Tiles, Unmask,
 };
 
 /// What LLVM made of a plan.

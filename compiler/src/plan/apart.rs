@@ -152,8 +152,11 @@ fn choice(product: &Matmul) -> Option<Choice> {
     Some(Choice { count: product.sizes[0], elements: *elements })
 }
 
-/// Where the choices are by which rows of a product choose its weights, and how they are read.
-fn choices(kernel: &Kernel) -> Option<(Choice, Base, Option<Operand>, [usize; 2], &[(KAxis, usize)])> {
+/// Where choices are, and how they are read.
+type Choices<'k> = (Choice, Base, Option<Operand>, [usize; 2], &'k [(KAxis, usize)]);
+
+/// By which the rows of a product choose its weights.
+fn choices(kernel: &Kernel) -> Option<Choices<'_>> {
     let Code::Matmul(product) = &kernel.code else { return None };
     let (ids, _) = product.chosen.as_ref()?;
     let tensor = product.tensors[ids.tensor.0];

@@ -201,7 +201,8 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             if let Some(name) = ask::name(function) {
                 ask::emit(e, &name, nests, setting);
             }
-            let split = segments::is_split(nests, e.has_groups());
+            // What a call of one row does alone is in no other call.
+            let split = function.alone.is_none() && segments::is_split(nests, e.has_groups());
             if split {
                 nest::emit(e, &walk::name_for_many(function), nests, (setting, None), true);
             }
