@@ -152,16 +152,18 @@ impl Report {
     /// The steps of a launch, and their sum.
     fn launches(&self, session: &Session) -> String {
         let Some(device) = session.manifest().device.as_ref().filter(|_| !self.steps.is_empty()) else { return String::new() };
+        // Calls of one row have steps that others have not, and others some that these have not.
+        let busy = || device.steps.iter().zip(&self.steps).enumerate().filter(|(_, (_, (tasks, _)))| *tasks > 0);
         let line = |(number, (step, (tasks, time))): (usize, (&Launch, &(usize, Duration)))| {
             let name = &device.functions[step.function];
             format!("{number:>5}  {:>9.2} µs  {tasks:>7} tasks  {}{name}\n", micro(*time), if step.wait { "" } else { "+ " })
         };
-        let lines: String = device.steps.iter().zip(&self.steps).enumerate().map(line).collect();
-        let sum: Duration = self.steps.iter().map(|(_, time)| *time).sum();
+        let lines: String = busy().map(line).collect();
+        let sum: Duration = busy().map(|(_, (_, (_, time)))| *time).sum();
         format!(
             "\n{lines}  sum  {:>9.2} µs of {} steps in one launch, each alone with cold caches; + goes on without waiting\n",
             micro(sum),
-            self.steps.len()
+            busy().count()
         )
     }
 

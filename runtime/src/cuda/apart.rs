@@ -12,6 +12,7 @@ use cudarc::driver::sys::{
 };
 use cudarc::driver::{CudaStream, result};
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of a map.
@@ -40,6 +41,8 @@ struct Step {
     own: Option<Own>,
     /// Calls of at least so many rows do without it.
     until: usize,
+    /// Calls of more rows have nothing for it to do.
+    most: usize,
 }
 
 /// The launch that begins with a step.
@@ -124,7 +127,7 @@ impl Apart {
                 let taken = if what.hands.is_some() { of(behind.iter().find(is_own)) } else { usize::MAX };
                 Own { launch, weights, map, handed, taken }
             });
-            Step { own, until }
+            Step { own, until, most: step.most.unwrap_or(usize::MAX) }
         });
         let steps = steps.collect();
         Ok(Self { launches, steps, maps })
@@ -138,6 +141,13 @@ impl Apart {
         }
         let what = &self.launches[own.own.as_ref()?.launch].what;
         (rows >= what.from).then(|| what.steps())
+    }
+
+    /// Some steps without those at both ends that have nothing to do in calls of so many rows: nothing is begun for them alone.
+    pub(super) fn busy(&self, steps: Range<usize>, rows: usize) -> Range<usize> {
+        let is_idle = |step: &usize| self.steps.get(*step).is_some_and(|step| rows > step.most);
+        let begin = steps.clone().find(|step| !is_idle(step)).unwrap_or(steps.end);
+        begin..(begin..steps.end).rev().find(|step| !is_idle(step)).map_or(begin, |last| last + 1)
     }
 
     /// Memory for calls that a session has room for, if any of them need it; `weights`: where all weights begin on the device.
@@ -293,4 +303,19 @@ fn map(address: u64, sizes: [usize; 2], boxed: [usize; 2]) -> Result<[u8; MAP]> 
     let mut bytes = [0; MAP];
     bytes.chunks_exact_mut(8).zip(map.opaque).for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Apart, Step};
+
+    #[test]
+    fn nothing_is_begun_for_what_one_row_alone_needs() {
+        let step = |most| Step { own: None, until: usize::MAX, most };
+        let steps = [1, usize::MAX, 1, usize::MAX, 1].map(step).into();
+        let apart = Apart { launches: vec![], steps, maps: 0 };
+        assert_eq!(apart.busy(0..5, 17), 1..4);
+        assert_eq!(apart.busy(2..3, 17).len(), 0);
+        assert_eq!(apart.busy(0..5, 1), 0..5);
+    }
 }

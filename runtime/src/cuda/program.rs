@@ -158,7 +158,7 @@ impl Program {
             let words = table.rows + (at * table.row_bytes + 8 * STEP_WORDS) as u64;
             // SAFETY: promised by the caller.
             unsafe {
-                self.walk(stream, told, entry, table, begin..at)?;
+                self.walk(stream, told, entry, table, self.apart.busy(begin..at, rows))?;
                 if taken > 0 {
                     self.apart.launch(stream, (at, rows), (told.call, words), rounded)?;
                 }
@@ -166,8 +166,10 @@ impl Program {
             at += taken.max(1);
             begin = at;
         }
+        let rest = begin.min(steps.end)..steps.end;
+        let rest = if rounded.is_some() { self.apart.busy(rest, rows) } else { rest };
         // SAFETY: promised by the caller.
-        unsafe { self.walk(stream, told, entry, table, begin.min(steps.end)..steps.end) }
+        unsafe { self.walk(stream, told, entry, table, rest) }
     }
 
     /// Begins some steps of an entry, if there are any, in one cooperative launch.
