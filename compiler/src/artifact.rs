@@ -13,8 +13,8 @@ use crate::plan::{self, BLOCKS, Order, Plan, Step};
 use crate::target::Target;
 use braid_dsl::model::{AxisId, Elem, Generate, Op, Remask, Type};
 use braid_runtime::artifact::{
-    self, Apart, Chosen, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream,
-    Tiles, Unmask,
+    Apart, Chosen, Device, Dtype, Grid, Input, Launch, Lines, Manifest, Multiplied, Output, Packed, Param, Source, Stream, Tiles,
+    Unmask,
 };
 
 /// What LLVM made of a plan.
@@ -77,14 +77,6 @@ fn tiles(tiles: &plan::Tiles) -> Tiles {
     Tiles { per: per as usize, times, from, by, factor }
 }
 
-fn order(order: Order) -> artifact::Order {
-    match order {
-        Order::Free => artifact::Order::Free,
-        Order::Wait => artifact::Order::Wait,
-        Order::Follow => artifact::Order::Follow,
-    }
-}
-
 /// How the code of a GPU is launched.
 fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
     let launch = |step: &Step| Launch {
@@ -101,7 +93,7 @@ fn device(plan: &Plan, target: &Target, arch: &str) -> Device {
         follows: step.order == Order::Follow,
         apart: step.apart,
         until: step.until,
-        alone: (step.tasks.least <= 1).then_some(order(step.alone)),
+        alone: (step.tasks.least <= 1).then_some(step.alone),
         stream: gpu::stream(plan, step).map(|[offset, columns, column_bytes]| Stream { offset, columns, column_bytes }),
     };
     let shared_bytes = |many| gpu::shared_bytes(plan, target, many);

@@ -79,10 +79,9 @@ fn assembled(ptxas: &Path, arch: &str, ptx: &str) -> Assembled {
 }
 
 /// Bytes that a thread may keep in memory of its own in the functions in which most of a call's time goes, whatever the model: none in
-/// decoding; in prompts what does not count beside a stage of a tile. The assembler deals a tile's function so many bytes by who calls it: the same text
-/// has 0 to 52.
+/// decoding; in prompts what does not count beside a stage of a tile.
 fn spills(function: &str) -> Option<usize> {
-    let kinds = [("stream_", 0), ("begin_stream", 0), ("prepare_", 0), ("dot_", 96), ("tile_", 56)];
+    let kinds = [("stream_", 0), ("begin_stream", 0), ("prepare_", 0), ("dot_", 96), ("tile_", 32)];
     let parts = ["_one", "_row", "_begin", "_end", "_sorts", "_rounds", "_apart"].map(|part| (part, 0));
     let kind = kinds.into_iter().find(|(kind, _)| function.starts_with(kind));
     kind.or_else(|| parts.into_iter().find(|(part, _)| function.ends_with(part))).map(|(_, most)| most)

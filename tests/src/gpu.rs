@@ -335,10 +335,13 @@ fn steps_side_by_side_touch_other_memory() {
             let order = |step: &Step| if one_row { step.alone } else { step.order };
             let steps: Vec<&Step> = plan.steps.iter().filter(has).collect();
             for (at, step) in steps.iter().enumerate() {
-                let later = &plan.fused.kernels[step.kernel];
                 let begin = (0..=at).rev().find(|n| order(steps[*n]) == Order::Wait).unwrap_or(0);
-                for before in begin..at {
-                    let earlier = &plan.fused.kernels[steps[before].kernel];
+                let kernels = |step: &Step| step.kernels.iter().map(|at| &plan.fused.kernels[*at]).collect::<Vec<_>>();
+                let others =
+                    (begin..at).flat_map(|before| kernels(steps[before]).into_iter().map(move |kernel| (before, kernel)));
+                let pairs =
+                    others.flat_map(|(before, earlier)| kernels(step).into_iter().map(move |later| (before, earlier, later)));
+                for (before, earlier, later) in pairs {
                     // Of one row products make rows that are nowhere in memory.
                     let row = match &earlier.code {
                         Code::Matmul(product) if one_row && product.prologue.is_some() => {
@@ -351,14 +354,19 @@ fn steps_side_by_side_touch_other_memory() {
                     assert!(!meet(&later.writes, &reads), "{name}: step {at} overwrites what step {before} reads");
                     assert!(!meet(&later.writes, &earlier.writes), "{name}: step {at} overwrites what step {before} writes");
                     let dealt = (before + 1..=at).all(|n| order(steps[n]) == Order::Follow);
-                    // What a block makes for itself, and its own columns.
-                    let alone = one_row && plan.functions[steps[before].function].alone.is_some();
-                    let shared = one_row && [step, &steps[before]].iter().all(|step| step.tasks.per == Per::Block);
-                    let prologue = match &later.code {
-                        Code::Matmul(product) => product.prologue.as_ref().map_or(&[][..], |own| &later.reads[own.reads..]),
-                        _ => &[],
-                    };
-                    let own = alone && steps[before].tasks.per == Per::Block || shared && !meet(prologue, &earlier.writes);
+                    // What every block makes for itself, and its own columns: those of products that are joined a convolution alone knows.
+                    let function = &plan.functions[steps[before].function];
+                    let whole = function.places().is_some() && matches!(function.code, Code::Nests(_) | Code::Top(_));
+                    let shared = [step, &steps[before]].iter().all(|step| step.tasks.per == Per::Block);
+                    let columns = matches!(function.code, Code::Matmul(_))
+                        && match &later.code {
+                            Code::Matmul(product) => {
+                                let prologue = product.prologue.as_ref().map_or(&[][..], |own| &later.reads[own.reads..]);
+                                steps[before].kernels.len() == 1 && !meet(prologue, &earlier.writes)
+                            }
+                            code => matches!(code, Code::Along(_)),
+                        };
+                    let own = one_row && (whole && steps[before].tasks.per == Per::Block || shared && columns);
                     let reads = meet(&later.reads, &earlier.writes);
                     assert!(dealt || own || !reads, "{name}: step {at} reads what step {before} writes");
                 }
@@ -433,7 +441,7 @@ fn planned(spec: &str) -> Plan {
     planned_in(spec, Dtype::F32)
 }
 
-fn planned_in(spec: &str, dtype: Dtype) -> Plan {
+pub fn planned_in(spec: &str, dtype: Dtype) -> Plan {
     lowered(spec, dtype).unwrap_or_else(|error| panic!("{error}")).plan().expect("a plan").clone()
 }
 

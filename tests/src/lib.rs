@@ -42,6 +42,8 @@ mod inputs;
 #[cfg(test)]
 mod inspecting;
 #[cfg(test)]
+mod joined;
+#[cfg(test)]
 mod kernels;
 #[cfg(test)]
 mod language;

@@ -117,7 +117,7 @@ fn kernels(plan: &Plan, sources: &SourceMap) -> Vec<String> {
 }
 
 fn kernel(plan: &Plan, step: &Step, sources: &SourceMap) -> String {
-    let kernel = &plan.fused.kernels[step.kernel];
+    let kernel = &plan.fused.kernels[step.kernel()];
     let graph = &plan.fused.forms.graph;
     let rows = match kernel.rows {
         Rows::Once => "once",

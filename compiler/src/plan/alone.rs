@@ -33,13 +33,13 @@ pub(super) fn lasting(fused: &Fused) -> impl Iterator<Item = (usize, usize)> + '
 pub(super) fn add(plan: &mut Plan, cuts: &[Cut]) {
     for mut step in std::mem::take(&mut plan.steps) {
         let stores = plan.functions[step.function].stores_keys;
-        let kernel = plan.fused.kernels[step.kernel].clone();
-        let cut = cuts.iter().any(|cut| cut.maker == step.kernel);
+        let kernel = plan.fused.kernels[step.kernel()].clone();
+        let cut = cuts.iter().any(|cut| cut.maker == step.kernel());
         let joined = step.kernels.len() > 1;
         let own = if step.tasks.least > 1 || cut || joined { None } else { own_step(plan, &step, &kernel) };
         match (&kernel.code, stores) {
             (Code::Attention(code), true) if stores_alone(code) => step.tasks.least = 2,
-            (Code::Attention(code), false) if stores_alone(code) && has_store(plan, step.kernel) => {
+            (Code::Attention(code), false) if stores_alone(code) && has_store(plan, step.kernel()) => {
                 step.function = plan.function(&kernel.code, false, Some(Alone::At(vec![])));
             }
             _ if cut || own.is_some() => step.tasks.least = step.tasks.least.max(2),
@@ -47,7 +47,7 @@ pub(super) fn add(plan: &mut Plan, cuts: &[Cut]) {
         }
         if !stores {
             let made =
-                cuts.iter().filter(|cut| cut.user == step.kernel).map(|cut| cut_step(plan, cut, &step)).collect::<Vec<_>>();
+                cuts.iter().filter(|cut| cut.user == step.kernel()).map(|cut| cut_step(plan, cut, &step)).collect::<Vec<_>>();
             plan.steps.extend(made);
         }
         plan.steps.push(step);
@@ -63,29 +63,21 @@ fn stores_alone(code: &Attention) -> bool {
 
 /// Whether a step before stores the kernel's keys in each call.
 fn has_store(plan: &Plan, kernel: usize) -> bool {
-    plan.steps.iter().any(|step| step.kernel == kernel && plan.functions[step.function].stores_keys)
+    plan.steps.iter().any(|step| step.kernel() == kernel && plan.functions[step.function].stores_keys)
 }
 
 /// A cut kernel's step, which has the tasks of the one that it is cut for.
 fn cut_step(plan: &mut Plan, cut: &Cut, user: &Step) -> Step {
     let function = plan.function(&Code::Nests(cut.nests.clone()), false, Some(Alone::At(cut.places.clone())));
     let tasks = Tasks { least: 0, most: 1, tiles: [None; 2], ..user.tasks };
-    Step {
-        function,
-        kernel: cut.maker,
-        words: plan.words(cut.maker),
-        tasks,
-        cut_for: Some(cut.user),
-        kernels: vec![cut.maker],
-        ..user.clone()
-    }
+    Step { function, words: plan.words(cut.maker), tasks, cut_for: Some(cut.user), kernels: vec![cut.maker], ..user.clone() }
 }
 
 /// A step that every block does, or for its own share.
 fn own_step(plan: &mut Plan, step: &Step, kernel: &Kernel) -> Option<Step> {
     let words = match &kernel.code {
         Code::Nests(_) | Code::Top(_) => is_small(plan, kernel, step.tasks.cost).then(Vec::new),
-        Code::Along(along) if step.words.len() == operands(along) => {
+        Code::Along(along) if step.words.len() == operands_of_convolution(along) => {
             columns_of_products(plan, step, kernel, along).map(Vec::from)
         }
         _ => None,
@@ -113,7 +105,7 @@ fn is_small(plan: &Plan, kernel: &Kernel, cost: usize) -> bool {
 /// Gives the number of columns before them, and that of all, where products are joined.
 fn columns_of_products(plan: &Plan, step: &Step, kernel: &Kernel, along: &Along) -> Option<[i64; 2]> {
     let of_one_row =
-        plan.steps.iter().rev().take_while(|before| before.kernel < step.kernel).filter(|before| before.tasks.least <= 1);
+        plan.steps.iter().rev().take_while(|before| before.kernel() < step.kernel()).filter(|before| before.tasks.least <= 1);
     let found = of_one_row.take(16).find_map(|before| {
         let width = |at: &usize| match &plan.fused.kernels[*at].code {
             Code::Matmul(product) => product.sizes[3],
@@ -127,7 +119,7 @@ fn columns_of_products(plan: &Plan, step: &Step, kernel: &Kernel, along: &Along)
 }
 
 /// Words of a convolution's operands; behind them stand those that say which channels are a block's.
-pub fn operands(along: &Along) -> usize {
+pub fn operands_of_convolution(along: &Along) -> usize {
     let own = along.tensors.iter().filter(|tensor| tensor.base.has_operand());
     own.map(|tensor| tensor.operand + 1).max().unwrap_or(0)
 }

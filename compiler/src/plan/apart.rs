@@ -214,7 +214,7 @@ fn products(plan: &Plan, first: usize) -> Option<Found> {
     let mut end = first;
     while let Some(step) = plan.steps.get(end) {
         let Some(code) = product(plan, step) else { break };
-        let fits = end == first || step.order != Order::Wait && is_beside(plan, step, &plan.steps[first]);
+        let fits = end == first || step.order != Order::Wait && has_rows_and_choices_of(plan, step, &plan.steps[first]);
         let second = (end > first && step.order == Order::Follow).then(|| second(plan, &plan.steps[end - 1], step));
         match (second, members.last_mut()) {
             _ if !fits => break,
@@ -243,7 +243,7 @@ fn tiling(members: &[Member]) -> Tiling {
 
 /// The later of two products, whose epilogue reads the results of the earlier one.
 fn second(plan: &Plan, earlier: &Step, later: &Step) -> Second {
-    let [first, second] = [earlier, later].map(|step| &plan.fused.kernels[step.kernel]);
+    let [first, second] = [earlier, later].map(|step| &plan.fused.kernels[step.kernel()]);
     let made: Vec<Operand> = first.writes.iter().map(|buffer| Operand::Buffer(*buffer)).collect();
     let mut reads: Vec<View> = Vec::new();
     if let Code::Matmul(product) = &second.code {
@@ -257,15 +257,15 @@ fn second(plan: &Plan, earlier: &Step, later: &Step) -> Second {
             }
         }
     }
-    let others = plan.fused.kernels.iter().enumerate().filter(|(at, _)| *at != later.kernel);
+    let others = plan.fused.kernels.iter().enumerate().filter(|(at, _)| *at != later.kernel());
     let shared = others.into_iter().any(|(_, kernel)| kernel.reads.iter().any(|buffer| first.writes.contains(buffer)));
     let shared = shared || first.writes.iter().any(|buffer| plan.fused.buffers[*buffer].output);
     Second { function: later.function, reads, shared }
 }
 
 /// Whether both steps are products of the same rows, with the same choices.
-fn is_beside(plan: &Plan, step: &Step, before: &Step) -> bool {
-    let kernel = |step: &Step| &plan.fused.kernels[step.kernel];
+fn has_rows_and_choices_of(plan: &Plan, step: &Step, before: &Step) -> bool {
+    let kernel = |step: &Step| &plan.fused.kernels[step.kernel()];
     has_rows_of(plan, step, before) && choices(kernel(step)) == choices(kernel(before))
 }
 
@@ -286,7 +286,7 @@ fn hand_on(plan: &Plan, all: &mut [Found]) {
 
 /// Whether the last results of one launch are the rows of the next one and nothing else.
 fn is_given(plan: &Plan, giver: &Found, taker: &Found) -> bool {
-    let kernel = |step: usize| &plan.fused.kernels[plan.steps[step].kernel];
+    let kernel = |step: usize| &plan.fused.kernels[plan.steps[step].kernel()];
     let (last, first) = (kernel(giver.steps.end - 1), kernel(taker.steps.start));
     let ([buffer], Code::Matmul(product)) = (&last.writes[..], &first.code) else { return false };
     let made = &plan.fused.buffers[*buffer];
@@ -298,7 +298,7 @@ fn is_given(plan: &Plan, giver: &Found, taker: &Found) -> bool {
     let is_it = tensor.base.has_operand() && first.operands[tensor.operand] == Operand::Buffer(*buffer);
     let read = is_it && made.elements == inner * depth;
     let readers = plan.fused.kernels.iter().enumerate().filter(|(_, kernel)| kernel.reads.contains(buffer));
-    let takes = |at: usize| taker.steps.clone().any(|step| plan.steps[step].kernel == at);
+    let takes = |at: usize| taker.steps.clone().any(|step| plan.steps[step].kernel() == at);
     let only = readers.into_iter().all(|(at, kernel)| takes(at) && reads_as_rows(kernel, *buffer));
     let plain = made.store == Store::F32 && !made.output && last.rows == Rows::All && product.prologue.is_none();
     whole && read && only && plain && writes_whole_rows(&last.code)
@@ -337,11 +337,11 @@ fn writes_whole_rows(code: &Code) -> bool {
 
 /// From how many rows on a step that makes rows for products is not needed, as their launches make them.
 fn until(plan: &Plan, all: &[Found], step: &Step) -> Option<usize> {
-    let kernel = &plan.fused.kernels[step.kernel];
+    let kernel = &plan.fused.kernels[step.kernel()];
     let ([buffer], true) = (&kernel.writes[..], kernel.least > 1) else { return None };
     let of = |reader: usize| {
         let makes = matches!(&plan.fused.kernels[reader].code, Code::Matmul(product) if product.prologue.is_some());
-        let own = all.iter().find(|found| found.steps.clone().any(|at| plan.steps[at].kernel == reader))?;
+        let own = all.iter().find(|found| found.steps.clone().any(|at| plan.steps[at].kernel() == reader))?;
         makes.then_some(own.apart.from)
     };
     let readers = plan.fused.kernels.iter().enumerate().filter(|(_, other)| other.reads.contains(buffer)).map(|(at, _)| of(at));

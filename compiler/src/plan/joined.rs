@@ -33,7 +33,7 @@ fn join(plan: &mut Plan, run: Range<usize>) -> Step {
     let code = plan.functions[first.function].code.clone();
     let function = plan.function(&code, false, Some(Alone::Joined(functions)));
     let words = steps.iter().flat_map(|step| step.words.iter().copied()).collect();
-    let kernels = steps.iter().map(|step| step.kernel).collect();
+    let kernels = steps.iter().map(|step| step.kernel()).collect();
     let mut tasks = first.tasks;
     (tasks.least, tasks.most, tasks.tiles) = (0, 1, [None; 2]);
     Step { function, words, tasks, kernels, ..first }
@@ -53,7 +53,7 @@ fn together(plan: &Plan, first: usize) -> usize {
     let touched: Vec<Touched> = plan.steps[first..]
         .iter()
         .take_while(|step| product(plan, step).is_some() && has_rows_of(plan, step, &plan.steps[first]))
-        .map(|step| Touched::alone(plan, &plan.fused.kernels[step.kernel]))
+        .map(|step| Touched::alone(plan, &plan.fused.kernels[step.kernel()]))
         .collect();
     // Who needs another one's results has the same columns as that one.
     let clash = |a: usize, b: usize| touched[a].clashes(&touched[b]) || touched[b].clashes(&touched[a]);

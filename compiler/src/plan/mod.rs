@@ -21,8 +21,9 @@ use crate::fuse::{Fused, Kernel};
 use crate::target::Target;
 use memory::Memory;
 
-pub use alone::operands;
+pub use alone::operands_of_convolution;
 pub use apart::{Apart, BOX, Choice, Member, NUMBERS, Products, Second, TILE_ROWS, What};
+pub use braid_runtime::artifact::Order;
 pub use heads::Places;
 pub use print::print;
 pub use tasks::{
@@ -127,8 +128,6 @@ pub enum Alone {
 pub struct Step {
     /// Index into [`Plan::functions`].
     pub function: usize,
-    /// The kernel of the fused stage that it does.
-    pub kernel: usize,
     /// Operand words.
     pub words: Vec<i64>,
     /// How many tasks.
@@ -143,19 +142,15 @@ pub struct Step {
     pub alone: Order,
     /// Of a kernel that is cut: the kernel whose tasks it has.
     pub cut_for: Option<usize>,
-    /// The kernels that it does: of products that are joined all of them.
+    /// The kernels of the fused stage that it does: one, or of products that are joined all of them.
     pub kernels: Vec<usize>,
 }
 
-/// What a step needs of those before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Nothing of those since the last wait.
-    Free,
-    /// That all of them are done.
-    Wait,
-    /// Of the one before, for each task, that the same task is done.
-    Follow,
+impl Step {
+    /// The kernel that it does, or the first of them.
+    pub fn kernel(&self) -> usize {
+        self.kernels[0]
+    }
 }
 
 /// A whole program.
@@ -230,7 +225,6 @@ impl Plan {
         let tasks = tasks::tasks(&kernel, stores_keys, target);
         Step {
             function,
-            kernel: at,
             words,
             tasks,
             order: Order::Free,

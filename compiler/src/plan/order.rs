@@ -153,14 +153,14 @@ fn alone_orders(plan: &Plan) -> Vec<(usize, Order)> {
 /// What a step of a call of one row needs of an earlier one whose results it reads.
 fn need(plan: &Plan, earlier: &Step, later: &Step) -> Need {
     let function = |step: &Step| &plan.functions[step.function];
-    let (first, second) = (&plan.fused.kernels[earlier.kernel], &plan.fused.kernels[later.kernel]);
+    let (first, second) = (&plan.fused.kernels[earlier.kernel()], &plan.fused.kernels[later.kernel()]);
     let own = |step: &Step| function(step).alone.is_some() && step.tasks.per == Per::Block;
     let reads = !function(later).stores_keys;
     match (&function(earlier).code, &function(later).code) {
         // A part of the convolution's channels alone is a block's own.
         (Code::Nests(_) | Code::Top(_), _) if own(earlier) => Need::Block,
         (Code::Nests(_), _) if earlier.cut_for.is_some() && reads => {
-            let user = later.cut_for.unwrap_or(later.kernel);
+            let user = later.cut_for.unwrap_or(later.kernel());
             if earlier.cut_for == Some(user) { Need::Task } else { Need::All }
         }
         (Code::Matmul(_), Code::Along(along))
@@ -187,7 +187,7 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
             orders.push(Order::Free);
             continue;
         }
-        let kernel = &plan.fused.kernels[step.kernel];
+        let kernel = &plan.fused.kernels[step.kernel()];
         let own = Touched::of(plan, kernel);
         let clashing = open.iter().filter(|earlier| earlier.clashes(&own)).count();
         // Other blocks may still be at the step before: what follows it must leave its operands alone, wherever they lie.

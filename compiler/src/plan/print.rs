@@ -35,7 +35,7 @@ pub fn print(plan: &Plan) -> String {
 }
 
 fn line(plan: &Plan, step: &Step) -> String {
-    let kernel = &plan.fused.kernels[step.kernel];
+    let kernel = &plan.fused.kernels[step.kernel()];
     let words: Vec<String> = kernel
         .operands
         .iter()

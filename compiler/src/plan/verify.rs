@@ -4,7 +4,7 @@
 //! - every call has the words that its kernel names
 
 use super::Plan;
-use crate::fuse::kernel::Rows;
+use crate::fuse::kernel::{Code, Rows};
 
 type Rule = fn(&Plan) -> Result<(), String>;
 
@@ -52,9 +52,10 @@ fn words_complete(plan: &Plan) -> Result<(), String> {
     let all = plan.prepare.iter().chain(&plan.encode).chain(&plan.steps);
     for step in all {
         let operands: usize = step.kernels.iter().map(|at| plan.fused.kernels[*at].operands.len()).sum();
+        let function = &plan.functions[step.function];
         // A convolution is told which columns are a block's.
-        let more = if step.tasks.most == 1 { 2 } else { 0 };
-        if !(operands..=operands + more).contains(&step.words.len()) {
+        let columns = if matches!(function.code, Code::Along(_)) && function.alone.is_some() { 2 } else { 0 };
+        if step.words.len() != operands + columns {
             return Err(format!("{} has not all its operands", plan.functions[step.function].name));
         }
     }

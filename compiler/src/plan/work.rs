@@ -16,7 +16,7 @@ impl Plan {
     }
 
     fn work_of(&self, step: &Step) -> Work {
-        let kernel = &self.fused.kernels[step.kernel];
+        let kernel = &self.fused.kernels[step.kernel()];
         let function = &self.functions[step.function];
         let (flops, reach) = match &kernel.code {
             Code::Nests(nests) => (of_nests(nests), 0),
@@ -42,7 +42,7 @@ impl Plan {
 
     /// Activations of every row, weights and states of fixed size once a call, caches for each position.
     fn bytes(&self, step: &Step, work: &mut Work) {
-        let kernel = &self.fused.kernels[step.kernel];
+        let kernel = &self.fused.kernels[step.kernel()];
         if let Code::Attention(attention) = &kernel.code {
             let cached = attention.groups * (attention.channels() + attention.value) * 4;
             if attention.tally.is_some() {

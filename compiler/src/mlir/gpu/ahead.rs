@@ -176,10 +176,10 @@ impl<'k, 'c> Ahead<'k, 'c> {
         e.if_then(e.cmp(Cmp::Eq, self.places.lane, e.i32(0)), || e.store(e.offset_by(self.kept(), TURN_AT), e.i32(0)));
     }
 
-    /// Begins the copies of as many units as are under way when one is read, but one.
+    /// Begins the copies of as many units as have places, but one.
     pub fn fill(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
-        let count = e.i32(self.places.ring.under_way as i32 - 1);
+        let count = e.i32(self.places.ring.slots as i32 - 1);
         let filled =
             e.for_loop(e.i32(0), count, e.i32(1), &cursor.values(), |_, state| self.copy(Cursor::from(state), source).values());
         Cursor::from(&filled)
@@ -213,10 +213,13 @@ impl<'k, 'c> Ahead<'k, 'c> {
     /// Begins the copy of one more unit, unless as many are under way or have come as there may be, and waits for the unit that is read
     /// next, whose turn is `turn`.
     pub fn turn(&self, cursor: Cursor<'c>, turn: Val<'c>, source: Source<'c>) -> Cursor<'c> {
-        let (e, ring) = (self.e, self.places.ring);
-        let cursor = if ring.fills_up() {
-            let some = e.cmp(Cmp::Lt, e.sub(cursor.begun, turn), e.i32(ring.under_way as i32));
-            Cursor::from(&e.if_else(some, || self.copy(cursor, source).values(), || cursor.values()))
+        let e = self.e;
+        let cursor = if self.places.ring.fills_up() {
+            Cursor::from(&e.if_else(
+                self.has_place(cursor.begun, turn),
+                || self.copy(cursor, source).values(),
+                || cursor.values(),
+            ))
         } else {
             self.copy(cursor, source)
         };

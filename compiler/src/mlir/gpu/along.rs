@@ -8,7 +8,7 @@ use crate::fuse::kernel::{Along, COLUMN};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Val};
-use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, operands};
+use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, operands_of_convolution};
 
 /// Rows of a piece.
 const PIECE_ROWS: usize = 32;
@@ -42,7 +42,8 @@ fn all<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArgs<'c
 /// The block's share of the channels.
 fn share<'c>(site: &mut Site<'_, 'c>, code: &Along, args: KernelArgs<'c>) {
     let e = site.e;
-    let [before, all] = [0, 1].map(|word| e.to_i32(e.load(e.offset_by(args.operands, 8 * (operands(code) + word)), Ty::I64)));
+    let [before, all] =
+        [0, 1].map(|word| e.to_i32(e.load(e.offset_by(args.operands, 8 * (operands_of_convolution(code) + word)), Ty::I64)));
     let (first, end) = columns_of_block(e, all);
     let own = |column: Val<'c>| e.min(e.max(e.sub(column, before), e.i32(0)), e.i32(code.channels as i32));
     let (first, end) = (own(first), own(end));

@@ -91,8 +91,8 @@ impl Streams {
             (false, _) => &[(PART, [4, 4])],
         };
         let rings = |(part, [first, second]): (usize, [usize; 2])| {
-            let first = Ring { at, slots: first, under_way: first, part, engine: target.has_groups() };
-            if two { (first, Ring { at: at + first.bytes(), slots: second, under_way: second, ..first }) } else { (first, first) }
+            let first = Ring { at, slots: first, part, engine: target.has_groups() };
+            if two { (first, Ring { at: at + first.bytes(), slots: second, ..first }) } else { (first, first) }
         };
         let end = |way| at + table_bytes + rings(way).0.bytes() + if two { rings(way).1.bytes() } else { 0 };
         let fits = ways.iter().find(|way| end(**way) <= target.shared_bytes);

@@ -22,10 +22,8 @@ const BARRIER: usize = 8;
 pub struct Ring {
     /// Where they begin.
     pub at: usize,
-    /// Units of a warp's ring, a power of two.
+    /// Units of a warp's ring, a power of two: most of them that are under way or have come, the one that is read among them.
     pub slots: usize,
-    /// Most of them that are asked for while units are read, the one that is read among them; the others are filled while the block waits.
-    pub under_way: usize,
     /// Bytes of a unit of each column, some [`PART`]s: the more, the less there is to do for each.
     pub part: usize,
     /// Whether the copy engine fills them.
@@ -176,7 +174,7 @@ impl<'k, 'c> Places<'k, 'c> {
     pub fn arrive(&self, turn: Val<'c>) {
         let e = self.e;
         if !self.ring.engine {
-            e.wait_copies(self.ring.under_way - 1);
+            e.wait_copies(self.ring.slots - 1);
             // Of quantised weights lanes read what others have copied.
             return e.sync_warp();
         }

@@ -264,7 +264,8 @@ impl<'c> Walk<'_, 'c> {
         let e = self.e;
         let all = || e.cmp(Cmp::Ge, e.watch(self.barrier), arrivals);
         let alone = || e.if_then(first(e), || e.until(all));
-        if self.streams.rings.0.fills_up() {
+        // Calls of many rows read nothing ahead.
+        if !self.many && self.streams.rings.0.fills_up() {
             let on = Ahead::is_on(e);
             e.if_then(on, || self.fill_up(arrivals, all));
             e.if_then(e.not(on), alone);
