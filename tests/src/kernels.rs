@@ -4,7 +4,7 @@ use braid_compiler::llvm;
 use braid_compiler::mlir::common::{Context, Emitter, Linkage, Ty, Val};
 use braid_compiler::target::Target;
 
-mod attention;
+pub mod attention;
 mod math;
 mod skeletons;
 

@@ -20,11 +20,12 @@ struct Case {
 
 const SCALE: f32 = 0.3;
 
+/// Makes a body, value by value.
 #[derive(Default)]
-struct Builder(Body);
+pub struct Builder(pub Body);
 
 impl Builder {
-    fn push(&mut self, op: Op, args: &[ValueId], elem: Elem) -> ValueId {
+    pub fn push(&mut self, op: Op, args: &[ValueId], elem: Elem) -> ValueId {
         let ty = Type { elem, axes: vec![] };
         self.0.values.push(Value { op, args: args.to_vec(), ty, span: Span::default(), scope: ScopeId(0) });
         ValueId(self.0.values.len() as u32 - 1)
@@ -77,6 +78,24 @@ fn score() -> (Body, ValueId) {
     (b.0, result)
 }
 
+/// Attention of a sequence to itself.
+pub fn attend((keep, keep_result): (Body, ValueId), (score, score_result): (Body, ValueId), sink: Option<usize>) -> Attend {
+    Attend {
+        gives: Gives::Values,
+        seq: AxisId(0),
+        keys: AxisId(0),
+        contract: vec![AxisId(1)],
+        keep,
+        keep_result,
+        score,
+        score_result,
+        sink,
+        plain: false,
+        keyed: vec![],
+        apart: vec![],
+    }
+}
+
 impl Case {
     fn widths(&self) -> [usize; 4] {
         let (g, heads) = (self.groups, self.groups * self.per);
@@ -97,22 +116,7 @@ impl Case {
             out: view(3, &[(INNER, per * value), (BATCH, value), (COLUMN, 1)]),
             captures: vec![by_head(4), by_head(5)],
         };
-        let ((keep, keep_result), (score, score_result)) = (keep(self.reach), score());
-        let sink = self.sink.then_some(1);
-        let attend = Attend {
-            gives: Gives::Values,
-            seq: AxisId(0),
-            keys: AxisId(0),
-            contract: vec![AxisId(1)],
-            keep,
-            keep_result,
-            score,
-            score_result,
-            sink,
-            plain: false,
-            keyed: vec![],
-            apart: vec![],
-        };
+        let attend = attend(keep(self.reach), score(), self.sink.then_some(1));
         let (groups, reach) = (self.groups, self.reach);
         Attention {
             groups,

@@ -10,6 +10,7 @@ mod hybrids;
 mod played;
 mod programs;
 mod recurrences;
+mod seen;
 mod states;
 
 use braid_compiler::forms::Chunks;
