@@ -60,7 +60,7 @@ goldens! {
     llama llama3_scaled_rope qwen3 mistral_sliding gemma2 gemma3 gpt2 gpt_neox mixtral qwen2_moe phimoe mamba falcon_mamba mamba2 bamba
     granitemoehybrid jamba zamba zamba2 falcon_h1 kimi_linear nemotron_h lfm2 olmo_hybrid gla gla_hybrid retnet delta_net gated_deltanet hgrn2
     rwkv7 xlstm rwkv4 llada modernbert bitnet diffllama deepseek_v2 deepseek_v3 deepseek_v32
-    vit whisper
+    vit whisper longformer
 }
 
 /// The trained models of the examples: prompts' logits, and 64 greedy tokens with caches. `tolerance` is that of the logits.
