@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 pub use choice::{Beside, Choice, decided};
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached, together};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached, never, together};
 pub use recur::chunk::Chunk;
 pub use shared::keep_the_same;
 pub use whole::{Form, Whole, whole};

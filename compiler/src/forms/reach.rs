@@ -281,7 +281,7 @@ fn other_than_never(body: &Body, args: &[ValueId]) -> Option<ValueId> {
 }
 
 /// Whether a predicate is false for every key.
-pub(super) fn never(body: &Body, id: ValueId) -> bool {
+pub fn never(body: &Body, id: ValueId) -> bool {
     let value = &body.values[id.0 as usize];
     match value.op {
         Op::Const(truth) => truth == 0.0,

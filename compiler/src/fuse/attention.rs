@@ -126,7 +126,7 @@ impl Attention {
     /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.
     pub fn by_row(&self) -> bool {
         let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
-        self.reach.every() > 1 || self.chosen.is_some_and(alone)
+        self.reach.every() > 1 || self.chosen.is_some_and(alone) || self.named().is_some()
     }
 
     /// Whether queries that chose the same block may look at it together: tasks then count the rows of a group before they come to the next one.

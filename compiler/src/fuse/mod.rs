@@ -23,6 +23,7 @@ mod print;
 pub mod product;
 mod recurrence;
 mod rows;
+pub mod scattered;
 mod scratch;
 mod skeleton;
 mod solve;

@@ -173,3 +173,63 @@ fn prompts_and_steps_in_one_call() {
     assert_eq!(together(&mut both, &[(1, &tokens[70..75]), (0, &tokens[..33])]), [wanted[1].clone(), other]);
     assert_eq!(together(&mut both, &[(1, &tokens[75..76])])[0], wanted[2]);
 }
+
+/// Keys that truth values name: by the key, by the distance, by both, beside windows; in one call and in several, dealt to threads.
+#[test]
+fn keys_that_are_named_one_by_one() {
+    let keeps = [
+        ("tall[t: key] && key <= query", true),
+        ("causal() && (within(3) || tall[t: key] || flat[t: key])", true),
+        ("causal() && (tall[t: key] && behind[t: query] || within(2))", true),
+        ("causal() && (slanted[prompt: query - key] || key == query)", false),
+        ("causal() && (behind[t: query] || tall[t: key] || slanted[prompt: query - key])", false),
+        ("causal() && (tall[t: key] && slanted[prompt: query - key] || first(2))", false),
+    ];
+    for (keep, cuts) in keeps {
+        let compiled = Compiled::new(&format!(
+            "model m(d: dim = 12, groups: dim = 2, per: dim = 3, k: dim = 8, vocab: dim = 20)(tokens: [t]) -> [t, vocab] {{
+  param embed: [vocab, d]   param wq, wo: [groups, per, k, d]   param wk, wv: [groups, k, d]   param wt, ws: [groups, per, d]   param wf: [groups, d]
+  x = embed[vocab: tokens]
+  tall = sum[d] x * wt > 0.8
+  slanted = sum[d] x * ws > 0.7
+  flat = sum[d] x * wf > 1.0
+  behind = sum[d] x * ws > 1.4
+  o = attend[k](sum[d] x * wq, sum[d] x * wk, sum[d] x * wv) {{ keep: {keep}   score: s * k ^ -0.5 }}
+  generate autoregressive
+  return sum[d] (x + sum[groups, per, k] o * wo) * embed
+}}
+"
+        ));
+        let text: Vec<i32> = (0..190).map(|at| (at * at + at / 7) % 20).collect();
+        let wanted = compiled.evaluated(&text);
+        let cuts: &[usize] = if cuts { &[190, 37, 1] } else { &[190] };
+        for (threads, cut) in [1, 3].into_iter().flat_map(|threads| cuts.iter().map(move |cut| (threads, *cut))) {
+            let mut session = compiled.sized(Settings { threads, capacity: 200, slots: 1 });
+            let found: Vec<f32> = text.chunks(cut).flat_map(|part| feed(&mut session, 0, part)).collect();
+            agree(keep, &found, &wanted, 1e-5).unwrap_or_else(|error| panic!("{threads} threads, {cut} rows: {error}"));
+        }
+    }
+}
+
+/// More than a list has room for is what all keys give.
+#[test]
+fn more_keys_than_a_list_has_room_for() {
+    let given = |policy: &str| {
+        let compiled = Compiled::new(&format!(
+            "model m(d: dim = 4, heads: dim = 1, vocab: dim = 8)(tokens: [t]) -> [t, vocab] {{
+  param embed: [vocab, d]   param wq, wk: [heads, d]
+  x = embed[vocab: tokens]
+  o = attend[d](x * wq, x * wk, x * wk) {{ keep: causal()   score: s{policy} }}
+  generate autoregressive
+  return sum[d] (x + sum[heads] o) * embed
+}}
+"
+        ));
+        let tokens: Vec<i32> = (0..16600).map(|at| (at * 7 + at / 64 * 5) % 8).collect();
+        let mut session = compiled.sized(Settings { threads: 2, capacity: 16600, slots: 1 });
+        feed(&mut session, 0, &tokens)
+    };
+    let policy = "   policy: vertical_slash(vertical: 16600, slash: 9, queries: 1, sinks: 1, window: 1)";
+    let wanted: Vec<f64> = given("").into_iter().map(f64::from).collect();
+    agree("all keys", &given(policy), &wanted, 1e-4).unwrap_or_else(|error| panic!("{error}"));
+}

@@ -60,7 +60,7 @@ fn stored(site: &Site, code: &Attention, number: usize) -> Elem {
 }
 
 /// A captured value of the query, or of each key, for the site's head.
-fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair<'c>) -> Val<'c> {
+pub fn captured<'c>(site: &Site<'_, 'c>, code: &Attention, number: usize, pair: Pair<'c>) -> Val<'c> {
     if code.apart.contains(&number) {
         return by_distance(site, code, number, pair);
     }

@@ -10,6 +10,8 @@
 mod best;
 mod dots;
 mod panel;
+mod runs;
+mod scattered;
 mod tally;
 mod tile;
 mod values;
@@ -29,7 +31,7 @@ use walk::{Keys, Task};
 pub fn scratch_bytes(code: &Attention) -> usize {
     match code.best {
         _ if code.reach.every() > 1 => panel::scratch_bytes(code),
-        0 => own_scratch_bytes(code) + tile::scratch_bytes(code),
+        0 => own_scratch_bytes(code) + tile::scratch_bytes(code).max(scattered::scratch_bytes(code)),
         _ => best::scratch_bytes(code),
     }
 }
@@ -58,6 +60,9 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
         }
         if !stores_keys && code.shares_blocks() {
             return work.read_tiles();
+        }
+        if let Some(named) = code.named().filter(|_| !stores_keys) {
+            return work.read_scattered(&named);
         }
         for_each(e, args.begin, args.end, e.i64(1), |task| match (stores_keys, code.best) {
             _ if let Some(tally) = code.tally => work.tally(task, tally),

@@ -6,7 +6,7 @@ use crate::forms::BLOCK;
 use crate::fuse::kernel::COLUMN;
 use crate::mlir::common::{Elem, Ty, Val};
 
-/// Keys whose sums are under way at once where their channels lie side by side.
+/// Keys whose sums are under way at once where their channels lie side by side, if a register holds so many lanes; half of them, if it holds fewer.
 const ROWS: usize = 8;
 
 impl<'c> Work<'_, 'c> {
@@ -59,9 +59,13 @@ impl<'c> Work<'_, 'c> {
     /// Sixteen channels of a key at a time.
     fn row_dots(&self, places: &[Val<'c>], head: Head<'c>) -> Val<'c> {
         let e = self.e;
-        let halves: Vec<Val> = places.chunks(ROWS).map(|rows| e.reduce_add_each(&self.row_sums(rows, head))).collect();
-        let lanes: Vec<i64> = (0..BLOCK as i64).collect();
-        e.shuffle(halves[0], halves[1], &lanes)
+        let at_once = if self.setting.lanes < BLOCK { ROWS / 2 } else { ROWS };
+        let mut parts: Vec<Val> = places.chunks(at_once).map(|rows| e.reduce_add_each(&self.row_sums(rows, head))).collect();
+        while parts.len() > 1 {
+            let lanes: Vec<i64> = (0..2 * parts[0].lanes() as i64).collect();
+            parts = parts.chunks(2).map(|two| e.shuffle(two[0], two[1], &lanes)).collect();
+        }
+        parts[0]
     }
 
     fn row_sums(&self, rows: &[Val<'c>], head: Head<'c>) -> Vec<Val<'c>> {

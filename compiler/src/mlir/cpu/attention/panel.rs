@@ -1,13 +1,14 @@
 //! Keys of which one stands for a block of positions lie side by side, channel behind channel. Where many queries of a group follow each other, the first
 //! of these keys are laid with one key a lane beforehand, as keys of every position lie: dot products then need no sums across lanes, and heads share loads.
 
+use super::runs::Run;
 use super::walk::Task;
 use super::{Work, best, own_scratch_bytes};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::Attention;
 use crate::mlir::common::pair::Channels;
 use crate::mlir::common::site::{for_each, scratch};
-use crate::mlir::common::{Cmp, Field, Ty, Val};
+use crate::mlir::common::{Cmp, Ty, Val};
 
 /// Bytes that may be laid so: a part of a second-level cache.
 const ROOM: usize = 64 * 1024;
@@ -36,40 +37,32 @@ pub fn scratch_bytes(code: &Attention) -> usize {
 }
 
 impl<'c> Work<'_, 'c> {
-    /// Tasks count the heads of a row, then the rows of a group; those of one sequence and group follow each other.
+    /// Those of one sequence and group follow each other.
     pub(super) fn read_panels(&mut self) {
         let e = self.e;
-        let parts = e.i64(self.code.per / self.code.heads_of_a_task());
-        let of_group = e.mul(e.call_field(self.args.call, Field::Rows), parts);
-        let end = self.args.end;
-        e.while_loop(
-            &[self.args.begin],
-            |at| e.cmp(Cmp::Lt, at[0], end),
-            |at| {
-                let (group, first) = (e.div(at[0], of_group), e.rem(at[0], of_group));
-                let own = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, e.div(first, parts)));
-                let sequence = e.sub(e.mul(e.add(own.row, own.rows), parts), first);
-                let count = e.min(sequence, e.sub(end, at[0]));
-                let enough = e.cmp(Cmp::Ge, count, e.i64(LEAST));
-                for laid in [true, false] {
-                    let these = if laid { enough } else { e.not(enough) };
-                    e.if_then(these, || {
-                        if laid {
-                            let last = e.sub(e.add(first, count), e.i64(1));
-                            let (task, _) = self.task_at(e.div(last, parts), group, e.rem(last, parts));
-                            self.lay(&task);
-                        }
-                        self.laid = laid;
-                        for_each(e, first, e.add(first, count), e.i64(1), |number| {
-                            let (task, head) = self.task_at(e.div(number, parts), group, e.rem(number, parts));
-                            self.one(&task, head);
-                        });
-                        self.laid = false;
-                    });
-                }
-                vec![e.add(at[0], count)]
-            },
-        );
+        self.runs(None, |work, run| {
+            let enough = e.cmp(Cmp::Ge, run.count, e.i64(LEAST));
+            for laid in [true, false] {
+                let these = if laid { enough } else { e.not(enough) };
+                e.if_then(these, || work.read_panel(run, laid));
+            }
+        });
+    }
+
+    fn read_panel(&mut self, run: Run<'c>, laid: bool) {
+        let e = self.e;
+        if laid {
+            let (row, part) = self.place(run, e.sub(run.count, e.i64(1)));
+            let (task, _) = self.task_at(row, run.group, part);
+            self.lay(&task);
+        }
+        self.laid = laid;
+        for_each(e, e.i64(0), run.count, e.i64(1), |number| {
+            let (row, part) = self.place(run, number);
+            let (task, head) = self.task_at(row, run.group, part);
+            self.one(&task, head);
+        });
+        self.laid = false;
     }
 
     fn one(&mut self, task: &Task<'c>, head: Val<'c>) {

@@ -2,13 +2,14 @@
 //! chose one looks at it together with the others, so that its keys and values come once from afar; maxima, sums of weights and weighted values
 //! of every query wait in scratch meanwhile.
 
+use super::runs::Run;
 use super::walk::{Keys, Task};
 use super::{Head, Work, own_scratch_bytes, padded};
 use crate::forms::BLOCK;
 use crate::fuse::attention::MOST_BLOCKS;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, Chosen, INNER};
 use crate::mlir::common::site::{for_each, scratch};
-use crate::mlir::common::{Cmp, Elem, Field, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Ty, Val};
 
 /// Heads that look together.
 pub const HEADS: usize = 4;
@@ -42,41 +43,18 @@ pub fn scratch_bytes(code: &Attention) -> usize {
     if code.shares_blocks() { parts(code)[4] - own_scratch_bytes(code) } else { 0 }
 }
 
-/// A tile.
-#[derive(Clone, Copy)]
-struct Tile<'c> {
-    group: Val<'c>,
-    /// The number of its first task in the group.
-    first: Val<'c>,
-    count: Val<'c>,
-}
-
 impl<'c> Work<'_, 'c> {
-    /// Tasks count the heads of a row, then the rows of a group. Those of a tile are of one sequence.
+    /// Those of a tile are of one sequence.
     pub(super) fn read_tiles(&mut self) {
         let e = self.e;
-        let parts = e.i64(self.code.per / self.code.heads_of_a_task());
-        let of_group = e.mul(e.call_field(self.args.call, Field::Rows), parts);
-        let end = self.args.end;
-        e.while_loop(
-            &[self.args.begin],
-            |at| e.cmp(Cmp::Lt, at[0], end),
-            |at| {
-                let (group, first) = (e.div(at[0], of_group), e.rem(at[0], of_group));
-                let row = e.div(first, parts);
-                let own = e.segment(self.args.call, e.table_entry(self.args.call, Field::RowSegments, row));
-                let sequence = e.sub(e.mul(e.add(own.row, own.rows), parts), first);
-                let count = e.min(e.min(sequence, e.sub(end, at[0])), e.i64(tasks(self.code)));
-                let tile = Tile { group, first, count };
-                let enough = e.cmp(Cmp::Ge, count, e.i64(LEAST));
-                e.if_then(enough, || self.read_tile(tile));
-                e.if_then(e.not(enough), || self.read_one_by_one(tile));
-                vec![e.add(at[0], count)]
-            },
-        );
+        self.runs(Some(tasks(self.code)), |work, tile| {
+            let enough = e.cmp(Cmp::Ge, tile.count, e.i64(LEAST));
+            e.if_then(enough, || work.read_tile(tile));
+            e.if_then(e.not(enough), || work.read_one_by_one(tile));
+        });
     }
 
-    fn read_one_by_one(&mut self, tile: Tile<'c>) {
+    pub(super) fn read_one_by_one(&mut self, tile: Run<'c>) {
         let e = self.e;
         for_each(e, e.i64(0), tile.count, e.i64(1), |number| {
             let (row, part) = self.place(tile, number);
@@ -85,15 +63,7 @@ impl<'c> Work<'_, 'c> {
         });
     }
 
-    /// Row and part of a task of a tile.
-    fn place(&self, tile: Tile<'c>, number: Val<'c>) -> (Val<'c>, Val<'c>) {
-        let e = self.e;
-        let parts = e.i64(self.code.per / self.code.heads_of_a_task());
-        let task = e.add(tile.first, number);
-        (e.div(task, parts), e.rem(task, parts))
-    }
-
-    fn read_tile(&mut self, tile: Tile<'c>) {
+    fn read_tile(&mut self, tile: Run<'c>) {
         let Some(chosen) = self.code.chosen else { return };
         self.start_of_tile(tile, chosen);
         self.blocks_of_tile(tile, chosen);
@@ -101,7 +71,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// What is seen whatever was chosen, and each task's first block.
-    fn start_of_tile(&mut self, tile: Tile<'c>, chosen: Chosen) {
+    fn start_of_tile(&mut self, tile: Run<'c>, chosen: Chosen) {
         let e = self.e;
         let step = together(self.code);
         for_each(e, e.i64(0), tile.count, e.i64(step), |at| {
@@ -119,7 +89,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// The blocks that were chosen by one of the tile, in order.
-    fn blocks_of_tile(&mut self, tile: Tile<'c>, chosen: Chosen) {
+    fn blocks_of_tile(&mut self, tile: Run<'c>, chosen: Chosen) {
         let e = self.e;
         let step = together(self.code);
         let (task, _) = self.looking(tile, &[e.i64(0)]);
@@ -140,7 +110,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Lists the tasks whose next block begins at a position; how many they are.
-    fn who_looks(&self, tile: Tile<'c>, first: Val<'c>) -> Val<'c> {
+    fn who_looks(&self, tile: Run<'c>, first: Val<'c>) -> Val<'c> {
         let e = self.e;
         let wanted = e.splat(e.to_i32(first), BLOCK);
         e.for_loop(e.i64(0), tile.count, e.i64(BLOCK), &[e.i64(0)], |at, many| {
@@ -166,7 +136,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Some tasks look at a block.
-    fn look(&mut self, tile: Tile<'c>, chosen: Chosen, first: Val<'c>, numbers: &[Val<'c>]) {
+    fn look(&mut self, tile: Run<'c>, chosen: Chosen, first: Val<'c>, numbers: &[Val<'c>]) {
         let e = self.e;
         let (task, heads) = self.looking(tile, numbers);
         let state: Vec<Val> = self.states_of(numbers).iter().map(|place| e.load(*place, Ty::F32)).collect();
@@ -184,7 +154,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Results of all tasks.
-    fn end_of_tile(&mut self, tile: Tile<'c>) {
+    fn end_of_tile(&mut self, tile: Run<'c>) {
         let e = self.e;
         for_each(e, e.i64(0), tile.count, e.i64(1), |number| {
             let (_, heads) = self.looking(tile, &[number]);
@@ -196,7 +166,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// The heads of some tasks, in their order, and what they look at.
-    fn looking(&mut self, tile: Tile<'c>, numbers: &[Val<'c>]) -> (Task<'c>, Vec<Head<'c>>) {
+    fn looking(&mut self, tile: Run<'c>, numbers: &[Val<'c>]) -> (Task<'c>, Vec<Head<'c>>) {
         let e = self.e;
         let mut tasks = Vec::new();
         let mut heads = Vec::new();
@@ -216,7 +186,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Finds the first of a task's blocks that begins behind a position.
-    fn goes_on(&mut self, tile: Tile<'c>, chosen: Chosen, number: Val<'c>, behind: Val<'c>) {
+    fn goes_on(&mut self, tile: Run<'c>, chosen: Chosen, number: Val<'c>, behind: Val<'c>) {
         let e = self.e;
         let (row, part) = self.place(tile, number);
         self.site.set_row(row, false);

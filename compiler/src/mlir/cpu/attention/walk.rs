@@ -141,7 +141,7 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Keys at these positions; what is behind the last one is not looked at.
-    fn listed(&self, task: &Task<'c>, positions: Val<'c>) -> Keys<'c> {
+    pub(super) fn listed(&self, task: &Task<'c>, positions: Val<'c>) -> Keys<'c> {
         let e = self.e;
         let (keys, values) = self.rows(task);
         let nothing = e.like(positions, -1.0);
