@@ -126,7 +126,7 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
         }
         gpu::apart::What::Attention(code) => {
             let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::POSITIONS);
-            (groups * code.per, Multiplied::Attention { groups, key, value, positions })
+            (groups * code.per, Multiplied::Attention { groups, key, value, positions, word: code.caches })
         }
     };
     Apart {
@@ -136,7 +136,7 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
         across,
         numbers: plan::NUMBERS,
         what,
-        round: grid(gpu::apart::ROUNDING_THREADS, launch.rounding_bytes(), gpu::apart::ROUNDING_BLOCKS),
+        round: launch.rounding_bytes().map(|bytes| grid(gpu::apart::ROUNDING_THREADS, bytes, gpu::apart::ROUNDING_BLOCKS)),
         multiply: grid(gpu::apart::THREADS, launch.shared_bytes(), 1),
         place: own.place,
         hands: launch.handed_numbers(),

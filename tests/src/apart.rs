@@ -38,7 +38,8 @@ fn products_of_many_rows_are_launches_of_their_own() {
     assert!(!device_of.apart.is_empty());
     for apart in &device_of.apart {
         let name = &apart.name;
-        assert!(ptx.contains(&format!(".entry {name}_rounds(")) && ptx.contains(&format!(".entry {name}_apart(")), "{name}");
+        let has = |kind: &str| ptx.contains(&format!(".entry {name}_{kind}("));
+        assert!(has("apart") && has("rounds") == apart.round.is_some(), "{name}");
         assert!(apart.from > apart.rows && apart.from < manifest.max_rows, "{name}");
     }
     let instructions = [
@@ -143,25 +144,49 @@ fn choose(device: &mut Device, choice: Chosen) {
     }
 }
 
+/// Changes the groups, or the words of the caches, of attention.
+fn of_attention(device: &mut Device, change: fn(&mut usize, &mut usize)) {
+    for apart in &mut device.apart {
+        if let Multiplied::Attention { groups, word, .. } = &mut apart.what {
+            change(groups, word);
+        }
+    }
+}
+
+/// A GPU keeps keys and values in bfloat16 where it rounds what it multiplies: artifact and C header say so.
+#[test]
+fn caches_are_rounded_as_weights_are() {
+    for (dtype, bytes) in [(Dtype::Bf16, 2), (Dtype::F32, 4)] {
+        let (_, manifest) = built("cuda:sm_90a", dtype);
+        let state = |kind: &str| manifest.states.iter().find(|state| state.kind == kind).expect("a cache");
+        for kind in ["keys", "values"] {
+            let cache = state(kind);
+            // Two groups of 64 numbers.
+            assert_eq!((cache.element_bytes, cache.parts, cache.block, cache.row()), (bytes, 2, 1, 64));
+            assert_eq!(cache.position_bytes, 2 * 64 * bytes);
+            assert!(artifact::header(&manifest).contains(&format!("\"{kind}\", {bytes}, ")));
+        }
+        assert_eq!(state("positions").element_bytes, 4);
+        assert_eq!(manifest.state_position_bytes, 4 * 64 * bytes + 4);
+    }
+}
+
 /// What no launch could be is refused before an artifact is written.
 #[test]
 fn broken_launches_are_refused() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
-    let broken: [fn(&mut Device); 10] = [
+    let broken: [fn(&mut Device); 12] = [
         |device| device.apart[0].place = 2,
         |device| device.apart[0].rows = 512,
         |device| device.apart[0].numbers = 65,
         |device| device.apart[0].multiply.threads = 33,
         |device| of_product(device, |depth, _| *depth = 12),
-        |device| choose(device, Chosen { count: 0, elements: 4, sort: device.apart[0].round }),
-        |device| choose(device, Chosen { count: 2, elements: 1 << 28, sort: device.apart[0].round }),
+        |device| choose(device, Chosen { count: 0, elements: 4, sort: device.apart[0].multiply }),
+        |device| choose(device, Chosen { count: 2, elements: 1 << 28, sort: device.apart[0].multiply }),
         |device| of_product(device, |_, weights| *weights = 40),
-        |device| {
-            device.apart.iter_mut().for_each(|apart| match &mut apart.what {
-                Multiplied::Attention { groups, .. } => *groups = 0,
-                Multiplied::Products { .. } => {}
-            })
-        },
+        |device| device.apart[0].round = None,
+        |device| of_attention(device, |groups, _| *groups = 0),
+        |device| of_attention(device, |_, word| *word = 1000),
         |device| {
             let last = device.steps.len() - 1;
             device.steps[last].apart = Some(1000);

@@ -92,8 +92,10 @@ fn grid(device: &Device, entry: &str) -> Grid {
     let own = |apart: &Apart| {
         let kind = entry.strip_prefix(&apart.name)?;
         let sort = apart.chosen().map(|chosen| ("_sorts", chosen.sort));
-        let mut kinds = [("_rounds", apart.round), ("_apart", apart.multiply)].into_iter().chain(sort);
-        kinds.find_map(|(name, grid)| (name == kind).then_some(grid))
+        let mut kinds = [("_rounds", apart.round), ("_apart", Some(apart.multiply))]
+            .into_iter()
+            .chain(sort.map(|(name, grid)| (name, Some(grid))));
+        kinds.find_map(|(name, grid)| grid.filter(|_| name == kind))
     };
     let whole = if entry == "braid_step" { device.step } else { device.prefill };
     device.apart.iter().find_map(own).unwrap_or(whole)

@@ -6,7 +6,7 @@ use super::anchor::attention_axes;
 use super::attention::Tally;
 use super::build::{Draft, Fuser};
 use super::group::Owner;
-use super::kernel::{Attention, AttentionViews, BATCH, Chosen, Code};
+use super::kernel::{Attention, AttentionViews, BATCH, Chosen, Code, Store};
 use crate::error::Error;
 use crate::forms::Choice;
 use crate::graph::NodeId;
@@ -86,7 +86,9 @@ impl Fuser<'_> {
             caches,
             splits: 1,
             rounded: self.options.blocks > 0 && self.options.dtype != Dtype::F32,
+            kept: None,
         };
+        code.kept = (self.options.blocks > 0).then_some(if code.rounded { Store::Bf16 } else { Store::F32 });
         code.splits = (self.options.blocks * code.heads_of_a_block() / (groups * per)).clamp(1, MOST_SPLITS);
         Ok(draft.finish(Code::Attention(code), vec![node]))
     }

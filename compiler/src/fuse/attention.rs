@@ -1,7 +1,7 @@
 //! Attention over a cache as data: which heads, which keys, how a task looks at them.
 
 use super::expr::View;
-use super::kernel::Tensor;
+use super::kernel::{Store, Tensor};
 use braid_dsl::model::Op;
 
 /// Most blocks of keys that are looked at together: kernels have scratch for so many.
@@ -88,6 +88,8 @@ pub struct Attention {
     pub splits: usize,
     /// Calls of many rows may round queries, keys, values and weights to bfloat16, as the model's weights are.
     pub rounded: bool,
+    /// How a GPU keeps keys and values: whole ones one behind the other, of these numbers; none: this is not for a GPU.
+    pub kept: Option<Store>,
 }
 
 impl Attention {
@@ -99,7 +101,7 @@ impl Attention {
     /// Whether its cache has a place for every position, each with its own key, and queries look at all that `keep` says.
     pub fn has_every_position(&self) -> bool {
         let plain = self.best == 0 && self.chosen.is_none() && self.value > 0;
-        plain && self.reach == crate::forms::Reach::Full && !self.by_row()
+        plain && self.reach == crate::forms::Reach::Full && !self.has_lone_rows()
     }
 
     /// Channels of a position in the cache of keys.
@@ -123,8 +125,18 @@ impl Attention {
         self.tally.is_none()
     }
 
-    /// Whether a key's channels lie side by side: keys are then looked up one by one, or one stands for a block.
+    /// Whether a key's channels lie side by side: on a GPU, or if keys are looked up one by one, or one stands for a block.
     pub fn by_row(&self) -> bool {
+        self.kept.is_some() || self.has_lone_rows()
+    }
+
+    /// Bytes of a number of keys and values in the caches.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.unwrap_or(Store::F32).bytes()
+    }
+
+    /// Whether keys are looked up one by one, or one stands for a block.
+    pub fn has_lone_rows(&self) -> bool {
         let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
         self.reach.every() > 1 || self.chosen.is_some_and(alone) || self.named().is_some()
     }

@@ -58,7 +58,7 @@ pub(super) fn add(plan: &mut Plan, cuts: &[Cut]) {
 /// Whether a call of one row stores a key where it is looked at: by all tasks that have its head.
 fn stores_alone(code: &Attention) -> bool {
     let plain = code.best == 0 && code.chosen.is_none() && code.keyed.is_empty() && code.value > 0;
-    plain && !code.by_row() && code.tally.is_none()
+    plain && !code.has_lone_rows() && code.tally.is_none()
 }
 
 /// Whether a step before stores the kernel's keys in each call.

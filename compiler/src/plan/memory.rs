@@ -139,8 +139,8 @@ impl Memory {
                 Extent::Ring { rows, .. } => rows,
                 Extent::PerPosition { .. } => 0,
             };
-            let (parts, block) = pieces(fused, state);
-            let fixed_bytes = (fixed * 4).next_multiple_of(ALIGN);
+            let Pieces { parts, block, element_bytes } = pieces(fused, state);
+            let (fixed_bytes, position_bytes) = ((fixed * element_bytes).next_multiple_of(ALIGN), position * element_bytes);
             let init_bits = match state.kind {
                 StateKind::Positions => u32::MAX,
                 _ => (state.init as f32).to_bits(),
@@ -149,11 +149,11 @@ impl Memory {
                 name: state.name.clone(),
                 kind: state.kind.name().to_string(),
                 axes,
-                element_bytes: 4,
+                element_bytes,
                 fixed_offset: self.state_fixed_bytes,
                 position_offset: self.state_position_bytes,
                 fixed_bytes,
-                position_bytes: position * 4,
+                position_bytes,
                 init_bits,
                 rows,
                 parts,
@@ -161,7 +161,7 @@ impl Memory {
                 truncate: truncate(fused, state),
             });
             self.state_fixed_bytes += fixed_bytes;
-            self.state_position_bytes += position * 4;
+            self.state_position_bytes += position_bytes;
         }
         // Fixed states come first; what grows with the capacity stands behind all of them.
         for state in &mut self.states {
@@ -183,16 +183,25 @@ fn axes(fused: &Fused, state: &StateDecl) -> Vec<(String, usize)> {
     axes.collect()
 }
 
-/// Parts and block of a cache as the attention's kernels store it; one of each for any other state.
-fn pieces(fused: &Fused, state: &StateDecl) -> (usize, usize) {
+/// How a state's numbers lie.
+struct Pieces {
+    parts: usize,
+    block: usize,
+    element_bytes: usize,
+}
+
+/// Parts, block and numbers of a cache as the attention's kernels store it; one part and block of any other state.
+fn pieces(fused: &Fused, state: &StateDecl) -> Pieces {
     let own = fused.kernels.iter().find_map(|kernel| match &kernel.code {
         Code::Attention(code) if kernel.nodes.contains(&state.node) => Some(code),
         _ => None,
     });
     match (state.kind, own) {
-        (StateKind::Keys, Some(code)) if !code.by_row() => (code.groups, BLOCK),
-        (StateKind::Keys | StateKind::Values, Some(code)) => (code.groups, 1),
-        _ => (1, 1),
+        (StateKind::Keys | StateKind::Values, Some(code)) => {
+            let block = if state.kind == StateKind::Keys && !code.by_row() { BLOCK } else { 1 };
+            Pieces { parts: code.groups, block, element_bytes: code.kept_bytes() }
+        }
+        _ => Pieces { parts: 1, block: 1, element_bytes: 4 },
     }
 }
 

@@ -44,7 +44,8 @@ impl Plan {
     fn bytes(&self, step: &Step, work: &mut Work) {
         let kernel = &self.fused.kernels[step.kernel()];
         if let Code::Attention(attention) = &kernel.code {
-            let cached = attention.groups * (attention.channels() + attention.value) * 4;
+            let cached = attention.groups * (attention.channels() + attention.value);
+            let kept = cached * attention.kept_bytes();
             if attention.tally.is_some() {
                 let row = attention.groups * attention.key * 4;
                 work.bytes = Amount { row, ..Amount::default() };
@@ -53,8 +54,8 @@ impl Plan {
             let queries = attention.groups * attention.per * attention.key * 4;
             work.bytes = match self.functions[step.function].stores_keys {
                 // Read where they were made, written where they stay.
-                true => Amount { row: 2 * cached, ..Amount::default() },
-                false => Amount { row: 2 * queries, key: cached / attention.reach.every(), ..Amount::default() },
+                true => Amount { row: 4 * cached + kept, ..Amount::default() },
+                false => Amount { row: 2 * queries, key: kept / attention.reach.every(), ..Amount::default() },
             };
             return;
         }

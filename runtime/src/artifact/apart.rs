@@ -1,13 +1,12 @@
-//! Steps of calls of many rows that are launches of their own: products of the same rows side by side, or an attention. Two launches each:
-//! the first rounds what the second multiplies, unless the launch before has left it there.
+//! Steps of calls of many rows that are launches of their own: products of the same rows side by side, or an attention. Products are two
+//! launches: the first rounds rows that the second multiplies, unless the launch before has left them there.
 //!
 //! Entries are told the call and the words of the first of their steps, in device memory; the words of each further step stand a row of the
 //! table of steps behind. Of products `NAME_rounds` `(const BraidCall *call, const int64_t *words, uint16_t *rows)` writes the call's rows
 //! as bfloat16 numbers, one behind the other, and `NAME_apart` `(call, words, const CUtensorMap *maps, uint16_t *next)` multiplies them: the
-//! first map is that of rows, those of weights follow. Of an attention `NAME_rounds` `(call, words, uint16_t *keys, uint16_t *values)`
-//! writes what the call's sequences have in their caches, for each slot and group `[capacity][key]` and `[value][capacity]`, and
-//! `NAME_apart` attends to it: its maps are those of keys and of values. One that hands its results on writes them to `next`, rounded, as rows,
-//! if that is not null.
+//! first map is that of rows, those of weights follow. Of an attention there is `NAME_apart`
+//! alone, whose maps are those of the caches of keys and of values, for each slot and group `[capacity][key]` and `[capacity][value]`. One that
+//! hands its results on writes them to `next`, rounded, as rows, if that is not null.
 //!
 //! Where rows choose their weights, `NAME_sorts` `(call, words, int32_t *lists)`, one block ahead of both, sorts all choices by what was chosen;
 //! the other two are told these lists behind all else. There is a rounded row for each choice, in that order, and so are those that are
@@ -33,8 +32,9 @@ pub struct Apart {
     pub numbers: usize,
     /// What is multiplied.
     pub what: Multiplied,
-    /// How is rounded: any number of blocks will do.
-    pub round: Grid,
+    /// How rows are rounded, of products: any number of blocks will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<Grid>,
     /// How is multiplied; as many blocks as there are tiles will do.
     pub multiply: Grid,
     /// Which of two places its rows have; what it hands on goes to the other one, an attention's to this one.
@@ -69,10 +69,13 @@ pub enum Multiplied {
         groups: usize,
         /// Numbers of a key.
         key: usize,
-        /// Numbers of a value: lines of a box.
+        /// Numbers of a value.
         value: usize,
-        /// Positions of a stage: lines of a box of keys.
+        /// Positions of a stage: lines of a box.
         positions: usize,
+        /// Which of the step's words is the first of four: where keys lie in a slot, and how much further for each position of capacity; the
+        /// same of values.
+        word: usize,
     },
 }
 
@@ -162,24 +165,36 @@ impl Apart {
                 let chosen = chosen.is_none_or(|chosen| size(chosen.count) && size(chosen.elements));
                 chosen && lines(*columns) && depth.is_multiple_of(8) && size(*depth) && widths
             }
-            Multiplied::Attention { groups, key, value, positions } => {
-                size(*groups) && *groups < 1 << 20 && lines(*positions) && key.is_multiple_of(8) && lines(*key) && lines(*value)
+            Multiplied::Attention { groups, key, value, positions, .. } => {
+                let kept = |numbers: &usize| numbers.is_multiple_of(8) && lines(*numbers);
+                size(*groups) && *groups < 1 << 20 && lines(*positions) && kept(key) && kept(value)
             }
         };
         let sound = sound && lines(self.rows) && (1..=64).contains(&self.numbers) && size(self.across) && self.place < 2;
         let sound = sound && self.hands.is_none_or(size);
         ensure(sound, || "a launch apart is out of range".into())?;
+        let rounds = matches!(self.what, Multiplied::Products { .. });
+        ensure(self.round.is_some() == rounds, || "a launch apart rounds what it should not, or not what it should".into())?;
         let sort = self.chosen().map(|chosen| chosen.sort);
-        [self.round, self.multiply].iter().chain(&sort).try_for_each(Grid::check)
+        self.round.iter().chain([&self.multiply]).chain(&sort).try_for_each(Grid::check)
     }
 
     /// Whether it can begin at a step.
     pub(super) fn check_at(&self, device: &Device, step: usize) -> Result<(), String> {
         let steps = device.steps.get(step..step.saturating_add(self.steps())).unwrap_or(&[]);
         ensure(steps.len() == self.steps(), || "a launch apart is out of range".into())?;
-        let Multiplied::Products { weights, .. } = &self.what else { return Ok(()) };
         let is_offset = |word: Option<&i64>| word.is_some_and(|word| *word >= 0 && word % 16 == 0);
-        let found = steps.iter().zip(weights).all(|(step, own)| is_offset(step.words.get(own.word)));
-        ensure(found, || "a launch apart has no weights".into())
+        match &self.what {
+            Multiplied::Products { weights, .. } => {
+                let found = steps.iter().zip(weights).all(|(step, own)| is_offset(step.words.get(own.word)));
+                ensure(found, || "a launch apart has no weights".into())
+            }
+            Multiplied::Attention { word, .. } => {
+                let places = word.checked_add(4).and_then(|end| steps[0].words.get(*word..end));
+                // Bytes for each position are multiplied with a capacity, a multiple of 16.
+                let sound = |words: &[i64]| words.iter().all(|word| *word >= 0) && words[0] % 16 == 0 && words[2] % 16 == 0;
+                ensure(places.is_some_and(sound), || "a launch apart has no caches".into())
+            }
+        }
     }
 }

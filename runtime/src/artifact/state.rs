@@ -16,7 +16,7 @@ pub struct State {
     pub kind: String,
     /// Names and sizes of the axes of a row, for people; the last is fastest.
     pub axes: Vec<(String, usize)>,
-    /// Bytes of an element (all are 32-bit today).
+    /// Bytes of an element: 4, or 2 of keys and values in bfloat16, as GPUs keep them.
     pub element_bytes: usize,
     /// First byte inside a sequence's states is `fixed_offset + position_offset · capacity`.
     pub fixed_offset: usize,

@@ -32,7 +32,7 @@ struct Launches {
     what: artifact::Apart,
     /// Sorts what rows choose, if they do.
     sort: Option<Entry>,
-    round: Entry,
+    round: Option<Entry>,
     multiply: Entry,
 }
 
@@ -49,8 +49,8 @@ struct Step {
 struct Own {
     /// Index into [`Apart::launches`].
     launch: usize,
-    /// Where the weights of each of its steps begin among all.
-    weights: Vec<u64>,
+    /// Where the weights of each of its steps begin among all, or where keys and values lie in a slot: two numbers each.
+    places: Vec<u64>,
     /// Its first map among all.
     map: usize,
     /// From how many rows of a call on the launch before leaves its rows, and the one behind takes what it hands on.
@@ -63,17 +63,25 @@ struct Own {
 pub(super) struct Room {
     /// Rows of a call.
     pub(super) rows: usize,
-    /// Sequences, and positions of each.
+    /// Sequences, positions of each, and bytes.
     pub(super) slots: usize,
     pub(super) capacity: usize,
+    pub(super) slot_bytes: usize,
+}
+
+/// Where things begin on the device.
+#[derive(Clone, Copy)]
+pub(super) struct Begin {
+    /// All weights.
+    pub(super) weights: u64,
+    /// The states of the first sequence.
+    pub(super) states: u64,
 }
 
 /// A session's memory for them.
 pub(super) struct Rounded {
-    /// Two places for rows, and where keys begin; values are behind them.
-    places: [u64; 3],
-    /// Where the values of each attention begin.
-    values: Vec<u64>,
+    /// Two places for rows.
+    places: [u64; 2],
     /// Where sorted choices are listed.
     lists: u64,
     maps: Memory,
@@ -102,8 +110,8 @@ impl Apart {
         let launches = |what: &artifact::Apart| {
             let entry = |kind, grid| module.entry(&format!("{}_{kind}", what.name), grid);
             let sort = what.chosen().map(|chosen| entry("sorts", chosen.sort)).transpose()?;
-            let (round, multiply) = (entry("rounds", what.round)?, entry("apart", what.multiply)?);
-            Ok(Launches { what: what.clone(), sort, round, multiply })
+            let round = what.round.map(|grid| entry("rounds", grid)).transpose()?;
+            Ok(Launches { what: what.clone(), sort, round, multiply: entry("apart", what.multiply)? })
         };
         let launches = device.apart.iter().map(launches).collect::<Result<Vec<_>>>()?;
         let (mut maps, mut from) = (0, 0);
@@ -115,7 +123,7 @@ impl Apart {
             }
             let until = if within.contains(&at) { from } else { step.until.unwrap_or(usize::MAX) };
             let own = step.apart.map(|launch| {
-                let weights = weights(&device.apart[launch], &device.steps[at..]);
+                let places = places(&device.apart[launch], &device.steps[at..]);
                 let map = maps;
                 maps += count(&device.apart[launch]);
                 let (what, behind) = (&device.apart[launch], &device.steps[at + 1..]);
@@ -125,7 +133,7 @@ impl Apart {
                 let is_own = |step: &&artifact::Launch| step.apart.is_some();
                 let handed = if what.handed { of(device.steps[..at].iter().rev().find(is_own)) } else { usize::MAX };
                 let taken = if what.hands.is_some() { of(behind.iter().find(is_own)) } else { usize::MAX };
-                Own { launch, weights, map, handed, taken }
+                Own { launch, places, map, handed, taken }
             });
             Step { own, until, most: step.most.unwrap_or(usize::MAX) }
         });
@@ -150,25 +158,23 @@ impl Apart {
         begin..(begin..steps.end).rev().find(|step| !is_idle(step)).map_or(begin, |last| last + 1)
     }
 
-    /// Memory for calls that a session has room for, if any of them need it; `weights`: where all weights begin on the device.
-    pub(super) fn memory(&self, gpu: &Arc<Gpu>, stream: &CudaStream, weights: u64, room: Room) -> Result<Option<Rounded>> {
+    /// Memory for calls that a session has room for, if any of them need it.
+    pub(super) fn memory(&self, gpu: &Arc<Gpu>, stream: &CudaStream, begin: Begin, room: Room) -> Result<Option<Rounded>> {
         let used = || self.launches.iter().map(|launch| &launch.what).filter(|what| room.rows >= what.from);
         if used().next().is_none() {
             return Ok(None);
         }
         let most = |bytes: &dyn Fn(&artifact::Apart) -> usize| used().map(bytes).max().unwrap_or(0);
-        let (rows, caches) = (most(&|what| row_bytes(what, room)), most(&|what| cache_bytes(what, room).iter().sum()));
+        let rows = most(&|what| row_bytes(what, room));
         let lists = most(&|what| what.chosen().map_or(0, |chosen| chosen.lists(room.rows, what.rows).end));
-        let numbers = Memory::new(gpu, 2 * rows + caches + lists, &format!("rounded numbers of {} rows", room.rows))?;
-        let places = [0, 1, 2].map(|place| numbers.address() + (place * rows) as u64);
-        let values = self.launches.iter().map(|own| places[2] + cache_bytes(&own.what, room)[0] as u64).collect();
-        let maps = Memory::new(gpu, MAP * self.maps, "maps of weights")?;
-        let lists = places[2] + caches as u64;
-        let rounded = Rounded { places, values, lists, maps, _numbers: numbers };
+        let numbers = Memory::new(gpu, 2 * rows + lists, &format!("rounded numbers of {} rows", room.rows))?;
+        let [places @ .., lists] = [0, 1, 2].map(|place| numbers.address() + (place * rows) as u64);
+        let maps = Memory::new(gpu, MAP * self.maps, "maps of weights and caches")?;
+        let rounded = Rounded { places, lists, maps, _numbers: numbers };
         let mut made = vec![[0; MAP]; self.maps];
         for own in self.steps.iter().filter_map(|step| step.own.as_ref()) {
             if room.rows >= self.launches[own.launch].what.from {
-                let own_maps = self.maps_of(&rounded, own, weights, room)?;
+                let own_maps = self.maps_of(&rounded, own, begin, room)?;
                 made[own.map..own.map + own_maps.len()].copy_from_slice(&own_maps);
             }
         }
@@ -177,20 +183,27 @@ impl Apart {
     }
 
     /// What a launch's multiplication reads.
-    fn maps_of(&self, rounded: &Rounded, own: &Own, weights: u64, room: Room) -> Result<Vec<[u8; MAP]>> {
+    fn maps_of(&self, rounded: &Rounded, own: &Own, begin: Begin, room: Room) -> Result<Vec<[u8; MAP]>> {
         let what = &self.launches[own.launch].what;
         match &what.what {
             Multiplied::Products { depth, columns, weights: lines, chosen } => {
                 let (count, elements) = chosen.map_or((1, 1), |chosen| (chosen.count, chosen.elements));
-                let rows = map(rounded.rows(what), [*depth, room.rows * count], [what.numbers, what.rows]);
-                let of_step =
-                    |(lines, at): (&Lines, &u64)| map(weights + at, [*depth, lines.width * elements], [what.numbers, *columns]);
-                std::iter::once(rows).chain(lines.iter().zip(&own.weights).map(of_step)).collect()
+                let axes = |lines: usize| [(*depth, 0), (lines, 2 * depth)];
+                let rows = map(rounded.rows(what), &axes(room.rows * count), [what.numbers, what.rows]);
+                let of_step = |(lines, at): (&Lines, &u64)| {
+                    map(begin.weights + at, &axes(lines.width * elements), [what.numbers, *columns])
+                };
+                std::iter::once(rows).chain(lines.iter().zip(&own.places).map(of_step)).collect()
             }
-            Multiplied::Attention { groups, key, value, positions } => {
-                let (lines, values) = (room.slots * groups, rounded.values[own.launch]);
-                let keys = map(rounded.places[2], [*key, lines * room.capacity], [what.numbers, *positions])?;
-                Ok(vec![keys, map(values, [room.capacity, lines * value], [what.numbers, *value])?])
+            Multiplied::Attention { groups, key, value, positions, .. } => {
+                let caches = own.places.chunks_exact(2).zip([*key, *value]);
+                let of_cache = |(at, numbers): (&[u64], usize)| {
+                    let first = begin.states + at[0] + at[1] * room.capacity as u64;
+                    let (row, group) = (2 * numbers, 2 * numbers * room.capacity);
+                    let axes = [(numbers, 0), (room.capacity, row), (*groups, group), (room.slots, room.slot_bytes)];
+                    map(first, &axes, [what.numbers, *positions])
+                };
+                caches.map(of_cache).collect()
             }
         }
     }
@@ -209,18 +222,14 @@ impl Apart {
         let Some(own) = &self.steps[step].own else { return Ok(()) };
         let Launches { what, sort, round, multiply } = &self.launches[own.launch];
         let maps = rounded.maps.address() + (own.map * MAP) as u64;
-        let to = match what.what {
-            Multiplied::Products { .. } => vec![rounded.rows(what)],
-            Multiplied::Attention { .. } => vec![rounded.places[2], rounded.values[own.launch]],
-        };
         let lists: &[u64] = if sort.is_some() { &[rounded.lists] } else { &[] };
         // SAFETY: the parameters are those of the entries; what they point to is promised by the caller, or lives as long as `rounded`.
         unsafe {
-            if rows < own.handed {
+            if let Some(round) = round.as_ref().filter(|_| rows < own.handed) {
                 if let Some(sort) = sort {
                     begin(stream, sort, 1, &[call, words, rounded.lists])?;
                 }
-                begin(stream, round, rows, &[&[call, words], &to[..], lists].concat())?;
+                begin(stream, round, rows, &[&[call, words, rounded.rows(what)], lists].concat())?;
             }
             let next = if rows < own.taken { 0 } else { rounded.next(what) };
             begin(stream, multiply, what.tiles(rows), &[&[call, words, maps, next], lists].concat())
@@ -228,13 +237,13 @@ impl Apart {
     }
 }
 
-/// Where the weights of a launch's steps begin; negative offsets were refused when the artifact was read.
-fn weights(what: &artifact::Apart, steps: &[artifact::Launch]) -> Vec<u64> {
+/// Where the weights of a launch's steps begin, or its caches; negative offsets were refused when the artifact was read.
+fn places(what: &artifact::Apart, steps: &[artifact::Launch]) -> Vec<u64> {
     match &what.what {
         Multiplied::Products { weights, .. } => {
             weights.iter().zip(steps).map(|(own, step)| step.words[own.word] as u64).collect()
         }
-        Multiplied::Attention { .. } => vec![],
+        Multiplied::Attention { word, .. } => steps[0].words[*word..word + 4].iter().map(|word| *word as u64).collect(),
     }
 }
 
@@ -258,12 +267,6 @@ fn row_bytes(what: &artifact::Apart, room: Room) -> usize {
     bytes(&[room.rows, count, depth.max(what.hands.unwrap_or(0))])
 }
 
-/// Bytes of the keys and of the values that a launch rounds.
-fn cache_bytes(what: &artifact::Apart, room: Room) -> [usize; 2] {
-    let Multiplied::Attention { groups, key, value, .. } = what.what else { return [0; 2] };
-    [key, value].map(|size| bytes(&[room.slots, room.capacity, groups, size]))
-}
-
 /// Begins a launch of at most so many blocks.
 ///
 /// # Safety
@@ -276,30 +279,33 @@ unsafe fn begin(stream: &CudaStream, entry: &Entry, blocks: usize, parameters: &
         .said("launch")
 }
 
-/// The map of lines of bfloat16 numbers from an address on, one behind the other (numbers of a line, and how many lines), which come in
-/// swizzled boxes. What is not there is zero.
-fn map(address: u64, sizes: [usize; 2], boxed: [usize; 2]) -> Result<[u8; MAP]> {
-    let (sizes, stride) = (sizes.map(|size| size as u64), [2 * sizes[0] as u64]);
-    let boxed = boxed.map(|size| size as u32);
+/// The map of lines of bfloat16 numbers from an address on: how many numbers a line has, how many lines there are, how many matrices of them and
+/// so on, and how many bytes behind each other all but numbers are. Lines come in swizzled boxes of so many numbers and lines. What is not
+/// there is zero.
+fn map(address: u64, axes: &[(usize, usize)], boxed: [usize; 2]) -> Result<[u8; MAP]> {
+    let sizes: Vec<u64> = axes.iter().map(|(size, _)| *size as u64).collect();
+    let strides: Vec<u64> = axes[1..].iter().map(|(_, bytes)| *bytes as u64).collect();
+    let boxed: Vec<u32> = (0..axes.len()).map(|axis| boxed.get(axis).map_or(1, |size| *size as u32)).collect();
+    let steps = vec![1; axes.len()];
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     // SAFETY: writes the map; all tables have as many entries as there are axes, or one less.
     let made = unsafe {
         sys::cuTensorMapEncodeTiled(
             &raw mut map,
             Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            2,
+            axes.len() as u32,
             std::ptr::without_provenance_mut(address as usize),
             sizes.as_ptr(),
-            stride.as_ptr(),
+            strides.as_ptr(),
             boxed.as_ptr(),
-            [1; 2].as_ptr(),
+            steps.as_ptr(),
             Interleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
             Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
             Promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             Fill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };
-    made.result().said("describe weights to the copy engine")?;
+    made.result().said("describe weights and caches to the copy engine")?;
     let mut bytes = [0; MAP];
     bytes.chunks_exact_mut(8).zip(map.opaque).for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
     Ok(bytes)

@@ -5,7 +5,7 @@
 //! that has several launches becomes one when it comes a second time in a row, as the pieces of a long prompt do. The host waits only for
 //! logits, and for a block that is still to be copied.
 
-use super::apart::{Room, Rounded};
+use super::apart::{Begin, Room, Rounded};
 use super::gpu::Said;
 use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
@@ -75,9 +75,11 @@ impl Cuda {
         let memory = |bytes: usize, what: &str| Memory::new(gpu, bytes, what);
         let block = Places::new(size.rows).end;
         let states = format!("the states of {} sequences of {} positions", size.slots, size.capacity);
+        let states = memory(bytes(size.slot_bytes, size.slots), &states)?;
         let stream = gpu.stream()?;
-        let room = Room { rows: size.rows, slots: size.slots, capacity: size.capacity };
-        let rounded = program.apart.memory(gpu, &stream, weights.placed()?.address(), room)?;
+        let room = Room { rows: size.rows, slots: size.slots, capacity: size.capacity, slot_bytes: size.slot_bytes };
+        let begin = Begin { weights: weights.placed()?.address(), states: states.address() };
+        let rounded = program.apart.memory(gpu, &stream, begin, room)?;
         Ok(Self {
             graphs: HashMap::new(),
             many: None,
@@ -88,7 +90,7 @@ impl Cuda {
             size,
             vocab: manifest.vocab,
             step_rows: manifest.device.as_ref().map_or(0, |device| device.step_rows),
-            states: memory(bytes(size.slot_bytes, size.slots), &states)?,
+            states,
             prepared: memory(manifest.prepared_bytes, "prepared tables")?,
             arena: memory(bytes(manifest.arena_row_bytes, size.rows), &format!("the arena of {} rows", size.rows))?,
             scratch: memory(bytes(manifest.scratch_bytes, program.blocks()), "scratch memory")?,

@@ -145,6 +145,7 @@ fn kind(state: &State) -> Kind {
     match (state.kind.as_str(), state.element_bytes) {
         ("positions", 4) => Kind::I32,
         (_, 4) => Kind::F32,
+        ("keys" | "values", 2) => Kind::Bf16,
         (_, 2) => Kind::Other("U16", (1, 2)),
         _ => Kind::Other("U8", (1, 1)),
     }

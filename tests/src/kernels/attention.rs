@@ -138,6 +138,7 @@ impl Case {
             caches: 6,
             splits: 1,
             rounded: false,
+            kept: None,
         }
     }
 

@@ -213,6 +213,13 @@ fn rounded_numbers() {
     assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
 }
 
+/// Keys and values in bfloat16: stored by one row and by many, read by the matrix units in a prompt and number by number behind it.
+#[test]
+fn rounded_caches() {
+    let (off, peak) = compared("qwen3", ("cuda:sm_80", Dtype::Bf16), Chunks::Auto, (24, 2));
+    assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
+}
+
 /// Quantised weights lose what they lose on a processor.
 #[test]
 fn quantised_numbers() {

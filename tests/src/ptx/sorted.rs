@@ -77,7 +77,7 @@ fn play(ptx: &str, apart: &Apart, launch: &Launch, arena_row_bytes: usize) {
     let [words, to, at] =
         [words, vec![0xA5; 2 * ROWS * count * depth], vec![0xA5; lists.end]].map(|own| played.machine.memory.add(own));
     played.launch(&format!("{}_sorts", apart.name), choice.sort, 1, &[played.call, words, at]);
-    played.launch(&format!("{}_rounds", apart.name), apart.round, 3, &[played.call, words, to, at]);
+    played.launch(&format!("{}_rounds", apart.name), apart.round.expect("rows are rounded"), 3, &[played.call, words, to, at]);
 
     let choices = ROWS * count;
     let order = played.numbers(at + lists.order as u64, 4, choices);

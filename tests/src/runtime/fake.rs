@@ -110,7 +110,7 @@ fn apart() -> Apart {
         across: 2,
         numbers: 8,
         what,
-        round,
+        round: Some(round),
         multiply,
         place: 0,
         hands: None,

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, MAX_ROWS, manifest};
 use braid_runtime::artifact::Truncate;
-use braid_runtime::checkpoint::Checkpoint;
+use braid_runtime::checkpoint::{Checkpoint, Kind};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Error, Keep, Saved, Session, Settings, Snapshot, Wanted, Weights};
 use std::path::Path;
@@ -48,6 +48,24 @@ fn a_saved_state_goes_on_elsewhere() {
         assert_eq!(file.names().collect::<Vec<_>>(), ["history", "sum", "token-ids"]);
         assert_eq!((file.require("history").unwrap().shape, file.require("sum").unwrap().shape), (&[1, 6, 1][..], &[24][..]));
     }
+}
+
+/// As a GPU keeps keys: two bytes a number.
+#[test]
+fn caches_of_short_numbers_are_saved_as_such() {
+    let (fake, mut own) = (Fake::new(), manifest());
+    let history = own.states.iter_mut().find(|state| state.name == "history").unwrap();
+    (history.element_bytes, history.kind) = (2, "keys".into());
+    fake.write(&own);
+    let (source, rest) = begun(&fake);
+    let path = fake.path("six.state");
+    source.save(1, &path, &TOKENS[..6], &[]).unwrap();
+    let mut other = session(&fake, 64, 1);
+    other.load(0, &path).unwrap();
+    assert_eq!(feed(&mut other, 0, &TOKENS[6..]), rest);
+    let file = Checkpoint::open(&path).unwrap();
+    let history = file.require("history").unwrap();
+    assert_eq!((history.kind, history.shape), (Kind::Bf16, &[1, 6, 2][..]));
 }
 
 #[test]

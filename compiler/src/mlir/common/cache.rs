@@ -7,8 +7,8 @@ use crate::fuse::kernel::Attention;
 /// The caches of a sequence.
 #[derive(Clone, Copy)]
 pub struct Caches<'c> {
-    /// `[groups][slots / 16][key][16]`; `[groups][slots][key]` where keys are looked up one by one, and of that a share of a key where it
-    /// stands for several positions.
+    /// `[groups][slots / 16][key][16]`; `[groups][slots][key]` on a GPU and where keys are looked up one by one, and of that a share of a key
+    /// where it stands for several positions.
     pub keys: Val<'c>,
     /// `[groups][slots][value]`.
     pub values: Val<'c>,

@@ -73,12 +73,14 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.cp.async.bulk.shared.cluster.global", &[to, from, barrier, bytes], &attributes);
     }
 
-    /// Asks the engine for lines of a matrix that a map describes, from `number` of line `line` on (both `i32`): as many as the map says.
-    pub fn begin_matrix_copy(&self, to: Val<'c>, map: Val<'c>, (number, line): (Val<'c>, Val<'c>), barrier: Val<'c>) {
+    /// Asks the engine for lines of a matrix that a map describes, from a number of a line on, and for which of the matrices that it describes, if there
+    /// are several (all `i32`): as many as the map says.
+    pub fn begin_matrix_copy(&self, to: Val<'c>, map: Val<'c>, place: &[Val<'c>], barrier: Val<'c>) {
         let to = self.op("llvm.addrspacecast", &[to], &[], Ty::scalar(Elem::Cluster));
-        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 2, 1, 0, 0, 0, 0]).into();
+        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, place.len() as i32, 1, 0, 0, 0, 0]).into();
         let attributes = [("operandSegmentSizes", segments)];
-        self.op_none("nvvm.cp.async.bulk.tensor.shared.cluster.global", &[to, map, number, line, barrier], &attributes);
+        let operands: Vec<Val> = [to, map].iter().chain(place).chain([&barrier]).copied().collect();
+        self.op_none("nvvm.cp.async.bulk.tensor.shared.cluster.global", &operands, &attributes);
     }
 
     /// Waits until the barrier's phase of this parity (an `i32`) has ended; what has come is seen.

@@ -2,6 +2,7 @@
 
 use melior::ir::attribute::StringAttribute;
 
+use super::copies::COPY;
 use super::emitter::{Emitter, Val};
 use super::ty::Ty;
 
@@ -9,10 +10,15 @@ impl<'c> Emitter<'c> {
     /// What describes a matrix at an address in shared memory, a multiple of 1024, to the matrix units: rows of 128 bytes, one behind the
     /// other, whose pieces of 16 bytes are exchanged: piece `p` of row `r` lies where `p ^ (r % 8)` would.
     pub fn matrix_at(&self, address: Val<'c>) -> Val<'c> {
+        self.turned_matrix_at(address, COPY)
+    }
+
+    /// The same of one whose columns lie as such lines: 64 of a column are a line, and the next 64 of all columns so many bytes behind.
+    pub fn turned_matrix_at(&self, address: Val<'c>, part: usize) -> Val<'c> {
         let number = self.op("llvm.ptrtoint", &[address], &[], Ty::I64);
         let place = self.shift_right(self.and(number, self.i64(0x3FFFF)), 4);
-        // Eight rows take 1024 bytes; the two highest bits say how pieces are exchanged.
-        self.or(place, self.i64((1_i64 << 62) | (64 << 32) | (1 << 16)))
+        // In units of 16 bytes: eight rows take 1024; the two highest bits say how pieces are exchanged.
+        self.or(place, self.i64((1_usize << 62) | (64_usize << 32) | ((part / COPY) << 16)))
     }
 
     /// The matrix that begins so many bytes (an `i64`, a multiple of 16) behind.
@@ -46,16 +52,16 @@ impl<'c> Emitter<'c> {
         self.members(all, &members)
     }
 
-    /// The same with the left matrices in registers, four pairs of bfloat16 numbers of a lane for each right one: of its two rows columns
-    /// `2 (l % 4)` and the next, then of both rows those eight behind. Sums of scores lie so, rounded and packed by two. No register of
-    /// theirs may change before the products are there.
+    /// The same with the left matrices in registers, four pairs of bfloat16 numbers of a lane for each right one, which is turned: of its two
+    /// rows columns `2 (l % 4)` and the next, then of both rows those eight behind. Sums of scores lie so, rounded and packed by two. No
+    /// register of theirs may change before the products are there.
     pub fn begin_products_of(&self, left: &[Val<'c>], right: &[Val<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
         let count = sums.len();
         let list = |numbers: std::ops::Range<usize>| numbers.map(|at| format!("${at}")).collect::<Vec<_>>().join(", ");
         let one = |at: usize| {
             let (own, matrix) = (2 * count + 4 * at, 2 * count + left.len() + at);
             format!(
-                "wgmma.mma_async.sync.aligned.m64n{}k16.f32.bf16.bf16 {{{}}}, {{{}}}, ${matrix}, adds, 1, 1, 0;\n\t",
+                "wgmma.mma_async.sync.aligned.m64n{}k16.f32.bf16.bf16 {{{}}}, {{{}}}, ${matrix}, adds, 1, 1, 1;\n\t",
                 2 * count,
                 list(0..count),
                 list(own..own + 4)

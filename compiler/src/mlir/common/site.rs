@@ -121,6 +121,11 @@ impl<'k, 'c> Site<'k, 'c> {
         self.index.insert(INNER, within);
     }
 
+    /// What a view is of.
+    pub fn tensor(&self, view: &View) -> &'k Tensor {
+        &self.tensors[view.tensor.0]
+    }
+
     /// How a view's elements are stored.
     pub fn store_of(&self, view: &View) -> Store {
         self.tensors[view.tensor.0].store

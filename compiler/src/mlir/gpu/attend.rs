@@ -7,13 +7,13 @@
 
 use super::THREADS;
 use super::attention::{Sum, Work, join};
+use super::kept::Kept;
 use super::softmax::{self, CARRIED, Rows};
-use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
-use crate::mlir::common::{Cmp, Emitter, Field, SegmentFields, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, SegmentFields, Ty, Val};
 use crate::plan::QUERIES;
 
 /// Positions of a stage.
@@ -34,7 +34,7 @@ struct Layout {
     columns: usize,
     /// Whether the groups of warps share the positions; otherwise a value's elements.
     shared_keys: bool,
-    /// Bytes of a row of queries, and of values.
+    /// Bytes of a row of queries, or of keys, and of values.
     query_row: usize,
     value_row: usize,
     keys_at: usize,
@@ -52,7 +52,7 @@ impl Layout {
         let row = |elements: usize| 16 * ((elements / 8) | 1);
         let (query_row, value_row) = (row(key), row(columns * parts));
         let keys_at = QUERIES * query_row;
-        let values_at = keys_at + key * KEYS * 2;
+        let values_at = keys_at + KEYS * query_row;
         let positions_at = values_at + KEYS * value_row;
         let end = positions_at + KEYS * 4;
         Layout { key, columns, shared_keys, query_row, value_row, keys_at, values_at, positions_at, end }
@@ -207,18 +207,20 @@ impl<'c> Work<'_, 'c> {
             let bytes = e.add(e.mul(row, e.i32(layout.query_row as i32)), e.shift_left(pair, 2));
             e.store(e.offset(memory, e.to_i64(bytes)), packed);
         });
-        // Keys have no rows there, which must be no NaN.
-        let (keys, missing) = (e.offset_by(memory, layout.keys_at), layout.key - key);
-        for_each(e, e.to_i64(e.thread()), e.i64(missing * KEYS / 2), e.i64(THREADS), |at| {
-            e.store(e.offset_by(e.element(keys, at, 4), key * KEYS * 2), e.i32(0));
+        // Keys have no numbers there, which must be no NaN.
+        let (keys, missing) = (e.offset_by(memory, layout.keys_at), (layout.key - key) as i64);
+        for_each(e, e.to_i64(e.thread()), e.i64(missing * KEYS as i64), e.i64(THREADS), |at| {
+            let (row, column) = (e.div(at, e.i64(missing.max(1))), e.rem(at, e.i64(missing.max(1))));
+            let own = e.element(e.element(keys, row, layout.query_row), column, 2);
+            e.store(e.offset_by(own, 2 * key), e.convert(e.f32(0.0), Elem::Bf16));
         });
     }
 
-    /// Keys `[key][positions]`, values `[positions][value]` and the positions from `first` on.
+    /// Keys, values and the positions from `first` on.
     fn fetch_stage(&mut self, layout: Layout, part: Part<'c>, first: Val<'c>) {
         let e = self.e;
         let (caches, memory) = (part.caches, e.shared_memory());
-        let (key, value, thread) = (self.code.key, self.code.value, e.to_i64(e.thread()));
+        let thread = e.to_i64(e.thread());
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(KEYS)), || {
             let slot = e.add(first, thread);
             let there = e.cmp(Cmp::Lt, slot, caches.slots);
@@ -226,59 +228,11 @@ impl<'c> Work<'_, 'c> {
             let to = e.element(e.offset_by(memory, layout.positions_at), thread, 4);
             e.store(to, e.select(there, position, e.i32(-1)));
         });
-        // Past the last block it is read again; its positions were marked.
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let (first_block, last_block) = (e.div(first, e.i64(BLOCK)), e.sub(blocks, e.i64(1)));
-        let block = |at: usize| e.add(e.mul(part.group, blocks), e.min(e.add(first_block, e.i64(at)), last_block));
-        let blocks: Vec<Val> = (0..KEYS / BLOCK).map(block).collect();
-        // Of keys a unit is a quarter of a block's positions of one element.
-        let keys = e.offset_by(memory, layout.keys_at);
-        let place = |unit: Val<'c>| {
-            let (k, quarter) = (e.shift_right(unit, 2), e.and(unit, e.i32(3)));
-            e.add(keys_place(e, k, e.shift_right(quarter, 1)), e.shift_left(e.and(quarter, e.i32(1)), 3))
-        };
-        // Blocks are neighbours in the bits that a row's turn changes.
-        let put = |place: Val<'c>, block: usize| e.offset(keys, e.to_i64(e.xor(place, e.i32((block * BLOCK * 2) as i32))));
-        self.copy_blocks((caches.keys, &blocks), key * BLOCK / 4, place, put);
-        let values = e.offset_by(memory, layout.values_at);
-        let place = |unit: Val<'c>| {
-            let fours = e.i32(value as i32 / 4);
-            e.add(e.mul(e.div(unit, fours), e.i32(layout.value_row as i32)), e.shift_left(e.rem(unit, fours), 3))
-        };
-        let put = |place: Val<'c>, block: usize| e.offset_by(e.offset(values, e.to_i64(place)), block * BLOCK * layout.value_row);
-        self.copy_blocks((caches.values, &blocks), value * BLOCK / 4, place, put);
-    }
-
-    /// Rounds blocks of a cache, of so many units of four numbers, into shared memory, all loads before the stores. A unit has a
-    /// place in a block, and `put` gives that of the block.
-    fn copy_blocks(
-        &self,
-        (cache, blocks): (Val<'c>, &[Val<'c>]),
-        units: usize,
-        place: impl Fn(Val<'c>) -> Val<'c>,
-        put: impl Fn(Val<'c>, usize) -> Val<'c>,
-    ) {
-        let e = self.e;
-        let pack = |four: Val<'c>| {
-            let pair = |at: usize| e.pack_bf16(e.extract(four, at), e.extract(four, at + 1));
-            e.insert(e.insert(e.poison(Ty::i32(2)), 0, pair(0)), 1, pair(2))
-        };
-        // Some units may be done twice.
-        let unit = |turn: usize| {
-            let unit = e.add(e.thread(), e.i32((turn * THREADS) as i32));
-            if (turn + 1) * THREADS <= units { unit } else { e.min(unit, e.i32(units as i32 - 1)) }
-        };
-        let turns: Vec<Val> = (0..units.div_ceil(THREADS)).map(unit).collect();
-        for turns in turns.chunks(AHEAD / blocks.len()) {
-            let load = |unit: Val<'c>| {
-                let own = e.element(cache, e.to_i64(unit), 16);
-                blocks.iter().map(move |block| e.load_aligned(e.element(own, *block, units * 16), Ty::f32(4)))
-            };
-            let loaded: Vec<Val> = turns.iter().flat_map(|unit| load(*unit)).collect();
-            for (unit, loaded) in turns.iter().zip(loaded.chunks(blocks.len())) {
-                let place = place(*unit);
-                loaded.iter().enumerate().for_each(|(block, four)| e.store_aligned(put(place, block), pack(*four)));
-            }
+        // Past the last place it is read again; its positions were marked.
+        let kept = [Kept::keys(e, self.code, &caches, part.group), Kept::values(e, self.code, &caches, part.group)];
+        let places = [(layout.keys_at, layout.query_row), (layout.values_at, layout.value_row)];
+        for (kept, (at, row)) in kept.into_iter().zip(places) {
+            copy(e, kept, (first, e.sub(caches.slots, e.i64(1))), (e.offset_by(memory, at), row));
         }
     }
 
@@ -322,16 +276,16 @@ impl<'c> Work<'_, 'c> {
         let row = e.add(e.shift_left(lane.rows, 4), e.and(lane.lane, e.i32(15)));
         let query = e.add(e.mul(row, e.i32(layout.query_row as i32)), e.shift_left(e.shift_right(lane.lane, 4), 4));
         let query = e.offset(e.shared_memory(), e.to_i64(query));
-        let (k, piece) = (e.and(lane.lane, e.i32(15)), e.add(e.shift_right(first, 3), e.shift_right(lane.lane, 4)));
-        let keys = e.offset_by(e.shared_memory(), layout.keys_at);
-        let places: Vec<Val> = (0..AT_ONCE / 16)
-            .map(|pair| e.offset(keys, e.to_i64(keys_place(e, k, e.add(piece, e.i32(2 * pair as i32))))))
-            .collect();
+        // Of two matrices of eight positions the first sixteen bytes, and those behind.
+        let row = e.add(e.and(lane.lane, e.i32(7)), e.shift_left(e.shift_right(lane.lane, 4), 3));
+        let row = e.mul(e.add(first, row), e.i32(layout.query_row as i32));
+        let keys = e.add(row, e.shift_left(e.and(e.shift_right(lane.lane, 3), e.i32(1)), 4));
+        let keys = e.offset(e.offset_by(e.shared_memory(), layout.keys_at), e.to_i64(keys));
         let mut sums = vec![e.f32(0.0); AT_ONCE / 2];
         for step in 0..layout.key / 16 {
             let left = e.load_fragments(e.offset_by(query, 32 * step));
-            for (pair, place) in places.iter().enumerate() {
-                let right = e.load_turned_fragments(e.offset_by(*place, step * 16 * KEYS * 2));
+            for pair in 0..AT_ONCE / 16 {
+                let right = e.load_fragments(e.offset_by(keys, 16 * pair * layout.query_row + 32 * step));
                 add_products(e, left, right, &mut sums[8 * pair..][..8]);
             }
         }
@@ -417,11 +371,29 @@ impl<'c> Work<'_, 'c> {
     }
 }
 
-/// Where a piece of eight keys' elements `k` lies: the eight rows that are read at once begin at different banks, and so do the four
-/// that are written.
-fn keys_place<'c>(e: &Emitter<'c>, k: Val<'c>, piece: Val<'c>) -> Val<'c> {
-    let turn = e.or(e.shift_left(e.and(k, e.i32(3)), 1), e.and(e.shift_right(k, 2), e.i32(1)));
-    e.add(e.mul(k, e.i32(2 * KEYS as i32)), e.shift_left(e.xor(piece, turn), 4))
+/// Copies rows of a cache from a slot on into shared memory, in rows of so many bytes; `last`: the last slot. All loads of some come before
+/// the stores.
+fn copy<'c>(e: &Emitter<'c>, kept: Kept<'_, 'c>, (first, last): (Val<'c>, Val<'c>), (to, row): (Val<'c>, usize)) {
+    let wide = kept.wide();
+    let units = kept.numbers / wide;
+    // Some units may be done twice.
+    let unit = |turn: usize| {
+        let unit = e.add(e.thread(), e.i32((turn * THREADS) as i32));
+        let unit = if (turn + 1) * THREADS <= KEYS * units { unit } else { e.min(unit, e.i32((KEYS * units) as i32 - 1)) };
+        (e.div(unit, e.i32(units as i32)), e.mul(e.rem(unit, e.i32(units as i32)), e.i32(wide as i32)))
+    };
+    let turns: Vec<(Val, Val)> = (0..(KEYS * units).div_ceil(THREADS)).map(unit).collect();
+    for turns in turns.chunks(AHEAD) {
+        let load = |(at, number): &(Val<'c>, Val<'c>)| {
+            let slot = e.min(e.add(first, e.to_i64(*at)), last);
+            kept.load_stored(kept.place(kept.row(slot), e.to_i64(*number)), wide)
+        };
+        let loaded: Vec<Val> = turns.iter().map(load).collect();
+        for ((at, number), loaded) in turns.iter().zip(loaded) {
+            let place = e.add(e.mul(*at, e.i32(row as i32)), e.shift_left(*number, 1));
+            e.store_aligned(e.offset(to, e.to_i64(place)), loaded);
+        }
+    }
 }
 
 /// Adds the products with two fragments of eight columns to their sums.

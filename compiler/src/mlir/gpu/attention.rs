@@ -1,7 +1,8 @@
-//! Attention over a cache, laid out as the kernels of CPUs have it: keys `[groups][blocks][key][16]`, values `[groups][slots][value]`.
+//! Attention over a cache (kept.rs).
 //!
 //! Warps take chunks of positions in turn (chunk.rs), each with a running softmax of its own, and are merged through shared memory at the end.
 
+use super::kept::Kept;
 use super::{STEP_ROWS, THREADS, WARPS, ask};
 use crate::forms::BLOCK;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
@@ -78,9 +79,8 @@ impl<'c> Work<'_, 'c> {
             e.store(e.element(caches.positions, slot, 4), e.to_i32(position));
         });
         self.site.index.insert(BATCH, e.i64(0));
-        let (block, lane) = (e.div(slot, e.i64(BLOCK)), e.rem(slot, e.i64(BLOCK)));
-        let blocks = e.div(caches.slots, e.i64(BLOCK));
-        let Attention { groups, key, value, .. } = *self.code;
+        let code = self.code;
+        let Attention { groups, key, value, .. } = *code;
         let place = |at: Val<'c>, size: usize| (e.to_i64(e.div(at, e.i32(size as i32))), e.to_i64(e.rem(at, e.i32(size as i32))));
         let load = |this: &mut Self, (group, column): (Val<'c>, Val<'c>), keys: bool| {
             this.site.index.insert(INNER, group);
@@ -91,14 +91,14 @@ impl<'c> Work<'_, 'c> {
         let load_key = |this: &mut Self, at| load(this, place(at, key), true);
         self.each_place(groups * key, load_key, |_, at, x| {
             let (group, k) = place(at, key);
-            let row = e.add(e.mul(e.add(e.mul(group, blocks), block), e.i64(key)), k);
-            e.store(e.element(caches.keys, e.add(e.mul(row, e.i64(BLOCK)), lane), 4), x);
+            let keys = Kept::keys(e, code, &caches, group);
+            keys.store(keys.place(keys.row(slot), k), &[x]);
         });
         let load_value = |this: &mut Self, at| load(this, place(at, value), false);
         self.each_place(groups * value, load_value, |_, at, x| {
             let (group, v) = place(at, value);
-            let row = e.add(e.mul(group, caches.slots), slot);
-            e.store(e.element(caches.values, e.add(e.mul(row, e.i64(value)), v), 4), x);
+            let values = Kept::values(e, code, &caches, group);
+            values.store(values.place(values.row(slot), v), &[x]);
         });
     }
 

@@ -1,10 +1,10 @@
-//! A warp's look at a chunk of positions. Of the keys a lane takes four positions, side by side, and every eighth element; sums of lanes are
-//! added up so that two lanes have a position each, whose scores they make for all heads of the task. Then the warp adds up values with
-//! lanes along a value's elements. So what a chunk reads is under way in two parts, keys and values.
+//! A warp's look at a chunk of positions. Two lanes side by side have a position, whose key they take by turns, as many numbers as a load
+//! brings, and make its scores for all heads of the task. Then the warp adds up values with lanes along a value's elements. So what a chunk
+//! reads is under way in two parts, keys and values.
 
 use super::attention::{CHUNK, Work};
-use super::team::{across_lanes, deal};
-use crate::forms::BLOCK;
+use super::kept::Kept;
+use super::team::across_lanes;
 use crate::fuse::kernel::BATCH;
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
@@ -13,9 +13,8 @@ use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Ty, Val};
 use braid_dsl::model::Reduce;
 
-/// Positions of which a lane loads keys at once, and the slices that the lanes cut a key into.
-const QUAD: usize = 4;
-const SLICES: usize = WARP / (CHUNK / QUAD);
+/// Lanes of a position.
+const LANES: usize = WARP / CHUNK;
 /// Words that a lane has under way and sums at once.
 const WORDS: usize = 72;
 /// Bytes of a cache line.
@@ -35,7 +34,7 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let base = e.mul(chunk, e.i64(CHUNK));
         self.prefetch_values(caches, group, base, lane);
-        let slot = e.add(base, self.position_of(lane));
+        let slot = e.add(base, e.div(lane, e.i64(LANES)));
         let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);
         let there = e.cmp(Cmp::Ge, place, e.i32(0));
         let dots = self.dots(caches, group, base, lane);
@@ -58,8 +57,8 @@ impl<'c> Work<'_, 'c> {
             let weight = e.exp(e.sub(score, anchor));
             weights.push(weight);
             next.push(most);
-            // Each position is in two lanes.
-            let total = e.mul(across_lanes(e, Reduce::Sum, weight, WARP), e.f32(0.5));
+            // Each position is in all of its lanes.
+            let total = e.mul(across_lanes(e, Reduce::Sum, weight, WARP), e.f32(1.0 / LANES as f32));
             next.push(e.fma(own[1], scale, total));
             next.extend(own[2..].iter().map(|sum| e.mul(*sum, scale)));
         }
@@ -69,25 +68,10 @@ impl<'c> Work<'_, 'c> {
     /// Asks for the values of a chunk, which are needed when its scores are known.
     fn prefetch_values(&self, caches: Caches<'c>, group: Val<'c>, base: Val<'c>, lane: Val<'c>) {
         let e = self.e;
-        let row = self.code.value * 4;
-        let first = e.element(caches.values, e.add(e.mul(group, caches.slots), base), row);
+        let values = Kept::values(e, self.code, &caches, group);
+        let (first, row) = (values.row(base), values.numbers * values.bytes());
         let end = e.mul(e.min(e.sub(caches.slots, base), e.i64(CHUNK)), e.i64(row));
         for_each(e, e.mul(lane, e.i64(LINE)), end, e.i64(WARP * LINE), |at| e.prefetch_far(e.offset(first, at)));
-    }
-
-    /// The lane's position in its chunk.
-    fn position_of(&self, lane: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let bit = |from: i64| e.and(e.shift_right(lane, from), e.i64(1));
-        let quad = e.mul(e.and(lane, e.i64(CHUNK / QUAD - 1)), e.i64(QUAD));
-        e.add(quad, e.add(e.mul(bit(4), e.i64(2)), bit(3)))
-    }
-
-    /// A lane whose position that is; `i32`.
-    fn lane_of(&self, position: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let bit = |from: i64| e.and(e.shift_right(position, from), e.i32(1));
-        e.add(e.shift_right(position, 2), e.add(e.mul(bit(1), e.i32(16)), e.mul(bit(0), e.i32(8))))
     }
 
     /// Numbers of a lane's state: of each head the running maximum, the running sum of weights, and sums of values.
@@ -113,52 +97,52 @@ impl<'c> Work<'_, 'c> {
 
     /// Dot products of all heads with the key of the lane's position.
     fn dots(&self, caches: Caches<'c>, group: Val<'c>, base: Val<'c>, lane: Val<'c>) -> Vec<Val<'c>> {
-        let (e, key, heads) = (self.e, self.code.key, self.heads);
-        let row = e.mul(e.add(e.mul(group, caches.slots), base), e.i64(key));
-        let quad = e.mul(e.and(lane, e.i64(CHUNK / QUAD - 1)), e.i64(QUAD));
-        let keys = e.element(caches.keys, e.add(row, quad), 4);
-        let (slice, queries) = (e.shift_right(lane, 2), e.shared_memory());
-        let turns = key.div_ceil(SLICES);
-        let fits = |n: &usize| QUAD * (n + heads) + self.state() <= WORDS;
+        let (e, heads) = (self.e, self.heads);
+        let keys = Kept::keys(e, self.code, &caches, group);
+        let (wide, part) = (keys.wide(), e.rem(lane, e.i64(LANES)));
+        let row = keys.row(e.add(base, e.div(lane, e.i64(LANES))));
+        let pieces = keys.numbers / wide;
+        let turns = pieces.div_ceil(LANES);
+        let fits = |n: &usize| (n * wide * keys.bytes()).div_ceil(4) + wide + heads + self.state() <= WORDS;
         let together = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1).min(turns);
-        let add = |k: Val<'c>, sums: &[Val<'c>]| {
-            let elements: Vec<Val> = (0..together).map(|turn| e.add(k, e.i64(turn * SLICES))).collect();
-            // Behind the last element that is read again, for queries of zero.
-            let load = |k: &Val<'c>| {
-                let k = e.min(*k, e.i64(key - 1));
-                e.load_aligned(e.offset(keys, e.mul(k, e.i64(BLOCK * 4))), Ty::f32(QUAD))
-            };
-            let loaded: Vec<Val> = elements.iter().map(load).collect();
+        let whole = pieces.is_multiple_of(LANES * together);
+        let add = |first: Val<'c>, sums: &[Val<'c>]| {
+            let own = |turn: usize| e.add(e.mul(e.add(first, e.i64(turn)), e.i64(LANES)), part);
+            let pieces: Vec<[Val; 2]> = (0..together).map(|turn| self.piece(own(turn), pieces, whole)).collect();
+            let place = |[at, _]: &[Val<'c>; 2]| keys.load(keys.place(row, e.mul(*at, e.i64(wide))), wide);
+            // All loads first: they are under way together.
+            let loaded: Vec<Val> = pieces.iter().map(place).collect();
             let mut sums = sums.to_vec();
-            for (k, four) in elements.iter().zip(loaded) {
-                let inside = |x| if key.is_multiple_of(SLICES * together) { x } else { self.inside(*k, x) };
-                let four: Vec<Val> = (0..QUAD).map(|at| inside(e.extract(four, at))).collect();
-                for (head, sums) in sums.chunks_exact_mut(QUAD).enumerate() {
-                    let place = e.add(e.min(*k, e.i64(key - 1)), e.i64(head * key));
-                    let q = e.load(e.element(queries, place, 4), Ty::F32);
-                    sums.iter_mut().zip(&four).for_each(|(sum, x)| *sum = e.fma(q, *x, *sum));
+            for ([at, there], loaded) in pieces.into_iter().zip(loaded) {
+                let numbers = keys.numbers(loaded);
+                for (head, sum) in sums.iter_mut().enumerate() {
+                    let queries = self.queries(e.add(e.i64(head * keys.numbers), e.mul(at, e.i64(wide))), wide);
+                    let added = numbers.iter().zip(queries).fold(*sum, |sum, (key, query)| e.fma(query, *key, sum));
+                    *sum = if whole { added } else { e.select(there, added, *sum) };
                 }
             }
             sums
         };
-        let start = vec![e.f32(0.0); heads * QUAD];
-        let (end, by) = (e.add(slice, e.i64(turns * SLICES)), e.i64(together * SLICES));
-        let sums = e.for_loop(slice, end, by, &start, add);
-        sums.chunks_exact(QUAD).map(|four| self.own_sum(lane, four)).collect()
+        let sums = e.for_loop(e.i64(0), e.i64(turns), e.i64(together), &vec![e.f32(0.0); heads], add);
+        sums.into_iter().map(|sum| across_lanes(e, Reduce::Sum, sum, LANES)).collect()
     }
 
-    /// A number of a key that is there, or zero.
-    fn inside(&self, element: Val<'c>, x: Val<'c>) -> Val<'c> {
+    /// A piece that may be behind the last one, and whether it is there: the last one stands in for it.
+    fn piece(&self, own: Val<'c>, pieces: usize, whole: bool) -> [Val<'c>; 2] {
         let e = self.e;
-        e.select(e.cmp(Cmp::Lt, element, e.i64(self.code.key)), x, e.f32(0.0))
+        match whole {
+            true => [own, e.bool(true)],
+            false => [e.min(own, e.i64(pieces - 1)), e.cmp(Cmp::Lt, own, e.i64(pieces))],
+        }
     }
 
-    /// Of the sums of four positions the lane's own, of all slices: lanes give each other the other half.
-    fn own_sum(&self, lane: Val<'c>, four: &[Val<'c>]) -> Val<'c> {
+    /// Numbers of the queries from a multiple of as many on.
+    fn queries(&self, first: Val<'c>, count: usize) -> Vec<Val<'c>> {
         let e = self.e;
-        let (sum, by) = deal(e, e.to_i32(lane), four);
-        // Lanes that differ in the bit below have the same positions.
-        e.add(sum, e.exchange(sum, by / 2))
+        let at_once = count.min(4);
+        let place = e.element(e.shared_memory(), first, 4);
+        let parts = (0..count).step_by(at_once).map(|at| e.load_aligned(e.offset_by(place, 4 * at), Ty::f32(at_once)));
+        parts.flat_map(|part| (0..at_once).map(move |at| e.extract(part, at))).collect()
     }
 
     /// Adds the weighted values of a chunk to the lane's sums.
@@ -173,17 +157,16 @@ impl<'c> Work<'_, 'c> {
     ) -> Vec<Val<'c>> {
         let e = self.e;
         let (value, sums, wide) = (self.code.value, self.sums(), self.wide());
+        let values = Kept::values(e, self.code, &caches, group);
         let load = |at: Val<'c>| -> Vec<Val<'c>> {
-            let slot = e.add(base, at);
-            let row = e.element(caches.values, e.mul(e.add(e.mul(group, caches.slots), slot), e.i64(value)), 4);
+            let row = values.row(e.add(base, at));
             let part = |first: usize| {
                 let column = e.min(self.column(lane, first), e.i64(value - 1));
-                e.load_aligned(e.element(row, column, 4), Ty::f32(wide))
+                values.load(values.place(row, column), wide)
             };
-            let parts = (0..sums).step_by(wide).map(part);
-            parts.flat_map(|part| (0..wide).map(move |at| e.extract(part, at))).collect()
+            (0..sums).step_by(wide).map(part).collect()
         };
-        let fits = |n: &usize| n * sums + self.state() + self.heads <= WORDS;
+        let fits = |n: &usize| (n * sums * values.bytes()).div_ceil(4) + sums + self.state() + self.heads <= WORDS;
         let together = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         e.for_loop(e.i64(0), e.i64(CHUNK), e.i64(together), &state, |first, state| {
             let mut state = state.to_vec();
@@ -191,7 +174,8 @@ impl<'c> Work<'_, 'c> {
             // All loads first: they are under way together.
             let loaded: Vec<Vec<Val>> = positions.iter().map(|at| load(*at)).collect();
             for (at, parts) in positions.iter().zip(loaded) {
-                let from = self.lane_of(e.to_i32(*at));
+                let parts: Vec<Val> = parts.into_iter().flat_map(|part| values.numbers(part)).collect();
+                let from = e.mul(e.to_i32(*at), e.i32(LANES as i32));
                 for (head, weight) in weights.iter().enumerate() {
                     let weight = e.of_lane(*weight, from);
                     for (part, x) in parts.iter().enumerate() {

@@ -18,6 +18,7 @@ mod halves;
 mod integers;
 mod joined;
 mod keep;
+mod kept;
 mod lane_rows;
 mod lanes;
 mod matmul;

@@ -4,7 +4,7 @@
 use super::THREADS;
 use super::ask::LINE;
 use super::attention::{CHUNK, Work};
-use crate::forms::BLOCK;
+use super::kept::Kept;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN};
 use crate::mlir::common::cache::{Caches, slot_of};
 use crate::mlir::common::site::for_each;
@@ -39,9 +39,8 @@ impl<'c> Work<'_, 'c> {
         e.if_then(e.and(alone, first), || e.store(e.element(caches.positions, slot, 4), e.to_i32(position)));
         self.site.index.insert(BATCH, e.i64(0));
         let Attention { key, value, .. } = *self.code;
-        let block = e.add(e.mul(group, e.div(caches.slots, e.i64(BLOCK))), e.div(slot, e.i64(BLOCK)));
-        let keys = e.element(e.element(caches.keys, block, key * BLOCK * 4), e.rem(slot, e.i64(BLOCK)), 4);
-        let values = e.element(caches.values, e.add(e.mul(group, caches.slots), slot), value * 4);
+        let [keys, values] = [Kept::keys(e, self.code, &caches, group), Kept::values(e, self.code, &caches, group)];
+        let (key_row, value_row) = (keys.row(slot), values.row(slot));
         let own = |turn: usize| {
             let at = e.add(e.thread(), e.i32((turn * THREADS) as i32));
             let is_key = e.cmp(Cmp::Lt, at, e.i32(key as i32));
@@ -51,8 +50,9 @@ impl<'c> Work<'_, 'c> {
             self.site.index.insert(COLUMN, column);
             let views = &self.code.views;
             let [own_key, own_value] = [&views.keys, &views.values].map(|view| self.site.address(view));
-            let place = e.select(is_key, e.element(keys, column, BLOCK * 4), e.element(values, column, 4));
-            Own { there: e.and(alone, inside), place, number: e.load(e.select(is_key, own_key, own_value), Ty::F32) }
+            let place = e.select(is_key, keys.place(key_row, column), values.place(value_row, column));
+            let number = keys.stored(e.load(e.select(is_key, own_key, own_value), Ty::F32));
+            Own { there: e.and(alone, inside), place, number }
         };
         (0..(key + value).div_ceil(THREADS)).map(own).collect()
     }
@@ -62,7 +62,8 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let Attention { key, value, .. } = *self.code;
         let first = e.add(e.mul(group, caches.slots), e.mul(from, e.i64(CHUNK)));
-        for (base, size) in [(caches.keys, key * 4), (caches.values, value * 4)] {
+        let bytes = self.code.kept_bytes();
+        for (base, size) in [(caches.keys, key * bytes), (caches.values, value * bytes)] {
             let base = e.element(base, first, size);
             let bytes = e.min(e.mul(e.sub(to, from), e.i64(CHUNK * size)), e.i64(ASKED));
             for_each(e, e.mul(e.to_i64(e.thread()), e.i64(LINE)), bytes, e.i64(THREADS * LINE), |at| {

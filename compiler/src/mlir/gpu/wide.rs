@@ -2,13 +2,37 @@
 
 use super::THREADS;
 use crate::fuse::expr::{Expr, KAxis, View};
-use crate::fuse::kernel::{Base, Nest, Nests, Stmt, Store};
+use crate::fuse::kernel::{Base, COLUMN, Nest, Nests, Stmt, Store, Tensor};
 use crate::mlir::common::expr::value;
 use crate::mlir::common::site::Site;
 use crate::mlir::common::{Elem, Emitter, Ty, Val};
 
 /// Elements of a thread that lie side by side.
 pub const SIDE: usize = 4;
+
+/// Whether what a view reads or writes of neighbouring columns lies in whole fours; a number for all columns lies anywhere.
+pub fn lies_in_fours(tensor: &Tensor, view: &View) -> bool {
+    let strides = view.strides.iter().all(|(axis, stride)| match *axis == COLUMN {
+        true => *stride <= 1,
+        false => stride.is_multiple_of(SIDE),
+    });
+    let along = view.strides.iter().any(|(axis, stride)| *axis == COLUMN && *stride == 1);
+    let stored = matches!(tensor.store, Store::F32 | Store::I32);
+    strides && (!along || stored && tensor.row.is_multiple_of(SIDE) && view.offset.is_multiple_of(SIDE))
+}
+
+/// Numbers of a view's neighbouring columns, from a multiple of as many on, at the site's other indices.
+pub fn numbers<'c>(site: &mut Site<'_, 'c>, view: &View, column: Val<'c>, count: usize) -> Vec<Val<'c>> {
+    let e = site.e;
+    let fours = count.is_multiple_of(SIDE) && view.stride(COLUMN) == 1 && lies_in_fours(site.tensor(view), view);
+    let at_once = if fours { SIDE } else { 1 };
+    let mut part = |at: usize| {
+        site.index.insert(COLUMN, e.add(column, e.i64(at)));
+        e.load_aligned(site.address(view), Ty::f32(at_once))
+    };
+    let parts: Vec<Val> = (0..count).step_by(at_once).map(&mut part).collect();
+    parts.into_iter().flat_map(|part| (0..at_once).map(move |at| e.extract(part, at))).collect()
+}
 
 /// The numbers of a view that are known: those side by side.
 type Known<'c> = Vec<(View, Vec<Val<'c>>)>;

@@ -4,10 +4,9 @@
 //! Queries are rounded to bfloat16 on their way into shared memory, weights where they are, in registers; scores, maxima and sums are in
 //! single precision. Dao, FlashAttention-2 (2023); Shah et al., FlashAttention-3 (2024).
 
-use super::caches::{POSITIONS, count, group_of};
 use super::pipeline::Pipeline;
 use super::queries::Rows;
-use super::{ALIGNED, GROUP, GROUPS, LINE, MAP, Next, ROWS};
+use super::{ALIGNED, GROUP, GROUPS, LINE, MAP, Next, POSITIONS, ROWS};
 use crate::fuse::kernel::{Attention, BATCH, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
@@ -128,26 +127,22 @@ impl<'c> Launch<'_, 'c> {
     /// One thread asks for all stages of all parts.
     fn ask(&self, keys: Val<'c>, values: Val<'c>) {
         let (e, code) = (self.e, self.code);
-        let capacity = e.call_field(self.args.call, Field::Capacity);
         self.parts(|part, turn| {
-            let group = group_of(e, code, part.segment.slot, part.group);
-            let (lines, elements) = (e.mul(group, capacity), e.to_i32(e.mul(group, e.i64(code.value))));
+            let [group, slot] = [part.group, part.segment.slot].map(|x| e.to_i32(x));
+            let bring = |(map, numbers): (Val<'c>, usize), first: Val<'c>, turn: Val<'c>| {
+                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(numbers)));
+                for part in 0..numbers / NUMBERS {
+                    let place = [e.i32((part * NUMBERS) as i32), first, group, slot];
+                    e.begin_matrix_copy(e.offset_by(to, part * POSITIONS * LINE), map, &place, barrier);
+                }
+            };
             let end = e.for_loop(part.stages.0, part.stages.1, e.i64(1), &[turn], |stage, state| {
                 let turn = state[0];
-                let first = e.mul(stage, e.i64(POSITIONS));
-                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(code.key)));
-                let line = e.to_i32(e.add(lines, first));
-                for half in 0..code.key / NUMBERS {
-                    let to = e.offset_by(to, half * POSITIONS * LINE);
-                    e.begin_matrix_copy(to, keys, (e.i32((half * NUMBERS) as i32), line), barrier);
-                }
-                let turn = e.add(turn, e.i32(1));
-                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(code.value)));
-                for half in 0..POSITIONS / NUMBERS {
-                    let (to, first) = (e.offset_by(to, half * code.value * LINE), e.add(first, e.i64(half * NUMBERS)));
-                    e.begin_matrix_copy(to, values, (e.to_i32(first), elements), barrier);
-                }
-                vec![e.add(turn, e.i32(1))]
+                let first = e.to_i32(e.mul(stage, e.i64(POSITIONS)));
+                let behind = e.add(turn, e.i32(1));
+                bring((keys, code.key), first, turn);
+                bring((values, code.value), first, behind);
+                vec![e.add(behind, e.i32(1))]
             });
             end[0]
         });
@@ -171,6 +166,11 @@ impl<'c> Launch<'_, 'c> {
         });
         turns.end();
     }
+}
+
+/// Positions of a sequence, those of the call counted.
+pub(super) fn count<'c>(e: &Emitter<'c>, segment: SegmentFields<'c>) -> Val<'c> {
+    e.add(segment.position, segment.rows)
 }
 
 /// Two groups take turns in asking for products: while those of one go on, the other one weighs.

@@ -4,32 +4,21 @@
 use super::product::{Member, Place, Work};
 use super::{GROUP, Next, ROWS};
 use crate::fuse::expr::{TensorId, View};
-use crate::fuse::kernel::{BATCH, COLUMN, Matmul, Store, Tensor};
+use crate::fuse::kernel::{BATCH, COLUMN, Matmul};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::Site;
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
+use crate::mlir::gpu::wide::lies_in_fours;
 
 /// Columns of a lane.
 const COLUMNS: usize = 4;
 /// Fours of results that are made before they are stored; of those that are made one by one, as there are few registers for their places.
 const TOGETHER: [usize; 2] = [8, 2];
 
-/// Whether what a view reads or writes of neighbouring columns lies in whole fours; a number for all columns lies anywhere.
-pub(super) fn lies_in_fours(tensors: &[Tensor], view: &View) -> bool {
-    let tensor = tensors[view.tensor.0];
-    let strides = view.strides.iter().all(|(axis, stride)| match *axis == COLUMN {
-        true => *stride <= 1,
-        false => stride.is_multiple_of(COLUMNS),
-    });
-    let along = view.strides.iter().any(|(axis, stride)| *axis == COLUMN && *stride == 1);
-    let stored = matches!(tensor.store, Store::F32 | Store::I32);
-    strides && (!along || stored && tensor.row.is_multiple_of(COLUMNS) && view.offset.is_multiple_of(COLUMNS))
-}
-
 /// Whether all that the epilogue reads and writes lies in whole fours.
 fn is_in_fours(code: &Matmul) -> bool {
-    let fours = |view: &View| lies_in_fours(&code.tensors, view);
+    let fours = |view: &View| lies_in_fours(&code.tensors[view.tensor.0], view);
     let sums = |view: &View| view.tensor == TensorId(0);
     let views = code.epilogue.views();
     code.sizes[3].is_multiple_of(COLUMNS)

@@ -4,11 +4,10 @@
 //! In the walk of steps (walk.rs) a step is a function among others, of whose registers and shared memory a multiprocessor holds
 //! two blocks, and the assembler lets no product of matrices run while another one begins. Here it has all of both.
 //!
-//! What is multiplied are bfloat16 numbers in swizzled lines: a launch before rounds rows (rows.rs) or caches (caches.rs), or what multiplied
-//! before has left its results so.
+//! What is multiplied are bfloat16 numbers in swizzled lines: a launch before rounds rows (rows.rs), or what multiplied before has left its
+//! results so; caches are kept so.
 
 mod attend;
-mod caches;
 mod finish;
 mod pipeline;
 mod product;
@@ -22,7 +21,6 @@ use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
 use crate::mlir::common::{Cmp, Emitter, KernelArgs, Ty, Val};
 use crate::plan::{self, Choice, NUMBERS, Plan};
-pub use caches::POSITIONS;
 use pipeline::Pipeline;
 pub use product::Group;
 use sorts::Lists;
@@ -48,6 +46,8 @@ const ALIGNED: usize = 1024;
 pub const ROUNDING_THREADS: usize = 256;
 /// Blocks of them on a multiprocessor.
 pub const ROUNDING_BLOCKS: usize = 4;
+/// Positions of a stage of attention.
+pub const POSITIONS: usize = 128;
 /// Bytes of a map.
 const MAP: usize = 128;
 /// Both groups' rows are a tile's.
@@ -98,9 +98,9 @@ impl<'p> Launch<'p> {
         matches!(&self.what, What::Products(group) if group.products.handed)
     }
 
-    /// Dynamic shared memory of a block that rounds.
-    pub fn rounding_bytes(&self) -> usize {
-        if let What::Products(group) = &self.what { rows::shared_bytes(group) } else { 0 }
+    /// Dynamic shared memory of a block that rounds, if there is something to round.
+    pub fn rounding_bytes(&self) -> Option<usize> {
+        if let What::Products(group) = &self.what { Some(rows::shared_bytes(group)) } else { None }
     }
 
     /// How rows choose their weights, if they do.
@@ -135,31 +135,25 @@ impl<'p> Launch<'p> {
         Some(Lists::of(e, self.choice()?, args.call, *told?))
     }
 
-    /// Emits its entries: `NAME_rounds`, and `NAME_apart` that multiplies; where rows choose their weights, `NAME_sorts`.
+    /// Emits its entries: `NAME_rounds` if there is something to round, and `NAME_apart` that multiplies; where rows choose their weights, `NAME_sorts`.
     pub fn emit(&self, e: &Emitter, setting: Setting) {
         let entry = |kind: &str| format!("{}_{kind}", self.name());
         let choice = self.choice();
         // What is told beside the rest, and where it stands.
         let pointers = |count: usize| vec![Ty::PTR; count + usize::from(choice.is_some())];
         let rounding = (ROUNDING_THREADS, ROUNDING_BLOCKS);
-        match &self.what {
-            What::Products(group) => {
-                if choice.is_some() {
-                    e.device_entry(&entry("sorts"), (SORTING_THREADS, 1), &[Ty::PTR; 3], |values| {
-                        let [call, words, lists] = *values else { return };
-                        sorts::sort(e, group, setting, args(e, call, words), lists);
-                    });
-                }
-                e.device_entry(&entry("rounds"), rounding, &pointers(3), |values| {
-                    let [call, words, to, ..] = *values else { return };
-                    let args = args(e, call, words);
-                    rows::round(e, group, setting, args, (e.device_memory(to), self.lists(e, args, values.get(3))));
+        if let What::Products(group) = &self.what {
+            if choice.is_some() {
+                e.device_entry(&entry("sorts"), (SORTING_THREADS, 1), &[Ty::PTR; 3], |values| {
+                    let [call, words, lists] = *values else { return };
+                    sorts::sort(e, group, setting, args(e, call, words), lists);
                 });
             }
-            What::Attention(code) => e.device_entry(&entry("rounds"), rounding, &[Ty::PTR; 4], |values| {
-                let [call, words, keys, own] = *values else { return };
-                caches::round(e, code, [call, words, keys, own]);
-            }),
+            e.device_entry(&entry("rounds"), rounding, &pointers(3), |values| {
+                let [call, words, to, ..] = *values else { return };
+                let args = args(e, call, words);
+                rows::round(e, group, setting, args, (e.device_memory(to), self.lists(e, args, values.get(3))));
+            });
         }
         e.device_entry(&entry("apart"), (THREADS, 1), &pointers(4), |values| {
             let [call, words, maps, next, ..] = *values else { return };

@@ -210,9 +210,9 @@ impl<'c> Work<'_, 'c> {
                 let turn = state[0];
                 let barrier = self.pipeline.begin(turn, self.pipeline.bytes);
                 let (to, first) = (self.pipeline.place(turn), e.mul(stage, e.i32(NUMBERS as i32)));
-                e.begin_matrix_copy(to, maps, (first, place.row), barrier);
+                e.begin_matrix_copy(to, maps, &[first, place.row], barrier);
                 for (at, (map, column)) in boxes.iter().enumerate() {
-                    e.begin_matrix_copy(e.offset_by(to, (1 + at) * BOX_BYTES), *map, (first, *column), barrier);
+                    e.begin_matrix_copy(e.offset_by(to, (1 + at) * BOX_BYTES), *map, &[first, *column], barrier);
                 }
                 vec![e.add(turn, e.i32(1))]
             })

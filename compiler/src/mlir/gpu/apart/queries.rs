@@ -1,16 +1,17 @@
 //! A group's queries of a part: scores of some positions are asked for before the weights of those before are multiplied by their values,
 //! so that the matrix units have work while the group weighs.
 
+use super::attend::count;
 use super::attend::{Launch, Part, Turns};
-use super::caches::{POSITIONS, count};
-use super::finish::lies_in_fours;
-use super::{AT_ONCE, GROUP, LINE, ROWS};
+use super::{AT_ONCE, GROUP, LINE, POSITIONS, ROWS};
 use crate::forms::{Form, Whole, whole};
 use crate::fuse::kernel::{BATCH, COLUMN};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
+use crate::mlir::common::{Cmp, Emitter, Field, Val};
 use crate::mlir::gpu::attention::{Sum, Work};
+use crate::mlir::gpu::kept::side_by_side;
 use crate::mlir::gpu::softmax::{self, CARRIED, Step};
+use crate::mlir::gpu::wide::{lies_in_fours, numbers};
 use crate::plan::NUMBERS;
 
 /// Loads of a thread that are under way at once.
@@ -187,9 +188,7 @@ impl<'c> Rows<'_, 'c> {
                 let line = e.add(e.mul(half, e.i32(ROWS as i32)), row);
                 let place = e.shift_left(e.xor(e.rem(piece, e.i32(PIECES as i32)), e.and(row, e.i32(7))), 4);
                 let place = e.add(e.mul(line, e.i32(LINE as i32)), place);
-                let packed = own.chunks_exact(2).map(|pair| e.pack_bf16(pair[0], pair[1]));
-                let whole = packed.enumerate().fold(e.poison(Ty::i32(PIECE / 2)), |whole, (at, pair)| e.insert(whole, at, pair));
-                e.store_aligned(e.offset(self.own, e.to_i64(place)), whole);
+                e.store_aligned(e.offset(self.own, e.to_i64(place)), side_by_side(e, &packed(e, &own)));
             }
         }
         self.meet();
@@ -200,15 +199,7 @@ impl<'c> Rows<'_, 'c> {
         let Launch { e, code, .. } = self.launch;
         work.site.set_row(self.row(e.div(at, e.i32(pieces as i32))), false);
         let column = e.mul(e.to_i64(e.rem(at, e.i32(pieces as i32))), e.i64(PIECE));
-        let mut place = |at: usize| {
-            work.site.index.insert(COLUMN, e.add(column, e.i64(at)));
-            work.site.address(&code.views.query)
-        };
-        if !lies_in_fours(&code.tensors, &code.views.query) {
-            return (0..PIECE).map(|at| e.load(place(at), Ty::F32)).collect();
-        }
-        let fours = [0, 4].map(|at| e.load_aligned(place(at), Ty::f32(4)));
-        fours.into_iter().flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect()
+        numbers(&mut work.site, &code.views.query, column, PIECE)
     }
 
     /// Begins the products of the queries with the keys that come at a turn.
@@ -216,16 +207,23 @@ impl<'c> Rows<'_, 'c> {
         let Launch { e, code, pipeline, .. } = self.launch;
         pipeline.arrive(turn);
         let (left, right) = (e.matrix_at(self.own), e.matrix_at(pipeline.place(turn)));
-        let pair = |at: usize| (behind(e, (left, ROWS), at), behind(e, (right, POSITIONS), at));
+        // Numbers of a query, or of a key, lie in parts of as many as a line has.
+        let behind = |matrix: Val<'c>, lines: usize, at: usize| {
+            let (part, within) = (at * AT_ONCE / NUMBERS, at * AT_ONCE % NUMBERS);
+            e.matrix_behind(matrix, e.i64(part * lines * LINE + 2 * within))
+        };
+        let pair = |at: usize| (behind(left, ROWS, at), behind(right, POSITIONS, at));
         e.begin_products(&(0..code.key / AT_ONCE).map(pair).collect::<Vec<_>>(), &vec![e.f32(0.0); POSITIONS / 2])
     }
 
     /// Begins to add the values that come at a turn, weighed, to sums.
     fn begin_sums(&self, turn: Val<'c>, weights: &[Val<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
-        let Launch { e, code, pipeline, .. } = self.launch;
+        let Launch { e, pipeline, .. } = self.launch;
         pipeline.arrive(turn);
-        let values = e.matrix_at(pipeline.place(turn));
-        let values: Vec<Val> = (0..POSITIONS / AT_ONCE).map(|at| behind(e, (values, code.value), at)).collect();
+        // Lines are positions: the numbers of a value come in parts, one behind the other.
+        let values = e.turned_matrix_at(pipeline.place(turn), POSITIONS * LINE);
+        let behind = |at: usize| e.matrix_behind(values, e.i64(at * AT_ONCE * LINE));
+        let values: Vec<Val> = (0..POSITIONS / AT_ONCE).map(behind).collect();
         e.begin_products_of(weights, &values, sums)
     }
 
@@ -242,7 +240,8 @@ impl<'c> Rows<'_, 'c> {
         let (heads, value) = (code.groups * code.per, code.value);
         let head = work.site.index[&BATCH];
         let column = e.to_i64(e.shift_left(e.and(self.lane, e.i32(3)), 1));
-        let whole = lies_in_fours(&code.tensors, &code.views.out);
+        let out = &code.views.out;
+        let whole = out.stride(COLUMN) == 1 && lies_in_fours(work.site.tensor(out), out);
         for (half, row) in self.lane_rows().into_iter().enumerate() {
             let (most, total) = (softmax::most(e, carried[half]), softmax::total(e, carried[2 + half]));
             e.if_then(e.cmp(Cmp::Lt, self.within(row), self.part.rows), || {
@@ -258,10 +257,7 @@ impl<'c> Rows<'_, 'c> {
                             work.site.address(&code.views.out)
                         };
                         match whole {
-                            true => {
-                                let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, pair[0]), 1, pair[1]);
-                                e.store_aligned(place(0), both);
-                            }
+                            true => e.store_aligned(place(0), side_by_side(e, pair)),
                             false => (0..2).for_each(|within| e.store(place(within), pair[within])),
                         }
                     }
@@ -289,12 +285,6 @@ fn split<'s, 'c>(state: &'s [Val<'c>]) -> (Val<'c>, &'s [Val<'c>], &'s [Val<'c>]
 /// Weights as the matrix units take them.
 fn packed<'c>(e: &Emitter<'c>, weights: &[Val<'c>]) -> Vec<Val<'c>> {
     weights.chunks_exact(2).map(|pair| e.pack_bf16(pair[0], pair[1])).collect()
-}
-
-/// What instruction `at` takes of a matrix of so many lines, which lie in parts of as many numbers as a line has.
-fn behind<'c>(e: &Emitter<'c>, (matrix, lines): (Val<'c>, usize), at: usize) -> Val<'c> {
-    let (part, within) = (at * AT_ONCE / NUMBERS, at * AT_ONCE % NUMBERS);
-    e.matrix_behind(matrix, e.i64(part * lines * LINE + 2 * within))
 }
 
 /// Whether a predicate holds for all queries and keys from the first positions to the last.

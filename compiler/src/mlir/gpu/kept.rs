@@ -1,0 +1,124 @@
+//! Keys and values as a GPU keeps them: those of a position one behind the other, `[groups][slots][numbers]`, in bfloat16 where the
+//! model's weights are rounded, and in single precision elsewhere.
+
+use crate::fuse::kernel::{Attention, Store};
+use crate::mlir::common::cache::Caches;
+use crate::mlir::common::{Elem, Emitter, Ty, Val};
+
+/// Bytes that a thread loads or stores at once, if so many lie side by side.
+const AT_ONCE: usize = 16;
+
+/// The keys of a group, or its values.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'k, 'c> {
+    e: &'k Emitter<'c>,
+    /// The first row.
+    base: Val<'c>,
+    /// Numbers of a row.
+    pub(super) numbers: usize,
+    /// How they are stored.
+    store: Store,
+}
+
+impl<'k, 'c> Kept<'k, 'c> {
+    /// The keys of a group.
+    pub(super) fn keys(e: &'k Emitter<'c>, code: &Attention, caches: &Caches<'c>, group: Val<'c>) -> Kept<'k, 'c> {
+        Kept::of(e, (code, code.key), (caches.keys, caches.slots), group)
+    }
+
+    /// The values of a group.
+    pub(super) fn values(e: &'k Emitter<'c>, code: &Attention, caches: &Caches<'c>, group: Val<'c>) -> Kept<'k, 'c> {
+        Kept::of(e, (code, code.value), (caches.values, caches.slots), group)
+    }
+
+    fn of(
+        e: &'k Emitter<'c>,
+        (code, numbers): (&Attention, usize),
+        (all, slots): (Val<'c>, Val<'c>),
+        group: Val<'c>,
+    ) -> Kept<'k, 'c> {
+        let store = code.kept.unwrap_or(Store::F32);
+        Kept { e, base: e.element(all, e.mul(group, slots), numbers * store.bytes()), numbers, store }
+    }
+
+    /// Bytes of a number.
+    pub(super) fn bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
+    /// Numbers that a thread takes at once.
+    pub(super) fn wide(&self) -> usize {
+        wide(self.numbers, self.bytes())
+    }
+
+    /// Where the row of a slot begins.
+    pub(super) fn row(&self, slot: Val<'c>) -> Val<'c> {
+        self.e.element(self.base, slot, self.numbers * self.bytes())
+    }
+
+    /// Where a number of a row is.
+    pub(super) fn place(&self, row: Val<'c>, number: Val<'c>) -> Val<'c> {
+        self.e.element(row, number, self.bytes())
+    }
+
+    /// Bfloat16 numbers as they are stored, to be stored again.
+    pub(super) fn load_stored(&self, place: Val<'c>, count: usize) -> Val<'c> {
+        match count {
+            1 => self.e.load(place, Ty::scalar(Elem::I16)),
+            _ => self.load(place, count),
+        }
+    }
+
+    /// Some numbers that lie side by side from a multiple of as many on, as they are stored: [`Kept::numbers`] makes numbers of them.
+    pub(super) fn load(&self, place: Val<'c>, count: usize) -> Val<'c> {
+        let e = self.e;
+        match (self.store, count) {
+            (Store::Bf16, 1) => e.load_bf16(place, 1),
+            (Store::Bf16, _) => e.load_aligned(place, Ty::i32(count / 2)),
+            _ => e.load_aligned(place, Ty::f32(count)),
+        }
+    }
+
+    /// What was loaded, in single precision.
+    pub(super) fn numbers(&self, loaded: Val<'c>) -> Vec<Val<'c>> {
+        let e = self.e;
+        let all = (0..loaded.lanes()).map(|at| e.extract(loaded, at));
+        if loaded.elem() == Elem::F32 {
+            return all.collect();
+        }
+        let halves = |pair: Val<'c>| [e.shift_left(pair, 16), e.and(pair, e.i32(!0xFFFF))];
+        all.flat_map(halves).map(|bits| e.bitcast(bits, Elem::F32)).collect()
+    }
+
+    /// A number as it is stored.
+    pub(super) fn stored(&self, number: Val<'c>) -> Val<'c> {
+        if self.store == Store::Bf16 { self.e.convert(number, Elem::Bf16) } else { number }
+    }
+
+    /// Stores numbers side by side, from a multiple of as many on.
+    pub(super) fn store(&self, place: Val<'c>, numbers: &[Val<'c>]) {
+        let (e, rounds) = (self.e, self.store == Store::Bf16);
+        match numbers {
+            [number] => e.store(place, self.stored(*number)),
+            _ if rounds => {
+                let pairs: Vec<Val> = numbers.chunks_exact(2).map(|pair| e.pack_bf16(pair[0], pair[1])).collect();
+                e.store_aligned(place, side_by_side(e, &pairs));
+            }
+            _ => e.store_aligned(place, side_by_side(e, numbers)),
+        }
+    }
+}
+
+/// So many of some numbers, of so many bytes each, that a thread takes at once.
+pub(super) fn wide(numbers: usize, bytes: usize) -> usize {
+    [8, 4, 2].into_iter().find(|wide| wide * bytes <= AT_ONCE && numbers.is_multiple_of(*wide)).unwrap_or(1)
+}
+
+/// Numbers as a vector; one stays a number.
+pub(super) fn side_by_side<'c>(e: &Emitter<'c>, numbers: &[Val<'c>]) -> Val<'c> {
+    let ty = Ty::vector(numbers[0].elem(), numbers.len());
+    match numbers {
+        [number] => *number,
+        _ => numbers.iter().enumerate().fold(e.poison(ty), |whole, (at, number)| e.insert(whole, at, *number)),
+    }
+}
