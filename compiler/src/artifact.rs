@@ -125,7 +125,7 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
             (group.products.across(), Multiplied::Products { depth: group.depth(), columns: plan::BOX, weights, chosen })
         }
         gpu::apart::What::Attention(code) => {
-            let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::POSITIONS);
+            let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::positions(code));
             (groups * code.per, Multiplied::Attention { groups, key, value, positions, word: code.caches })
         }
     };

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 /// The last eight bytes of every artifact.
 pub const MAGIC: &[u8; 8] = b"BRAIDART";
 /// Raised whenever the manifest or [`Call`] changes its meaning.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Alignment in bytes of every buffer that generated code touches.
 pub const ALIGN: usize = 64;
 

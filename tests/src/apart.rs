@@ -171,6 +171,21 @@ fn caches_are_rounded_as_weights_are() {
     }
 }
 
+/// Heads of up to 256 numbers attend so; where there are more than 128, to fewer positions at a time.
+#[test]
+fn wide_heads_attend_to_fewer_positions_at_a_time() {
+    let (ptx, manifest) = built_of(include_str!("../gpu/wide.braid"), "cuda:sm_90a", Dtype::Bf16);
+    let shapes = device(&manifest).apart.iter().filter_map(|apart| match apart.what {
+        Multiplied::Attention { key, value, positions, .. } => Some([key, value, positions]),
+        Multiplied::Products { .. } => None,
+    });
+    assert_eq!(shapes.collect::<Vec<_>>(), [[256, 256, 64], [256, 64, 64]]);
+    // Scores of 64 positions; sums of 256 numbers of a value, and of 64.
+    for columns in [64, 256] {
+        assert!(ptx.contains(&format!("wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16")), "{columns}");
+    }
+}
+
 /// What no launch could be is refused before an artifact is written.
 #[test]
 fn broken_launches_are_refused() {

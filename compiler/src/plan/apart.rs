@@ -134,7 +134,7 @@ impl Apart {
 
 /// Whether attention can be one: heads in whole lines, and a cache in which every position has its place.
 fn attends(code: &Attention) -> bool {
-    let lines = [code.key, code.value].iter().all(|size| *size == NUMBERS || *size == 2 * NUMBERS);
+    let lines = [code.key, code.value].iter().all(|size| [1, 2, 4].contains(&(size / NUMBERS)) && size.is_multiple_of(NUMBERS));
     code.is_tiled() && lines && code.has_every_position() && code.keyed.is_empty()
 }
 

@@ -1,4 +1,4 @@
-//! Attention of many rows as a launch of its own: 128 rows of one head against 128 positions at a time. One thread asks the copy engine
+//! Attention of many rows as a launch of its own: 128 rows of one head against 128 positions at a time, or 64. One thread asks the copy engine
 //! for keys and values, far ahead; two groups of four warps have 64 rows each, so that one weighs scores while the other multiplies.
 //!
 //! Queries are rounded to bfloat16 on their way into shared memory, weights where they are, in registers; scores, maxima and sums are in
@@ -6,7 +6,7 @@
 
 use super::pipeline::Pipeline;
 use super::queries::Rows;
-use super::{ALIGNED, GROUP, GROUPS, LINE, MAP, Next, POSITIONS, ROWS};
+use super::{ALIGNED, GROUP, GROUPS, LINE, MAP, Next, ROWS, positions};
 use crate::fuse::kernel::{Attention, BATCH, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
@@ -18,9 +18,9 @@ use crate::plan::{NUMBERS, TILE_ROWS};
 /// Places under way: the keys of some positions have one, and their values the next.
 const PLACES: usize = 4;
 
-/// Bytes of some positions' keys, or values, of so many numbers.
-fn place_bytes(numbers: usize) -> usize {
-    numbers * POSITIONS * 2
+/// Bytes of a stage's keys, or values, of so many numbers.
+fn place_bytes(code: &Attention, numbers: usize) -> usize {
+    numbers * positions(code) * 2
 }
 
 /// Bytes of a group's queries.
@@ -30,7 +30,7 @@ fn own_bytes(code: &Attention) -> usize {
 
 /// Stages with places for keys or values.
 fn most_bytes(code: &Attention) -> usize {
-    place_bytes(code.key.max(code.value))
+    place_bytes(code, code.key.max(code.value))
 }
 
 /// Dynamic shared memory of a block.
@@ -121,7 +121,8 @@ impl<'c> Launch<'_, 'c> {
         let last = e.sub(count(e, segment), e.i64(1));
         let (before, _) = caches.seen(e, self.code, position(first), last);
         let (_, seen) = caches.seen(e, self.code, position(e.sub(e.add(first, rows), e.i64(1))), last);
-        (e.div(before, e.i64(POSITIONS)), e.add(e.div(seen, e.i64(POSITIONS)), e.i64(1)))
+        let size = e.i64(positions(self.code));
+        (e.div(before, size), e.add(e.div(seen, size), e.i64(1)))
     }
 
     /// One thread asks for all stages of all parts.
@@ -130,15 +131,15 @@ impl<'c> Launch<'_, 'c> {
         self.parts(|part, turn| {
             let [group, slot] = [part.group, part.segment.slot].map(|x| e.to_i32(x));
             let bring = |(map, numbers): (Val<'c>, usize), first: Val<'c>, turn: Val<'c>| {
-                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(numbers)));
+                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(code, numbers)));
                 for part in 0..numbers / NUMBERS {
                     let place = [e.i32((part * NUMBERS) as i32), first, group, slot];
-                    e.begin_matrix_copy(e.offset_by(to, part * POSITIONS * LINE), map, &place, barrier);
+                    e.begin_matrix_copy(e.offset_by(to, part * positions(code) * LINE), map, &place, barrier);
                 }
             };
             let end = e.for_loop(part.stages.0, part.stages.1, e.i64(1), &[turn], |stage, state| {
                 let turn = state[0];
-                let first = e.to_i32(e.mul(stage, e.i64(POSITIONS)));
+                let first = e.to_i32(e.mul(stage, e.i64(positions(code))));
                 let behind = e.add(turn, e.i32(1));
                 bring((keys, code.key), first, turn);
                 bring((values, code.value), first, behind);

@@ -46,12 +46,15 @@ const ALIGNED: usize = 1024;
 pub const ROUNDING_THREADS: usize = 256;
 /// Blocks of them on a multiprocessor.
 pub const ROUNDING_BLOCKS: usize = 4;
-/// Positions of a stage of attention.
-pub const POSITIONS: usize = 128;
 /// Bytes of a map.
 const MAP: usize = 128;
 /// Both groups' rows are a tile's.
 const _: () = assert!(GROUPS * ROWS == plan::TILE_ROWS);
+
+/// Positions of a stage of attention: fewer where a head has so many numbers that their sums take half of a thread's registers.
+pub fn positions(code: &Attention) -> usize {
+    if code.key.max(code.value) > 2 * NUMBERS { 64 } else { 128 }
+}
 
 /// One of a plan's launches of their own.
 pub struct Launch<'p> {

@@ -3,7 +3,7 @@
 
 use super::attend::count;
 use super::attend::{Launch, Part, Turns};
-use super::{AT_ONCE, GROUP, LINE, POSITIONS, ROWS};
+use super::{AT_ONCE, GROUP, LINE, ROWS, positions};
 use crate::forms::{Form, Whole, whole};
 use crate::fuse::kernel::{BATCH, COLUMN};
 use crate::mlir::common::device::WARP;
@@ -20,8 +20,6 @@ const AHEAD: usize = 8;
 const PIECE: usize = 8;
 /// Pieces of a line.
 const PIECES: usize = NUMBERS / PIECE;
-/// Pairs of weights of a lane in a stage.
-const PAIRS: usize = POSITIONS / 4;
 
 /// A group's rows of a part.
 pub(super) struct Rows<'k, 'c> {
@@ -103,7 +101,7 @@ impl<'c> Rows<'_, 'c> {
             std::iter::once(turn).chain(carried).chain(packed(e, &scores)).chain(vec![e.f32(0.0); code.value / 2]).collect();
         let behind = e.add(self.part.stages.0, e.i64(1));
         let end = e.for_loop(behind, self.part.stages.1, e.i64(1), &start, |stage, state| {
-            let (turn, carried, weights, sums) = split(state);
+            let (turn, carried, weights, sums) = self.split(state);
             let next = e.add(turn, two);
             self.turns.take();
             let scores = self.begin_scores(next);
@@ -117,12 +115,24 @@ impl<'c> Rows<'_, 'c> {
             // Only now: while products are under way, what others will read must not change.
             std::iter::once(next).chain(step.carried).chain(packed(e, &scores)).chain(sums).collect()
         });
-        let (turn, carried, weights, sums) = split(&end);
+        let (turn, carried, weights, sums) = self.split(&end);
         let sums = self.begin_sums(e.add(turn, one), weights, sums);
         let sums = e.await_products_of(0, &sums);
         self.leave(e.add(turn, one));
         self.finish(work, carried, &sums);
         e.add(turn, two)
+    }
+
+    /// Positions of a stage.
+    fn stage(&self) -> usize {
+        positions(self.launch.code)
+    }
+
+    /// What is carried from stage to stage: the turn of its keys, what a softmax carries, pairs of weights, and sums.
+    fn split<'s>(&self, state: &'s [Val<'c>]) -> (Val<'c>, &'s [Val<'c>], &'s [Val<'c>], &'s [Val<'c>]) {
+        let (carried, rest) = state[1..].split_at(CARRIED);
+        let (weights, sums) = rest.split_at(self.stage() / 4);
+        (state[0], carried, weights, sums)
     }
 
     /// The group has read what came at a turn.
@@ -141,12 +151,12 @@ impl<'c> Rows<'_, 'c> {
         carried: &[Val<'c>],
     ) -> Step<'c> {
         let e = self.launch.e;
-        let first = e.to_i32(e.mul(stage, e.i64(POSITIONS)));
+        let first = e.to_i32(e.mul(stage, e.i64(self.stage())));
         if sight.factor.is_none() {
             work.score(scores, &self.positions(first), sight.rows);
         }
         let there = |key: Val<'c>| e.cmp(Cmp::Lt, key, sight.last);
-        let end = e.add(first, e.i32(POSITIONS as i32 - 1));
+        let end = e.add(first, e.i32(self.stage() as i32 - 1));
         let mut hidden = |mut scores: Vec<Val<'c>>| {
             work.hide(&mut scores, &self.positions(first), sight.rows, there);
             scores
@@ -212,8 +222,8 @@ impl<'c> Rows<'_, 'c> {
             let (part, within) = (at * AT_ONCE / NUMBERS, at * AT_ONCE % NUMBERS);
             e.matrix_behind(matrix, e.i64(part * lines * LINE + 2 * within))
         };
-        let pair = |at: usize| (behind(left, ROWS, at), behind(right, POSITIONS, at));
-        e.begin_products(&(0..code.key / AT_ONCE).map(pair).collect::<Vec<_>>(), &vec![e.f32(0.0); POSITIONS / 2])
+        let pair = |at: usize| (behind(left, ROWS, at), behind(right, self.stage(), at));
+        e.begin_products(&(0..code.key / AT_ONCE).map(pair).collect::<Vec<_>>(), &vec![e.f32(0.0); self.stage() / 2])
     }
 
     /// Begins to add the values that come at a turn, weighed, to sums.
@@ -221,9 +231,9 @@ impl<'c> Rows<'_, 'c> {
         let Launch { e, pipeline, .. } = self.launch;
         pipeline.arrive(turn);
         // Lines are positions: the numbers of a value come in parts, one behind the other.
-        let values = e.turned_matrix_at(pipeline.place(turn), POSITIONS * LINE);
+        let values = e.turned_matrix_at(pipeline.place(turn), self.stage() * LINE);
         let behind = |at: usize| e.matrix_behind(values, e.i64(at * AT_ONCE * LINE));
-        let values: Vec<Val> = (0..POSITIONS / AT_ONCE).map(behind).collect();
+        let values: Vec<Val> = (0..self.stage() / AT_ONCE).map(behind).collect();
         e.begin_products_of(weights, &values, sums)
     }
 
@@ -231,7 +241,7 @@ impl<'c> Rows<'_, 'c> {
     fn positions(&self, first: Val<'c>) -> Vec<Val<'c>> {
         let e = self.launch.e;
         let own = e.add(first, e.shift_left(e.and(self.lane, e.i32(3)), 1));
-        (0..POSITIONS / 4).map(|at| e.add(own, e.i32((8 * (at / 2) + at % 2) as i32))).collect()
+        (0..self.stage() / 4).map(|at| e.add(own, e.i32((8 * (at / 2) + at % 2) as i32))).collect()
     }
 
     /// Divides the sums by their totals, and stores them.
@@ -273,13 +283,6 @@ impl<'c> Rows<'_, 'c> {
             });
         }
     }
-}
-
-/// What is carried from stage to stage: the turn of its keys, what a softmax carries, weights, and sums.
-fn split<'s, 'c>(state: &'s [Val<'c>]) -> (Val<'c>, &'s [Val<'c>], &'s [Val<'c>], &'s [Val<'c>]) {
-    let (carried, rest) = state[1..].split_at(CARRIED);
-    let (weights, sums) = rest.split_at(PAIRS);
-    (state[0], carried, weights, sums)
 }
 
 /// Weights as the matrix units take them.
