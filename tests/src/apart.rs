@@ -184,6 +184,9 @@ fn wide_heads_attend_to_fewer_positions_at_a_time() {
     for columns in [64, 256] {
         assert!(ptx.contains(&format!("wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16")), "{columns}");
     }
+    // What says where an operand lies has its swizzle and strides in 64 bits (PTX ISA, matrix descriptor): lines of 128 bytes, eight lines a group.
+    let descriptor = 1_u64 << 62 | 64 << 32 | 1 << 16;
+    assert!(ptx.contains(&format!(", {descriptor};")));
 }
 
 /// What no launch could be is refused before an artifact is written.

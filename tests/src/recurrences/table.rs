@@ -48,7 +48,10 @@ fn classes(block: &Head, arguments: &str) -> String {
     for (name, axes) in &block.more {
         // What varies along the sequence takes that from `x`.
         let (axes, more) = axes.strip_prefix("t, ").map_or((axes.as_str(), ""), |axes| (axes, " + sum[d] x"));
-        given += &format!("  param {name}_: [{axes}]\n  {name} = {name}_{more}\n");
+        given += &match axes.starts_with("int ") {
+            true => format!("  {name} = tokens\n"),
+            false => format!("  param {name}_: [{axes}]\n  {name} = {name}_{more}\n"),
+        };
         names += &format!(", {name}");
     }
     let results = if block.results == 1 { "y" } else { "(y, other)" };

@@ -1,8 +1,7 @@
 //! A group's queries of a part: scores of some positions are asked for before the weights of those before are multiplied by their values,
 //! so that the matrix units have work while the group weighs.
 
-use super::attend::count;
-use super::attend::{Launch, Part, Turns};
+use super::attend::{Launch, Part, Turns, count};
 use super::{AT_ONCE, GROUP, LINE, ROWS, positions};
 use crate::forms::{Form, Whole, whole};
 use crate::fuse::kernel::{BATCH, COLUMN};
