@@ -316,6 +316,30 @@ fn products_of_halves() {
     }
 }
 
+/// Rows of calls of several make what they make alone, however many they are and whichever of them are wanted; so do those of several
+/// calls, between which weights are read ahead.
+#[test]
+fn several_rows_of_halves() {
+    let ids = tokens(12, 48);
+    let dense = DEEP.replace("moe(d: d, experts: 3, active: 2, expert: swiglu(d: d, hidden: 1160))(x)", "sigmoid(x)");
+    for (spec, target) in [(DEEP, "cuda:sm_90a"), (&dense, "cuda:sm_80")] {
+        let code = Code::of(spec, "", "random:1", (target, Dtype::Bf16), Chunks::Auto);
+        assert!(code.ptx.contains(".func stream_of_8(") && !code.ptx.contains(".func dot_8_bf16"), "{target}");
+        let mut alone = code.model(1, 1);
+        let alone: Vec<f32> = ids.iter().flat_map(|id| told(alone.call(&[&[*id]], true))).collect();
+        let mut beside = code.model(2, 12);
+        for (feeds, all) in [(vec![0..2, 2..5], true), (vec![1..6, 6..9], false), (vec![0..9, 9..12], true)] {
+            let tokens: Vec<&[i32]> = feeds.iter().map(|feed| &ids[feed.clone()]).collect();
+            let made = told(beside.call(&tokens, all));
+            let rows = feeds.iter().flat_map(|feed| if all { feed.clone() } else { feed.end - 1..feed.end });
+            let right: Vec<f32> = rows.flat_map(|row| alone[48 * row..48 * (row + 1)].to_vec()).collect();
+            let (off, peak) = off(&made, &right);
+            println!("{target}, {feeds:?}: {off:.2e} of {peak:.2e}");
+            assert!(off <= 5e-5 * peak, "{target}, {feeds:?}: {off:e} of {peak:e}");
+        }
+    }
+}
+
 #[test]
 fn products_of_many_units_by_threads() {
     products_of_many_units("cuda:sm_80", Dtype::F32, 1e-5);

@@ -33,7 +33,7 @@ pub fn are_used(dot: Dot) -> bool {
 }
 
 /// Eight numbers, in two fours: four words of first halves, and four of what is left.
-fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
+pub fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
     let made = fours.map(|four| {
         let bits = e.bitcast(four, Elem::I32);
         // Dropped bits are a rest of the same sign: no number becomes infinite.

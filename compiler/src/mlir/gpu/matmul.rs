@@ -1,21 +1,22 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
-//! One row: stream.rs. Few rows: a warp has a few columns, or a part of them; its lanes walk the contracted axis in loads of 16
-//! bytes, and every weight is read once for all rows at hand (dot.rs). Many rows of rounded or quantised weights: tiles.rs. The functions that
+//! One row: stream.rs. Few rows: on the matrix units (several.rs), or, where these do not take the weights as they are, a warp has a few columns,
+//! or a part of them; its lanes walk the contracted axis in loads of 16 bytes (dot.rs). Every weight is read once for all rows at hand. Many rows of rounded or quantised weights: tiles.rs. The functions that
 //! do this are shared by all products of an artifact; what is a product's own is where its rows lie, and its epilogue.
 
-use super::ahead::{Ahead, ROUND, columns_of_block, divisor_of};
+use super::ahead::{Ahead, columns_of_block};
+use super::cursor::divisor_of;
 use super::dot::{self, Dot, Share};
 use super::joined::Joined;
 use super::row;
-use super::stream::{self, Round, Stream, sum_of};
+use super::stream::{self, ROUND, Round, Stream, sum_of};
 use super::{Streams, THREADS};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
-use crate::plan::{COLUMNS_AT_ONCE, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
+use crate::plan::{COLUMNS_AT_ONCE, chosen_tiling, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
@@ -41,27 +42,37 @@ pub fn is_read_alone(code: &Matmul) -> bool {
     has_stream(code) && !is_read_ahead(code)
 }
 
-/// Whether all calls of many rows are done in tiles, so that those of few rows have code of their own.
+/// Whether calls of many rows may be done in tiles, so that they have code of their own.
 pub fn is_split(code: &Matmul) -> bool {
+    !tilings(code).is_empty() || chosen_tiling(code).is_some()
+}
+
+/// Whether all calls of many rows are done in tiles.
+pub fn is_tiled(code: &Matmul) -> bool {
     code.rows == Rows::All && !tilings(code).is_empty()
 }
 
-/// Emits the code for calls of many rows of a product that is split.
-pub fn emit_many(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
-    e.kernel(name, |args| {
+/// Emits the code for calls of many rows of a product that is split: of these few may be wanted, or choose.
+pub fn emit_many(e: &Emitter, (many, name): (&str, &str), code: &Matmul, setting: Setting, streams: Streams) {
+    e.kernel(many, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
         let mut product = Product { e, code, site, args, stream: None, streams, joined: &[] };
-        product.tiles(product.count());
+        let done = product.tiles(product.count());
+        if !is_tiled(code) {
+            e.if_then(e.not(done), || pass(e, name, args));
+        }
     });
 }
 
-/// Emits the kernel of a product; if it is split, that for calls of few rows. Blocks share its columns; where there are batch elements,
+/// Emits the kernel of a product for calls of few rows. Blocks share its columns; where there are batch elements,
 /// or rows that choose one, a task is one of those and some columns.
 pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: Streams) {
     let dot = Dot::of(code, 1);
     let stream = has_stream(code).then(|| Stream::of(dot, streams.rings));
     stream.iter().for_each(|stream| stream.emit(e));
-    let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() };
+    let several = streams.of_several(code);
+    several.iter().for_each(|several| several.emit(e));
+    let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() && several.is_none() };
     dot::ROWS.iter().filter(needed).for_each(|rows| Dot::of(code, *rows).emit(e));
     let one = OneRow { name: name.into() };
     if stream.is_some() {
@@ -77,7 +88,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     e.kernel(&one.whole(), |args| product(args).share_of_one());
     e.kernel(&one.several(), |args| product(args).tasks());
     e.kernel(name, |args| {
-        let alone = e.cmp(Cmp::Eq, count(e, code, args.call), e.i64(1));
+        let alone = is_alone(e, code, args.call, streams);
         e.if_then(alone, || pass(e, &one.whole(), args));
         e.if_then(e.not(alone), || pass(e, &one.several(), args));
     });
@@ -97,6 +108,15 @@ fn count<'c>(e: &Emitter<'c>, code: &Matmul, call: Val<'c>) -> Val<'c> {
         Rows::Wanted => e.call_field(call, Field::Wanted),
     };
     e.mul(rows, e.i64(code.sizes[0]))
+}
+
+/// Whether there is one row, whose weights were not asked for as several rows read them.
+fn is_alone<'c>(e: &Emitter<'c>, code: &Matmul, call: Val<'c>, streams: Streams) -> Val<'c> {
+    let one = e.cmp(Cmp::Eq, count(e, code, call), e.i64(1));
+    match streams.of_several(code) {
+        Some(several) if several.is_ahead(code) => e.and(one, e.not(Ahead::is_on_for_several(e))),
+        _ => one,
+    }
 }
 
 pub(super) struct Product<'k, 'c> {
@@ -197,11 +217,10 @@ impl<'c> Product<'_, 'c> {
     /// The block's tasks.
     fn tasks(&mut self) {
         let (e, args) = (self.e, self.args);
-        let done = if is_split(self.code) { e.bool(false) } else { self.tiles(self.count()) };
-        e.if_then(e.not(done), || match is_shared_by_blocks(self.code) {
+        match is_shared_by_blocks(self.code) {
             true => self.share(),
             false => for_each(e, args.begin, args.end, e.blocks(), |task| self.task(task)),
-        });
+        }
     }
 
     /// The block's share of the columns.
@@ -248,6 +267,11 @@ impl<'c> Product<'_, 'c> {
     fn all(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>)) {
         let e = self.e;
         let count = self.count();
+        if let Some(several) = self.streams.of_several(self.code) {
+            let alone = is_alone(e, self.code, self.args.call, self.streams);
+            e.if_then(e.not(alone), || self.several(several, element, columns, count));
+            return e.if_then(alone, || self.one(element, columns, e.i64(0)));
+        }
         let pairs = e.and(count, e.i64(-2));
         e.if_then(e.cmp(Cmp::Gt, pairs, e.i64(0)), || self.rows(element, columns, pairs));
         e.if_then(e.cmp(Cmp::Gt, count, pairs), || self.one(element, columns, pairs));
@@ -376,7 +400,7 @@ impl<'c> Product<'_, 'c> {
     }
 
     /// The epilogue of one result of the site's row.
-    fn end(&mut self, column: Val<'c>, sum: Val<'c>) {
+    pub(super) fn end(&mut self, column: Val<'c>, sum: Val<'c>) {
         self.site.index.insert(COLUMN, column);
         self.site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, sum));
         let made = value(&self.site, &self.code.epilogue);

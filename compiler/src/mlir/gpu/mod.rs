@@ -11,6 +11,7 @@ mod attend;
 mod attention;
 mod chunk;
 mod clerk;
+mod cursor;
 mod dot;
 mod group;
 mod grouped;
@@ -28,6 +29,7 @@ mod parts;
 mod ring;
 mod row;
 mod segments;
+mod several;
 mod small;
 mod softmax;
 mod stream;
@@ -41,7 +43,7 @@ mod walk;
 mod wide;
 
 use crate::error::Error;
-use crate::fuse::kernel::{Code, Nests, Part, Walk};
+use crate::fuse::kernel::{Code, Matmul, Nests, Part, Walk};
 use crate::mlir::common::Emitter;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
@@ -51,7 +53,8 @@ use crate::schedule::Schedule;
 use crate::target::Target;
 use braid_runtime::artifact::ALIGN;
 use dot::Dot;
-use ring::{PART, Ring};
+use ring::{Order, PART, Ring};
+use several::Several;
 
 pub use crate::plan::{MOST_ROWS, STEP_ROWS, THREADS};
 pub use walk::row_words;
@@ -70,6 +73,8 @@ const SHARED_SCRATCH: usize = 48 * 1024;
 struct Streams {
     /// The ring of what is read ahead, and of what is not; one for both where no call needs both.
     rings: (Ring, Ring),
+    /// How several rows are multiplied: in calls that need no other ring but the second one.
+    several: Option<Several>,
     /// Where the table of streams lies in shared memory.
     table: usize,
     /// Its bytes, which grow with the model's depth: it lies behind all else, whose places are in the code.
@@ -91,19 +96,55 @@ impl Streams {
             (true, false) => &[(PART, [8, 8]), (PART, [8, 4]), (PART, [4, 4])],
             (false, _) => &[(PART, [4, 4])],
         };
-        let rings = |(part, [first, second]): (usize, [usize; 2])| {
-            let first = Ring { at, slots: first, part, engine: target.has_groups() };
-            if two { (first, Ring { at: at + first.bytes(), slots: second, ..first }) } else { (first, first) }
-        };
-        let end = |way| at + table_bytes + rings(way).0.bytes() + if two { rings(way).1.bytes() } else { 0 };
-        let fits = ways.iter().find(|way| end(**way) <= target.shared_bytes);
-        let (first, second) = rings(*fits.unwrap_or(&(PART, [2, 2])));
-        Streams { rings: (first, second), table: second.at + second.bytes(), table_bytes }
+        let ring = |at, slots, part| Ring { at, slots, part, order: Order::Groups, engine: target.has_groups() };
+        let first = |(part, [slots, _]): (usize, [usize; 2])| ring(at, slots, part);
+        let beside = |(part, [_, slots]): (usize, [usize; 2])| if two { ring(0, slots, part).bytes() } else { 0 };
+        let limit = target.shared_bytes.saturating_sub(table_bytes);
+        let fits = ways.iter().find(|way| first(**way).end() + beside(**way) <= limit);
+        let way = *fits.unwrap_or(&(PART, [2, 2]));
+        let several = several(plan, target, limit.saturating_sub(beside(way)));
+        // The second one is for calls of one row and of several.
+        let end = several.map_or(0, |several| several.ring.end()).max(first(way).end());
+        let second = if two { Ring { at: end, slots: way.1[1], ..first(way) } } else { first(way) };
+        let table = end + beside(way);
+        let first = first(way);
+        Streams { rings: (first, second), several, table, table_bytes }
+    }
+
+    /// How several rows of a product are multiplied, if on the matrix units.
+    fn of_several(&self, code: &Matmul) -> Option<Several> {
+        self.several.filter(|_| several::are_used(code))
     }
 
     fn end(&self) -> usize {
         self.table + self.table_bytes
     }
+}
+
+/// How several rows are multiplied on the matrix units, in so many bytes of shared memory; none if nothing needs it, or it does not fit.
+fn several(plan: &Plan, target: &Target, limit: usize) -> Option<Several> {
+    let used = |function: &&Function| matches!(&function.code, Code::Matmul(code) if several::are_used(code));
+    plan.functions.iter().find(used)?;
+    let work = plan.functions.iter().filter(|function| !used(function)).map(own_bytes).max().unwrap_or(0);
+    let ahead = reads_ahead_for_several(plan);
+    Several::ways(target.has_groups()).iter().find_map(|(part, slots, rows)| {
+        let at = work.max(Several::shared_bytes(*rows)).next_multiple_of(ALIGN);
+        let ring = Ring { at, slots: *slots, part: *part, order: Order::Parts, engine: target.has_groups() };
+        (ring.end() <= limit).then_some(Several { ring, rows: *rows, ahead })
+    })
+}
+
+/// Whether calls of several rows read ahead: all that they would read so is read in that order, in every such call, and nothing else is done
+/// where it comes to.
+fn reads_ahead_for_several(plan: &Plan) -> bool {
+    let orders = plan.functions.iter().all(|function| match &function.code {
+        Code::Matmul(code) => !matmul::is_read_ahead(code) || several::are_used(code),
+        Code::Nests(nests) => chunk(nests).is_none_or(|rows| rows > STEP_ROWS),
+        _ => true,
+    });
+    let tasks = |step: &Step| (step.tasks.least, step.tasks.most);
+    let mut streams = plan.steps.iter().filter(|step| stream(plan, step).is_some()).map(tasks);
+    orders && streams.all(|(least, most)| most == 1 || (least <= 2 || least > STEP_ROWS) && most >= STEP_ROWS)
 }
 
 /// The stream of weights that a step's product reads where decoding has one row: its offset in the weights, how many columns, and
@@ -140,15 +181,19 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
 
 /// Shared memory that a block needs for any kernel of a plan.
 fn work_bytes(plan: &Plan) -> usize {
-    let own = |function: &Function| match &function.code {
+    plan.functions.iter().map(own_bytes).max().unwrap_or(0).next_multiple_of(ALIGN)
+}
+
+/// The same for one function, where a call has one row.
+fn own_bytes(function: &Function) -> usize {
+    match &function.code {
         // As tiles are, chunks are done in memory that nothing read ahead needs.
         Code::Nests(nests) if chunk(nests).is_some() => 0,
         Code::Nests(nests) => nest::shared_bytes(nests),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
         Code::Along(_) | Code::Top(_) | Code::Largest(_) => 0,
-    };
-    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(ALIGN)
+    }
 }
 
 /// Scratch in the device's memory that each block needs, in bytes.
@@ -210,12 +255,13 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             nest::emit(e, name, nests, (setting, function.places()), !split);
         }
         Code::Matmul(product) => {
-            if matmul::is_split(product) && function.alone.is_none() {
-                matmul::emit_many(e, &walk::name_for_many(function), product, setting, streams);
-            }
             match &function.alone {
                 Some(Alone::Joined(all)) => joined::emit(e, name, (plan, all), setting, streams),
                 _ => matmul::emit(e, name, product, setting, streams),
+            }
+            // It calls the code for few rows, which stands before it.
+            if matmul::is_split(product) && function.alone.is_none() {
+                matmul::emit_many(e, (&walk::name_for_many(function), name), product, setting, streams);
             }
         }
         Code::Along(along) => along::emit(e, name, along, (setting, function.alone.is_some())),

@@ -8,14 +8,43 @@ use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Emitter, Val};
 
-/// Columns of a unit: they share the loads of the row that is multiplied.
-pub const COLUMNS: usize = 2;
+/// Columns of a unit, where one row is multiplied: they share its loads.
+pub const COLUMNS: usize = Order::Groups.columns();
 /// Least bytes of a unit of each column, a copy for each lane.
 pub const PART: usize = COPY * WARP;
 /// A column lies so many bytes beside the banks of the one before, so that lanes read some of both at once.
 const ASIDE: usize = 64;
 /// Bytes of a barrier.
 const BARRIER: usize = 8;
+
+/// In which order a warp reads the units of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All parts of a group of columns, then the next group: for one row.
+    Groups,
+    /// A part of all groups, then the next part, so that what the part meets of several rows stays at hand.
+    Parts,
+}
+
+impl Order {
+    /// Columns of a unit.
+    pub const fn columns(self) -> usize {
+        match self {
+            Order::Groups => 2,
+            Order::Parts => 8,
+        }
+    }
+
+    /// Most columns of a round.
+    pub const fn round(self) -> usize {
+        match self {
+            // A thread for each finishes them.
+            Order::Groups => THREADS,
+            // All warps have sums of all of them.
+            Order::Parts => 64,
+        }
+    }
+}
 
 /// The rings of a block, in its dynamic shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,26 +53,51 @@ pub struct Ring {
     pub at: usize,
     /// Units of a warp's ring, a power of two: most of them that are under way or have come, the one that is read among them.
     pub slots: usize,
-    /// Bytes of a unit of each column, some [`PART`]s: the more, the less there is to do for each.
+    /// Bytes of a unit of each column, a power of two: the more, the less there is to do for each.
     pub part: usize,
+    /// What comes after a unit.
+    pub order: Order,
     /// Whether the copy engine fills them.
     pub engine: bool,
 }
 
 impl Ring {
+    /// Where they end.
+    pub fn end(self) -> usize {
+        self.at + self.bytes()
+    }
+
     /// Bytes of all warps' rings.
     pub fn bytes(self) -> usize {
         WARPS * self.slots * self.unit_bytes()
     }
 
+    /// Columns of a unit.
+    pub fn columns(self) -> usize {
+        self.order.columns()
+    }
+
+    /// Most columns of a round.
+    pub fn round(self) -> usize {
+        self.order.round()
+    }
+
+    /// What is the ring's own, for names.
+    pub fn name(self) -> String {
+        match self.order {
+            Order::Groups => self.at.to_string(),
+            Order::Parts => "of_several".into(),
+        }
+    }
+
     /// Bytes of a unit's place.
     fn unit_bytes(self) -> usize {
-        COLUMNS * (self.part + ASIDE)
+        self.columns() * (self.part + ASIDE)
     }
 
     /// Where the warps' barriers lie: not in dynamic memory, which other kernels use as they like.
     fn barriers<'c>(self, e: &Emitter<'c>) -> Val<'c> {
-        e.shared_place(&format!("arrivals_{}", self.at), WARPS * self.slots * BARRIER)
+        e.shared_place(&format!("arrivals_{}", self.name()), WARPS * self.slots * BARRIER)
     }
 
     /// Makes the barriers ready, once a launch; all threads of the block, which must meet before any uses a ring.
@@ -79,14 +133,15 @@ pub struct Unit<'c> {
     pub stride: Val<'c>,
     /// Bytes of each column's part, whole copies, at most the ring's part.
     pub bytes: Val<'c>,
-    /// How many columns, at most [`COLUMNS`].
+    /// How many columns, at most a unit's.
     pub columns: Val<'c>,
 }
 
 /// The ring of the thread's warp. A unit's *turn* counts the warp's units since the launch began (`i32`, the same in all lanes).
 #[derive(Clone, Copy)]
 pub struct Places<'k, 'c> {
-    e: &'k Emitter<'c>,
+    /// The emitter.
+    pub e: &'k Emitter<'c>,
     /// The block's rings.
     pub ring: Ring,
     /// The warp and the lane, `i32`.
@@ -140,11 +195,15 @@ impl<'k, 'c> Places<'k, 'c> {
     fn fetch(&self, turn: Val<'c>, Unit { from, stride, bytes, columns }: Unit<'c>) {
         let e = self.e;
         e.sync_warp();
-        for (column, part) in (0..COLUMNS).flat_map(|column| (0..self.ring.part).step_by(PART).map(move |part| (column, part))) {
-            let within = e.add(e.mul(self.lane, e.i32(COPY as i32)), e.i32(part as i32));
-            let there = e.and(e.cmp(Cmp::Lt, within, bytes), e.cmp(Cmp::Lt, e.i32(column as i32), columns));
-            let from = e.offset(from, e.to_i64(e.add(within, e.mul(stride, e.i32(column as i32)))));
-            let to = e.offset(self.column(turn, e.i32(column as i32)), e.to_i64(within));
+        let part = self.ring.part;
+        for at in (0..self.ring.columns() * part).step_by(PART) {
+            // Lanes have copies of one column, or of several.
+            let own = e.add(e.mul(self.lane, e.i32(COPY as i32)), e.i32((at % part) as i32));
+            let column = e.add(e.i32((at / part) as i32), e.shift_right(own, i64::from(part.ilog2())));
+            let within = e.and(own, e.i32(part as i32 - 1));
+            let there = e.and(e.cmp(Cmp::Lt, within, bytes), e.cmp(Cmp::Lt, column, columns));
+            let from = e.offset(from, e.to_i64(e.add(within, e.mul(stride, column))));
+            let to = e.offset(self.column(turn, column), e.to_i64(within));
             e.if_then(there, || e.begin_copy(to, from, e.i32(COPY as i32)));
         }
         e.close_copies();
@@ -183,5 +242,8 @@ impl<'k, 'c> Places<'k, 'c> {
     }
 }
 
+/// Lanes ask for a column each, and groups do not cross rounds.
+const _: () = assert!(Order::Parts.columns() <= WARP && Order::Parts.round().is_multiple_of(Order::Parts.columns()));
+const _: () = assert!(Order::Groups.round().is_multiple_of(COLUMNS));
 /// Barriers are made ready by a thread each.
 const _: () = assert!(THREADS >= WARPS * 16);

@@ -4,11 +4,12 @@
 //! begin and end inside of a group of columns, whose sums are then added up from parts, in the order of the warps.
 
 use super::WARPS;
-use super::ahead::{Ahead, Cursor, ROUND, Share, Source, divided, groups, units};
+use super::ahead::{Ahead, Source};
+use super::cursor::{Cursor, Share, divided, groups, units};
 use super::dot::Dot;
 use super::halves;
 use super::parts::Parts;
-use super::ring::{COLUMNS, PART, Ring};
+use super::ring::{COLUMNS, Order, PART, Ring};
 use super::team::{across_lanes, deal};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
@@ -17,6 +18,8 @@ use braid_dsl::model::Reduce;
 
 /// Partial sums of a lane for each column, so that multiplications do not wait for each other.
 const CHAINS: usize = 2;
+/// Most columns of a round.
+pub const ROUND: usize = Order::Groups.round();
 /// Bytes of a round's sums: of its columns, then of the first groups of warps that begin inside of one.
 pub const SUMS_BYTES: usize = 4 * (ROUND + COLUMNS * WARPS);
 
@@ -132,7 +135,7 @@ impl<'c> Walk<'_, 'c> {
         let ahead = Ahead::new(e, ring);
         let (cursor, turn) = ahead.take();
         let units = e.max(units(e, self.bytes, ring.part), e.i32(1));
-        let share = Share::of(e, ahead.places.warp, e.mul(groups(e, self.round.columns), units));
+        let share = Share::of(e, ahead.places.warp, e.mul(groups(e, self.round.columns, ring.order), units));
         let group = divided(e, share.from, self.round.divisor);
         let unit = e.sub(share.from, e.mul(group, units));
         // A warp that begins inside of a group leaves that one's part apart.
@@ -245,7 +248,7 @@ pub fn sum_of<'c>(e: &Emitter<'c>, ring: Ring, round: (Val<'c>, Val<'c>), column
     let (sums, columns) = round;
     let units = e.i32(column_bytes.div_ceil(ring.part) as i32);
     let (group, within) = (e.shift_right(column, i64::from(COLUMNS.ilog2())), e.and(column, e.i32(COLUMNS as i32 - 1)));
-    let (begin, count) = (e.mul(group, units), e.mul(groups(e, columns), units));
+    let (begin, count) = (e.mul(group, units), e.mul(groups(e, columns, ring.order), units));
     let end = e.add(begin, units);
     let own = e.load(e.element(sums, e.to_i64(column), 4), Ty::F32);
     if column_bytes <= ring.part {

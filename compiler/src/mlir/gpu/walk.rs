@@ -3,6 +3,7 @@
 
 use super::ahead::{Ahead, Source};
 use super::clerk::Clerk;
+use super::ring::Ring;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS, WARPS};
 use super::{ask, matmul, row, segments};
 use crate::fuse::kernel::Code;
@@ -51,7 +52,15 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         if streams.rings.1 != streams.rings.0 {
             Ahead::new(e, streams.rings.1).prepare();
         }
-        Ahead::new(e, streams.rings.0).begin(call, (table, length), own);
+        // Calls of many rows read nothing ahead, and do in tiles what they can.
+        let needs = |at: &usize| match &plan.functions[*at].code {
+            Code::Matmul(code) => streams.of_several(code).is_some() && !(many && matmul::is_tiled(code)),
+            _ => false,
+        };
+        let several = streams.several.filter(|_| functions.iter().any(needs));
+        several.iter().for_each(|several| Ahead::new(e, several.ring).prepare());
+        let several = several.filter(|several| !many && several.ahead).map(|several| several.ring);
+        Ahead::new(e, streams.rings.0).begin(several, call, (table, length), own);
         let clerk = Clerk { e, call, many };
         clerk.begin(rows.place(e.i64(0)));
         let walk = Walk { e, plan, streams, functions, call, barrier, clerk, many };
@@ -266,9 +275,13 @@ impl<'c> Walk<'_, 'c> {
         let alone = || e.if_then(first(e), || e.until(all));
         // Calls of many rows read nothing ahead.
         if !self.many && self.streams.rings.0.fills_up() {
-            let on = Ahead::is_on(e);
-            e.if_then(on, || self.fill_up(arrivals, all));
-            e.if_then(e.not(on), alone);
+            let (one, some) = (Ahead::is_on(e), self.rows_ahead());
+            let several = some.map_or(e.bool(false), |_| Ahead::is_on_for_several(e));
+            e.if_then(one, || self.fill_up(self.streams.rings.0, arrivals, all));
+            if let Some(ring) = some {
+                e.if_then(several, || self.fill_up(ring, arrivals, all));
+            }
+            e.if_then(e.not(e.or(one, several)), alone);
         } else {
             alone();
         }
@@ -276,13 +289,18 @@ impl<'c> Walk<'_, 'c> {
         e.sync();
     }
 
+    /// Where calls of several rows read ahead.
+    fn rows_ahead(&self) -> Option<Ring> {
+        self.streams.several.filter(|several| several.ahead).map(|several| several.ring)
+    }
+
     /// Asks for weights meanwhile: each warp until its ring is full, or the first thread has seen that all blocks have arrived.
-    fn fill_up(&self, arrivals: Val<'c>, all: impl Fn() -> Val<'c>) {
+    fn fill_up(&self, ring: Ring, arrivals: Val<'c>, all: impl Fn() -> Val<'c>) {
         let e = self.e;
         let seen = e.shared_place(SEEN, 4);
         e.until(|| {
             e.if_then(first(e), || e.if_then(all(), || e.show_number(seen, arrivals)));
-            let room = self.ask_meanwhile();
+            let room = self.ask_meanwhile(ring);
             // The first warp looks after the others.
             let later = e.cmp(Cmp::Ge, e.thread_anew(), e.i32(WARP as i32));
             e.if_then(later, || e.pause(PAUSE));
@@ -293,9 +311,8 @@ impl<'c> Walk<'_, 'c> {
     }
 
     /// See [`Ahead::meanwhile`]. Gives whether the warp's ring has room.
-    fn ask_meanwhile(&self) -> Val<'c> {
-        let (e, name) = (self.e, "ask_meanwhile");
-        let ring = self.streams.rings.0;
+    fn ask_meanwhile(&self, ring: Ring) -> Val<'c> {
+        let (e, name) = (self.e, &format!("ask_meanwhile_{}", ring.name()));
         if e.first_time(name) {
             let parameters = [Ty::scalar(Elem::Global), Ty::scalar(Elem::Shared)];
             e.function(name, Linkage::Private, &parameters, None, |values| {
