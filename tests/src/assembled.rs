@@ -110,6 +110,7 @@ fn small_models_assemble() {
         ("mixtral", "sm_80", Dtype::Bf16),
         ("gated_deltanet", "sm_90a", Dtype::F32),
         ("columns", "sm_90a", Dtype::Int8),
+        ("columns", "sm_90a", Dtype::Fp8),
         ("apart", "sm_90a", Dtype::Bf16),
         ("experts", "sm_90a", Dtype::Bf16),
     ];

@@ -4,11 +4,12 @@ use crate::build::write;
 use braid_compiler::forms::Chunks;
 use braid_runtime::Weights;
 use braid_runtime::artifact::{self, Dtype, GROUP, Layout, Manifest, PART, Packed};
+use braid_runtime::checkpoint::fp8;
 use braid_runtime::progress::Hidden;
 use braid_runtime::weights::Origin;
 use half::f16;
 
-const QUANTISED: [Dtype; 3] = [Dtype::Int8, Dtype::Int4, Dtype::Int4z];
+const QUANTISED: [Dtype; 4] = [Dtype::Int8, Dtype::Fp8, Dtype::Int4, Dtype::Int4z];
 
 /// Products of every kind: columns of one part and of several, one with a batch axis, one of an odd depth, a router and experts.
 pub const SPEC: &str = "
@@ -45,6 +46,11 @@ fn half_at(bytes: &[u8], index: usize) -> f32 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32()
 }
 
+/// A number of eight bits; scales are 256 times as large.
+fn e4m3(byte: u8) -> f32 {
+    fp8::number(byte) / 256.0
+}
+
 /// The number of a group of panels, `bytes` from the group on.
 fn of_panel(dtype: Dtype, bytes: &[u8], (column, width): (usize, usize), at: usize) -> f32 {
     let (scale, pair) = (half_at(bytes, column), at / 2 * width + column);
@@ -54,6 +60,7 @@ fn of_panel(dtype: Dtype, bytes: &[u8], (column, width): (usize, usize), at: usi
     };
     match dtype {
         Dtype::Int8 => scale * f32::from(bytes[2 * width + 2 * pair + at % 2].cast_signed()),
+        Dtype::Fp8 => scale * e4m3(bytes[2 * width + at * width + column]),
         Dtype::Int4 => scale * (nibble(1) - 8.0),
         _ => scale * nibble(2) + half_at(bytes, width + column),
     }
@@ -62,7 +69,7 @@ fn of_panel(dtype: Dtype, bytes: &[u8], (column, width): (usize, usize), at: usi
 /// The number of a column in parts.
 fn of_column(dtype: Dtype, column: &[u8], at: usize) -> f32 {
     let (of_part, head, bytes) = match dtype {
-        Dtype::Int8 => (15, 32, 32),
+        Dtype::Int8 | Dtype::Fp8 => (15, 32, 32),
         Dtype::Int4 => (28, 64, 16),
         _ => (25, 112, 16),
     };
@@ -73,6 +80,7 @@ fn of_column(dtype: Dtype, column: &[u8], at: usize) -> f32 {
     let scale = half_at(part, group);
     match dtype {
         Dtype::Int8 => scale * f32::from(integers[within].cast_signed()),
+        Dtype::Fp8 => scale * e4m3(integers[within]),
         Dtype::Int4 => scale * (nibble() - 8.0),
         _ => scale * nibble() + half_at(part, of_part + group),
     }
@@ -111,9 +119,12 @@ fn columns_hold_the_numbers_of_panels() {
 /// What is narrow, or no whole groups, stays bfloat16 as rows of tables do; steps of decoding say how many bytes of a column they read.
 #[test]
 fn what_a_gpu_reads_of_quantised_weights() {
-    for (dtype, bytes) in
-        [(Dtype::Int8, 2 * PART + 32 + 3 * 32), (Dtype::Int4, PART + 64 + 5 * 16), (Dtype::Int4z, PART + 112 + 8 * 16)]
-    {
+    for (dtype, bytes) in [
+        (Dtype::Int8, 2 * PART + 32 + 3 * 32),
+        (Dtype::Fp8, 2 * PART + 32 + 3 * 32),
+        (Dtype::Int4, PART + 64 + 5 * 16),
+        (Dtype::Int4z, PART + 112 + 8 * 16),
+    ] {
         let (_, manifest) = built("cuda:sm_80", dtype);
         let stored = |path: &str| {
             let of = |packed: &&Packed| manifest.params[packed.param].path == path;
@@ -125,6 +136,17 @@ fn what_a_gpu_reads_of_quantised_weights() {
         let head = device.steps.last().and_then(|step| step.stream).expect("the last product is read ahead");
         assert_eq!((head.columns, head.column_bytes), (150, bytes), "{dtype:?}");
     }
+}
+
+/// A row meets numbers of eight bits as it is.
+#[test]
+fn kernels_of_eight_bits() {
+    let (code, _) = built("cuda:sm_90a", Dtype::Fp8);
+    let ptx = String::from_utf8(code).expect("text");
+    for function in ["stream_fp8", "dot_8_fp8", "tile_64x64_fp8", "tile_128x128_fp8"] {
+        assert!(ptx.contains(&format!(".func {function}")), "{function}");
+    }
+    assert!(!ptx.contains("dp2a") && !ptx.contains(".func prepare_fp8") && !ptx.contains("__local_depot"));
 }
 
 /// Decoding multiplies integers, prompts bfloat16 numbers on the matrix units; every access names its memory.

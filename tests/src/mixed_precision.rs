@@ -123,8 +123,8 @@ fn what_cannot_be_stored_so_is_told_with_its_place() {
     assert!(gain.starts_with("\"int8\": `gain` as int8: of tables, vectors"), "{gain}");
     let table = failure(&spec("store \"embed\" as \"int4\""), "cpu");
     assert!(table.starts_with("\"int4\": `embed` as int4"), "{table}");
-    let gpu = failure(&spec("store \"w\" as \"fp8\""), "cuda:sm_90a");
-    assert!(gpu.starts_with("\"fp8\": weights in fp8 on a GPU"), "{gpu}");
+    let gpu = failure(&spec("store \"back\" as \"fp8\""), "cuda:sm_90a");
+    assert!(gpu.starts_with("\"fp8\": `back` as fp8 on a GPU: 144 numbers"), "{gpu}");
     let uneven = failure(&spec("store \"back\" as \"int4\""), "cuda:sm_90a");
     assert!(uneven.starts_with("\"int4\": `back` as int4 on a GPU: 144 numbers"), "{uneven}");
 }

@@ -40,11 +40,6 @@ impl Fuser<'_> {
         let left = self.flat(&mut draft, product.left, &[vec![], product.inner.clone(), product.batch.clone()])?;
         let left = View { strides: merged(left.strides, &[(DEPTH, 1)]), ..left };
         let dtype = self.matrix_dtype(product)?;
-        if dtype == Dtype::Fp8 && self.options.blocks > 0 {
-            let stored = self.forms.graph.params[product.param.0 as usize].stored;
-            let error = Error::limit("weights in fp8 on a GPU");
-            return Err(stored.map_or(error.clone(), |stored| error.at(stored.span)));
-        }
         let (batch, k, n) = (product.param_batch.clone(), product.param_depth.clone(), product.param_columns.clone());
         let layout = match dtype.quantised() && self.options.blocks > 0 {
             true => Layout::Columns { batch, k, n },

@@ -2,7 +2,7 @@
 //!
 //! A column is cut into *parts* of [`PART`] bytes, each of which is read by a warp at once and knows all of its own numbers:
 //! `scales (f16)[groups] · offsets (f16)[groups] (int4z) · padding to the head · integers`. Each group's integers are one or two pieces of
-//! 16 bytes, what a lane reads: int8 in their order; of int4 the byte `b` of the four bytes `w` has number `8 w + b` in its low half and
+//! 16 bytes, what a lane reads: int8 and fp8 in their order; of int4 the byte `b` of the four bytes `w` has number `8 w + b` in its low half and
 //! number `8 w + 4 + b` in its high half. The last part has the groups that are left, and ends with them.
 
 use super::{Dtype, GROUP};
@@ -53,10 +53,10 @@ impl Dtype {
     /// How quantised numbers lie in columns for GPUs; none for those that need no scales.
     pub fn part(self) -> Option<Part> {
         match self {
-            Dtype::Int8 => Some(Part { groups: 15, head: 32, group_bytes: GROUP, offsets: false }),
+            Dtype::Int8 | Dtype::Fp8 => Some(Part { groups: 15, head: 32, group_bytes: GROUP, offsets: false }),
             Dtype::Int4 => Some(Part { groups: 28, head: 64, group_bytes: GROUP / 2, offsets: false }),
             Dtype::Int4z => Some(Part { groups: 25, head: 112, group_bytes: GROUP / 2, offsets: true }),
-            Dtype::F32 | Dtype::Bf16 | Dtype::Bf16Pairs | Dtype::Fp8 => None,
+            Dtype::F32 | Dtype::Bf16 | Dtype::Bf16Pairs => None,
         }
     }
 }

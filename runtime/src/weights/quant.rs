@@ -55,6 +55,10 @@ pub(super) fn encode_part(dtype: Dtype, part: Part, numbers: &Numbers, out: &mut
             let (scale, q) = int8(numbers);
             (scale, 0.0, q.map(|q| q.to_le_bytes()[0]))
         }
+        Dtype::Fp8 => {
+            let (scale, q) = fp8(numbers);
+            (scale, 0.0, q)
+        }
         dtype => {
             let fit = if dtype == Dtype::Int4 { int4(numbers) } else { int4z(numbers) };
             (fit.scale, fit.offset, fit.q.map(|q| q as u8))
@@ -67,7 +71,7 @@ pub(super) fn encode_part(dtype: Dtype, part: Part, numbers: &Numbers, out: &mut
     let integers = &mut own[part.head + within * part.group_bytes..][..part.group_bytes];
     for (at, byte) in integers.iter_mut().enumerate() {
         let low = at / 4 * 8 + at % 4;
-        *byte = if dtype == Dtype::Int8 { q[at] } else { q[low] | q[low + 4] << 4 };
+        *byte = if part.group_bytes == GROUP { q[at] } else { q[low] | q[low + 4] << 4 };
     }
 }
 

@@ -223,7 +223,7 @@ fn rounded_caches() {
 /// Quantised weights lose what they lose on a processor.
 #[test]
 fn quantised_numbers() {
-    for (dtype, most) in [(Dtype::Int8, 2e-2), (Dtype::Int4, 1.2e-1), (Dtype::Int4z, 1.2e-1)] {
+    for (dtype, most) in [(Dtype::Int8, 2e-2), (Dtype::Fp8, 6e-2), (Dtype::Int4, 1.2e-1), (Dtype::Int4z, 1.2e-1)] {
         for target in ["cuda:sm_90a", "cuda:sm_80"] {
             let (off, peak) = compared("gated_deltanet", (target, dtype), Chunks::Rows(16), (20, 2));
             println!("{dtype:?} for {target}: {off:.2e} of {peak:.2e}");
@@ -295,6 +295,7 @@ fn products_of_many_units(target: &str, dtype: Dtype, most: f64) {
 fn products_of_many_units_by_the_copy_engine() {
     products_of_many_units("cuda:sm_90a", Dtype::F32, 1e-5);
     products_of_many_units("cuda:sm_90a", Dtype::Int8, 2e-2);
+    products_of_many_units("cuda:sm_90a", Dtype::Fp8, 1e-5);
 }
 
 /// Products of depths that are whole copies of 16-bit numbers, but not whole units.

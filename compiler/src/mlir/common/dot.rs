@@ -78,6 +78,17 @@ impl<'c> Emitter<'c> {
         self.to_f32(self.bitcast(half, Elem::F16))
     }
 
+    /// The four numbers of eight bits of a word, e4m3, as single precision, each 256 times smaller than it is, as [`Emitter::load_e4m3`] has it.
+    pub fn e4m3_of(&self, word: Val<'c>) -> Vec<Val<'c>> {
+        // Bytes of even numbers and of odd ones, each in the upper half of 16 bits.
+        let [even, odd] = [self.shift_left(word, 8), word].map(|word| {
+            let sign = self.and(word, self.i32(i32::from_le_bytes([0, 0x80, 0, 0x80])));
+            let size = self.and(self.shift_right(word, 1), self.i32(i32::from_le_bytes([0x80, 0x3F, 0x80, 0x3F])));
+            self.op("llvm.bitcast", &[self.or(sign, size)], &[], Ty::vector(Elem::F16, 2))
+        });
+        [(even, 0), (odd, 0), (even, 1), (odd, 1)].map(|(pair, at)| self.to_f32(self.extract(pair, at))).to_vec()
+    }
+
     /// Half-precision numbers at `ptr` as single precision.
     pub fn load_f16(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
         self.to_f32(self.load(ptr, Ty::vector(Elem::F16, lanes)))

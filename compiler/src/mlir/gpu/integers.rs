@@ -2,10 +2,11 @@
 //! processor. That loses less than single precision does over a long sum, takes half of the reads, and sums of a piece are exact.
 //!
 //! A part of the row lies as lanes read it: eight numbers of each lane side by side, then the next eight of each. Behind the integers
-//! stand the scales of all groups, then what the weights' offset makes of each group.
+//! stand the scales of all groups, then what the weights' offset makes of each group. Weights that are no integers meet the row as it is (singles.rs).
 
 use super::THREADS;
 use super::parts::{Parts, Scale};
+use super::singles::{self, Singles};
 use super::team::across_lanes;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
@@ -20,7 +21,15 @@ const EACH: usize = 4;
 const EIGHT: usize = 8;
 
 /// What a lane multiplies with its piece of a part of each column.
-pub struct Piece<'c> {
+pub enum Piece<'c> {
+    /// Of a row of integers.
+    Integers(Integers<'c>),
+    /// Of a row in single precision.
+    Singles(Singles<'c>),
+}
+
+/// Integers of a row.
+pub struct Integers<'c> {
     /// Pairs of integers.
     words: Vec<Val<'c>>,
     /// What they are multiplied with.
@@ -42,6 +51,9 @@ impl Parts {
 
     /// Bytes of a row before and after it is prepared.
     pub fn row_bytes(self, depth: usize) -> usize {
+        if singles::are_used(self) {
+            return 4 * depth;
+        }
         self.scales_at(depth) + 8 * depth.div_ceil(GROUP)
     }
 
@@ -57,8 +69,11 @@ impl Parts {
     }
 
     /// Makes integers of a row of single precision in shared memory, in its place; all threads of the block, which have met before and
-    /// must meet afterwards.
+    /// must meet afterwards. What meets weights that are no integers stays as it is.
     pub fn prepare<'c>(self, e: &Emitter<'c>, row: Val<'c>, depth: usize) {
+        if singles::are_used(self) {
+            return;
+        }
         let name = format!("prepare_{}", self.name());
         if e.first_time(&name) {
             e.function(&name, Linkage::Private, &[Ty::scalar(Elem::Shared), Ty::I32], None, |values| {
@@ -118,6 +133,9 @@ impl Parts {
 
     /// What lane `lane` has of part `part` of a prepared row.
     pub fn piece<'c>(self, e: &Emitter<'c>, row: Val<'c>, depth: Val<'c>, (part, lane): (Val<'c>, Val<'c>)) -> Piece<'c> {
+        if singles::are_used(self) {
+            return Piece::Singles(Singles::of(e, self, row, (part, lane)));
+        }
         let own = e.element(e.element(row, e.to_i64(part), self.row_part()), e.to_i64(lane), PIECE);
         let eights = (0..self.part.piece() / EIGHT).map(|at| e.load_aligned(e.offset_by(own, at * WARP * PIECE), Ty::i32(4)));
         let words = eights.flat_map(|eight| (0..4).map(move |at| e.extract(eight, at))).collect();
@@ -128,11 +146,15 @@ impl Parts {
             Dtype::Int4z => Some(e.load(behind, Ty::F32)),
             _ => None,
         };
-        Piece { words, scale: e.load(scale, Ty::F32), beside }
+        Piece::Integers(Integers { words, scale: e.load(scale, Ty::F32), beside })
     }
 
     /// The sum with a lane's products: `words` are the lane's piece of a part, 4 `i32`.
     pub fn multiply<'c>(self, e: &Emitter<'c>, piece: &Piece<'c>, (words, scale): (Val<'c>, Scale<'c>), sum: Val<'c>) -> Val<'c> {
+        let piece = match piece {
+            Piece::Integers(piece) => piece,
+            Piece::Singles(own) => return own.multiply(e, words, scale, sum),
+        };
         let start = piece.beside.filter(|_| self.dtype == Dtype::Int4).unwrap_or_else(|| e.i32(0));
         let bytes = (0..4).flat_map(|word| self.bytes(e, e.extract(words, word)));
         let whole = bytes.zip(piece.words.chunks_exact(2)).fold(start, |sum, (bytes, x)| e.dot_bytes(sum, [x[0], x[1]], bytes));

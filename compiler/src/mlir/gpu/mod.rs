@@ -30,6 +30,7 @@ mod ring;
 mod row;
 mod segments;
 mod several;
+mod singles;
 mod small;
 mod softmax;
 mod stream;

@@ -78,6 +78,9 @@ impl Parts {
 
     /// The numbers of 32 bits, in their order.
     pub fn numbers<'c>(self, e: &Emitter<'c>, word: Val<'c>, scale: Scale<'c>) -> Vec<Val<'c>> {
+        if self.dtype == Dtype::Fp8 {
+            return e.e4m3_of(word).into_iter().map(|number| e.mul(number, scale.scale)).collect();
+        }
         let (halves, beyond) = match self.dtype {
             // Sign bits turned, so that all are positive.
             Dtype::Int8 => (vec![e.xor(word, e.i32(i32::from_ne_bytes([0x80; 4])))], 128.0),
