@@ -321,20 +321,28 @@ fn products_of_halves() {
 /// calls, between which weights are read ahead.
 #[test]
 fn several_rows_of_halves() {
-    let ids = tokens(12, 48);
-    let dense = DEEP.replace("moe(d: d, experts: 3, active: 2, expert: swiglu(d: d, hidden: 1160))(x)", "sigmoid(x)");
-    for (spec, target) in [(DEEP, "cuda:sm_90a"), (&dense, "cuda:sm_80")] {
+    let ids = tokens(10, 48);
+    // Several rounds of columns, and depths that are no whole parts.
+    let small = DEEP.replace("1400", "520").replace("1160", "264");
+    let dense = small.replace("moe(d: d, experts: 3, active: 2, expert: swiglu(d: d, hidden: 264))(x)", "sigmoid(x)");
+    assert_ne!(small, dense);
+    let calls = [(vec![0..1, 1..3], true), (vec![1..5, 5..7], false), (vec![0..8, 8..9], true)];
+    for (spec, target, calls) in
+        [(&small, "cuda:sm_90a", &calls[..]), (&dense, "cuda:sm_90a", &calls), (&dense, "cuda:sm_80", &calls[..2])]
+    {
         let code = Code::of(spec, "", "random:1", (target, Dtype::Bf16), Chunks::Auto);
         assert!(code.ptx.contains(".func stream_of_8(") && !code.ptx.contains(".func dot_8_bf16"), "{target}");
+        let rows = calls.iter().flat_map(|(feeds, _)| feeds).map(|feed| feed.end).max().unwrap_or(0);
         let mut alone = code.model(1, 1);
-        let alone: Vec<f32> = ids.iter().flat_map(|id| told(alone.call(&[&[*id]], true))).collect();
-        let mut beside = code.model(2, 12);
-        for (feeds, all) in [(vec![0..2, 2..5], true), (vec![1..6, 6..9], false), (vec![0..9, 9..12], true)] {
+        let alone: Vec<f32> = ids[..rows].iter().flat_map(|id| told(alone.call(&[&[*id]], true))).collect();
+        let mut beside = code.model(2, rows);
+        for (feeds, all) in calls {
             let tokens: Vec<&[i32]> = feeds.iter().map(|feed| &ids[feed.clone()]).collect();
-            let made = told(beside.call(&tokens, all));
-            let rows = feeds.iter().flat_map(|feed| if all { feed.clone() } else { feed.end - 1..feed.end });
+            let made = told(beside.call(&tokens, *all));
+            let rows = feeds.iter().flat_map(|feed| if *all { feed.clone() } else { feed.end - 1..feed.end });
             let right: Vec<f32> = rows.flat_map(|row| alone[48 * row..48 * (row + 1)].to_vec()).collect();
             let (off, peak) = off(&made, &right);
+            println!("{:?}", std::time::SystemTime::now());
             println!("{target}, {feeds:?}: {off:.2e} of {peak:.2e}");
             assert!(off <= 5e-5 * peak, "{target}, {feeds:?}: {off:e} of {peak:e}");
         }
