@@ -342,7 +342,6 @@ fn several_rows_of_halves() {
             let rows = feeds.iter().flat_map(|feed| if *all { feed.clone() } else { feed.end - 1..feed.end });
             let right: Vec<f32> = rows.flat_map(|row| alone[48 * row..48 * (row + 1)].to_vec()).collect();
             let (off, peak) = off(&made, &right);
-            println!("{:?}", std::time::SystemTime::now());
             println!("{target}, {feeds:?}: {off:.2e} of {peak:.2e}");
             assert!(off <= 5e-5 * peak, "{target}, {feeds:?}: {off:e} of {peak:e}");
         }
