@@ -7,7 +7,7 @@
 
 use super::cursor::{Cursor, divided, divisor, units};
 use super::ring::{Places, Ring, Unit};
-use super::{STEP_ROWS, THREADS, WARPS};
+use super::{THREADS, WARPS};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
 
@@ -60,15 +60,17 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     /// Before the first step: copies the table of streams to shared memory (at `table`), and begins to read ahead if the call is of
-    /// one row whose outputs are wanted, or of several of which some are; what that needs goes to the ring `several`, if there is one.
-    pub fn begin(&self, several: Option<Ring>, call: Val<'c>, (streams, count): (Val<'c>, Val<'c>), table: Val<'c>) {
+    /// one row whose outputs are wanted, or of several of which some are; what that needs goes to the ring `several`, if there is one. More rows
+    /// than are multiplied at once (`several` says how many are) read weights more than once.
+    pub fn begin(&self, several: Option<(Ring, usize)>, call: Val<'c>, (streams, count): (Val<'c>, Val<'c>), table: Val<'c>) {
         let e = self.e;
         let (rows, wanted) = (e.call_field(call, Field::Rows), e.call_field(call, Field::Wanted));
         let some = e.cmp(Cmp::Gt, count, e.i64(0));
         let is_one = |number: Val<'c>| e.cmp(Cmp::Eq, number, e.i64(1));
         let one = e.and(some, e.and(is_one(rows), is_one(wanted)));
-        let few = e.and(e.cmp(Cmp::Gt, rows, e.i64(1)), e.cmp(Cmp::Le, rows, e.i64(STEP_ROWS)));
-        let few = e.and(e.and(some, e.bool(several.is_some())), e.and(few, e.cmp(Cmp::Gt, wanted, e.i64(0))));
+        let most = several.map_or(1, |(_, rows)| rows);
+        let few = e.and(e.cmp(Cmp::Gt, rows, e.i64(1)), e.cmp(Cmp::Le, rows, e.i64(most)));
+        let few = e.and(some, e.and(few, e.cmp(Cmp::Gt, wanted, e.i64(0))));
         let known = e.shared_place(KNOWN, 16);
         self.prepare();
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
@@ -83,8 +85,8 @@ impl<'k, 'c> Ahead<'k, 'c> {
             own.start(Source { weights, table });
         };
         e.if_then(one, || start(*self));
-        if let Some(several) = several {
-            e.if_then(few, || start(Ahead::new(e, several)));
+        if let Some((ring, _)) = several {
+            e.if_then(few, || start(Ahead::new(e, ring)));
         }
         e.sync();
     }
@@ -187,8 +189,8 @@ impl<'k, 'c> Ahead<'k, 'c> {
     fn next(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
         let round = e.i32(self.places.ring.round() as i32);
-        let following = e.add(cursor.first, round);
-        let more = e.cmp(Cmp::Lt, following, cursor.end);
+        let following = e.sub(cursor.rest, round);
+        let more = e.cmp(Cmp::Gt, following, e.i32(0));
         let stream = e.select(more, cursor.stream, e.add(cursor.stream, e.i32(1)));
         let count = known(self.e, 1);
         let there = e.cmp(Cmp::Lt, stream, count);
@@ -197,20 +199,21 @@ impl<'k, 'c> Ahead<'k, 'c> {
         // Where nothing follows, or nothing was read ahead, the entry is not one: its numbers would make no address.
         let [offset, columns, bytes, divisor] = [0, 1, 2, 3].map(|word| e.select(there, e.extract(entry, word), e.i32(0)));
         let (begin, end) = columns_of_block(e, columns);
-        let first = e.select(more, following, begin);
+        let rest = e.select(more, following, e.sub(end, begin));
+        let first = e.sub(end, rest);
         let base = e.element(source.weights, e.to_i64(offset), COPY);
-        let columns = e.min(e.sub(end, first), round);
+        let columns = e.min(rest, round);
         let next = Cursor::of_share(&self.places, (base, first), columns, (bytes, divisor));
         // What is not there has no end, and no columns: nobody looks for what follows it.
         let left = e.select(there, next.left, e.i32(i32::MAX));
         let columns = e.select(there, next.columns, e.i32(0));
-        Cursor { left, columns, bytes, end, stream, begun: cursor.begun, ..next }
+        Cursor { left, columns, bytes, rest, stream, begun: cursor.begun, ..next }
     }
 
     /// At the beginning of the warp's share of these columns, behind which nothing follows; the next unit's turn is `turn`.
     pub fn alone(&self, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), turn: Val<'c>) -> Cursor<'c> {
         let share = Cursor::of_share(&self.places, (weights, self.e.i32(0)), columns, (bytes, self.divisor(bytes)));
-        Cursor { stream: known(self.e, 1), begun: turn, end: columns, ..share }
+        Cursor { stream: known(self.e, 1), begun: turn, rest: columns, ..share }
     }
 
     /// What divides by the units of a column of so many bytes.
@@ -245,7 +248,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
         // Lane 0 has written it.
         e.sync_warp();
         let address = e.load(place, Ty::scalar(Elem::Global));
-        let words = (0..8).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
+        let words = (0..7).map(|at| e.load(e.offset_by(place, 8 + 4 * at), Ty::I32));
         let values: Vec<Val> = std::iter::once(address).chain(words).collect();
         (Cursor::from(&values), self.next_turn())
     }
@@ -270,4 +273,4 @@ fn known<'c>(e: &Emitter<'c>, at: usize) -> Val<'c> {
 }
 
 /// A cursor fits its place.
-const _: () = assert!(8 + 4 * 8 <= TURN_AT && TURN_AT + 4 <= CURSOR_BYTES);
+const _: () = assert!(8 + 4 * 7 <= TURN_AT && TURN_AT + 4 <= CURSOR_BYTES);

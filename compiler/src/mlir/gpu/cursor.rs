@@ -18,10 +18,8 @@ pub struct Cursor<'c> {
     pub columns: Val<'c>,
     /// Bytes of a column; none: there is nothing more to copy.
     pub bytes: Val<'c>,
-    /// Where the round begins in the product's columns.
-    pub first: Val<'c>,
-    /// Where the block's columns end.
-    pub end: Val<'c>,
+    /// The block's columns of the product from the round on.
+    pub rest: Val<'c>,
     /// Which stream of the table.
     pub stream: Val<'c>,
     /// The turn of the next unit.
@@ -31,30 +29,20 @@ pub struct Cursor<'c> {
 impl<'c> Cursor<'c> {
     /// As values that a loop carries.
     pub fn values(self) -> Vec<Val<'c>> {
-        vec![self.place, self.unit, self.left, self.columns, self.bytes, self.first, self.end, self.stream, self.begun]
+        vec![self.place, self.unit, self.left, self.columns, self.bytes, self.rest, self.stream, self.begun]
     }
 
     /// From such values.
     pub fn from(values: &[Val<'c>]) -> Self {
         let v = |at: usize| values[at];
-        let [place, unit, left, columns, bytes, first, end, stream, begun] = std::array::from_fn(v);
-        Cursor { place, unit, left, columns, bytes, first, end, stream, begun }
+        let [place, unit, left, columns, bytes, rest, stream, begun] = std::array::from_fn(v);
+        Cursor { place, unit, left, columns, bytes, rest, stream, begun }
     }
 
     /// Before the first stream.
     pub fn ahead_of_all(e: &Emitter<'c>, weights: Val<'c>) -> Self {
         let zero = e.i32(0);
-        Cursor {
-            place: weights,
-            unit: zero,
-            left: zero,
-            columns: zero,
-            bytes: zero,
-            first: zero,
-            end: zero,
-            stream: e.i32(-1),
-            begun: zero,
-        }
+        Cursor { place: weights, unit: zero, left: zero, columns: zero, bytes: zero, rest: zero, stream: e.i32(-1), begun: zero }
     }
 
     /// At the beginning of the warp's share of the columns `first` to `first + columns` of those that begin at `base`.
@@ -78,7 +66,7 @@ impl<'c> Cursor<'c> {
         let before = e.mul(e.to_i64(e.add(first, column)), e.to_i64(bytes));
         let place = e.offset(e.offset(base, before), e.to_i64(e.mul(unit, e.i32(ring.part as i32))));
         let (columns, zero) = (e.sub(columns, column), e.i32(0));
-        Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, first, end: zero, stream: zero, begun: zero }
+        Cursor { place, unit, left: e.sub(share.to, share.from), columns, bytes, rest: zero, stream: zero, begun: zero }
     }
 
     /// Behind the unit that it is at.
@@ -95,7 +83,7 @@ impl<'c> Cursor<'c> {
             }
             Order::Parts => {
                 let ends = e.cmp(Cmp::Le, self.columns, most);
-                let all = e.min(e.sub(self.end, self.first), e.i32(ring.round() as i32));
+                let all = e.min(self.rest, e.i32(ring.round() as i32));
                 let back = e.and(e.sub(all, e.i32(1)), e.i32(-(ring.columns() as i32)));
                 let first = e.sub(part, e.mul(back, self.bytes));
                 let columns = e.select(ends, all, e.sub(self.columns, most));

@@ -37,6 +37,8 @@ pub struct Several {
     pub rows: usize,
     /// Whether they are asked for ahead.
     pub ahead: bool,
+    /// Where the table of streams lies in shared memory.
+    pub table: usize,
 }
 
 /// Whether several rows of a product go so.
@@ -111,15 +113,16 @@ impl Kind {
         format!("stream_of_{}", self.rows)
     }
 
-    /// Defines it: `(columns of the round, bytes of a column, all weights, the table of streams)`.
+    /// Defines it: `(columns of the round, bytes of a column, all weights)`.
     fn emit(&self, e: &Emitter) {
         let name = self.name();
         if !e.first_time(&name) {
             return;
         }
-        let parameters = [Ty::I32, Ty::I32, Ty::scalar(Elem::Global), Ty::scalar(Elem::Shared)];
+        let parameters = [Ty::I32, Ty::I32, Ty::scalar(Elem::Global)];
         e.function(&name, Linkage::Private, &parameters, None, |values| {
-            let [columns, bytes, weights, table] = *values else { return None };
+            let [columns, bytes, weights] = *values else { return None };
+            let table = e.offset_by(e.shared_memory(), self.several.table);
             let ahead = Ahead::new(e, self.several.ring);
             let sums = e.element(e.shared_memory(), e.to_i64(ahead.places.warp), sums_of_warp(self.several.rows));
             Walk { kind: self, e, ahead, columns, bytes, sums, source: Source { weights, table } }.run();
@@ -165,15 +168,16 @@ impl<'c> Walk<'_, 'c> {
         let share = Share::of(e, ahead.places.warp, e.mul(count, parts));
         let (group, part) = share.group_and_part(e, count);
         self.clear(count);
-        let rows: Vec<Val> = (0..self.eights()).map(|eight| self.row(eight)).collect();
-        let start: Vec<Val> = [part, group, e.sub(share.to, share.from), turn].into_iter().chain(cursor.values()).collect();
+        // Few numbers go along, as registers are for what is multiplied: what is left of a column says which part it is.
+        let size = e.i32(ahead.places.ring.part as i32);
+        let rest = e.sub(self.bytes, e.mul(part, size));
+        let start: Vec<Val> = [rest, group, e.sub(share.to, share.from), turn].into_iter().chain(cursor.values()).collect();
         let some = |state: &[Val<'c>]| e.cmp(Cmp::Gt, state[2], e.i32(0));
         let end = e.while_loop(&start, some, |state| {
-            let [part, group, left, turn] = [state[0], state[1], state[2], state[3]];
+            let [rest, group, left, turn] = [state[0], state[1], state[2], state[3]];
             let to = e.min(count, e.add(group, left));
-            let before = e.mul(part, e.i32(ahead.places.ring.part as i32));
-            let rest = e.sub(self.bytes, before);
-            let met = self.met(&rows, (before, rest));
+            let left = e.sub(left, e.sub(to, group));
+            let met = self.met((e.sub(self.bytes, rest), rest));
             let start: Vec<Val> = std::iter::once(turn).chain(state[4..].iter().copied()).collect();
             let made = e.for_loop(group, to, e.i32(1), &start, |group, state| {
                 let turn = state[0];
@@ -181,7 +185,7 @@ impl<'c> Walk<'_, 'c> {
                 self.multiply((turn, group), rest, &met);
                 std::iter::once(e.add(turn, e.i32(1))).chain(cursor.values()).collect()
             });
-            let place = [e.add(part, e.i32(1)), e.i32(0), e.sub(left, e.sub(to, group))];
+            let place = [e.sub(rest, size), e.i32(0), left];
             place.into_iter().chain(made).collect()
         });
         ahead.leave(Cursor::from(&end[4..]), end[3]);
@@ -213,10 +217,12 @@ impl<'c> Walk<'_, 'c> {
 
     /// What a part of the weights meets of the rows, as the units take it: for each instruction and eight rows the numbers and what is left.
     /// `before`: bytes of a column before the part; `rest`: from there on.
-    fn met(&self, rows: &[Val<'c>], (before, rest): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
+    fn met(&self, (before, rest): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
         let e = self.e;
         let part = self.ahead.places.ring.part;
         let own = e.mul(self.within(), e.i32(COPY as i32));
+        // Looked up anew: between parts, registers are for what is multiplied.
+        let rows: Vec<Val> = (0..self.eights()).map(|eight| self.row(eight)).collect();
         let load = |whole: bool| -> Vec<Val<'c>> {
             let loads = (0..part).step_by(LOAD).flat_map(|at| rows.iter().map(move |row| (at, *row)));
             let loaded = loads.map(|(at, row)| {
@@ -293,7 +299,7 @@ impl<'c> Product<'_, 'c> {
     ) {
         let (e, code) = (self.e, self.code);
         let weights = e.device_memory(e.call_field(self.args.call, Field::Weights));
-        let source = Source { weights, table: e.offset_by(e.shared_memory(), self.streams.table) };
+        let source = Source { weights, table: e.offset_by(e.shared_memory(), several.table) };
         let (count, bytes) = (e.to_i32(columns), e.i32(column_bytes(code) as i32));
         several.ring.release(e);
         // Threads may still be at the sums of a round before this one.
@@ -308,7 +314,7 @@ impl<'c> Product<'_, 'c> {
             e.store(e.element(several.addresses(e), thread, 8), self.site.address(&code.left));
         });
         e.sync();
-        let arguments = [count, bytes, source.weights, source.table];
+        let arguments = [count, bytes, source.weights];
         let call = |kind: Kind| {
             e.call(&kind.name(), &arguments, None);
         };

@@ -59,7 +59,7 @@ fn entry(e: &Emitter, name: &str, plan: &Plan, functions: &[usize], (streams, ma
         };
         let several = streams.several.filter(|_| functions.iter().any(needs));
         several.iter().for_each(|several| Ahead::new(e, several.ring).prepare());
-        let several = several.filter(|several| !many && several.ahead).map(|several| several.ring);
+        let several = several.filter(|several| !many && several.ahead).map(|several| (several.ring, several.rows));
         Ahead::new(e, streams.rings.0).begin(several, call, (table, length), own);
         let clerk = Clerk { e, call, many };
         clerk.begin(rows.place(e.i64(0)));
