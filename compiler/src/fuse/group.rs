@@ -1,8 +1,8 @@
 //! Which nodes are computed together: epilogues join the skeleton before them, row-wise nodes join their neighbours.
 //!
 //! A node's *level* is the number of skeletons on the longest path to it. Row-wise nodes of one level have no skeleton between
-//! them, so all of them are one kernel. An epilogue is a region of pointwise nodes behind a skeleton whose other operands are
-//! ready before it starts.
+//! them, so all of them are one kernel, unless a later one alone wants what is made of values in memory. An epilogue is a region of
+//! pointwise nodes behind a skeleton whose other operands are ready before it starts.
 
 use super::anchor::Anchors;
 use super::kernel::Rows;
@@ -61,6 +61,7 @@ impl Groups {
                 groups.owners.insert(member, owner);
             }
         }
+        let levels = sunk(graph, anchors, levels, &groups.owners, &order);
         let apart = apart(graph, anchors, &levels, &order);
         for node in &order {
             let op = &graph.node(*node).op;
@@ -220,6 +221,35 @@ fn levels(graph: &Graph, anchors: &Anchors, order: &[NodeId]) -> HashMap<NodeId,
             _ => below + 1,
         };
         levels.insert(*node, own);
+    }
+    levels
+}
+
+/// Levels as before, but for pointwise nodes that only row-wise kernels of one later level want, made of what is in memory anyway: those are
+/// made there, so that what they are made of is read once more instead of being written and read. `owners`: who is computed by skeletons.
+fn sunk(
+    graph: &Graph,
+    anchors: &Anchors,
+    mut levels: HashMap<NodeId, usize>,
+    owners: &HashMap<NodeId, Owner>,
+    order: &[NodeId],
+) -> HashMap<NodeId, usize> {
+    let rowwise = |node: NodeId| !owners.contains_key(&node) && anchors.is_rowwise(graph, node);
+    for node in order.iter().rev() {
+        let pointwise = matches!(graph.op(*node), Op::Unary(_) | Op::Binary(_) | Op::Select | Op::ToFloat);
+        if !pointwise || !rowwise(*node) || anchors.rows[node] == Rows::Once || *node == graph.output() {
+            continue;
+        }
+        let users = graph.users(*node);
+        let Some(later) = users.first().map(|user| levels[user]).filter(|later| *later > levels[node]) else { continue };
+        let together = |user: &NodeId| rowwise(*user) && levels[user] == later && anchors.rows[user] == anchors.rows[node];
+        let kept = |arg: &NodeId| {
+            let stays = is_leaf(graph.op(*arg)) || owners.contains_key(arg) || levels[arg] < levels[node];
+            stays || anchors.rows[arg] == Rows::Once || graph.users(*arg).iter().any(|user| owners.contains_key(user))
+        };
+        if users.iter().all(together) && graph.args(*node).iter().all(kept) {
+            levels.insert(*node, later);
+        }
     }
     levels
 }

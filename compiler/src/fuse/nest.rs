@@ -105,7 +105,7 @@ pub struct Builder<'a> {
 }
 
 /// Cheap enough to compute again at every use.
-const REPEATABLE: usize = 2;
+const REPEATABLE: usize = 3;
 
 impl<'a> Builder<'a> {
     /// A builder for statements that are done row by row.
