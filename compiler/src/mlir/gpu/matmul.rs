@@ -1,8 +1,9 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
-//! One row: stream.rs. Few rows: on the matrix units (several.rs), or, where these do not take the weights as they are, a warp has a few columns,
-//! or a part of them; its lanes walk the contracted axis in loads of 16 bytes (dot.rs). Every weight is read once for all rows at hand. Many rows of rounded or quantised weights: tiles.rs. The functions that
-//! do this are shared by all products of an artifact; what is a product's own is where its rows lie, and its epilogue.
+//! One row: stream.rs. Few rows: on the matrix units (several.rs), or, where these do not take the weights as they are, a warp has a few
+//! columns, or a part of them; its lanes walk the contracted axis in loads of 16 bytes (dot.rs). Every weight is read once for all rows at
+//! hand. Many rows of rounded or quantised weights: tiles.rs. The functions that do this are shared by all products of an artifact; what is a
+//! product's own is where its rows lie, and its epilogue.
 
 use super::ahead::{Ahead, columns_of_block};
 use super::cursor::divisor_of;
