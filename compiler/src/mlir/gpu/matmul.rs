@@ -1,23 +1,22 @@
 //! Matrix products. Weights are packed with a panel width of one, so that the contracted axis lies side by side for each column.
 //!
-//! One row: stream.rs. Few rows: on the matrix units (several.rs), or, where these do not take the weights as they are, a warp has a few
-//! columns, or a part of them; its lanes walk the contracted axis in loads of 16 bytes (dot.rs). Every weight is read once for all rows at
-//! hand. Many rows of rounded or quantised weights: tiles.rs. The functions that do this are shared by all products of an artifact; what is a
+//! One row: stream.rs. Few rows: on the matrix units (several.rs), or, where these do not take the weights as they are, without them (few.rs).
+//! Every weight is read once for all rows at hand. Many rows of rounded or quantised weights: tiles.rs. The functions that do this are shared by all products of an artifact; what is a
 //! product's own is where its rows lie, and its epilogue.
 
+use super::Streams;
 use super::ahead::{Ahead, columns_of_block};
 use super::cursor::divisor_of;
-use super::dot::{self, Dot, Share};
+use super::dot::{self, Dot};
 use super::joined::Joined;
 use super::row;
 use super::stream::{self, ROUND, Round, Stream, sum_of};
-use super::{Streams, THREADS};
 use crate::fuse::expr::{TensorId, View};
 use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
-use crate::plan::{COLUMNS_AT_ONCE, chosen_tiling, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
+use crate::plan::{chosen_tiling, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
 pub fn shared_bytes(code: &Matmul) -> usize {
@@ -25,7 +24,7 @@ pub fn shared_bytes(code: &Matmul) -> usize {
 }
 
 /// Where rows begin in shared memory, behind the sums.
-const ROWS_AT: usize =
+pub(super) const ROWS_AT: usize =
     if dot::SUMS_BYTES > stream::SUMS_BYTES { dot::SUMS_BYTES } else { stream::SUMS_BYTES }.next_multiple_of(64);
 
 /// Whether a single row's product is one stream of whole copies.
@@ -286,24 +285,6 @@ impl<'c> Product<'_, 'c> {
         }
     }
 
-    /// An even number of rows times some columns.
-    fn rows(&mut self, element: Val<'c>, columns: (Val<'c>, Val<'c>), count: Val<'c>) {
-        let e = self.e;
-        let most = e.i64(dot::MOST_ROWS);
-        let mut done = e.and(count, e.i64(-(dot::MOST_ROWS as i64)));
-        for_each(e, e.i64(0), done, most, |row| self.columns(element, columns, row, dot::MOST_ROWS));
-        for rows in dot::ROWS.into_iter().filter(|rows| (2..dot::MOST_ROWS).contains(rows)) {
-            let fits = e.cmp(Cmp::Ge, e.sub(count, done), e.i64(rows));
-            e.if_then(fits, || self.columns(element, columns, done, rows));
-            done = e.add(done, e.select(fits, e.i64(rows), e.i64(0)));
-        }
-    }
-
-    /// So many rows times some columns.
-    fn columns(&mut self, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, rows: usize) {
-        for_each(self.e, first, end, self.e.i64(COLUMNS_AT_ONCE), |column| self.tile(element, (column, end), row, rows));
-    }
-
     /// Whether the weights were asked for ahead; it is loaded anew behind each call.
     fn is_ahead(&self) -> Val<'c> {
         if is_read_ahead(self.code) { Ahead::is_on(self.e) } else { self.e.bool(false) }
@@ -360,46 +341,6 @@ impl<'c> Product<'_, 'c> {
         e.element(base, e.add(e.mul(element, e.i64(columns)), column), bytes)
     }
 
-    /// `rows` rows from `row` on times the columns from `first` on that are done at once.
-    fn tile(&mut self, element: Val<'c>, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, rows: usize) {
-        let e = self.e;
-        let depth = self.code.sizes[2];
-        let dot = Dot::of(self.code, rows);
-        let thread = e.to_i64(e.thread());
-        let (sums, memory) = (e.shared_memory(), e.offset_by(e.shared_memory(), ROWS_AT));
-        self.site.index.insert(DEPTH, e.i64(0));
-        e.sync();
-        e.if_then(e.cmp(Cmp::Lt, thread, e.i64(rows)), || {
-            self.site.set_product_row(self.code, e.add(row, thread));
-            e.store(e.element(memory, thread, 8), self.site.address(&self.code.left));
-        });
-        e.sync();
-        let arguments = [memory, self.weights(element, first), e.sub(end, first), e.i64(depth), sums];
-        e.call(&dot.name(), &arguments, None);
-        e.sync();
-        self.finish((first, end), row, (thread, sums), rows);
-    }
-
-    /// A thread for each result: adds up the parts of its sum, and does the epilogue.
-    fn finish(&mut self, (first, end): (Val<'c>, Val<'c>), row: Val<'c>, (thread, sums): (Val<'c>, Val<'c>), rows: usize) {
-        let e = self.e;
-        let share = Share::of(rows);
-        let (i, at) = (e.div(thread, e.i64(COLUMNS_AT_ONCE)), e.rem(thread, e.i64(COLUMNS_AT_ONCE)));
-        let column = e.add(first, at);
-        let there = e.and(e.cmp(Cmp::Lt, i, e.i64(rows)), e.cmp(Cmp::Lt, column, end));
-        e.if_then(there, || {
-            let (group, within) = (e.div(at, e.i64(share.columns)), e.rem(at, e.i64(share.columns)));
-            let part = |split: usize| {
-                let warp = e.add(e.mul(group, e.i64(share.splits)), e.i64(split));
-                let row = e.add(e.mul(warp, e.i64(rows)), i);
-                e.load(e.element(sums, e.add(e.mul(row, e.i64(share.columns)), within), 4), Ty::F32)
-            };
-            let sum = (1..share.splits).fold(part(0), |sum, split| e.add(sum, part(split)));
-            self.site.set_product_row(self.code, e.add(row, i));
-            self.end(column, sum);
-        });
-    }
-
     /// The epilogue of one result of the site's row.
     pub(super) fn end(&mut self, column: Val<'c>, sum: Val<'c>) {
         self.site.index.insert(COLUMN, column);
@@ -409,8 +350,3 @@ impl<'c> Product<'_, 'c> {
         store(&self.site, &self.code.out, made);
     }
 }
-
-/// Rows are halved, not divided.
-const _: () = assert!(dot::MOST_ROWS.is_power_of_two());
-/// Threads that finish a tile: one for each result.
-const _: () = assert!(dot::MOST_ROWS * COLUMNS_AT_ONCE <= THREADS);

@@ -13,6 +13,7 @@ mod chunk;
 mod clerk;
 mod cursor;
 mod dot;
+mod few;
 mod group;
 mod grouped;
 mod halves;
