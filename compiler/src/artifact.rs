@@ -1,7 +1,7 @@
 //! From a plan to the artifact's parts: the library's code and the manifest.
 
 use crate::error::Error;
-use crate::forms::{Extent, Forms, MAX_ROWS, WHOLE};
+use crate::forms::{Forms, WHOLE};
 use crate::fuse::kernel::Matmul;
 use crate::fuse::{Buffer, Options};
 use crate::graph::{Graph, NodeId};
@@ -126,7 +126,8 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
         }
         gpu::apart::What::Attention(code) => {
             let (groups, key, value, positions) = (code.groups, code.key, code.value, gpu::apart::positions(code));
-            (groups * code.per, Multiplied::Attention { groups, key, value, positions, word: code.caches })
+            let ring = code.unrolled().map(|(rows, _)| rows);
+            (groups * code.per, Multiplied::Attention { groups, key, value, positions, ring, word: code.caches })
         }
     };
     Apart {
@@ -239,12 +240,6 @@ fn token_weights(forms: &Forms, packed: &[Packed]) -> usize {
     read.iter().enumerate().map(bytes).sum()
 }
 
-/// Rows of a call: many for a GPU's matrix units, unless a ring has room for a call beside its window.
-fn rows_at_once(plan: &Plan, target: &Target) -> usize {
-    let rings = plan.fused.forms.states.iter().any(|state| matches!(state.extent, Extent::Ring { .. }));
-    if target.gpu.is_some() && !rings { gpu::MOST_ROWS } else { MAX_ROWS }
-}
-
 /// Everything that is known about an artifact but its code. `params`: all parameters of the graph, with their bindings; `sources`: how
 /// others store inputs.
 pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, sources: &[(String, Source)]) -> Manifest {
@@ -265,7 +260,7 @@ pub fn manifest(plan: &Plan, target: &Target, dtype: Dtype, params: Vec<Param>, 
         autoregressive: graph.generate == Generate::Autoregressive,
         ahead: graph.ahead,
         unmask: unmask(&graph.generate),
-        max_rows: plan.fused.forms.together.max_rows(rows_at_once(plan, target)),
+        max_rows: plan.fused.forms.together.max_rows(plan.fused.forms.rows),
         first_rows: Some(plan.fused.forms.together.first).filter(|first| *first != WHOLE),
         block_rows: plan.fused.forms.together.block,
         whole_prompt: plan.fused.forms.together.prompt,

@@ -6,7 +6,7 @@ use crate::forms::{self, Chunks, Forms, Together};
 use crate::fuse::{self, Fused};
 use crate::graph::{Check, Fault, Graph, Verified};
 use crate::llvm;
-use crate::plan::{self, Plan};
+use crate::plan::{self, MOST_ROWS, Plan};
 use crate::rewrite;
 use crate::target::Target;
 use braid_dsl::model::{Model, Storage};
@@ -182,7 +182,8 @@ fn derive(work: &mut Work) -> Result<(), Error> {
         (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows, decaying: true },
         (given, _) => given,
     };
-    let forms = forms::derive(work.graph()?, chunks);
+    let rows = if work.options.target.gpu.is_some() { MOST_ROWS } else { forms::MAX_ROWS };
+    let forms = forms::derive(work.graph()?, chunks, rows);
     checked("forms", forms.graph.clone())?;
     if forms.graph.ahead > 0 && forms.together != Together::ANY {
         return Err(Error::limit("positions ahead of a text whose first ones, or whose blocks, come in one call"));

@@ -64,7 +64,7 @@ for golden in tests/goldens/*/golden.safetensors; do
   case $quantised in *" $name "*) for dtype in int8 int4 int4z; do build "$name" "$from" $dtype && logits "$name" "$from" $dtype; done ;; esac
 done
 # Steps that are launches of their own, and the same in the walk of all others: no golden model is wide enough.
-for name in apart handed experts wide; do
+for name in apart handed experts wide window; do
   case "$names" in "  " | *" $name "*)
     mkdir -p "$out/$name" "$out/portable_$name"
     build "$name" "tests/gpu/$name.braid" bf16

@@ -43,7 +43,7 @@ verify() { # name, dtype, a program to run it in
 
 # Launches of their own against the walk's tiles.
 apart() { # name
-  "$run" logits "$out/portable_$1/bf16.braidart" --weights random:1 --ids "$(seq -s , 1 999),$(seq -s , 1 500)" -o "$scratch/portable" &&
+  "$run" logits "$out/portable_$1/bf16.braidart" --weights random:1 --ids "$(seq -s , 1 999),$(seq -s , 1 999),$(seq -s , 1 700)" -o "$scratch/portable" &&
     "$run" verify "$out/$1/bf16.braidart" --weights random:1 --golden "$scratch/portable" --relative 1e-2
 }
 
@@ -66,7 +66,7 @@ for artifact in "$out"/*/*.braidart; do
   dtype=$(basename "$artifact" .braidart)
   case $name in
     portable_*) continue ;;
-    apart | handed | experts | wide) check "launches of their own ($name)" apart "$name" && continue ;;
+    apart | handed | experts | wide | window) check "launches of their own ($name)" apart "$name" && continue ;;
   esac
   check "$name $dtype" verify "$name" "$dtype"
 done
@@ -86,7 +86,7 @@ if [ -n "$sanitizer" ]; then
       check "$name f32, $tool" verify "$name" f32 "$sanitizer" --tool "$tool" --error-exitcode 9
     done
   done
-  for name in apart handed experts wide; do
+  for name in apart handed experts wide window; do
     [ -f "$out/$name/bf16.braidart" ] || continue
     for tool in memcheck racecheck; do
       check "launches of their own ($name), $tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$run" logits "$out/$name/bf16.braidart" \

@@ -189,11 +189,23 @@ fn wide_heads_attend_to_fewer_positions_at_a_time() {
     assert!(ptx.contains(&format!(", {descriptor};")));
 }
 
+/// Attention to a window is one, too: its ring holds a call of many rows beside the window, in whole stages.
+#[test]
+fn windows_attend_in_rings_of_whole_stages() {
+    let (_, manifest) = built_of(include_str!("../gpu/window.braid"), "cuda:sm_90a", Dtype::Bf16);
+    let rings = device(&manifest).apart.iter().filter_map(|apart| match apart.what {
+        Multiplied::Attention { ring, .. } => Some(ring),
+        Multiplied::Products { .. } => None,
+    });
+    assert_eq!(rings.collect::<Vec<_>>(), [Some(2432), None]);
+    assert_eq!(manifest.max_rows, 2048);
+}
+
 /// What no launch could be is refused before an artifact is written.
 #[test]
 fn broken_launches_are_refused() {
     let (_, manifest) = built("cuda:sm_90a", Dtype::Bf16);
-    let broken: [fn(&mut Device); 12] = [
+    let broken: [fn(&mut Device); 13] = [
         |device| device.apart[0].place = 2,
         |device| device.apart[0].rows = 512,
         |device| device.apart[0].numbers = 65,
@@ -204,6 +216,13 @@ fn broken_launches_are_refused() {
         |device| of_product(device, |_, weights| *weights = 40),
         |device| device.apart[0].round = None,
         |device| of_attention(device, |groups, _| *groups = 0),
+        |device| {
+            for apart in &mut device.apart {
+                if let Multiplied::Attention { ring, .. } = &mut apart.what {
+                    *ring = Some(100);
+                }
+            }
+        },
         |device| of_attention(device, |_, word| *word = 1000),
         |device| {
             let last = device.steps.len() - 1;

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 pub use choice::{Beside, Choice, decided};
 pub use print::print;
-pub use reach::{BLOCK, MAX_ROWS, Range, Reach, Together, WHOLE, cached, never, together};
+pub use reach::{BLOCK, MAX_ROWS, Range, Reach, TILE, Together, WHOLE, cached, never, together};
 pub use recur::chunk::Chunk;
 pub use shared::keep_the_same;
 pub use whole::{Form, Whole, whole};
@@ -120,6 +120,8 @@ pub struct Forms {
     pub chunks: HashMap<NodeId, Result<Chunk, String>>,
     /// What a call must hold of a sequence.
     pub together: Together,
+    /// Most rows of a call, where it need not hold more: rings have room for so many beside their windows.
+    pub rows: usize,
     reaches: HashMap<NodeId, (Reach, Range)>,
 }
 
@@ -163,15 +165,15 @@ pub const CONVOLUTION: usize = 64;
 /// Rows of a chunk for matrix units, which hold fragments of 16.
 pub const MATRIX_CHUNK: usize = 64;
 
-/// Derives what a graph carries, and its chunk forms.
-pub fn derive(graph: &Graph, chunks: Chunks) -> Forms {
+/// Derives what a graph carries, and its chunk forms, for calls of at most `rows` rows where they need not hold more.
+pub fn derive(graph: &Graph, chunks: Chunks, rows: usize) -> Forms {
     let mut graph = wanted::insert(&recur::split(graph));
     let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
     let classes = nodes.iter().filter_map(|node| Some((*node, recur::classify(&graph, *node)?))).collect();
     let chunks = nodes.iter().map(|node| (*node, recur::chunked(&mut graph, *node, chunks))).collect();
     let together = together(graph.order().iter().map(|node| graph.op(*node)), graph.source());
     let reaches = HashMap::new();
-    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, together, reaches };
+    let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, together, reaches, rows };
     forms.graph.order().into_iter().for_each(|node| forms.carry(node));
     forms
 }
@@ -203,10 +205,11 @@ impl Forms {
                 let (reach, range) = match self.graph.source() {
                     // A source comes in one call, and is kept as long as the sequence.
                     Some(source) if attend.keys == source => {
-                        let range = if attend.seq == source { reach::of(&attend, Together::ALL).1 } else { Range::default() };
+                        let range =
+                            if attend.seq == source { reach::of(&attend, Together::ALL, self.rows).1 } else { Range::default() };
                         (Reach::Full, range)
                     }
-                    _ => reach::of(&attend, self.together),
+                    _ => reach::of(&attend, self.together, self.rows),
                 };
                 self.reaches.insert(node, (reach, range));
                 if let Some(states) = self.kept_already(node, &attend) {

@@ -4,12 +4,15 @@ use super::Extent;
 use super::linear::{Linear, less, linear, negated};
 use braid_dsl::model::{Attend, AxisId, Binary, Body, Gives, Held, Op, Unary, ValueId};
 
-/// Most rows of one sequence in one call. A ring keeps so many rows more than its window, so that a call can store all its
-/// keys before its first query looks.
+/// Most rows of one sequence in one call on a processor. A ring keeps as many rows as a call may have more than its window, so that a call
+/// can store all its keys before its first query looks.
 pub const MAX_ROWS: usize = 256;
 
 /// Slots of a cache come in blocks of so many.
 pub const BLOCK: usize = 16;
+
+/// Slots of a ring for long calls come in tiles of so many.
+pub const TILE: usize = 128;
 
 /// What a cache keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,17 +185,19 @@ pub fn together<'m>(ops: impl Iterator<Item = &'m Op>, source: Option<AxisId>) -
     ops.fold(Together::ANY, |all, op| all.and(one(op)))
 }
 
-/// The reach of an attention, and where its queries look. `all`: what calls of the model hold; a ring has room for short ones only.
-pub fn of(attend: &Attend, all: Together) -> (Reach, Range) {
+/// The reach of an attention, and where its queries look. `all`: what calls of the model hold; a ring has room for short ones only. `rows`:
+/// most rows of a call that need not hold more.
+pub fn of(attend: &Attend, all: Together, rows: usize) -> (Reach, Range) {
     let implied = implied(&attend.keep, attend.keep_result);
     let together = Ahead::together(implied.ahead);
     let window = implied.window.filter(|window| *window > 0);
-    let slots = |count: i64| (count as usize + MAX_ROWS).next_multiple_of(BLOCK);
+    // Of long calls rings are whole tiles of matrix units.
+    let slots = |count: i64| (count as usize + rows).next_multiple_of(if rows > MAX_ROWS { TILE } else { BLOCK });
     // A choice takes keys in their order, which a ring with sinks does not keep.
     let ordered = matches!(attend.gives, Gives::Best(_)) && implied.first.is_some();
     let reach = match (window, implied.first) {
         _ if together != Together::ANY => Reach::Full,
-        (Some(_), _) if all.max_rows(MAX_ROWS) > MAX_ROWS => Reach::Full,
+        (Some(_), _) if all.max_rows(rows) > rows => Reach::Full,
         (None, _) if attend.every().0 > 1 && attend.every().1 == attend.every().0 - 1 => Reach::Every { every: attend.every().0 },
         _ if ordered => Reach::Full,
         (Some(window), None) => Reach::Window { rows: slots(window), window: window as usize },
@@ -209,9 +214,9 @@ pub fn of(attend: &Attend, all: Together) -> (Reach, Range) {
     (reach, Range { before, after })
 }
 
-/// What the cache of an attention keeps, in a model whose calls may be short.
+/// What the cache of an attention keeps on a processor, in a model whose calls may be short.
 pub fn cached(attend: &Attend, all: Together) -> Reach {
-    of(attend, all).0
+    of(attend, all, MAX_ROWS).0
 }
 
 /// The window and the first positions that hold all keys that a predicate lets a query see; none: it may be anything.

@@ -2,6 +2,7 @@
 
 use super::expr::View;
 use super::kernel::{Store, Tensor};
+use crate::forms::{BLOCK, Range, Reach, TILE};
 use braid_dsl::model::Op;
 
 /// Most blocks of keys that are looked at together: kernels have scratch for so many.
@@ -66,9 +67,9 @@ pub struct Attention {
     /// The keys that were chosen for it, if its `keep` says so.
     pub chosen: Option<Chosen>,
     /// Which positions the cache keeps.
-    pub reach: crate::forms::Reach,
+    pub reach: Reach,
     /// Where queries look in a cache of every position.
-    pub range: crate::forms::Range,
+    pub range: Range,
     /// What `keep` and `score` ask of the key's position: captures, each with how many channels it has beside a key, 1 or `per`.
     pub keyed: Vec<(usize, usize)>,
     /// Captures of the position that is as far from the first as the key is from the query.
@@ -98,10 +99,18 @@ impl Attention {
         self.rounded && self.key <= 256 && self.value <= 256 && self.value.is_multiple_of(4)
     }
 
-    /// Whether its cache has a place for every position, each with its own key, and queries look at all that `keep` says.
+    /// Whether its cache has a place for every position that a query sees, each with its own key, where it is counted on from the first.
     pub fn has_every_position(&self) -> bool {
         let plain = self.best == 0 && self.chosen.is_none() && self.value > 0;
-        plain && self.reach == crate::forms::Reach::Full && !self.has_lone_rows()
+        plain && (self.reach == Reach::Full || self.unrolled().is_some()) && !self.has_lone_rows()
+    }
+
+    /// Rows and window of a ring whose positions are counted as if it were unrolled: on a GPU, where the ring is made of whole tiles.
+    pub fn unrolled(&self) -> Option<(usize, usize)> {
+        match self.reach {
+            Reach::Window { rows, window } if self.kept.is_some() && rows.is_multiple_of(TILE) => Some((rows, window)),
+            _ => None,
+        }
     }
 
     /// Channels of a position in the cache of keys.
@@ -137,14 +146,14 @@ impl Attention {
 
     /// Whether keys are looked up one by one, or one stands for a block.
     pub fn has_lone_rows(&self) -> bool {
-        let alone = |chosen: Chosen| !chosen.block.is_multiple_of(crate::forms::BLOCK);
+        let alone = |chosen: Chosen| !chosen.block.is_multiple_of(BLOCK);
         self.reach.every() > 1 || self.chosen.is_some_and(alone) || self.named().is_some()
     }
 
     /// Whether queries that chose the same block may look at it together: tasks then count the rows of a group before they come to the next one.
     pub fn shares_blocks(&self) -> bool {
-        let blocks = |chosen: Chosen| chosen.block.is_multiple_of(crate::forms::BLOCK);
-        self.best == 0 && self.reach == crate::forms::Reach::Full && self.chosen.is_some_and(blocks)
+        let blocks = |chosen: Chosen| chosen.block.is_multiple_of(BLOCK);
+        self.best == 0 && self.reach == Reach::Full && self.chosen.is_some_and(blocks)
     }
 
     /// Heads of a group that one task does: those that look at the same keys.

@@ -73,6 +73,8 @@ pub enum Multiplied {
         value: usize,
         /// Positions of a stage: lines of a box.
         positions: usize,
+        /// Slots of its caches, if these are rings of whole stages; else there is one for each position of capacity.
+        ring: Option<usize>,
         /// Which of the step's words is the first of four: where keys lie in a slot, and how much further for each position of capacity; the
         /// same of values.
         word: usize,
@@ -165,9 +167,14 @@ impl Apart {
                 let chosen = chosen.is_none_or(|chosen| size(chosen.count) && size(chosen.elements));
                 chosen && lines(*columns) && depth.is_multiple_of(8) && size(*depth) && widths
             }
-            Multiplied::Attention { groups, key, value, positions, .. } => {
+            Multiplied::Attention { groups, key, value, positions, ring, .. } => {
                 let kept = |numbers: &usize| numbers.is_multiple_of(8) && lines(*numbers);
-                size(*groups) && *groups < 1 << 20 && lines(*positions) && kept(key) && kept(value)
+                size(*groups)
+                    && *groups < 1 << 20
+                    && lines(*positions)
+                    && kept(key)
+                    && kept(value)
+                    && ring.is_none_or(|ring| size(ring) && ring.is_multiple_of(*positions))
             }
         };
         let sound = sound && lines(self.rows) && (1..=64).contains(&self.numbers) && size(self.across) && self.place < 2;

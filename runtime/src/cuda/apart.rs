@@ -195,12 +195,13 @@ impl Apart {
                 };
                 std::iter::once(rows).chain(lines.iter().zip(&own.places).map(of_step)).collect()
             }
-            Multiplied::Attention { groups, key, value, positions, .. } => {
+            Multiplied::Attention { groups, key, value, positions, ring, .. } => {
+                let slots = ring.unwrap_or(room.capacity);
                 let caches = own.places.chunks_exact(2).zip([*key, *value]);
                 let of_cache = |(at, numbers): (&[u64], usize)| {
                     let first = begin.states + at[0] + at[1] * room.capacity as u64;
-                    let (row, group) = (2 * numbers, 2 * numbers * room.capacity);
-                    let axes = [(numbers, 0), (room.capacity, row), (*groups, group), (room.slots, room.slot_bytes)];
+                    let (row, group) = (2 * numbers, 2 * numbers * slots);
+                    let axes = [(numbers, 0), (slots, row), (*groups, group), (room.slots, room.slot_bytes)];
                     map(first, &axes, [what.numbers, *positions])
                 };
                 caches.map(of_cache).collect()

@@ -2,7 +2,7 @@
 
 use super::recurrences::{around, equal_as_code, equal_in_chunks};
 use super::{cuts, holds};
-use braid_compiler::forms::{Chunks, derive};
+use braid_compiler::forms::{Chunks, MAX_ROWS, derive};
 use braid_compiler::graph::Graph;
 use braid_runtime::artifact::Dtype;
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ fn mini_batches_run_as_they_are_derived() {
 
 /// The rows of a recurrence's chunk where 16 are asked for, and whether it is a mini-batch; none: it goes by steps.
 fn chunk_of(text: &str) -> Option<(usize, bool)> {
-    let forms = derive(&Graph::build(&crate::build::model(text)), Chunks::Rows(16));
+    let forms = derive(&Graph::build(&crate::build::model(text)), Chunks::Rows(16), MAX_ROWS);
     let mut found = forms.chunks.values().map(|chunk| chunk.as_ref().ok().map(|chunk| (chunk.rows, chunk.aligned)));
     found.next().expect("a recurrence")
 }

@@ -92,7 +92,7 @@ impl Invariant {
 
 /// The forms of a spec whose recurrences go step by step, or are convolutions in chunks of so many pieces of so many rows.
 fn convolved(text: &str, pieces: Option<(usize, usize)>) -> Result<Forms, String> {
-    let mut forms = forms::derive(&Graph::build(&build::model(text)), Chunks::Off);
+    let mut forms = forms::derive(&Graph::build(&build::model(text)), Chunks::Off, forms::MAX_ROWS);
     let Some(pieces) = pieces else { return Ok(forms) };
     for node in forms.graph.order() {
         let Op::Recur(recur) = forms.graph.op(node).clone() else { continue };

@@ -333,7 +333,7 @@ fn combined(how: Reduce, a: f64, b: f64) -> f64 {
 /// The kernels of a spec for a GPU.
 fn fused(text: &str, chunks: Chunks, target: &Target) -> Fused {
     let graph = rewrite::apply(&Graph::build(&build::model(text)));
-    fuse::fuse(&forms::derive(&graph, chunks), artifact::options(target, Dtype::Bf16)).expect("kernels")
+    fuse::fuse(&forms::derive(&graph, chunks, forms::MAX_ROWS), artifact::options(target, Dtype::Bf16)).expect("kernels")
 }
 
 /// What all recurrences of a sequence leave: results by node, and states.

@@ -118,7 +118,7 @@ pub fn around(head: &str, body: &str, (h, k, v): (usize, usize, usize)) -> Strin
 /// What the evaluator makes of a spec in chunks, and whether every recurrence has them.
 fn in_chunks(text: &str, chunks: Chunks, ids: &[i64]) -> (Vec<f64>, bool) {
     let graph = Graph::build(&build::model(text));
-    let forms = forms::derive(&graph, chunks);
+    let forms = forms::derive(&graph, chunks, forms::MAX_ROWS);
     let derived = forms.chunks.values().all(Result::is_ok);
     let graph = &forms.graph;
     let numbers = |path: &str| {

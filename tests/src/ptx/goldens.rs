@@ -213,6 +213,39 @@ fn rounded_numbers() {
     assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
 }
 
+/// A ring that a GPU counts as if it were unrolled, far past its end: row by row, in tiles, and one row behind them, as on a processor.
+#[test]
+fn rings_past_their_end() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 8)(tokens: [t]) -> [t, vocab] {
+  param tq, tk, tv: [vocab, h, k]   param last: [h, k, vocab]
+  o = attend[k](tq[vocab: tokens], tk[vocab: tokens], tv[vocab: tokens]) { keep: key <= query && query - key < 40   score: 3 * s }
+  generate autoregressive
+  return sum[h, k] o * last
+}";
+    let ids = tokens(2323, 32);
+    let ends = [0, 2048, 2306, 2322, 2323];
+    let calls: Vec<&[i32]> = ends.windows(2).map(|end| &ids[end[0]..end[1]]).collect();
+    let right: Vec<f32> = {
+        let Built { artifact, folder: _room } = build_in_chunks(spec, "", "cpu", Dtype::F32, Chunks::Off);
+        let weights = Weights::open(&artifact.manifest, "random:1", 2, &Hidden).expect("weights");
+        let settings = Settings { threads: 2, capacity: ids.len(), slots: 1 };
+        let mut session = Session::new(Arc::new(artifact), Arc::new(weights), settings).expect("a session");
+        let mut all = vec![];
+        session.prefill(0, &ids, Wanted::All, |_, logits| all.extend_from_slice(logits)).expect("a call");
+        all
+    };
+    for (dtype, most) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+        let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Auto);
+        assert_eq!(code.manifest.max_rows, 2048);
+        let sizes = [1, ids.len().next_multiple_of(16), 2048];
+        let mut model =
+            Played::new(&code.ptx, code.manifest.clone(), &code.weights, sizes).unwrap_or_else(|error| panic!("{error}"));
+        let made: Vec<f32> = calls.iter().flat_map(|call| told(model.call(&[call], true))).collect();
+        let (off, peak) = off(&made, &right);
+        assert!(off <= most * peak, "{dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
 /// Keys and values in bfloat16: stored by one row and by many, read by the matrix units in a prompt and number by number behind it.
 #[test]
 fn rounded_caches() {

@@ -13,7 +13,7 @@ const CUTS: &[&[usize]] = &[&[50], &[1], &[1, 7, 16, 3, 23], &[17, 33]];
 
 /// Whether a recurrence of a graph has a chunk form.
 fn derived(graph: &Graph) -> bool {
-    let forms = forms::derive(graph, Chunks::Rows(4));
+    let forms = forms::derive(graph, Chunks::Rows(4), forms::MAX_ROWS);
     forms.chunks.values().any(Result::is_ok)
 }
 
@@ -56,7 +56,7 @@ fn parts(times: usize, cut: &[usize]) -> Vec<usize> {
 impl Ready<'_> {
     /// The equations themselves: both sequences, whole and in parts.
     fn evaluated(&self, graph: &Graph, chunks: Chunks) {
-        let forms = forms::derive(graph, chunks);
+        let forms = forms::derive(graph, chunks, forms::MAX_ROWS);
         for sequence in 0..self.golden.batch {
             let whole = [self.golden.times];
             let cuts = if self.whole { vec![&whole[..]] } else { vec![CUTS[0], CUTS[2]] };

@@ -39,8 +39,11 @@ impl<'c> Caches<'c> {
         Caches { keys, values, positions, slots }
     }
 
-    /// The first and the last place that a query may see. `last`: the last position in the cache.
+    /// The first and the last place that a query may see; of a ring that is counted as if it were unrolled, positions. `last`: the last position in the cache.
     pub fn seen(&self, e: &Emitter<'c>, code: &Attention, query: Val<'c>, last: Val<'c>) -> (Val<'c>, Val<'c>) {
+        if let Some((_, window)) = code.unrolled() {
+            return (e.max(e.sub(query, e.i64(window - 1)), e.i64(0)), e.min(query, last));
+        }
         let first = match code.range.before {
             Some(before) => e.max(e.sub(query, e.i64(before - 1)), e.i64(0)),
             None => e.i64(0),
@@ -51,6 +54,12 @@ impl<'c> Caches<'c> {
             _ => e.min(last, e.sub(self.slots, e.i64(1))),
         };
         (first, seen)
+    }
+
+    /// Where the block of places begins of which `first` is the first one: in a ring that is counted as if it were unrolled, which has whole
+    /// blocks.
+    pub fn block_at(e: &Emitter<'c>, code: &Attention, first: Val<'c>) -> Val<'c> {
+        code.unrolled().map_or(first, |(rows, _)| e.rem(first, like(e, first, rows)))
     }
 }
 

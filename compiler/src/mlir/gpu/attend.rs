@@ -219,7 +219,7 @@ impl<'c> Work<'_, 'c> {
     /// Keys, values and the positions from `first` on.
     fn fetch_stage(&mut self, layout: Layout, part: Part<'c>, first: Val<'c>) {
         let e = self.e;
-        let (caches, memory) = (part.caches, e.shared_memory());
+        let (caches, memory, first) = (part.caches, e.shared_memory(), Caches::block_at(e, self.code, first));
         let thread = e.to_i64(e.thread());
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(KEYS)), || {
             let slot = e.add(first, thread);

@@ -32,7 +32,7 @@ impl<'c> Work<'_, 'c> {
         state: &[Val<'c>],
     ) -> Vec<Val<'c>> {
         let e = self.e;
-        let base = e.mul(chunk, e.i64(CHUNK));
+        let base = Caches::block_at(e, self.code, e.mul(chunk, e.i64(CHUNK)));
         self.prefetch_values(caches, group, base, lane);
         let slot = e.add(base, e.div(lane, e.i64(LANES)));
         let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);

@@ -61,11 +61,13 @@ impl<'c> Work<'_, 'c> {
     pub(super) fn ask(&self, caches: Caches<'c>, group: Val<'c>, (from, to): (Val<'c>, Val<'c>)) {
         let e = self.e;
         let Attention { key, value, .. } = *self.code;
-        let first = e.add(e.mul(group, caches.slots), e.mul(from, e.i64(CHUNK)));
+        let place = Caches::block_at(e, self.code, e.mul(from, e.i64(CHUNK)));
+        let first = e.add(e.mul(group, caches.slots), place);
+        let count = e.min(e.mul(e.sub(to, from), e.i64(CHUNK)), e.sub(caches.slots, place));
         let bytes = self.code.kept_bytes();
         for (base, size) in [(caches.keys, key * bytes), (caches.values, value * bytes)] {
             let base = e.element(base, first, size);
-            let bytes = e.min(e.mul(e.sub(to, from), e.i64(CHUNK * size)), e.i64(ASKED));
+            let bytes = e.min(e.mul(count, e.i64(size)), e.i64(ASKED));
             for_each(e, e.mul(e.to_i64(e.thread()), e.i64(LINE)), bytes, e.i64(THREADS * LINE), |at| {
                 e.prefetch_far(e.offset(base, at));
             });

@@ -70,7 +70,7 @@ struct Found {
 fn found(text: &str, rows: usize, ids: &[i64]) -> Found {
     let graph = Graph::build(&build::model(text));
     let run = |chunks| {
-        let forms = forms::derive(&graph, chunks);
+        let forms = forms::derive(&graph, chunks, forms::MAX_ROWS);
         let numbers = |path: &str| {
             let param = graph.params.iter().find(|param| param.path == path).expect("a parameter");
             let shape: Vec<usize> = param.axes.iter().filter_map(|axis| graph.size(*axis)).collect();

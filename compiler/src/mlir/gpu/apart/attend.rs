@@ -139,7 +139,7 @@ impl<'c> Launch<'_, 'c> {
             };
             let end = e.for_loop(part.stages.0, part.stages.1, e.i64(1), &[turn], |stage, state| {
                 let turn = state[0];
-                let first = e.to_i32(e.mul(stage, e.i64(positions(code))));
+                let first = e.to_i32(Caches::block_at(e, code, e.mul(stage, e.i64(positions(code)))));
                 let behind = e.add(turn, e.i32(1));
                 bring((keys, code.key), first, turn);
                 bring((values, code.value), first, behind);
