@@ -199,6 +199,11 @@ fn windows_attend_in_rings_of_whole_stages() {
     });
     assert_eq!(rings.collect::<Vec<_>>(), [Some(2432), None]);
     assert_eq!(manifest.max_rows, 2048);
+    // Every query looks at all of a ring with sinks: it has room for short calls.
+    let sinks = include_str!("../gpu/window.braid").replace("query - key < 300", "(query - key < 300 || key < 4)");
+    let (_, manifest) = built_of(&sinks, "cuda:sm_90a", Dtype::Bf16);
+    let kept: Vec<usize> = manifest.states.iter().filter(|state| state.kind == "keys").map(|state| state.rows).collect();
+    assert_eq!((manifest.max_rows, kept[0]), (256, 560));
 }
 
 /// What no launch could be is refused before an artifact is written.

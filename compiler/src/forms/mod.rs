@@ -165,13 +165,16 @@ pub const CONVOLUTION: usize = 64;
 /// Rows of a chunk for matrix units, which hold fragments of 16.
 pub const MATRIX_CHUNK: usize = 64;
 
-/// Derives what a graph carries, and its chunk forms, for calls of at most `rows` rows where they need not hold more.
+/// Derives what a graph carries, and its chunk forms, for calls of at most `rows` rows where they need not hold more. A ring with sinks is looked
+/// at as a whole by every query: it has room for short calls alone.
 pub fn derive(graph: &Graph, chunks: Chunks, rows: usize) -> Forms {
     let mut graph = wanted::insert(&recur::split(graph));
     let nodes: Vec<NodeId> = graph.order().into_iter().filter(|node| matches!(graph.op(*node), Op::Recur(_))).collect();
     let classes = nodes.iter().filter_map(|node| Some((*node, recur::classify(&graph, *node)?))).collect();
     let chunks = nodes.iter().map(|node| (*node, recur::chunked(&mut graph, *node, chunks))).collect();
     let together = together(graph.order().iter().map(|node| graph.op(*node)), graph.source());
+    let sinks = |op: &Op| matches!(op, Op::Attend(attend) if matches!(cached(attend, together), Reach::SinksAndWindow { .. }));
+    let rows = if graph.order().into_iter().any(|node| sinks(graph.op(node))) { rows.min(MAX_ROWS) } else { rows };
     let reaches = HashMap::new();
     let mut forms = Forms { graph, states: vec![], carried: HashMap::new(), classes, chunks, together, reaches, rows };
     forms.graph.order().into_iter().for_each(|node| forms.carry(node));

@@ -39,7 +39,8 @@ impl<'c> Caches<'c> {
         Caches { keys, values, positions, slots }
     }
 
-    /// The first and the last place that a query may see; of a ring that is counted as if it were unrolled, positions. `last`: the last position in the cache.
+    /// The first and the last place that a query may see; of a ring that is counted as if it were unrolled, positions. `last`: the last
+    /// position in the cache.
     pub fn seen(&self, e: &Emitter<'c>, code: &Attention, query: Val<'c>, last: Val<'c>) -> (Val<'c>, Val<'c>) {
         if let Some((_, window)) = code.unrolled() {
             return (e.max(e.sub(query, e.i64(window - 1)), e.i64(0)), e.min(query, last));

@@ -6,10 +6,10 @@
 //! calls of several each have their own ring, as they read units in another order.
 
 use super::cursor::{Cursor, divided, divisor, units};
-use super::ring::{Places, Ring, Unit};
+use super::ring::{Order, Places, Ring, Unit};
 use super::{THREADS, WARPS};
 use crate::mlir::common::copies::COPY;
-use crate::mlir::common::{Cmp, Elem, Emitter, Field, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, Linkage, Ty, Val};
 
 /// What the block knows of the call and its table of streams: whether it reads ahead, and for how many rows ([`ONE`], [`SEVERAL`]), how many
 /// streams, what divides by the number of blocks; 4 bytes each.
@@ -33,6 +33,25 @@ pub fn columns_of_block<'c>(e: &Emitter<'c>, columns: Val<'c>) -> (Val<'c>, Val<
     let (block, by) = (e.to_i32(e.block_number()), known(e, 2));
     let cut = |block: Val<'c>| divided(e, e.mul(columns, block), by);
     (cut(block), cut(e.add(block, e.i32(1))))
+}
+
+/// Asks for the first weights of columns that were not asked for ahead, of so many bytes each, into a ring; all threads of the block.
+pub fn begin_alone<'c>(e: &Emitter<'c>, ring: Ring, from: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), source: Source<'c>) {
+    let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
+    let name = match ring.order {
+        Order::Groups => "begin_stream",
+        Order::Parts => "begin_stream_of_several",
+    };
+    if e.first_time(name) {
+        e.function(name, Linkage::Private, &[global, Ty::I32, Ty::I32, global, shared], None, |values| {
+            let [from, columns, bytes, weights, table] = *values else { return None };
+            let own = Ahead::new(e, ring);
+            let turn = own.next_turn();
+            own.leave(own.fill(own.alone(from, (columns, bytes), turn), Source { weights, table }), turn);
+            None
+        });
+    }
+    e.call(name, &[from, columns, bytes, source.weights, source.table], None);
 }
 
 /// Reads ahead into one ring.
@@ -118,7 +137,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     /// Begins the copies of as many units as have places, but one.
-    pub fn fill(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
+    fn fill(&self, cursor: Cursor<'c>, source: Source<'c>) -> Cursor<'c> {
         let e = self.e;
         let count = e.i32(self.places.ring.slots as i32 - 1);
         let filled =
@@ -211,7 +230,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     /// At the beginning of the warp's share of these columns, behind which nothing follows; the next unit's turn is `turn`.
-    pub fn alone(&self, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), turn: Val<'c>) -> Cursor<'c> {
+    fn alone(&self, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), turn: Val<'c>) -> Cursor<'c> {
         let share = Cursor::of_share(&self.places, (weights, self.e.i32(0)), columns, (bytes, self.divisor(bytes)));
         Cursor { stream: known(self.e, 1), begun: turn, rest: columns, ..share }
     }
@@ -254,7 +273,7 @@ impl<'k, 'c> Ahead<'k, 'c> {
     }
 
     /// The turn of the next unit.
-    pub fn next_turn(&self) -> Val<'c> {
+    fn next_turn(&self) -> Val<'c> {
         self.e.load(self.e.offset_by(self.kept(), TURN_AT), Ty::I32)
     }
 }

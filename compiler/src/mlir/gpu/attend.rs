@@ -6,9 +6,10 @@
 //! Dao, FlashAttention-2 (2023); Milakov and Gimelshein, Online normalizer calculation for softmax (2018).
 
 use super::THREADS;
-use super::attention::{Sum, Work, join};
+use super::attention::{CHUNK, Sum, Work, join};
 use super::kept::Kept;
 use super::softmax::{self, CARRIED, Rows};
+use crate::forms::TILE;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::device::WARP;
@@ -18,6 +19,8 @@ use crate::plan::QUERIES;
 
 /// Positions of a stage.
 const KEYS: usize = 64;
+/// Rings have whole stages, and whole chunks.
+const _: () = assert!(TILE.is_multiple_of(KEYS) && TILE.is_multiple_of(CHUNK));
 /// Positions that a warp weighs at once.
 const AT_ONCE: usize = 32;
 /// Loads of a thread that are under way at once.

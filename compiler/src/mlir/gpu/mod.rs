@@ -109,7 +109,7 @@ impl Streams {
         let end = several.map_or(0, |several| several.ring.end()).max(first(way).end());
         let second = if two { Ring { at: end, slots: way.1[1], ..first(way) } } else { first(way) };
         let table = end + beside(way);
-        let (first, several) = (first(way), several.map(|several| Several { table, ..several }));
+        let first = first(way);
         Streams { rings: (first, second), several, table, table_bytes }
     }
 
@@ -132,7 +132,7 @@ fn several(plan: &Plan, target: &Target, limit: usize) -> Option<Several> {
     Several::ways(target.has_groups()).iter().find_map(|(part, slots, rows)| {
         let at = work.max(Several::shared_bytes(*rows)).next_multiple_of(ALIGN);
         let ring = Ring { at, slots: *slots, part: *part, order: Order::Parts, engine: target.has_groups() };
-        (ring.end() <= limit).then_some(Several { ring, rows: *rows, ahead, table: 0 })
+        (ring.end() <= limit).then_some(Several { ring, rows: *rows, ahead })
     })
 }
 

@@ -5,7 +5,7 @@
 //! part of their depth in registers and walks along all columns of the round with it: units come in that order ([`Order::Parts`]). Each warp has
 //! sums of all columns, which are added up in the order of the warps.
 
-use super::ahead::{Ahead, Source};
+use super::ahead::{self, Ahead, Source};
 use super::cursor::{Cursor, Share, groups, units};
 use super::dot::Dot;
 use super::halves;
@@ -37,8 +37,6 @@ pub struct Several {
     pub rows: usize,
     /// Whether they are asked for ahead.
     pub ahead: bool,
-    /// Where the table of streams lies in shared memory.
-    pub table: usize,
 }
 
 /// Whether several rows of a product go so.
@@ -75,25 +73,9 @@ impl Several {
         [EIGHT, STEP_ROWS].into_iter().filter(move |rows| *rows <= self.rows).map(move |rows| Kind { several: self, rows })
     }
 
-    /// Defines the functions, unless they are there.
-    pub fn emit(self, e: &Emitter) {
-        self.kinds().for_each(|kind| kind.emit(e));
-    }
-
-    /// Asks for the first weights of a round whose weights were not asked for ahead; all threads of the block.
-    fn begin<'c>(self, e: &Emitter<'c>, weights: Val<'c>, (columns, bytes): (Val<'c>, Val<'c>), source: Source<'c>) {
-        let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        let name = "begin_stream_of_several";
-        if e.first_time(name) {
-            e.function(name, Linkage::Private, &[global, Ty::I32, Ty::I32, global, shared], None, |values| {
-                let [from, columns, bytes, weights, table] = *values else { return None };
-                let ahead = Ahead::new(e, self.ring);
-                let turn = ahead.next_turn();
-                ahead.leave(ahead.fill(ahead.alone(from, (columns, bytes), turn), Source { weights, table }), turn);
-                None
-            });
-        }
-        e.call(name, &[weights, columns, bytes, source.weights, source.table], None);
+    /// Defines the functions, unless they are there. `table`: where the table of streams lies in shared memory.
+    pub fn emit(self, e: &Emitter, table: usize) {
+        self.kinds().for_each(|kind| kind.emit(e, table));
     }
 }
 
@@ -114,7 +96,7 @@ impl Kind {
     }
 
     /// Defines it: `(columns of the round, bytes of a column, all weights)`.
-    fn emit(&self, e: &Emitter) {
+    fn emit(&self, e: &Emitter, table: usize) {
         let name = self.name();
         if !e.first_time(&name) {
             return;
@@ -122,7 +104,7 @@ impl Kind {
         let parameters = [Ty::I32, Ty::I32, Ty::scalar(Elem::Global)];
         e.function(&name, Linkage::Private, &parameters, None, |values| {
             let [columns, bytes, weights] = *values else { return None };
-            let table = e.offset_by(e.shared_memory(), self.several.table);
+            let table = e.offset_by(e.shared_memory(), table);
             let ahead = Ahead::new(e, self.several.ring);
             let sums = e.element(e.shared_memory(), e.to_i64(ahead.places.warp), sums_of_warp(self.several.rows));
             Walk { kind: self, e, ahead, columns, bytes, sums, source: Source { weights, table } }.run();
@@ -299,13 +281,13 @@ impl<'c> Product<'_, 'c> {
     ) {
         let (e, code) = (self.e, self.code);
         let weights = e.device_memory(e.call_field(self.args.call, Field::Weights));
-        let source = Source { weights, table: e.offset_by(e.shared_memory(), several.table) };
+        let source = Source { weights, table: e.offset_by(e.shared_memory(), self.streams.table) };
         let (count, bytes) = (e.to_i32(columns), e.i32(column_bytes(code) as i32));
         several.ring.release(e);
         // Threads may still be at the sums of a round before this one.
         e.sync();
         let ahead = if several.is_ahead(code) { Ahead::is_on_for_several(e) } else { e.bool(false) };
-        e.if_then(e.not(ahead), || several.begin(e, self.weights(element, first), (count, bytes), source));
+        e.if_then(e.not(ahead), || ahead::begin_alone(e, several.ring, self.weights(element, first), (count, bytes), source));
         let thread = e.to_i64(e.thread());
         e.if_then(e.cmp(Cmp::Lt, thread, e.i64(several.rows)), || {
             // Past the last row that is read again.

@@ -4,7 +4,7 @@
 //! begin and end inside of a group of columns, whose sums are then added up from parts, in the order of the warps.
 
 use super::WARPS;
-use super::ahead::{Ahead, Source};
+use super::ahead::{self, Ahead, Source};
 use super::cursor::{Cursor, Share, divided, groups, units};
 use super::dot::Dot;
 use super::halves;
@@ -81,20 +81,9 @@ impl Stream {
 
     /// Asks for the first weights of a round whose weights were not asked for ahead; all threads of the block.
     pub fn begin<'c>(&self, e: &Emitter<'c>, weights: Val<'c>, round: Round<'c>) {
-        let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        let name = "begin_stream";
-        if e.first_time(name) {
-            e.function(name, Linkage::Private, &[global, Ty::I32, Ty::I32, global, shared], None, |values| {
-                let [weights, columns, bytes, all, table] = *values else { return None };
-                let own = Ahead::new(e, self.alone);
-                let turn = own.next_turn();
-                let cursor = own.fill(own.alone(weights, (columns, bytes), turn), Source { weights: all, table });
-                own.leave(cursor, turn);
-                None
-            });
-        }
         let bytes = self.dot.column_bytes(e, round.depth);
-        e.call(name, &[weights, round.columns, bytes, round.all, round.table], None);
+        let source = Source { weights: round.all, table: round.table };
+        ahead::begin_alone(e, self.alone, weights, (round.columns, bytes), source);
     }
 
     /// Calls it; all threads of the block.

@@ -16,6 +16,7 @@ mod rows;
 mod sorts;
 
 use super::row_words;
+use crate::forms::TILE;
 use crate::fuse::kernel::{Attention, Code};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::Setting;
@@ -53,7 +54,8 @@ const _: () = assert!(GROUPS * ROWS == plan::TILE_ROWS);
 
 /// Positions of a stage of attention: fewer where a head has so many numbers that their sums take half of a thread's registers.
 pub fn positions(code: &Attention) -> usize {
-    if code.key.max(code.value) > 2 * NUMBERS { 64 } else { 128 }
+    // Rings have whole stages.
+    if code.key.max(code.value) > 2 * NUMBERS { TILE / 2 } else { TILE }
 }
 
 /// One of a plan's launches of their own.
