@@ -5,7 +5,7 @@ use crate::build::{imported, write};
 use braid_compiler::error::Error;
 use braid_compiler::forms::Chunks;
 use braid_compiler::fuse::Operand;
-use braid_compiler::fuse::kernel::{Base, Code, Nest, Rows, Stmt, Walk};
+use braid_compiler::fuse::kernel::{Base, Code, Nest, Rows, Stmt, Store, Walk};
 use braid_compiler::fuse::product::Product;
 use braid_compiler::import::bind;
 use braid_compiler::pipeline::{self, Options, Work};
@@ -382,8 +382,9 @@ const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: di
                      sigmoid(tb[vocab: tokens])\n  recur S: [h, k, v] over t {\n    S = exp(a) * S\n    S = S + kk * (b * (vv - sum[k] kk * \
                      S))\n    o = sum[k] q * S\n  }\n  generate autoregressive\n  return sum[h, v] o * last\n}\n";
 
-/// Chunks are three kernels: what needs no state, side by side; the walk from chunk to chunk, which updates states; and what only reads
-/// them, side by side. States and rows lie in shared memory, and all sums over them are products of matrices.
+/// Chunks are three kernels: what states are made of and needs none, side by side; the walk from chunk to chunk, which updates states; and
+/// what only reads them, side by side, with scores of its own. States and rows lie in shared memory, and all sums over them are products
+/// of matrices. What is a factor there comes in bfloat16.
 #[test]
 fn chunks_are_parted() {
     let plan = planned_in(GATED, Dtype::Bf16);
@@ -401,20 +402,27 @@ fn chunks_are_parted() {
     );
     assert_eq!(walk.staging.before.len(), 1, "the state comes once");
     assert!(ahead.staging.shared && walk.staging.shared && behind.staging.shared && walk.staging.rounded);
-    for (code, what) in
-        [(&walk, "a read of the state, and the update"), (&behind, "a read of the state, and what the chunk itself wrote")]
-    {
+    for (code, sums_of, what) in [
+        (&walk, 2, "a read of the state, and the update"),
+        (&behind, 3, "scores, a read of the state, and what the chunk itself wrote"),
+    ] {
         let cut = match &code.walk {
             Walk::Segments { blocked, .. } => *blocked,
             Walk::Rows(_) => None,
         };
         let sums: Vec<&Nest> = code.nests.iter().filter(|nest| nest.stmts[0].reduce.is_some()).collect();
-        assert_eq!(sums.len(), 2, "{what}");
+        assert_eq!(sums.len(), sums_of, "{what}");
         assert!(sums.iter().all(|nest| Product::of(nest, &code.tensors, &code.sizes, cut).is_some()));
         let far = code.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
         let far: Vec<_> = far.filter(|view| matches!(code.tensors[view.tensor.0].base, Base::Arena | Base::State)).collect();
         assert!(far.is_empty(), "everything that is read has come near: {far:?}");
     }
+    let crossing: Vec<Store> = behind.staging.staged.iter().map(|own| behind.tensors[own.from.tensor.0].store).collect();
+    assert_eq!(
+        crossing.iter().filter(|store| **store == Store::Bf16).count(),
+        4,
+        "queries, keys, states, what they are updated with"
+    );
     let (ptx, manifest) = built(GATED, "", "cuda:sm_80", Dtype::F32);
     assert!(ptx.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
     assert!(manifest.device.expect("a GPU's manifest").prefill.shared_bytes <= 48 << 10);

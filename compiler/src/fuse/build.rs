@@ -27,6 +27,7 @@ pub struct Fuser<'a> {
 }
 
 /// One kernel while it is written.
+#[derive(Clone)]
 pub struct Draft {
     /// Its axes.
     pub axes: Axes,

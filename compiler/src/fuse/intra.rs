@@ -4,7 +4,7 @@
 use super::Operand;
 use super::build::{Draft, Fuser};
 use super::expr::{Expr, KAxis, TensorId, View};
-use super::kernel::{Base, STAGED, Stmt, Tensor};
+use super::kernel::{Base, COPIED, Stmt, Store, Tensor};
 use super::nest::Axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{Elem, Reduce};
@@ -57,20 +57,26 @@ pub fn split_states(
     Some(apportioned(fuser, draft, stmts.to_vec(), crossing, (&bound, &BTreeSet::new())))
 }
 
-/// Parts the statements that need states once more: what updates them, chunk after chunk, and what only reads what they are as a chunk
-/// begins, which is done for all chunks of so many rows at once behind it. The first leaves the states of each chunk in buffers. None:
-/// nothing is of the second kind, or it reads what becomes of a state, or what is written again later.
+/// Parts statements into what states are made of, and the rest, which only reads what they are as a chunk begins and is done for all chunks
+/// of so many rows at once behind it. The first leaves the states of each chunk in buffers; what the second needs that is made of no state
+/// and without sums is made in both. None: nothing is of the second kind, or it reads what becomes of a state, or what is written again
+/// later.
 pub fn split_outputs(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], crossing: &Crossing, chunk: usize) -> Option<Split> {
     let states = states(draft);
     let needed = made_of(&states, stmts);
     let reads_only = |stmt: &Stmt| !needed.contains(&stmt.target.tensor);
-    let ordered = |stmt: &Stmt| stmt.ordered.is_some() || stmt.system.is_some();
+    let bound = bound(states.clone(), stmts, &BTreeSet::new());
+    let waits = |stmt: &Stmt| bound.contains(&stmt.target.tensor) || reads(stmt, &bound);
+    let ordered = |stmt: &Stmt| waits(stmt) && (stmt.ordered.is_some() || stmt.system.is_some());
     if !stmts.iter().any(|stmt| reads_only(stmt) && reads(stmt, &states)) || stmts.iter().any(ordered) {
         return None;
     }
-    for (at, stmt) in stmts.iter().enumerate().filter(|(_, stmt)| reads_only(stmt)) {
+    let again = made_again(draft, stmts, (&needed, &bound));
+    let behind = |stmt: &Stmt| reads_only(stmt) || again.contains(&stmt.target.tensor);
+    for (at, stmt) in stmts.iter().enumerate().filter(|(_, stmt)| behind(stmt)) {
         let is_written = |list: &[Stmt], view: &View| list.iter().any(|own| !reads_only(own) && own.target.tensor == view.tensor);
         let stale = |view: &View| match states.contains(&view.tensor) {
+            _ if again.contains(&view.tensor) => false,
             true => is_written(&stmts[..at], view),
             // A matrix that no rows count has no place in buffers of rows.
             false => is_written(&stmts[at..], view) || is_written(&stmts[..at], view) && crossing.is_matrix(view),
@@ -79,7 +85,12 @@ pub fn split_outputs(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], cross
             return None;
         }
     }
-    let (mut outputs, updates): (Vec<Stmt>, Vec<Stmt>) = stmts.iter().cloned().partition(reads_only);
+    // What is made again first, so that what is done to a sum follows it, and what needs states last: these take room that others leave.
+    let order = |stmt: &&Stmt| if reads_only(stmt) { 1 + usize::from(waits(stmt)) } else { 0 };
+    let mut outputs: Vec<&Stmt> = stmts.iter().filter(|stmt| behind(stmt)).collect();
+    outputs.sort_by_key(order);
+    let mut outputs: Vec<Stmt> = outputs.into_iter().cloned().collect();
+    let updates = stmts.iter().filter(|stmt| !reads_only(stmt)).cloned();
     let mut saved: Vec<(View, View)> = vec![];
     for view in outputs.iter().flat_map(Stmt::reads).filter(|view| states.contains(&view.tensor)) {
         if !saved.iter().any(|(own, _)| own == view) {
@@ -98,6 +109,32 @@ pub fn split_outputs(fuser: &mut Fuser, draft: &mut Draft, stmts: &[Stmt], cross
     let mut split = Split { intra: leave.chain(updates).collect(), inter: outputs };
     cross(fuser, draft, &mut split, crossing);
     Some(split)
+}
+
+/// Temporaries that states are made of, the rest needs, and that are made of no state and without sums: to make them again takes less than to
+/// hand them on.
+fn made_again(draft: &Draft, stmts: &[Stmt], (needed, bound): (&BTreeSet<TensorId>, &BTreeSet<TensorId>)) -> BTreeSet<TensorId> {
+    let plain = |stmt: &Stmt| stmt.reduce.is_none() && stmt.system.is_none();
+    // Factors of sums cross, rounded.
+    let multiplied = |own: &TensorId| {
+        let summed = |stmt: &&Stmt| stmt.reduce.is_some() && stmt.expr.views().iter().any(|view| view.tensor == *own);
+        stmts.iter().filter(summed).any(|stmt| !needed.contains(&stmt.target.tensor))
+    };
+    let cheap = |own: &TensorId| {
+        let is_scratch = matches!(draft.tensors[own.0].base, Base::Scratch(_)) && !bound.contains(own);
+        let plain = stmts.iter().filter(|stmt| stmt.target.tensor == *own).all(plain);
+        is_scratch && needed.contains(own) && plain && !multiplied(own)
+    };
+    let mut again = BTreeSet::new();
+    loop {
+        let is_made = |stmt: &&Stmt| !needed.contains(&stmt.target.tensor) || again.contains(&stmt.target.tensor);
+        let read = stmts.iter().filter(is_made).flat_map(Stmt::reads).map(|view| view.tensor);
+        let found: Vec<TensorId> = read.filter(|own| cheap(own) && !again.contains(own)).collect();
+        if found.is_empty() {
+            return again;
+        }
+        again.extend(found);
+    }
 }
 
 /// Tensors, and all that is read for what is written there.
@@ -259,21 +296,23 @@ fn cross(fuser: &mut Fuser, draft: &mut Draft, split: &mut Split, crossing: &Cro
     }
     let mut places: Vec<(View, View)> = places.into_iter().collect();
     places.sort_by_key(|(_, place)| place.tensor);
-    places.into_iter().for_each(|(from, place)| leave(&mut split.intra, from, place));
+    places.into_iter().for_each(|(from, place)| leave(&mut split.intra, (from, place), crossing.rows));
 }
 
 /// Writes what crosses to its buffer: at once, if nothing else is to be read where it was, or by a copy.
-fn leave(intra: &mut Vec<Stmt>, from: View, place: View) {
+fn leave(intra: &mut Vec<Stmt>, (from, place): (View, View), rows: &[KAxis]) {
     let read = intra.iter().any(|stmt| stmt.reads().any(|view| view.tensor == from.tensor));
     let mut writers = intra.iter_mut().filter(|stmt| stmt.target.tensor == from.tensor);
-    if let (Some(only), None, false) = (writers.next(), writers.next(), read)
-        && only.target == from
-    {
-        only.space.extend(place.strides.iter().map(|(axis, _)| *axis));
-        only.space.sort();
-        only.space.dedup();
-        only.target = place;
-        return;
+    if let (Some(only), None, false) = (writers.next(), writers.next(), read) {
+        // Rows may be counted by another axis where it is made.
+        let (general, axis) = only.target.by_row(rows);
+        if general == from {
+            only.target = axis.map_or(place.clone(), |axis| place.renamed(rows[0], axis));
+            only.space.extend(only.target.strides.iter().map(|(axis, _)| *axis));
+            only.space.sort();
+            only.space.dedup();
+            return;
+        }
     }
     intra.push(Stmt::plain(place, Expr::Load(from, Elem::Float)));
 }
@@ -295,7 +334,7 @@ impl Crossing<'_> {
         strides.sort();
         let at = fuser.spill(self.node, elements);
         let operand = draft.operand(Operand::Buffer(at));
-        let store = super::kernel::Store::F32;
+        let store = Store::F32;
         let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row: elements, store, through_wanted: false });
         View { tensor, offset: 0, strides }
     }
@@ -306,13 +345,31 @@ impl Crossing<'_> {
         own.count() > 1 && view.by_row(self.rows).1.is_none()
     }
 
+    /// A buffer for what a view has of each row, rounded.
+    pub fn rounded(&self, fuser: &mut Fuser, draft: &mut Draft, view: &View) -> View {
+        let mut own: Vec<(KAxis, usize)> = view.strides.iter().copied().filter(|(axis, _)| *axis != self.rows[0]).collect();
+        own.sort_by_key(|(axis, stride)| (*stride, *axis));
+        let (mut strides, mut elements) = (vec![], 1);
+        for (axis, _) in own {
+            strides.push((axis, elements));
+            elements *= self.axes.sizes[axis.0];
+        }
+        strides.push((self.rows[0], elements));
+        strides.sort();
+        let at = fuser.spill(self.node, elements);
+        fuser.fused.buffers[at].store = Store::Bf16;
+        let operand = draft.operand(Operand::Buffer(at));
+        let tensor = Tensor { base: Base::Arena, operand, row: elements, store: Store::Bf16, through_wanted: false };
+        View { tensor: draft.tensor(tensor), offset: 0, strides }
+    }
+
     /// A buffer for a state as each chunk begins: it takes the room of the chunk's rows.
     fn saved(&self, fuser: &mut Fuser, draft: &mut Draft, state: &View, chunk: usize) -> View {
         let elements: usize = state.strides.iter().map(|(axis, _)| self.axes.sizes[axis.0]).product();
-        let row = elements.div_ceil(chunk).next_multiple_of(STAGED);
+        let row = elements.div_ceil(chunk).next_multiple_of(COPIED / Store::Bf16.bytes());
         let at = fuser.spill(self.node, row);
         let operand = draft.operand(Operand::Buffer(at));
-        let store = super::kernel::Store::F32;
+        let store = Store::F32;
         let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row, store, through_wanted: false });
         View { tensor, ..state.clone() }
     }

@@ -52,7 +52,7 @@ impl Base {
 pub enum Store {
     /// A Float.
     F32,
-    /// A Float of the weights blob.
+    /// A Float rounded to bfloat16: of the weights, or a factor of products that the matrix units take so.
     Bf16,
     /// Panels of a matrix product, which know more of themselves than a size of elements.
     Panels(Dtype),
@@ -304,8 +304,8 @@ pub struct Staging {
     pub places: usize,
 }
 
-/// Numbers that are copied at once.
-pub const STAGED: usize = 4;
+/// Bytes that are copied at once.
+pub const COPIED: usize = 16;
 
 /// Rows of a buffer that are copied for each chunk, or of a matrix that a chunk has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -315,7 +315,7 @@ pub struct Staged {
     /// Where they go.
     pub to: View,
     /// The axes that count rows and the numbers of a row, where there are several. Numbers of a row lie side by side, and go by
-    /// [`STAGED`] at once.
+    /// [`COPIED`] bytes at once.
     pub axes: [Option<KAxis>; 2],
     /// The first and the last nest that reads them.
     pub used: [usize; 2],

@@ -8,6 +8,7 @@ pub mod anchor;
 mod attend;
 pub mod attention;
 mod build;
+mod exponents;
 pub mod expr;
 mod factors;
 pub mod group;

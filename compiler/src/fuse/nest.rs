@@ -4,7 +4,7 @@ use super::expr::{Expr, KAxis, TensorId, View, ViewStep};
 use super::halves::Halves;
 use super::kernel::{Base, Reduction, Stmt, Store, Tensor};
 use super::rows::{Pending, Running};
-use braid_dsl::model::{Binary, Elem, Op, Reduce, Unary};
+use braid_dsl::model::{Binary, Elem, Op, Reduce, Rows, Unary};
 
 /// One value of the list.
 #[derive(Clone, Debug)]
@@ -102,6 +102,8 @@ pub struct Builder<'a> {
     pub running: Vec<Running>,
     /// How triangular matrices of a chunk's rows go by halves; none: row after row.
     pub halves: Option<Halves>,
+    /// Whether products of powers over rows are powers of sums.
+    pub exponents: bool,
 }
 
 /// Cheap enough to compute again at every use.
@@ -120,6 +122,7 @@ impl<'a> Builder<'a> {
             pending: vec![],
             running: vec![],
             halves: None,
+            exponents: false,
         }
     }
 }
@@ -153,6 +156,17 @@ impl Builder<'_> {
     fn wants_store(&self, at: usize, expr: &Expr, items: &[Item]) -> bool {
         if !items[at].stores.is_empty() {
             return true;
+        }
+        if self.exponents && expr.cost() > 0 {
+            // A power is made where it is needed, its exponent once.
+            let between =
+                matches!(&items[at].what, What::Apply(Op::Products { over: Rows::Between(_) | Rows::Inside(_), .. }, _));
+            if between && self.exponent(&items[at], items).is_some() || self.is_power_alone(at, items) {
+                return false;
+            }
+            if self.is_exponent(at, items) {
+                return true;
+            }
         }
         let uses: Vec<&Item> = items.iter().filter(|i| matches!(&i.what, What::Apply(_, args) if args.contains(&at))).collect();
         let cost = expr.cost();

@@ -1,6 +1,6 @@
 //! Sums of products of two matrices inside a chunk, which a GPU's matrix units do.
 
-use super::expr::{Expr, KAxis, View};
+use super::expr::{Expr, KAxis, TensorId, View};
 use super::kernel::{Base, Nest, Reduction, Stmt, Store, Tensor};
 use braid_dsl::model::{Binary, Reduce};
 
@@ -35,7 +35,7 @@ impl<'n> Product<'n> {
         let (Reduce::Sum, [depth]) = (reduction.how, &reduction.over[..]) else { return None };
         let Expr::Binary(Binary::Mul, _, a, b) = &stmt.expr else { return None };
         let (Expr::Load(a, _), Expr::Load(b, _)) = (&**a, &**b) else { return None };
-        let is_single = |view: &View| tensors[view.tensor.0].store == Store::F32;
+        let is_float = |view: &View| matches!(tensors[view.tensor.0].store, Store::F32 | Store::Bf16);
         let walked = |axis: &KAxis| nest.parallel.contains(axis) || nest.vector == Some(*axis);
         let own =
             |view: &View| view.strides.iter().map(|(axis, _)| *axis).filter(|a| a != depth && walked(a)).collect::<Vec<_>>();
@@ -51,7 +51,7 @@ impl<'n> Product<'n> {
         let ([x], [y]) = (&left[..], &right[..]) else { return None };
         let whole = result.len() == 2 && result.contains(x) && result.contains(y) && x != y;
         let deep = a.stride(*depth) > 0 && b.stride(*depth) > 0;
-        if !whole || !deep || ![a, b, &stmt.target].into_iter().all(is_single) {
+        if !whole || !deep || ![a, b, &stmt.target].into_iter().all(is_float) {
             return None;
         }
         // The last block is a whole one, too.
@@ -61,6 +61,17 @@ impl<'n> Product<'n> {
         let fits = |product: &Product| even && product.sizes.iter().zip(FRAGMENT).all(|(size, by)| size.is_multiple_of(by));
         [made(a, b, [*x, *y, *depth]), made(b, a, [*y, *x, *depth])].into_iter().find(fits)
     }
+}
+
+/// Whether nothing but products reads a tensor, as a factor.
+pub fn is_factor(tensor: TensorId, nests: &[Nest], tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> bool {
+    let reads = |nest: &Nest| nest.stmts.iter().flat_map(Stmt::reads).filter(|view| view.tensor == tensor).count();
+    let as_factor = |nest: &Nest| {
+        let product = Product::of(nest, tensors, sizes, cut);
+        product.is_some_and(|own| [own.left, own.right].into_iter().filter(|view| view.tensor == tensor).count() == reads(nest))
+    };
+    let mut readers = nests.iter().filter(|nest| reads(nest) > 0).peekable();
+    readers.peek().is_some() && readers.all(as_factor)
 }
 
 /// Lets products hand their sums on to the statement behind them, if nobody else reads these; to one each.

@@ -14,6 +14,7 @@ use crate::forms::Chunk;
 use crate::forms::recur::contracted_axes;
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Binary, Body, Elem, Op, Recur, Value, ValueId};
+use braid_runtime::artifact::Dtype;
 use std::collections::BTreeSet;
 
 /// One form of a recurrence, in the terms of its equations.
@@ -69,9 +70,9 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let items = items(fuser, &mut draft, members, form, &old, &new)?;
     let (grid, blocked) = grid(fuser, &mut draft, recur);
     let on_gpu = fuser.options.blocks > 0;
-    let least = if form.row.is_some() { NARROWEST_OF_CHUNKS } else { NARROWEST };
     let walks = on_gpu && matches!(form.part, Part::All | Part::Chunks(_));
-    let blocked = if walks { blocked.map(|cut| narrowed(&grid, cut, (&draft.axes.sizes, least))) } else { blocked };
+    let blocked =
+        if walks { blocked.map(|cut| Narrowed::of(form, recur, &grid).block(&grid, cut, &draft.axes.sizes)) } else { blocked };
     let whole = form.row.is_some() && !on_gpu;
     let pieces = fuser.forms.chunks.get(&node).is_some_and(|chunk| chunk.as_ref().is_ok_and(|chunk| chunk.pieces.is_some()));
     let pieces = pieces && whole;
@@ -87,6 +88,7 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let single: Vec<KAxis> = grid.iter().copied().filter(|a| blocked.is_none_or(|(cut, _)| cut != *a)).collect();
     let mut builder = Builder::new(&axes, &single, &mut draft.tensors, &mut draft.scratch);
     builder.halves = halves;
+    builder.exponents = form.row.is_some() && on_gpu && fuser.options.dtype != Dtype::F32;
     if form.row.is_some() {
         builder.repeatable = 0;
     }
@@ -99,7 +101,7 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
         }
         let cut = cut_later(fuser, recur, &axes);
         let work = Parted { axes, grid, single, blocked, cut, rows, chunk: chunk.rows };
-        return Ok(parted(fuser, draft, members, stmts, work));
+        return parted(fuser, draft, members, stmts, work);
     }
     let sums = if form.row.is_some() { fuser.options.sums } else { 0 };
     let lanes = fuser.options.lanes;
@@ -107,7 +109,9 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let (nests, tensors, scratch) = (loops::nests(stmts, &setting), draft.tensors.clone(), draft.scratch);
     let staging::Placed { nests, tensors, staging, scratch } = match pieces {
         true => {
-            staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded: false, most: 0 }.beside()
+            let (rounded, narrow) = (false, false);
+            staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded, narrow, most: 0 }
+                .beside()
         }
         false => staging::Placed { nests, tensors, staging: Staging::default(), scratch },
     };
@@ -198,20 +202,43 @@ fn wide(mut grid: Vec<KAxis>, blocked: Option<(KAxis, usize)>, sizes: &[usize]) 
     (grid, None)
 }
 
-/// Tasks for a sequence that a GPU is to have, if blocks are not too narrow: where steps follow one another all the way, what else runs
-/// side by side is all there is.
-const SIDE_BY_SIDE: usize = 96;
-/// Fewest indices of a block that are worth a task, and where products of chunks go in fragments.
-const NARROWEST: usize = 8;
-pub(super) const NARROWEST_OF_CHUNKS: usize = product::FRAGMENT[0];
+/// How narrow blocks of an axis are, where steps or chunks follow one another all the way and what else runs side by side is all there is.
+#[derive(Clone, Copy)]
+pub(super) struct Narrowed {
+    /// Tasks for a sequence that a GPU is to have, if blocks are not too narrow.
+    enough: usize,
+    /// Fewest indices of a block that are worth a task.
+    least: usize,
+}
 
-/// Blocks of an axis that are so narrow that a GPU has enough of them.
-pub(super) fn narrowed(grid: &[KAxis], (cut, mut width): (KAxis, usize), (sizes, least): (&[usize], usize)) -> (KAxis, usize) {
-    let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
-    while width > least && others * sizes[cut.0].div_ceil(width) < SIDE_BY_SIDE {
-        width /= 2;
+impl Narrowed {
+    /// Blocks of single steps: some share a multiprocessor, and fill each other's waits.
+    const STEPS: Narrowed = Narrowed { enough: 192, least: 8 };
+    /// Of single steps of a number each, whose rows would be short pieces of memory.
+    const NUMBERS: Narrowed = Narrowed { enough: 96, ..Narrowed::STEPS };
+    /// Of chunks, whose products go in fragments: one for each of a chip's multiprocessors.
+    pub(super) const CHUNKS: Narrowed = Narrowed { enough: 128, least: product::FRAGMENT[0] };
+    /// Of chunks with a system of equations. These wait for one product after the other: blocks that share a multiprocessor fill these waits.
+    const SYSTEMS: Narrowed = Narrowed { enough: 192, ..Narrowed::CHUNKS };
+
+    fn of(form: &Form, recur: &Recur, grid: &[KAxis]) -> Narrowed {
+        let system = |value: &Value| matches!(value.op, Op::Substitute { .. });
+        match form.row {
+            None if recur.states.iter().all(|state| state.axes.len() == grid.len()) => Narrowed::NUMBERS,
+            None => Narrowed::STEPS,
+            Some(_) if form.body.values.iter().any(system) => Narrowed::SYSTEMS,
+            Some(_) => Narrowed::CHUNKS,
+        }
     }
-    (cut, width)
+
+    /// Blocks of an axis that are so narrow that there are enough of them.
+    pub(super) fn block(self, grid: &[KAxis], (cut, mut width): (KAxis, usize), sizes: &[usize]) -> (KAxis, usize) {
+        let others: usize = grid.iter().filter(|axis| **axis != cut).map(|axis| sizes[axis.0]).product();
+        while width > self.least && others * sizes[cut.0].div_ceil(width) < self.enough {
+            width /= 2;
+        }
+        (cut, width)
+    }
 }
 
 fn state_views(fuser: &Fuser, draft: &mut Draft, node: NodeId, recur: &Recur) -> Vec<View> {

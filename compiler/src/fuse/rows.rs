@@ -15,42 +15,47 @@ pub struct Pending {
 
 /// Products over rows in memory: a row ahead of the first holds what the first continues.
 pub struct Running {
-    of: usize,
-    span: Span,
+    pub(super) of: usize,
+    pub(super) span: Span,
     /// Each row without its own factor (of falling products: with it).
-    before: View,
+    pub(super) before: View,
     /// Each row with it (of falling products: without it).
-    upto: View,
+    pub(super) upto: View,
 }
 
 fn times(a: Expr, b: Expr) -> Expr {
     Expr::Binary(Binary::Mul, Elem::Float, Box::new(a), Box::new(b))
 }
 
-fn choice(condition: Expr, yes: Expr, no: Expr) -> Expr {
+pub(super) fn choice(condition: Expr, yes: Expr, no: Expr) -> Expr {
     Expr::Select(Elem::Float, Box::new([condition, yes, no]))
 }
 
-fn compared(op: Binary, a: KAxis, b: KAxis) -> Expr {
+pub(super) fn compared(op: Binary, a: KAxis, b: KAxis) -> Expr {
     Expr::Binary(op, Elem::Int, Box::new(Expr::Index(a)), Box::new(Expr::Index(b)))
 }
 
 /// In which way products run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Span {
+pub enum Span {
     /// From the first row.
     Rising,
     /// From the last row.
     Falling,
     /// From each row of a column.
     From(KAxis),
+    /// From the first row, sums of exponents.
+    Sums,
 }
 
 impl Builder<'_> {
     /// Ops of chunks, and sums that are added onto something; none: another op.
     pub(super) fn along_rows(&mut self, at: usize, op: &Op, args: &[usize], items: &[Item], exprs: &[Expr]) -> Option<Expr> {
         match op {
-            Op::Products { row, over } => Some(self.products(&items[at], *row, *over, args[0], &exprs[args[0]])),
+            Op::Products { row, over } => Some(match self.exponent(&items[at], items) {
+                Some(exponent) => self.power_of_sum(&items[at], (*row, *over), args[0], &exprs[exponent]),
+                None => self.products(&items[at], *row, *over, args[0], &exprs[args[0]]),
+            }),
             Op::Substitute { row, column, rank } => {
                 let operands = [0, 1].map(|n: usize| (&items[args[n]], &exprs[args[n]]));
                 Some(self.substitute(&items[at], (*row, *column), *rank, operands))
@@ -157,25 +162,38 @@ impl Builder<'_> {
     /// `P[row + 1] = P[row] factor[row]` (falling: `P[row] = P[row + 1] factor[row]`); with a column, 1 where it meets the row and 0
     /// where it is ahead.
     fn run_along(&mut self, item: &Item, row: KAxis, span: Span, of: usize, factor: &Expr) -> Running {
+        let edge = if matches!(span, Span::From(_)) { 0.0 } else { 1.0 };
+        let next = |from: &View| {
+            let next = times(Expr::Load(from.clone(), Elem::Float), factor.clone());
+            match span {
+                Span::From(column) => {
+                    let own = choice(compared(Binary::Eq, column, row), Expr::number(1.0), Expr::number(0.0));
+                    choice(compared(Binary::Lt, column, row), next, own)
+                }
+                _ => next,
+            }
+        };
+        self.along(&item.axes, row, (of, span), (edge, &next))
+    }
+
+    /// What runs along rows: each is made of the one before (falling: behind) it, the first (last) of `edge`.
+    pub(super) fn along(
+        &mut self,
+        axes: &[KAxis],
+        row: KAxis,
+        (of, span): (usize, Span),
+        (edge, next): (f64, &dyn Fn(&View) -> Expr),
+    ) -> Running {
         let tensor = self.temporary(Elem::Float);
-        let (before, elements) = self.axes.dense(tensor, &item.axes, self.grid);
+        let (before, elements) = self.axes.dense(tensor, axes, self.grid);
         let step = before.stride(row);
         self.claim(elements + step);
         let upto = View { offset: step, ..before.clone() };
         let strides = before.strides.iter().copied().filter(|(axis, _)| *axis != row).collect();
         let offset = if span == Span::Falling { step * self.axes.sizes[row.0] } else { 0 };
-        let edge = Expr::number(if matches!(span, Span::From(_)) { 0.0 } else { 1.0 });
-        self.push(View { tensor, offset, strides }, edge, None);
+        self.push(View { tensor, offset, strides }, Expr::number(edge), None);
         let (from, to) = if span == Span::Falling { (&upto, &before) } else { (&before, &upto) };
-        let next = times(Expr::Load(from.clone(), Elem::Float), factor.clone());
-        let next = match span {
-            Span::From(column) => {
-                let own = choice(compared(Binary::Eq, column, row), Expr::number(1.0), Expr::number(0.0));
-                choice(compared(Binary::Lt, column, row), next, own)
-            }
-            _ => next,
-        };
-        self.push(to.clone(), next, None);
+        self.push(to.clone(), next(from), None);
         self.in_order(row, span == Span::Falling, None);
         Running { of, span, before, upto }
     }

@@ -2,7 +2,7 @@
 //! time. In a GPU's shared memory rows are apart, so that threads of a warp meet in few banks.
 
 use super::expr::{KAxis, TensorId, View};
-use super::kernel::{Base, Nest, Stmt, Tensor};
+use super::kernel::{Base, Nest, Stmt, Store, Tensor};
 use braid_runtime::artifact::ALIGN;
 
 /// Elements that memory gives at once.
@@ -50,7 +50,7 @@ pub fn place(
             narrow(nests, at, axis, (sizes[axis.0], width));
         }
         if banks {
-            spread(nests, at, &size);
+            spread(nests, at, tensors[at].store, &size);
         }
         let touching = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(at)));
         let Some(first) = nests.iter().position(touching) else { continue };
@@ -104,8 +104,9 @@ fn is_summed_along(stmt: &Stmt, tensor: usize) -> bool {
     views.flat_map(|view| &view.strides).any(|(axis, stride)| *stride == 1 && reduction.over.contains(axis))
 }
 
-/// Moves the rows of a temporary apart, if they are a multiple of all banks long, or of half of them.
-fn spread(nests: &mut [Nest], tensor: usize, size: &dyn Fn(KAxis) -> usize) {
+/// Moves the rows of a temporary apart, if they are a multiple of all banks long, or of half of them. Rows in bfloat16 begin at whole
+/// pieces of what the matrix units load.
+fn spread(nests: &mut [Nest], tensor: usize, store: Store, size: &dyn Fn(KAxis) -> usize) {
     let all = views_of(nests, tensor);
     let mut strides: Vec<usize> = all.iter().flat_map(|view| view.strides.iter().map(|(_, stride)| *stride)).collect();
     strides.sort_unstable();
@@ -119,6 +120,7 @@ fn spread(nests: &mut [Nest], tensor: usize, size: &dyn Fn(KAxis) -> usize) {
     if !row.is_multiple_of(BANKS / 2) {
         return;
     }
-    let gap = if nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| is_summed_along(stmt, tensor)) { GAPS[0] } else { GAPS[1] };
+    let summed_along = || nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| is_summed_along(stmt, tensor));
+    let gap = if store != Store::Bf16 && summed_along() { GAPS[0] } else { GAPS[1] };
     restride(nests, tensor, |elements| elements / row * (row + gap) + elements % row);
 }

@@ -2,9 +2,9 @@
 //! products read chunk by chunk.
 
 use super::expr::{Expr, KAxis, TensorId, View};
-use super::kernel::{Base, Nest, STAGED, Staged, Staging, Stmt, Store, Tensor};
+use super::kernel::{Base, COPIED, Nest, Staged, Staging, Stmt, Store, Tensor};
 use super::scratch::Life;
-use super::{loops, scratch};
+use super::{loops, product, scratch};
 use braid_dsl::model::Elem;
 
 /// Chunks whose rows a walk has in shared memory, or on their way there: the first that there is room for. With one, places are filled again as
@@ -27,6 +27,8 @@ pub struct Chunks<'a> {
     pub walks: bool,
     /// Whether factors of products may be rounded.
     pub rounded: bool,
+    /// Whether what only products read, as factors, lies there in bfloat16.
+    pub narrow: bool,
     /// Most bytes of a block's shared memory.
     pub most: usize,
 }
@@ -69,6 +71,8 @@ impl<'a> Chunks<'a> {
             lasting = self.bring_states(&mut placed);
         }
         let staged = self.stage(&mut placed, count);
+        let kept: Vec<usize> = lasting.iter().copied().chain(staged.iter().map(|(_, tensor)| *tensor)).collect();
+        self.narrow(&mut placed, &kept);
         let Staging { before, after, .. } = std::mem::take(&mut placed.staging);
         let (head, body) = (before.len(), placed.nests.len());
         let mut all: Vec<Nest> = before.into_iter().chain(std::mem::take(&mut placed.nests)).chain(after).collect();
@@ -81,7 +85,7 @@ impl<'a> Chunks<'a> {
         placed.scratch = scratch::place(&mut all, &mut placed.tensors, self.setting.sizes, self.setting.blocked, (&lives, true));
         let after = all.split_off(head + body);
         placed.nests = all.split_off(head);
-        let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed.nests, from, to)).collect();
+        let mut staged: Vec<Staged> = staged.into_iter().filter_map(|(from, to)| self.staged(&placed, from, to)).collect();
         staged.sort_by_key(|staged| staged.used[usize::from(self.walks)]);
         let shared = placed.scratch <= self.most;
         placed.staging = Staging { before: all, after, staged, rounded: self.rounded, shared, places };
@@ -121,7 +125,7 @@ impl<'a> Chunks<'a> {
             let all = self.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
             let own: Vec<&View> = all.filter(|view| view.tensor.0 == at).collect();
             let Some(first) = own.first().filter(|first| own.iter().all(|view| view == *first)) else { continue };
-            let (far, near) = ((*first).clone(), self.dense(placed, first, &[]));
+            let (far, near) = ((*first).clone(), self.dense(placed, first, &[], Store::F32));
             for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
                 stmt.views_mut(&mut |view| {
                     if *view == far {
@@ -139,8 +143,8 @@ impl<'a> Chunks<'a> {
     }
 
     /// A temporary for what a view has in a task, laid down as it is there; `rows`: the axis of rows is slowest.
-    fn dense(&self, placed: &mut Placed, view: &View, rows: &[KAxis]) -> View {
-        placed.tensors.push(Tensor { base: Base::Scratch(0), operand: 0, row: 0, store: Store::F32, through_wanted: false });
+    fn dense(&self, placed: &mut Placed, view: &View, rows: &[KAxis], store: Store) -> View {
+        placed.tensors.push(Tensor { base: Base::Scratch(0), operand: 0, row: 0, store, through_wanted: false });
         let tensor = TensorId(placed.tensors.len() - 1);
         let mut axes: Vec<(KAxis, usize)> =
             view.strides.iter().copied().filter(|(axis, _)| !self.single.contains(axis)).collect();
@@ -155,16 +159,17 @@ impl<'a> Chunks<'a> {
     }
 
     /// Views of buffers that are read, rows along the first of the axes that count them; the smallest first. What is read again behind a
-    /// statement that writes it has to be read where it is.
+    /// statement that writes it has to be read where it is; rows that are no factor are, where chunks are side by side.
     fn candidates(&self) -> Vec<View> {
         let stmts: Vec<&Stmt> = self.nests.iter().flat_map(|nest| &nest.stmts).collect();
         let stale = |view: &View| {
             let first = stmts.iter().position(|stmt| stmt.target.tensor == view.tensor);
             first.is_some_and(|first| stmts[first + 1..].iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor)))
         };
+        let once = |view: &View| !self.walks && !self.contents(view).is_empty() && !self.is_multiplied(view.tensor);
         let mut found: Vec<View> = vec![];
         for view in stmts.iter().flat_map(|stmt| stmt.reads()).map(|view| view.by_row(self.rows).0) {
-            if self.is_staged(&view) && !found.contains(&view) && !stale(&view) {
+            if self.is_staged(&view) && !found.contains(&view) && !stale(&view) && !once(&view) {
                 found.push(view);
             }
         }
@@ -190,12 +195,13 @@ impl<'a> Chunks<'a> {
     fn is_staged(&self, view: &View) -> bool {
         let tensor = self.tensors[view.tensor.0];
         let rows = view.stride(self.rows[0]);
-        if tensor.base != Base::Arena || tensor.store != Store::F32 || tensor.through_wanted || (rows > 0 && rows != tensor.row) {
+        let is_float = matches!(tensor.store, Store::F32 | Store::Bf16);
+        if tensor.base != Base::Arena || !is_float || tensor.through_wanted || (rows > 0 && rows != tensor.row) {
             return false;
         }
-        let whole = |elements: usize| elements.is_multiple_of(STAGED);
+        let whole = |elements: usize| elements.is_multiple_of(COPIED / tensor.store.bytes());
         match self.contents(view)[..] {
-            [] => true,
+            [] => tensor.store == Store::F32,
             [(axis, 1)] | [(axis, 1), _] if rows == 0 || self.contents(view).len() == 1 => {
                 let others = view.strides.iter().filter(|(own, _)| *own != axis).all(|(_, stride)| whole(*stride));
                 let size = self.walked(axis);
@@ -217,11 +223,33 @@ impl<'a> Chunks<'a> {
         axes
     }
 
+    /// Whether a product has a tensor as a factor.
+    fn is_multiplied(&self, tensor: TensorId) -> bool {
+        let product = |nest| product::Product::of(nest, &self.tensors, self.setting.sizes, self.setting.blocked);
+        let has = |own: product::Product| own.left.tensor == tensor || own.right.tensor == tensor;
+        self.nests.iter().any(|nest| product(nest).is_some_and(has))
+    }
+
+    /// Stores temporaries, but for those that are `kept` as they are, in bfloat16 where only products read them.
+    fn narrow(&self, placed: &mut Placed, kept: &[usize]) {
+        if !self.narrow {
+            return;
+        }
+        for at in (0..placed.tensors.len()).filter(|at| !kept.contains(at)) {
+            let own = placed.tensors[at];
+            let wide = matches!(own.base, Base::Scratch(_)) && own.store == Store::F32;
+            if wide && product::is_factor(TensorId(at), &placed.nests, &placed.tensors, self.setting.sizes, self.setting.blocked)
+            {
+                placed.tensors[at].store = Store::Bf16;
+            }
+        }
+    }
+
     /// Lets the nests read copies of rows; gives what is copied and into which tensors.
     fn stage(&self, placed: &mut Placed, count: usize) -> Vec<(View, usize)> {
         let mut staged = vec![];
         for from in self.candidates().into_iter().take(count) {
-            let to = self.dense(placed, &from, &self.rows[..1]);
+            let to = self.dense(placed, &from, &self.rows[..1], self.tensors[from.tensor.0].store);
             for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
                 stmt.reads_mut(&mut |view| {
                     let (general, axis) = view.by_row(self.rows);
@@ -235,7 +263,8 @@ impl<'a> Chunks<'a> {
         staged
     }
 
-    fn staged(&self, nests: &[Nest], from: View, tensor: usize) -> Option<Staged> {
+    fn staged(&self, placed: &Placed, from: View, tensor: usize) -> Option<Staged> {
+        let (nests, bytes) = (&placed.nests, placed.tensors[tensor].store.bytes());
         let reads = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(tensor)));
         let used = [nests.iter().position(reads)?, nests.iter().rposition(reads)?];
         let mut views = nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
@@ -244,7 +273,7 @@ impl<'a> Chunks<'a> {
         let lines = contents.get(1).map(|(axis, _)| *axis);
         let rows = from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]);
         let axes = [rows.or(lines), contents.first().map(|(axis, _)| *axis)];
-        let apart = scratch::bytes_of(nests, tensor, Store::F32.bytes(), &|axis| self.room(axis)) / Store::F32.bytes();
+        let apart = scratch::bytes_of(nests, tensor, bytes, &|axis| self.room(axis)) / bytes;
         Some(Staged { from, to, axes, used, apart })
     }
 }

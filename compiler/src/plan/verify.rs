@@ -22,7 +22,7 @@ fn no_overlap(plan: &Plan) -> Result<(), String> {
     let (buffers, memory) = (&plan.fused.buffers, &plan.memory);
     let places: Vec<_> = (0..buffers.len())
         .filter(|at| buffers[*at].rows != Rows::Once && !buffers[*at].output)
-        .map(|at| (memory.buffers[at], buffers[at].elements * 4, memory.lifetimes[at], buffers[at].node))
+        .map(|at| (memory.buffers[at], buffers[at].elements * buffers[at].store.bytes(), memory.lifetimes[at], buffers[at].node))
         .collect();
     for (i, a) in places.iter().enumerate() {
         for b in &places[i + 1..] {

@@ -57,6 +57,9 @@ impl Memory {
     }
 }
 
+/// Bytes of a number of scratch: the least that one takes.
+const UNIT: usize = 2;
+
 /// One task of a kernel.
 struct Task<'a> {
     code: &'a Nests,
@@ -90,7 +93,7 @@ fn play(kernel: &Kernel, memory: &mut Memory, rows: usize, manner: Manner) {
                 _ => drop(index.insert(*axis, place)),
             }
         }
-        let scratch = vec![f64::NAN; code.scratch / 4];
+        let scratch = vec![f64::NAN; code.scratch / UNIT];
         Task { code, operands: &kernel.operands, memory, scratch, index, row: 0, block, manner, places: HashMap::new() }
             .walk(*part, rows);
     }
@@ -283,7 +286,7 @@ impl Task<'_> {
         match (tensor.base, tensor.base.has_operand().then(|| self.operands[tensor.operand])) {
             (Base::Scratch(bytes), _) => {
                 let place = self.places.get(&view.tensor.0).copied().unwrap_or(0);
-                &mut self.scratch[bytes / 4 + place + at]
+                &mut self.scratch[bytes / UNIT + (place + at) * tensor.store.bytes() / UNIT]
             }
             (_, Some(Operand::Buffer(buffer))) => &mut self.memory.buffers[buffer][self.row * tensor.row + at],
             (_, Some(Operand::State(state))) => &mut self.memory.states[state][at],

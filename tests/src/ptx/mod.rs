@@ -5,6 +5,7 @@
 //! arrive when they are waited for, not before. It knows the instructions that the compiler emits; another one is an error when it is
 //! executed. NVIDIA, PTX ISA 8.3.
 
+mod chunks;
 mod goldens;
 mod machine;
 mod memory;

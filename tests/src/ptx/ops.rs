@@ -213,7 +213,7 @@ fn real(opcode: &str) -> Option<Pure> {
         "fma.rn.f32" => float!(f32::mul_add),
         "div.rn.f32" => float!(|a, b, _| a / b),
         "sqrt.rn.f32" => float!(|a, _, _| a.sqrt()),
-        "rcp.rn.f32" => float!(|a, _, _| 1.0 / a),
+        "rcp.rn.f32" | "rcp.approx.ftz.f32" => float!(|a, _, _| 1.0 / a),
         "rsqrt.approx.f32" => float!(|a, _, _| 1.0 / a.sqrt()),
         "ex2.approx.f32" | "ex2.approx.ftz.f32" => float!(|a, _, _| a.exp2()),
         "lg2.approx.f32" | "lg2.approx.ftz.f32" => float!(|a, _, _| a.log2()),

@@ -32,6 +32,7 @@ pub fn store<'c>(site: &Site<'_, 'c>, view: &View, value: Val<'c>) {
     let e = site.e;
     let bits = match value.elem() {
         Elem::I1 => e.select(value, constant_int(e, value, 1), constant_int(e, value, 0)),
+        Elem::F32 if site.store_of(view) == Store::Bf16 => e.convert(value, Elem::Bf16),
         _ => value,
     };
     let place = site.address(view);

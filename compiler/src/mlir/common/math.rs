@@ -50,11 +50,15 @@ impl<'c> Emitter<'c> {
 
     /// `2^x` as the hardware of a GPU makes it, to about 22 bits; zero where that is less than any normal number.
     pub fn power_of_two_of(&self, x: Val<'c>) -> Val<'c> {
-        let one = |x: Val<'c>| self.target_intrinsic("llvm.nvvm.ex2.approx.ftz.f", &[x], x.ty());
+        self.singly(x, "llvm.nvvm.ex2.approx.ftz.f")
+    }
+
+    /// What a GPU's instruction for single numbers makes of each.
+    fn singly(&self, x: Val<'c>, name: &'static str) -> Val<'c> {
+        let one = |x: Val<'c>| self.target_intrinsic(name, &[x], x.ty());
         if x.lanes() == 1 {
             return one(x);
         }
-        // The instruction is for single numbers.
         (0..x.lanes()).fold(self.poison(x.ty()), |whole, lane| self.insert(whole, lane, one(self.extract(x, lane))))
     }
 
@@ -149,7 +153,9 @@ impl<'c> Emitter<'c> {
         let shrunk = self.exp(self.neg(self.abs(x)));
         let one = self.like(x, 1.0);
         let upper = self.select(self.cmp(Cmp::Lt, x, self.like(x, 0.0)), shrunk, one);
-        self.div(upper, self.add(one, shrunk))
+        let below = self.add(one, shrunk);
+        // Between one and two the hardware's reciprocal is right to its last bit.
+        if self.is_device() { self.mul(upper, self.singly(below, "llvm.nvvm.rcp.approx.ftz.f")) } else { self.div(upper, below) }
     }
 
     /// `log(1 + e^x)`.

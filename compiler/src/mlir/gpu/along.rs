@@ -13,7 +13,7 @@ use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, operands_o
 /// Rows of a piece.
 const PIECE_ROWS: usize = 32;
 /// Rows of a piece that are loaded together.
-const LOADED: usize = 8;
+const LOADED: usize = 16;
 /// A piece reaches into the one before it, not further.
 const _: () = assert!(PIECE_ROWS >= MOST_TAPS_IN_PIECES);
 

@@ -1,11 +1,12 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
+use super::chains;
 use super::team::{Teams, combine, member_of};
 use super::units::Units;
 use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Below, Nest, Nests, Order, Part, Reduction, Rows, Stmt, Walk};
+use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Store, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
@@ -37,7 +38,7 @@ fn teams(code: &Nests, nest: &Nest, threads: usize) -> Option<Teams> {
 }
 
 /// The axes that threads are dealt to, with how many indices each has in a task: loops, and the block of the grid's last axis.
-fn parallel(code: &Nests, nest: &Nest) -> Vec<(KAxis, usize)> {
+pub(super) fn parallel(code: &Nests, nest: &Nest) -> Vec<(KAxis, usize)> {
     let ordered = nest.stmts[0].ordered.map(|order| order.axis);
     let loops = nest.parallel.iter().filter(|axis| ordered != Some(**axis)).map(|axis| (*axis, code.sizes[axis.0]));
     loops.chain(blocked(code, nest)).collect()
@@ -117,9 +118,9 @@ pub fn one<'c>(site: &mut Site<'_, 'c>, code: &Nests, nest: &Nest, first: Option
     Loops { code, nest, first, piece: None, shared: 0, crew: THREADS }.run(site);
 }
 
-struct Loops<'n, 'c> {
-    code: &'n Nests,
-    nest: &'n Nest,
+pub(super) struct Loops<'n, 'c> {
+    pub(super) code: &'n Nests,
+    pub(super) nest: &'n Nest,
     /// Where the block of the grid's last axis begins.
     first: Option<Val<'c>>,
     /// Which of how many pieces of the row is done.
@@ -133,8 +134,8 @@ struct Loops<'n, 'c> {
 /// Elements of a thread that are loaded together, and elements side by side.
 const AHEAD: usize = 4;
 const WIDE_AHEAD: usize = 2;
-/// Elements of a chain whose factors are loaded together.
-const CHAINED: usize = 8;
+/// Loads of elements side by side that a thread has under way, where chunks are done side by side: nothing was copied ahead of them.
+const WIDE_LOADS: usize = 8;
 /// Parts of a sum that are loaded together.
 const PARTS_AHEAD: usize = 8;
 
@@ -152,7 +153,7 @@ impl<'c> Loops<'_, 'c> {
         }
         let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };
         if self.nest.stmts.iter().all(|stmt| stmt.reduce.is_none()) {
-            return self.chains(site, order);
+            return chains::walk(self, site, order);
         }
         let size = self.code.sizes[order.axis.0];
         for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
@@ -166,45 +167,21 @@ impl<'c> Loops<'_, 'c> {
     /// What the matrix units do of a chunk.
     fn product(&self) -> Option<Units<'_>> {
         let Walk::Segments { part: Part::Chunks(_) | Part::Intra(_), blocked, .. } = self.code.walk else { return None };
-        Product::of(self.nest, &self.code.tensors, &self.code.sizes, blocked)
-            .map(|product| Units { product, rounded: self.code.staging.rounded })
+        Product::of(self.nest, &self.code.tensors, &self.code.sizes, blocked).map(|product| Units {
+            product,
+            tensors: &self.code.tensors,
+            staging: &self.code.staging,
+        })
+    }
+
+    /// Whether it is part of a chunk beside which others are done.
+    fn is_beside(&self) -> bool {
+        matches!(self.code.walk, Walk::Segments { part: Part::Intra(_), .. })
     }
 
     /// Where the task's indices of an axis begin, unless at 0.
     fn begin(&self, axis: KAxis) -> Option<Val<'c>> {
         self.first.filter(|_| blocked(self.code, self.nest).is_some_and(|(cut, _)| cut == axis))
-    }
-
-    /// Each thread walks elements of its own in order: none needs what another thread made.
-    fn chains(&self, site: &mut Site<'_, 'c>, order: Order) {
-        let e = site.e;
-        let axes = parallel(self.code, self.nest);
-        let results = axes.iter().map(|(_, size)| size).product::<usize>();
-        let size = self.code.sizes[order.axis.0];
-        for_each(e, e.to_i64(e.thread()), e.i64(results), e.i64(THREADS), |number| {
-            self.place(site, &axes, (number, results, true));
-            let links: Vec<(View, usize)> =
-                self.nest.stmts.iter().enumerate().filter_map(|(at, stmt)| Some((link(stmt)?.clone(), at))).collect();
-            let at = |index| if order.falling { e.sub(e.i64(size - 1), index) } else { index };
-            site.index.insert(order.axis, at(e.i64(0)));
-            let start: Vec<Val> = links.iter().map(|(before, _)| e.load(site.address(before), Ty::F32)).collect();
-            let together = (1..=CHAINED).rev().find(|n| size.is_multiple_of(*n)).unwrap_or(1);
-            e.for_loop(e.i64(0), e.i64(size), e.i64(together), &start, |first, carried| {
-                let (mut carried, mut stores) = (carried.to_vec(), Vec::new());
-                for step in 0..together {
-                    site.index.insert(order.axis, at(e.add(first, e.i64(step))));
-                    let known: Vec<(View, Val)> =
-                        links.iter().map(|(view, _)| view.clone()).zip(carried.iter().copied()).collect();
-                    let made = self.statements_with(site, known, &mut vec![]);
-                    for ((_, stmt), carried) in links.iter().zip(&mut carried) {
-                        *carried = made[*stmt].value;
-                    }
-                    stores.extend(made);
-                }
-                stores.into_iter().for_each(|put| put.done(e));
-                carried
-            });
-        });
     }
 
     /// Each thread solves systems of its own.
@@ -237,7 +214,12 @@ impl<'c> Loops<'_, 'c> {
         let wide = Wide::of(self.code, self.nest, axes);
         let side = if wide.is_some() { SIDE } else { 1 };
         let groups = results / side;
-        let ahead = groups.div_ceil(self.crew).clamp(1, if wide.is_some() { WIDE_AHEAD } else { AHEAD });
+        let most = match &wide {
+            Some(wide) if self.is_beside() => (WIDE_LOADS / wide.loads().max(1)).max(WIDE_AHEAD),
+            Some(_) => WIDE_AHEAD,
+            None => AHEAD,
+        };
+        let ahead = groups.div_ceil(self.crew).clamp(1, most);
         let (piece, pieces) = self.piece.unwrap_or((e.i64(0), 1));
         let step = ahead * self.crew;
         let thread = e.to_i64(member_of(e, self.crew));
@@ -247,15 +229,15 @@ impl<'c> Loops<'_, 'c> {
                 let number = e.add(base, e.add(thread, e.i64(part * self.crew)));
                 let alive = self.place_side(site, axes, (number, groups, groups.is_multiple_of(step)), side);
                 let stores = match &wide {
-                    Some(wide) => wide.statements(site),
-                    None => self.statements(site, &mut vec![]).into_iter().map(|put| (put.place, vec![put.value])).collect(),
+                    Some(wide) => {
+                        let made = wide.statements(site).into_iter();
+                        made.map(|(place, store, lanes)| Put { place, value: wide::side_by_side(e, store, &lanes) }).collect()
+                    }
+                    None => self.statements(site, &mut vec![]),
                 };
                 made.push((alive, stores));
             }
-            let put = |(place, lanes): (Val<'c>, Vec<Val<'c>>)| match lanes[..] {
-                [value] => Put { place, value }.done(e),
-                _ => wide::store(e, place, &lanes),
-            };
+            let put = |put: Put<'c>| if wide.is_some() { e.store_aligned(put.place, put.value) } else { put.done(e) };
             made.into_iter().for_each(|(alive, stores)| guarded(e, alive, || stores.into_iter().for_each(put)));
         });
     }
@@ -303,7 +285,7 @@ impl<'c> Loops<'_, 'c> {
             let made = self.wide_parts(site, wide);
             guarded(e, alive, || {
                 for (stmt, lanes) in self.nest.stmts.iter().zip(made.chunks(SIDE)) {
-                    wide::store(e, site.address(&stmt.target), lanes);
+                    e.store_aligned(site.address(&stmt.target), wide::side_by_side(e, site.store_of(&stmt.target), lanes));
                 }
             });
         });
@@ -320,7 +302,7 @@ impl<'c> Loops<'_, 'c> {
         e.for_loop(e.i64(0), e.i64(parts), e.i64(ahead), &starts, |base, totals| {
             let one = |part: usize| {
                 self.place(site, &axes, (e.add(base, e.i64(part)), parts, true));
-                wide.statements(site).into_iter().flat_map(|(_, lanes)| lanes).collect::<Vec<Val>>()
+                wide.statements(site).into_iter().flat_map(|(.., lanes)| lanes).collect::<Vec<Val>>()
             };
             let made: Vec<Vec<Val>> = (0..ahead).map(one).collect();
             let all = |totals: Vec<Val<'c>>, own: Vec<Val<'c>>| -> Vec<Val<'c>> {
@@ -368,7 +350,12 @@ impl<'c> Loops<'_, 'c> {
 
     /// Sets the indices along `axes` to element `number` of `count`, or to one that exists; gives whether there is such an element,
     /// if that is a question. `whole`: the number is always below the count.
-    fn place(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], number: (Val<'c>, usize, bool)) -> Option<Val<'c>> {
+    pub(super) fn place(
+        &self,
+        site: &mut Site<'_, 'c>,
+        axes: &[(KAxis, usize)],
+        number: (Val<'c>, usize, bool),
+    ) -> Option<Val<'c>> {
         self.place_side(site, axes, number, 1)
     }
 
@@ -414,7 +401,12 @@ impl<'c> Loops<'_, 'c> {
     }
 
     /// The same where some loads are known.
-    fn statements_with(&self, site: &mut Site<'_, 'c>, known: Vec<(View, Val<'c>)>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
+    pub(super) fn statements_with(
+        &self,
+        site: &mut Site<'_, 'c>,
+        known: Vec<(View, Val<'c>)>,
+        sums: &mut Vec<Val<'c>>,
+    ) -> Vec<Put<'c>> {
         site.fresh = known;
         let mut stores = Vec::new();
         for stmt in &self.nest.stmts {
@@ -423,7 +415,9 @@ impl<'c> Loops<'_, 'c> {
                 sums.push(made);
                 continue;
             }
-            stores.push(Put { place: site.address(&stmt.target), value: made });
+            let narrow = site.store_of(&stmt.target) == Store::Bf16 && made.elem() == Elem::F32;
+            let stored = if narrow { site.e.convert(made, Elem::Bf16) } else { made };
+            stores.push(Put { place: site.address(&stmt.target), value: stored });
             site.fresh.retain(|(view, _)| view.tensor != stmt.target.tensor);
             site.fresh.push((stmt.target.clone(), made));
         }
@@ -432,20 +426,14 @@ impl<'c> Loops<'_, 'c> {
     }
 }
 
-/// The element before the one that a statement makes, if it reads it.
-fn link(stmt: &Stmt) -> Option<&View> {
-    let same = |view: &&View| view.tensor == stmt.target.tensor && view.strides == stmt.target.strides && **view != stmt.target;
-    stmt.expr.views().into_iter().find(same)
-}
-
 /// A value and where it goes.
-struct Put<'c> {
+pub(super) struct Put<'c> {
     place: Val<'c>,
-    value: Val<'c>,
+    pub(super) value: Val<'c>,
 }
 
 impl<'c> Put<'c> {
-    fn done(self, e: &Emitter<'c>) {
+    pub(super) fn done(self, e: &Emitter<'c>) {
         let bits = if self.value.elem() == Elem::I1 { e.select(self.value, e.i32(1), e.i32(0)) } else { self.value };
         e.store(self.place, bits);
     }

@@ -1,16 +1,16 @@
 //! Walks along a sequence: step by step, or chunk by chunk, with states and the rows that products read in shared memory.
 
+use super::resident::Resident;
 use super::{THREADS, lanes, nest};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{CHUNKS_AT_ONCE, Nest, Nests, Part, STAGED, Staged, Staging, Walk};
+use crate::fuse::kernel::{CHUNKS_AT_ONCE, COPIED, Nest, Nests, Part, Staged, Staging, Walk};
 use crate::mlir::common::copies::COPY;
 use crate::mlir::common::segment::{own_block, place_in_grid, rows};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, KernelArgs, Val};
 use crate::plan::by_warps;
 
-/// A copy is of so many numbers.
-const _: () = assert!(STAGED * 4 == COPY);
+const _: () = assert!(COPIED == COPY);
 
 /// Whether calls of many rows have code of their own: what walks ahead keeps more in registers than a step should save and bring back;
 /// rows that warps do are many.
@@ -119,7 +119,7 @@ impl<'c> Chunks<'_, 'c> {
         let at_place = |site: &mut Site<'_, 'c>, place: Val<'c>| {
             for (own, home) in staged.iter().zip(&homes) {
                 let Some(home) = home else { continue };
-                site.set_base(own.to.tensor.0, e.offset(*home, e.mul(place, e.i64(4 * own.apart))));
+                site.set_base(own.to.tensor.0, e.offset(*home, e.mul(place, e.i64(own.apart * site.store_of(&own.to).bytes()))));
             }
         };
         let last = e.sub(self.to, e.i64(self.step));
@@ -129,7 +129,7 @@ impl<'c> Chunks<'_, 'c> {
             self.copy_all(site, e.min(e.add(from, e.i64(ahead * self.step)), last));
         }
         self.each(site, before);
-        for_each(e, from, self.to, e.i64(self.step), |row| {
+        let advance = |site: &mut Site<'_, 'c>, row: Val<'c>| {
             let turn = e.div(e.sub(row, from), e.i64(self.step));
             e.wait_copies((places - 2) * staged.len());
             e.sync();
@@ -137,13 +137,27 @@ impl<'c> Chunks<'_, 'c> {
             self.copy_all(site, e.min(e.add(row, e.i64((places - 1) * self.step)), last));
             at_place(site, e.rem(turn, e.i64(*places)));
             site.set_row(row, false);
-            for (at, nest) in self.code.nests.iter().enumerate() {
-                if at > 0 {
-                    e.sync();
-                }
-                self.one(site, nest);
+        };
+        match Resident::of(self.code, self.block.map(|(axis, _, width)| (axis, width))) {
+            Some(resident) => {
+                let spot = resident.spot(site, &|axis| self.block.filter(|(cut, ..)| *cut == axis).map(|(_, first, _)| first));
+                let numbers = resident.begin(site, &spot);
+                let numbers = e.for_loop(from, self.to, e.i64(self.step), &numbers, |row, numbers| {
+                    advance(site, row);
+                    resident.turn(site, &spot, numbers)
+                });
+                resident.end(site, &spot, &numbers);
             }
-        });
+            None => for_each(e, from, self.to, e.i64(self.step), |row| {
+                advance(site, row);
+                for (at, nest) in self.code.nests.iter().enumerate() {
+                    if at > 0 {
+                        e.sync();
+                    }
+                    self.one(site, nest);
+                }
+            }),
+        }
         e.wait_copies(0);
         e.sync();
         self.each(site, after);
@@ -204,11 +218,13 @@ impl<'c> Chunks<'_, 'c> {
         let count = rows.map_or(1, |rows| self.code.sizes[rows.0]);
         let own = self.block.filter(|(axis, ..)| Some(*axis) == content);
         let width = content.map(|content| own.map_or(self.code.sizes[content.0], |(.., width)| width));
-        let pieces = width.map_or(1, |width| width / STAGED);
+        let bytes = site.store_of(&staged.to).bytes();
+        let numbers = COPIED / bytes;
+        let pieces = width.map_or(1, |width| width / numbers);
         site.set_row(row, false);
         let mut places = |piece: Val<'c>| {
             let (line, part) = (e.div(piece, e.i32(pieces as i32)), e.rem(piece, e.i32(pieces as i32)));
-            let number = e.to_i64(e.mul(part, e.i32(STAGED as i32)));
+            let number = e.to_i64(e.mul(part, e.i32(numbers as i32)));
             rows.map(|rows| site.index.insert(rows, e.to_i64(line)));
             content.map(|content| site.index.insert(content, own.map_or(number, |(_, first, _)| e.add(first, number))));
             (site.address(&staged.to), site.address(&staged.from))
@@ -220,7 +236,7 @@ impl<'c> Chunks<'_, 'c> {
             let piece = e.add(e.thread(), e.i32((turn * THREADS) as i32));
             let (to, from) = match (lines, rows) {
                 (Some(lines), Some(rows)) => {
-                    let behind = |place, view: &View| e.offset_by(place, turn * lines * view.stride(rows) * 4);
+                    let behind = |place, view: &View| e.offset_by(place, turn * lines * view.stride(rows) * bytes);
                     (behind(first.0, &staged.to), behind(first.1, &staged.from))
                 }
                 _ if turn == 0 => first,

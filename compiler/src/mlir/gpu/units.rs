@@ -1,20 +1,16 @@
 //! Sums of products inside a chunk, on the matrix units: all warps of a block share the result; operands come from where they lie.
-//!
-//! Unless it may be rounded, a number of single precision goes in two parts, as the units take its first bits only: what they take, and
-//! the rest. Products of two rests are below what single precision holds.
 
 use super::WARPS;
-use crate::fuse::expr::KAxis;
+use super::factor::{Factor, Side};
+use super::sums::{Loaded, PAIRS_DEPTH, Sums, Taken};
+use crate::fuse::expr::{KAxis, View};
+use crate::fuse::kernel::{Base, Staging, Store, Tensor};
 use crate::fuse::product::{FRAGMENT, Product, SEVERAL};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::Site;
-use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
+use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
-/// Sums of a fragment that do not wait for one another: of what the units take, and of the rests.
-const CHAINS: usize = 2;
-/// Sums of few fragments that take turns.
-const TURNS: usize = 4;
 /// Instructions whose operands are loaded together.
 const AHEAD: usize = 4;
 /// Most numbers of a lane that a loop's turn has and keeps.
@@ -22,26 +18,57 @@ const KEPT: usize = 96;
 /// Most numbers that a lane loads for a product without a loop.
 const WITHOUT_LOOP: usize = 128;
 
+/// Numbers in bfloat16 that are stored at once.
+const EIGHT: usize = 8;
+
 /// Each product that is done beside others has a warp.
 const _: () = assert!(SEVERAL <= WARPS);
 
 /// How warps share a result: warps along rows and columns, and fragments of each.
-struct Share {
+pub struct Share {
     warps: [usize; 2],
     fragments: [usize; 2],
+}
+
+impl Share {
+    /// Warps of one product.
+    pub fn count(&self) -> usize {
+        self.warps[0] * self.warps[1]
+    }
+}
+
+/// What a warp has of a result: from which row and column on, and how many fragments of each.
+pub struct Spot<'c> {
+    begin: [Val<'c>; 2],
+    fragments: [usize; 2],
+    lane: Val<'c>,
+}
+
+impl<'c> Spot<'c> {
+    /// Sets the site's indices to those of one of the lane's numbers.
+    fn stand(&self, site: &mut Site<'_, 'c>, [rows, columns, _]: [KAxis; 3], at: usize) {
+        let e = site.e;
+        let (fragment, half, own) = (at / 4, at / 2 % 2, at % 2);
+        let (x, y) = (fragment / self.fragments[1], fragment % self.fragments[1]);
+        let (group, pair) = (e.shift_right(self.lane, 2), e.shift_left(e.and(self.lane, e.i32(3)), 1));
+        site.index.insert(rows, e.add(e.add(self.begin[0], e.to_i64(group)), e.i64(FRAGMENT[0] * x + 8 * half)));
+        site.index.insert(columns, e.add(e.add(self.begin[1], e.to_i64(pair)), e.i64(FRAGMENT[1] * y + own)));
+    }
 }
 
 /// A product to be emitted.
 pub struct Units<'n> {
     /// Which.
     pub product: Product<'n>,
-    /// Whether factors may be rounded to what the units take.
-    pub rounded: bool,
+    /// The kernel's tensors.
+    pub tensors: &'n [Tensor],
+    /// Where they are, and whether factors may be rounded to what the units take.
+    pub staging: &'n Staging,
 }
 
 impl Units<'_> {
     /// The way to share the result that loads least.
-    fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         let [rows, columns] = [0, 1].map(|n| self.product.sizes[n] / FRAGMENT[n]);
         let ways =
             (0..=(WARPS / self.several()).ilog2()).flat_map(|bits| (0..=bits).map(move |own| [1 << own, 1 << (bits - own)]));
@@ -50,6 +77,26 @@ impl Units<'_> {
         let cost = |[x, y]: &[usize; 2]| 2 * (rows / x) + columns / y + (rows / x) * (columns / y);
         let warps = ways.filter(fits).min_by_key(cost).unwrap_or([1, 1]);
         Share { warps, fragments: [rows / warps[0], columns / warps[1]] }
+    }
+
+    fn taken(&self) -> Taken {
+        let is_narrow = |view: &View| self.tensors[view.tensor.0].store == Store::Bf16;
+        let narrow = is_narrow(self.product.left) || is_narrow(self.product.right);
+        match self.staging.rounded {
+            true if narrow && self.product.sizes[2].is_multiple_of(PAIRS_DEPTH) => Taken::Pairs,
+            true => Taken::Rounded,
+            false => Taken::Exactly,
+        }
+    }
+
+    /// Both factors; `fragments`: a warp's.
+    fn factors(&self, fragments: [usize; 2]) -> [Factor; 2] {
+        let own = |side: Side, view: &View, n: usize| {
+            let strides = [view.stride(self.product.axes[n]), view.stride(self.product.axes[2])];
+            let how = (self.taken() == Taken::Pairs, self.staging.shared);
+            Factor::of(side, (view, &self.tensors[view.tensor.0]), strides, how, fragments[n])
+        };
+        [own(Side::Left, self.product.left, 0), own(Side::Right, self.product.right, 1)]
     }
 
     /// Products that are done side by side.
@@ -62,7 +109,7 @@ impl Units<'_> {
         let e = site.e;
         let share = self.share();
         let warp = e.shift_right(e.thread(), i64::from(WARP.ilog2()));
-        let each = share.warps[0] * share.warps[1];
+        let each = share.count();
         let used = each * self.several();
         let mut all = || match self.product.several {
             None => self.of_warp(site, &share, warp, &first),
@@ -75,56 +122,107 @@ impl Units<'_> {
     }
 
     fn of_warp<'c>(&self, site: &mut Site<'_, 'c>, share: &Share, warp: Val<'c>, first: &impl Fn(KAxis) -> Option<Val<'c>>) {
-        let e = site.e;
+        let spot = self.spot(site.e, share, warp, first);
+        let sums = self.sums_at(site, &spot);
+        // All that is read ahead of all that is stored, which could be in its way.
+        let made: Vec<Val> = self.each(site, &spot, &mut |site, at| self.made(site, sums[at]));
+        self.store(site, &spot, &self.product.stmt.target, &made);
+    }
+
+    /// Where the warp's share is.
+    pub fn spot<'c>(&self, e: &Emitter<'c>, share: &Share, warp: Val<'c>, first: &impl Fn(KAxis) -> Option<Val<'c>>) -> Spot<'c> {
         let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
-        let (group, within) = (e.shift_right(lane, 2), e.and(lane, e.i32(3)));
         let along = [e.div(warp, e.i32(share.warps[1] as i32)), e.rem(warp, e.i32(share.warps[1] as i32))];
-        let begin = [0, 1].map(|n| e.mul(along[n], e.i32((share.fragments[n] * FRAGMENT[n]) as i32)));
-        let index = |axis: KAxis, own: Val<'c>| match first(axis) {
-            Some(first) => e.add(first, e.to_i64(own)),
-            None => e.to_i64(own),
+        let own = |n: usize| {
+            let begin = e.to_i64(e.mul(along[n], e.i32((share.fragments[n] * FRAGMENT[n]) as i32)));
+            first(self.product.axes[n]).map_or(begin, |first| e.add(first, begin))
         };
-        let [rows, columns, depth] = self.product.axes;
-        site.index.insert(depth, e.to_i64(within));
-        site.index.insert(rows, index(rows, e.add(begin[0], group)));
-        site.index.insert(columns, index(columns, e.add(begin[1], group)));
-        let places = (site.address(self.product.left), site.address(self.product.right));
-        let sums = self.sums(e, share, places);
-        let pair = e.shift_left(within, 1);
-        // A lane has two neighbours of each of two rows of a fragment.
-        for (at, sums) in sums.chunks_exact(2).enumerate() {
-            let (x, y, half) = (at / 2 / share.fragments[1], at / 2 % share.fragments[1], at % 2);
-            let row = e.add(e.add(begin[0], group), e.i32((FRAGMENT[0] * x + 8 * half) as i32));
-            let column = e.add(e.add(begin[1], pair), e.i32((FRAGMENT[1] * y) as i32));
-            site.index.insert(rows, index(rows, row));
-            self.leave(site, columns, index(columns, column), [sums[0], sums[1]]);
+        Spot { begin: [own(0), own(1)], fragments: share.fragments, lane }
+    }
+
+    /// The warp's sums.
+    pub fn sums_at<'c>(&self, site: &mut Site<'_, 'c>, spot: &Spot<'c>) -> Vec<Val<'c>> {
+        let e = site.e;
+        let factors = self.factors(spot.fragments);
+        let places = [0, 1].map(|n| {
+            let [along, deep] = factors[n].places(e, spot.lane);
+            site.index.insert(self.product.axes[n], e.add(spot.begin[n], e.to_i64(along)));
+            site.index.insert(self.product.axes[2], e.to_i64(deep));
+            site.address([self.product.left, self.product.right][n])
+        });
+        self.sums(e, spot.fragments, (factors, places))
+    }
+
+    /// Does `what` at the indices of each of the lane's numbers; it is told which. A lane has two neighbours of each of two rows of a fragment.
+    pub fn each<'c, T>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        spot: &Spot<'c>,
+        what: &mut dyn FnMut(&mut Site<'_, 'c>, usize) -> T,
+    ) -> Vec<T> {
+        let mut one = |at| {
+            spot.stand(site, self.product.axes, at);
+            what(site, at)
+        };
+        (0..4 * spot.fragments[0] * spot.fragments[1]).map(&mut one).collect()
+    }
+
+    /// Stores the lane's numbers.
+    pub fn store<'c>(&self, site: &mut Site<'_, 'c>, spot: &Spot<'c>, target: &View, numbers: &[Val<'c>]) {
+        let (e, axis) = (site.e, self.product.axes[1]);
+        let others = |by: usize| target.strides.iter().all(|(own, stride)| *own == axis || stride.is_multiple_of(by));
+        let whole = |by: usize| others(by) && target.offset.is_multiple_of(by) && site.row_elements(target).is_multiple_of(by);
+        let side_by_side = target.stride(axis) == 1 && whole(2);
+        let far = site.tensor(target).base == Base::Arena && site.store_of(target) == Store::Bf16;
+        if far && side_by_side && whole(EIGHT) && spot.fragments[1].is_multiple_of(2) {
+            return self.store_eights(site, spot, target, numbers);
+        }
+        for (at, pair) in numbers.chunks_exact(2).enumerate() {
+            for (own, number) in pair.iter().enumerate().filter(|(own, _)| *own == 0 || !side_by_side) {
+                spot.stand(site, self.product.axes, 2 * at + own);
+                match (side_by_side, site.store_of(target)) {
+                    (false, _) => store(site, target, *number),
+                    (true, Store::Bf16) => e.store_aligned(site.address(target), e.pack_bf16(pair[0], pair[1])),
+                    (true, _) => {
+                        let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, pair[0]), 1, pair[1]);
+                        e.store_aligned(site.address(target), both);
+                    }
+                }
+            }
         }
     }
 
-    /// Leaves the sums of two neighbours along an axis, the first of which has an index.
-    fn leave<'c>(&self, site: &mut Site<'_, 'c>, axis: KAxis, first: Val<'c>, sums: [Val<'c>; 2]) {
-        let (e, target) = (site.e, &self.product.stmt.target);
-        let whole = |elements: usize| elements.is_multiple_of(2);
-        let others = target.strides.iter().all(|(own, stride)| *own == axis || whole(*stride));
-        let side_by_side = target.stride(axis) == 1 && others && whole(target.offset) && whole(site.row_elements(target));
-        let places = [first, e.add(first, e.i64(1))];
-        let made = [0, 1].map(|at| {
-            site.index.insert(axis, places[at]);
-            let made = self.made(site, sums[at]);
-            if !side_by_side {
-                store(site, target, made);
+    /// The same where the four lanes of a row each store eight neighbours of one of two rows: pairs change places between them.
+    fn store_eights<'c>(&self, site: &mut Site<'_, 'c>, spot: &Spot<'c>, target: &View, numbers: &[Val<'c>]) {
+        let e = site.e;
+        let own = e.and(spot.lane, e.i32(3));
+        let is_odd = |bit: i32| e.cmp(Cmp::Ne, e.and(own, e.i32(bit)), e.i32(0));
+        for (at, both) in numbers.chunks_exact(8).enumerate() {
+            // Of two fragments side by side: each of both in the first row, then in the second.
+            let pair =
+                |half: usize, fragment: usize| e.pack_bf16(both[4 * fragment + 2 * half], both[4 * fragment + 2 * half + 1]);
+            let mut words = [pair(0, 0), pair(0, 1), pair(1, 0), pair(1, 1)];
+            for (by, swapped) in [(1, [[0, 1], [2, 3]]), (2, [[0, 2], [1, 3]])] {
+                let odd = is_odd(by);
+                for [low, high] in swapped {
+                    let come = e.exchange(e.select(odd, words[low], words[high]), by as usize);
+                    words[low] = e.select(odd, come, words[low]);
+                    words[high] = e.select(odd, words[high], come);
+                }
             }
-            made
-        });
-        if side_by_side {
-            site.index.insert(axis, first);
-            let both = e.insert(e.insert(e.poison(Ty::f32(2)), 0, made[0]), 1, made[1]);
-            e.store_aligned(site.address(target), both);
+            let (x, y) = (2 * at / spot.fragments[1], 2 * at % spot.fragments[1]);
+            let group = e.add(e.shift_right(spot.lane, 2), e.shift_left(e.and(own, e.i32(2)), 2));
+            let column = e.shift_left(e.and(own, e.i32(1)), 3);
+            let [rows, columns, _] = self.product.axes;
+            site.index.insert(rows, e.add(spot.begin[0], e.add(e.to_i64(group), e.i64(FRAGMENT[0] * x))));
+            site.index.insert(columns, e.add(spot.begin[1], e.add(e.to_i64(column), e.i64(FRAGMENT[1] * y))));
+            let all = words.into_iter().enumerate().fold(e.poison(Ty::i32(4)), |all, (at, word)| e.insert(all, at, word));
+            e.store_aligned(site.address(target), all);
         }
     }
 
     /// What becomes of a sum.
-    fn made<'c>(&self, site: &mut Site<'_, 'c>, sum: Val<'c>) -> Val<'c> {
+    pub fn made<'c>(&self, site: &mut Site<'_, 'c>, sum: Val<'c>) -> Val<'c> {
         let reduction = self.product.stmt.reduce.as_ref();
         let start = reduction.and_then(|reduction| reduction.start.as_ref());
         let mut made = start.map_or(sum, |start| site.e.add(value(site, start), sum));
@@ -137,33 +235,29 @@ impl Units<'_> {
     }
 
     /// The warp's sums, four of a lane in each fragment.
-    fn sums<'c>(&self, e: &Emitter<'c>, share: &Share, (left, right): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
-        let [x, y] = share.fragments;
-        let steps = self.product.sizes[2] / FRAGMENT[2];
-        let (sums, each) = (Sums::of(self.rounded, x * y), 4 * x + 2 * y);
+    fn sums<'c>(&self, e: &Emitter<'c>, [x, y]: [usize; 2], (factors, start): ([Factor; 2], [Val<'c>; 2])) -> Vec<Val<'c>> {
+        let taken = self.taken();
+        let deep = if taken == Taken::Pairs { PAIRS_DEPTH } else { FRAGMENT[2] };
+        let steps = self.product.sizes[2] / deep;
+        let (sums, each) = (Sums::of(taken, x * y), 4 * x + 2 * y);
         let in_loop = steps * each > WITHOUT_LOOP;
         let whole = (1..=AHEAD).rev().filter(|n| steps.is_multiple_of(*n));
         // In a loop, what comes next is kept beside what is at hand.
         let kept = whole.clone().find(|n| 2 * n * each + sums.count() <= KEPT).filter(|_| in_loop);
         let fits = whole.clone().find(|n| n * each + sums.count() <= KEPT + each);
         let ahead = kept.or(fits).unwrap_or(1);
-        let strides = [(self.product.left, 0), (self.product.right, 1)]
-            .map(|(view, n)| [view.stride(self.product.axes[n]), view.stride(self.product.axes[2])]);
-        let loads = |place: (Val<'c>, Val<'c>)| -> Vec<Loaded<'c>> {
-            (0..ahead).map(|step| Loaded::of(e, place, strides, share.fragments, step * FRAGMENT[2])).collect()
+        let loads = |places: [Val<'c>; 2]| -> Vec<Loaded<'c>> {
+            (0..ahead).map(|step| Loaded::of(e, (&factors, places), [x, y], step * deep)).collect()
         };
-        let place = |depth: Val<'c>| {
-            let one = |base, own: [usize; 2]| e.offset(base, e.mul(depth, e.i64(4 * own[1])));
-            (one(left, strides[0]), one(right, strides[1]))
-        };
-        let start = vec![e.f32(0.0); sums.count()];
+        let place = |depth: Val<'c>| [0, 1].map(|n| factors[n].deeper(e, start[n], depth));
+        let zeros = vec![e.f32(0.0); sums.count()];
         let add = |loaded: &[Loaded<'c>], numbers: &mut [Val<'c>]| {
             loaded.iter().enumerate().for_each(|(step, loaded)| sums.add(e, loaded, (step, y), numbers));
         };
         if in_loop {
-            let (size, by) = (self.product.sizes[2], ahead * FRAGMENT[2]);
-            let first = if kept.is_some() { loads((left, right)) } else { vec![] };
-            let start: Vec<Val> = start.into_iter().chain(first.iter().flat_map(Loaded::numbers)).collect();
+            let (size, by) = (self.product.sizes[2], ahead * deep);
+            let first = if kept.is_some() { loads(start) } else { vec![] };
+            let start: Vec<Val> = zeros.into_iter().chain(first.iter().flat_map(Loaded::numbers)).collect();
             let numbers = e.for_loop(e.i64(0), e.i64(size), e.i64(by), &start, |depth, state| {
                 let (numbers, own) = state.split_at(sums.count());
                 let mut numbers = numbers.to_vec();
@@ -180,122 +274,12 @@ impl Units<'_> {
             return sums.joined(e, &numbers[..sums.count()]);
         }
         // What is multiplied next is loaded meanwhile.
-        let mut numbers = start;
-        let mut next = loads((left, right));
+        let mut numbers = zeros;
+        let mut next = loads(start);
         for turn in 1..=steps / ahead {
-            let more = if turn * ahead < steps { loads(place(e.i64(turn * ahead * FRAGMENT[2]))) } else { vec![] };
+            let more = if turn * ahead < steps { loads(place(e.i64(turn * ahead * deep))) } else { vec![] };
             add(&std::mem::replace(&mut next, more), &mut numbers);
         }
         sums.joined(e, &numbers)
-    }
-}
-
-/// Numbers of a warp's fragments that one instruction each multiplies: of rows and of columns.
-struct Loaded<'c> {
-    rows: Vec<[Val<'c>; 4]>,
-    columns: Vec<[Val<'c>; 2]>,
-}
-
-impl<'c> Loaded<'c> {
-    /// Begins to load them, from a depth on.
-    fn of(e: &Emitter<'c>, (left, right): (Val<'c>, Val<'c>), strides: [[usize; 2]; 2], [x, y]: [usize; 2], deep: usize) -> Self {
-        let load = |base, own: [usize; 2], along: usize, deep: usize| {
-            e.load(e.offset_by(base, 4 * (along * own[0] + deep * own[1])), Ty::F32)
-        };
-        let of_row = |n: usize| [0, 1, 2, 3].map(|p| load(left, strides[0], 16 * n + 8 * (p % 2), deep + 4 * (p / 2)));
-        let of_column = |n: usize| [0, 1].map(|p| load(right, strides[1], 8 * n, deep + 4 * p));
-        Loaded { rows: (0..x).map(of_row).collect(), columns: (0..y).map(of_column).collect() }
-    }
-
-    fn numbers(&self) -> Vec<Val<'c>> {
-        self.rows.iter().flatten().chain(self.columns.iter().flatten()).copied().collect()
-    }
-
-    /// From its numbers, with so many fragments of rows.
-    fn again(numbers: &[Val<'c>], x: usize) -> Self {
-        let (rows, columns) = numbers.split_at(4 * x);
-        let rows = rows.chunks_exact(4).map(|own| [own[0], own[1], own[2], own[3]]).collect();
-        Loaded { rows, columns: columns.chunks_exact(2).map(|own| [own[0], own[1]]).collect() }
-    }
-}
-
-/// A warp's sums, of which several that do not wait for one another make one where there are few fragments.
-struct Sums {
-    rounded: bool,
-    /// Fragments, sums of each that take turns, and what each is made of.
-    fragments: usize,
-    turns: usize,
-    chains: usize,
-}
-
-impl Sums {
-    fn of(rounded: bool, fragments: usize) -> Sums {
-        let turns = if fragments < TURNS { TURNS / fragments.next_power_of_two() } else { 1 };
-        Sums { rounded, fragments, turns, chains: if rounded { 1 } else { CHAINS } }
-    }
-
-    /// How many numbers of a lane they are.
-    fn count(&self) -> usize {
-        4 * self.fragments * self.turns * self.chains
-    }
-
-    /// Adds the products of step `step`; `columns`: fragments along columns.
-    fn add<'c>(&self, e: &Emitter<'c>, loaded: &Loaded<'c>, (step, columns): (usize, usize), numbers: &mut [Val<'c>]) {
-        let parts = |value: &Val<'c>| Halves::of(e, self.rounded, *value);
-        let rows: Vec<[Halves; 4]> = loaded.rows.iter().map(|own| own.each_ref().map(parts)).collect();
-        let others: Vec<[Halves; 2]> = loaded.columns.iter().map(|own| own.each_ref().map(parts)).collect();
-        let own = self.count() / self.turns;
-        let numbers = &mut numbers[step % self.turns * own..][..own];
-        for (at, own) in numbers.chunks_exact_mut(4 * self.chains).enumerate() {
-            multiply(e, &rows[at / columns], &others[at % columns], own);
-        }
-    }
-
-    /// Four numbers of a lane for each fragment.
-    fn joined<'c>(&self, e: &Emitter<'c>, numbers: &[Val<'c>]) -> Vec<Val<'c>> {
-        let number = |fragment: usize, n: usize| {
-            let parts = (0..self.turns * self.chains).map(|at| {
-                let (turn, chain) = (at / self.chains, at % self.chains);
-                numbers[4 * ((turn * self.fragments + fragment) * self.chains + chain) + n]
-            });
-            parts.reduce(|sum, part| e.add(sum, part)).unwrap_or_else(|| e.f32(0.0))
-        };
-        (0..self.fragments).flat_map(|fragment| [0, 1, 2, 3].map(|n| number(fragment, n))).collect()
-    }
-}
-
-/// A number as the matrix units take it, and the rest, if it counts.
-#[derive(Clone, Copy)]
-struct Halves<'c> {
-    high: Val<'c>,
-    low: Option<Val<'c>>,
-}
-
-impl<'c> Halves<'c> {
-    fn of(e: &Emitter<'c>, rounded: bool, value: Val<'c>) -> Halves<'c> {
-        if rounded {
-            return Halves { high: e.round_tf32(value), low: None };
-        }
-        // The units drop the last bits.
-        let high = e.bitcast(e.and(e.bitcast(value, Elem::I32), e.i32(!0x1FFF)), Elem::F32);
-        Halves { high, low: Some(e.sub(value, high)) }
-    }
-}
-
-/// Adds a fragment's products: those of what the units take, and those of the rests.
-fn multiply<'c>(e: &Emitter<'c>, left: &[Halves<'c>; 4], right: &[Halves<'c>; 2], sums: &mut [Val<'c>]) {
-    let (first, second) = sums.split_at_mut(4);
-    let add = |left, right, sums: &mut [Val<'c>]| {
-        let made = e.multiply_singles(left, right, [sums[0], sums[1], sums[2], sums[3]]);
-        sums.copy_from_slice(&made);
-    };
-    let rest = |part: Halves<'c>| part.low.unwrap_or(part.high);
-    let has_rests = left[0].low.is_some();
-    if has_rests {
-        add(left.map(rest), right.map(|part| part.high), second);
-    }
-    add(left.map(|part| part.high), right.map(|part| part.high), first);
-    if has_rests {
-        add(left.map(|part| part.high), right.map(rest), second);
     }
 }

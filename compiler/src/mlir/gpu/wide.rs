@@ -54,7 +54,7 @@ impl<'n> Wide<'n> {
         // Blocks begin at multiples, and every thread has something.
         let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0].is_multiple_of(size) && results >= SIDE * THREADS;
         let alone = nest.stmts.iter().all(|stmt| stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.below.is_none());
-        (fits && alone && nest.stmts.iter().all(|stmt| made.lies_so(&stmt.target))).then_some(made)
+        (fits && alone && nest.stmts.iter().all(|stmt| made.is_stored_so(&stmt.target))).then_some(made)
     }
 
     /// A nest of sums as one of these, each of which a thread makes alone.
@@ -65,24 +65,36 @@ impl<'n> Wide<'n> {
         let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0] == size && results >= SIDE * THREADS;
         let plain = |stmt: &Stmt| {
             let whole = stmt.reduce.as_ref().is_some_and(|own| own.start.is_none() && own.epilogue.is_none());
-            whole && stmt.ordered.is_none() && stmt.below.is_none() && made.lies_so(&stmt.target)
+            whole && stmt.ordered.is_none() && stmt.below.is_none() && made.is_stored_so(&stmt.target)
         };
         (fits && nest.stmts.iter().all(plain)).then_some(made)
     }
 
-    /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
+    /// Whether elements of a view that are loaded lie so.
     fn lies_so(&self, view: &View) -> bool {
+        self.is_stored_so(view) && self.code.tensors[view.tensor.0].store != Store::Bf16
+    }
+
+    /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
+    fn is_stored_so(&self, view: &View) -> bool {
         let Some(tensor) = self.code.tensors.get(view.tensor.0) else { return false };
         let whole = |elements: usize| elements.is_multiple_of(SIDE);
         let others = view.strides.iter().all(|(axis, stride)| *axis == self.axis || whole(*stride));
-        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_)) && matches!(tensor.store, Store::F32 | Store::I32);
+        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_)) && !matches!(tensor.store, Store::Panels(_));
         known && view.stride(self.axis) == 1 && others && whole(view.offset) && whole(tensor.row)
     }
 
-    /// The statements at the site's indices, of which that along the axis is a multiple of [`SIDE`]: where each one's numbers go, and these.
-    pub fn statements<'c>(&self, site: &mut Site<'_, 'c>) -> Vec<(Val<'c>, Vec<Val<'c>>)> {
+    /// How often the statements load what lies side by side.
+    pub fn loads(&self) -> usize {
+        let views = self.nest.stmts.iter().flat_map(|stmt| stmt.expr.views());
+        views.filter(|view| self.lies_so(view)).count()
+    }
+
+    /// The statements at the site's indices, of which that along the axis is a multiple of [`SIDE`]: where each one's numbers go, how they are
+    /// stored there, and these.
+    pub fn statements<'c>(&self, site: &mut Site<'_, 'c>) -> Vec<(Val<'c>, Store, Vec<Val<'c>>)> {
         let e = site.e;
-        let (mut known, mut made): (Known, Vec<(Val, Vec<Val>)>) = (vec![], vec![]);
+        let (mut known, mut made): (Known, Vec<(Val, Store, Vec<Val>)>) = (vec![], vec![]);
         let first = site.index[&self.axis];
         for stmt in &self.nest.stmts {
             self.load(site, &stmt.expr, &mut known);
@@ -93,7 +105,7 @@ impl<'n> Wide<'n> {
             };
             let lanes: Vec<Val> = (0..SIDE).map(|at| lane(at, site)).collect();
             site.index.insert(self.axis, first);
-            made.push((site.address(&stmt.target), lanes.clone()));
+            made.push((site.address(&stmt.target), site.store_of(&stmt.target), lanes.clone()));
             known.retain(|(view, _)| view.tensor != stmt.target.tensor);
             known.push((stmt.target.clone(), lanes));
         }
@@ -120,11 +132,14 @@ impl<'n> Wide<'n> {
     }
 }
 
-/// Stores numbers side by side.
-pub fn store<'c>(e: &Emitter<'c>, place: Val<'c>, lanes: &[Val<'c>]) {
+/// Numbers as they are stored side by side.
+pub fn side_by_side<'c>(e: &Emitter<'c>, store: Store, lanes: &[Val<'c>]) -> Val<'c> {
+    if store == Store::Bf16 {
+        let pairs = lanes.chunks_exact(2).map(|pair| e.pack_bf16(pair[0], pair[1]));
+        return pairs.enumerate().fold(e.poison(Ty::i32(lanes.len() / 2)), |all, (at, pair)| e.insert(all, at, pair));
+    }
     let bits = |lane: &Val<'c>| if lane.elem() == Elem::I1 { e.select(*lane, e.i32(1), e.i32(0)) } else { *lane };
     let lanes: Vec<Val> = lanes.iter().map(bits).collect();
     let all = e.poison(Ty::vector(lanes[0].elem(), lanes.len()));
-    let all = lanes.into_iter().enumerate().fold(all, |all, (at, lane)| e.insert(all, at, lane));
-    e.store_aligned(place, all);
+    lanes.into_iter().enumerate().fold(all, |all, (at, lane)| e.insert(all, at, lane))
 }

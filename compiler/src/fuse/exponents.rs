@@ -1,0 +1,92 @@
+//! Products over spans of rows as powers of sums: where factors are powers of e themselves, a span's product is that of the difference of
+//! two running sums. Every element is made by itself, and no matrix of products is kept.
+//!
+//! A sum has the rounding of its largest term: what lies behind a gate that forgets all would lose its bits to it. Exponents are therefore
+//! cut off where factors vanish in single precision, and only a model whose factors of products may be rounded goes this way.
+
+use super::expr::{Expr, KAxis, View, ViewStep};
+use super::nest::{Builder, Item, What};
+use super::rows::{Running, Span, choice, compared};
+use braid_dsl::model::{AxisId, Binary, Elem, Op, Rows, Unary};
+
+/// `e` to this power is the smallest normal number of single precision, less half.
+const VANISHES: f64 = -88.0;
+
+fn two(op: Binary, a: Expr, b: Expr) -> Expr {
+    Expr::Binary(op, Elem::Float, Box::new(a), Box::new(b))
+}
+
+fn power(exponent: Expr) -> Expr {
+    Expr::Unary(Unary::Exp, Box::new(exponent))
+}
+
+impl Builder<'_> {
+    /// The item whose powers of e a product over rows multiplies, if it goes this way: of a head, or of whatever else is one index in a task.
+    pub(super) fn exponent(&self, product: &Item, items: &[Item]) -> Option<usize> {
+        let What::Apply(Op::Products { row, over }, args) = &product.what else { return None };
+        let column = match over {
+            Rows::Between(column) | Rows::Inside(column) => Some(self.axes.find(*column)),
+            _ => None,
+        };
+        let row = self.axes.find(*row);
+        let alone = product.axes.iter().all(|axis| *axis == row || Some(*axis) == column || self.grid.contains(axis));
+        match &items[args[0]].what {
+            What::Apply(Op::Unary(Unary::Exp), of) if self.exponents && alone => Some(of[0]),
+            _ => None,
+        }
+    }
+
+    /// Whether an item is read as an exponent so, and for nothing else: it is needed in every row.
+    pub(super) fn is_exponent(&self, at: usize, items: &[Item]) -> bool {
+        let mut products = items.iter().filter(|item| self.exponent(item, items) == Some(at)).peekable();
+        products.peek().is_some()
+    }
+
+    /// Whether all that use an item read its exponent instead.
+    pub(super) fn is_power_alone(&self, at: usize, items: &[Item]) -> bool {
+        let uses = |item: &&Item| matches!(&item.what, What::Apply(_, args) if args.contains(&at));
+        let mut users = items.iter().filter(uses).peekable();
+        items[at].stores.is_empty() && users.peek().is_some() && users.all(|user| self.exponent(user, items).is_some())
+    }
+
+    /// The product over a span of rows.
+    pub(super) fn power_of_sum(&mut self, item: &Item, (row, over): (AxisId, Rows), of: usize, exponent: &Expr) -> Expr {
+        let row = self.axes.find(row);
+        let known = self.running.iter().position(|known| known.of == of && known.span == Span::Sums);
+        let at = known.unwrap_or_else(|| {
+            let column = |axis: &KAxis| matches!(over, Rows::Between(own) | Rows::Inside(own) if self.axes.find(own) == *axis);
+            let axes: Vec<KAxis> = item.axes.iter().copied().filter(|axis| !column(axis)).collect();
+            let made = self.sums_along(&axes, row, of, exponent);
+            self.running.push(made);
+            self.running.len() - 1
+        });
+        let Running { before, upto, .. } = &self.running[at];
+        let load = |view: &View| Expr::Load(view.clone(), Elem::Float);
+        let since = |view: &View, column: KAxis| power(two(Binary::Sub, load(view), load(&upto.renamed(row, column))));
+        let nothing = || Expr::number(0.0);
+        match over {
+            Rows::Upto => power(load(upto)),
+            Rows::Before => power(load(before)),
+            Rows::After => {
+                let last = ViewStep::Pick { axis: row, index: self.axes.sizes[row.0] - 1 };
+                let all = upto.transformed(&last, &self.axes.sizes).expect("a row is there");
+                power(two(Binary::Sub, load(&all), load(upto)))
+            }
+            Rows::Between(column) => {
+                let column = self.axes.find(column);
+                choice(compared(Binary::Lt, row, column), nothing(), since(upto, column))
+            }
+            Rows::Inside(column) => {
+                let column = self.axes.find(column);
+                choice(compared(Binary::Lt, column, row), since(before, column), nothing())
+            }
+        }
+    }
+
+    /// `L[row + 1] = L[row] + exponent[row]`.
+    fn sums_along(&mut self, axes: &[KAxis], row: KAxis, of: usize, exponent: &Expr) -> Running {
+        let cut = two(Binary::Max, exponent.clone(), Expr::number(VANISHES));
+        let next = |from: &View| two(Binary::Add, Expr::Load(from.clone(), Elem::Float), cut.clone());
+        self.along(axes, row, (of, Span::Sums), (0.0, &next))
+    }
+}

@@ -1,0 +1,108 @@
+//! Chunks of recurrences as code for a GPU, on the interpreter, of sizes at which what states and rows are kept in changes.
+
+use super::goldens::{Code, calls_on_a_processor, check, off, tokens, told};
+use braid_compiler::forms::Chunks;
+use braid_runtime::artifact::Dtype;
+
+/// The body of a function of an artifact's code.
+fn body<'p>(ptx: &'p str, name: &str) -> &'p str {
+    let begin = ptx.find(&format!(".func {name}(")).unwrap_or_else(|| panic!("no {name}"));
+    &ptx[begin..][..ptx[begin..].find("\n}").expect("its end")]
+}
+
+/// Two sequences, the one longer than the other, whose states go on in a second call; against a processor in single precision.
+fn continues(spec: &str, (target, dtype, rows): (&str, Dtype, usize), most: f64) -> String {
+    let (long, short) = (tokens(83, 32), tokens(35, 32));
+    let calls = [[&long[..50], &short[..18]], [&long[50..], &short[18..]]];
+    let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Rows(rows));
+    let mut model = code.model(2, 68);
+    let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
+    let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &[&calls[0], &calls[1]]));
+    assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e} in {spec}");
+    code.ptx
+}
+
+/// A state that is only added to is kept in registers from chunk to chunk, and each chunk's is left as factors are; keys that all heads share
+/// are rounded once. In single precision nothing is rounded.
+#[test]
+fn states_in_registers() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 128, v: dim = 16)(tokens: [t]) -> [t, vocab] {
+  param ta: [vocab, h]   param tq, tk: [vocab, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = -softplus(ta[vocab: tokens])
+  recur S: [h, k, v] over t {
+    S = exp(a) * S + tk[vocab: tokens] * tv[vocab: tokens]
+    o = sum[k] tq[vocab: tokens] * S
+  }
+  return sum[h, v] o * last
+}";
+    let ptx = continues(spec, ("cuda:sm_90a", Dtype::Bf16, 16), 1e-2);
+    let walk = body(&ptx, "chunks_0");
+    assert!(
+        walk.contains("ldmatrix.sync.aligned.m8n8.x4.trans") && walk.contains("mma.sync.aligned.m16n8k16"),
+        "factors in bfloat16"
+    );
+    let stored = walk.matches("st.global.v4.b32").count();
+    assert!(walk.contains("shfl.sync.bfly") && stored > 0, "states go to memory eight numbers at once, from registers");
+    let ptx = continues(spec, ("cuda:sm_90a", Dtype::F32, 16), 1e-5);
+    assert!(!body(&ptx, "chunks_0").contains("mma.sync.aligned.m16n8k16"), "nothing is rounded");
+    continues(spec, ("cuda:sm_80", Dtype::Bf16, 16), 1e-2);
+}
+
+/// What reads states makes scores for itself where there is room, and is handed them where there is none.
+#[test]
+fn scores_where_they_are_used() {
+    let spec = |k: usize, v: usize| {
+        format!(
+            "model m(vocab: dim = 32, h: dim = 2, k: dim = {k}, v: dim = {v})(tokens: [t]) -> [t, vocab] {{
+  param ta, tb: [vocab, h]   param tq, tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = -softplus(ta[vocab: tokens])
+  w = l2norm[k](tk[vocab: tokens], 0.000001)
+  recur S: [h, k, v] over t {{
+    S = exp(a) * S
+    S = S + w * (sigmoid(tb[vocab: tokens]) * (tv[vocab: tokens] - sum[k] w * S))
+    o = sum[k] tq[vocab: tokens] * S
+  }}
+  return sum[h, v] o * last
+}}"
+        )
+    };
+    for (sizes, target, rows) in [((64, 32), "cuda:sm_90a", 32), ((32, 48), "cuda:sm_90a", 16), ((128, 64), "cuda:sm_80", 32)] {
+        continues(&spec(sizes.0, sizes.1), (target, Dtype::Bf16, rows), 2e-2);
+        continues(&spec(sizes.0, sizes.1), (target, Dtype::F32, rows), 1e-5);
+    }
+}
+
+/// A matrix goes in blocks of columns, beside a vector that has none and divides what is read of it.
+#[test]
+fn states_that_lack_an_axis_walk_ahead() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 16, v: dim = 64)(tokens: [t]) -> [t, vocab] {
+  param ta: [vocab, h]   param tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = -softplus(ta[vocab: tokens])
+  w = tk[vocab: tokens]
+  recur S: [h, k, v], z: [h, k] over t {
+    S = exp(a) * S + w * tv[vocab: tokens]
+    z = exp(a) * z + w
+    o = (sum[k] w * S) / max(abs(sum[k] w * z), 0.01)
+  }
+  return sum[h, v] o * last
+}";
+    let ids = tokens(70, 32);
+    let calls: [&[&[i32]]; 2] = [&[&ids[..50]], &[&ids[50..]]];
+    let right = calls_on_a_processor(spec, Dtype::F32, &calls);
+    for (dtype, most) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+        let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Rows(16));
+        let walks = ["chunks_0", "chunks_1"].into_iter().all(|name| code.ptx.contains(&format!(".func {name}(")));
+        assert!(walks, "one walk");
+        let mut model = code.model(1, 50);
+        let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
+        let (off, peak) = off(&made, &right);
+        assert!(off <= most * peak, "{dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
+/// Chunks that a call of few rows has whole.
+#[test]
+fn short_chunks_in_calls_of_few_rows() {
+    check("gated_deltanet", "cuda:sm_90a", Chunks::Rows(16), (16, 0));
+    check("gated_deltanet", "cuda:sm_80", Chunks::Rows(8), (16, 0));
+}
