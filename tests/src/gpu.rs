@@ -5,7 +5,7 @@ use crate::build::{imported, write};
 use braid_compiler::error::Error;
 use braid_compiler::forms::Chunks;
 use braid_compiler::fuse::Operand;
-use braid_compiler::fuse::kernel::{Base, Code, Nest, Rows, Stmt, Store, Walk};
+use braid_compiler::fuse::kernel::{Base, Code, Nest, Nests, Rows, Stmt, Store, Walk};
 use braid_compiler::fuse::product::Product;
 use braid_compiler::import::bind;
 use braid_compiler::pipeline::{self, Options, Work};
@@ -416,6 +416,13 @@ fn chunks_are_parted() {
         let far = code.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
         let far: Vec<_> = far.filter(|view| matches!(code.tensors[view.tensor.0].base, Base::Arena | Base::State)).collect();
         assert!(far.is_empty(), "everything that is read has come near: {far:?}");
+    }
+    // Products of decays are powers of running sums: nothing runs along rows for each column.
+    let chains = |code: &Nests| {
+        code.nests.iter().filter_map(|nest| Some((nest.stmts[0].ordered?, nest.parallel.len()))).collect::<Vec<_>>()
+    };
+    for code in [&ahead, &behind] {
+        assert!(!chains(code).is_empty() && chains(code).iter().all(|(_, axes)| *axes == 1), "{:?}", chains(code));
     }
     let crossing: Vec<Store> = behind.staging.staged.iter().map(|own| behind.tensors[own.from.tensor.0].store).collect();
     assert_eq!(

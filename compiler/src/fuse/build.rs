@@ -307,8 +307,8 @@ impl<'a> Fuser<'a> {
     }
 
     /// A buffer for what crosses between the kernels of one node, of so many numbers a row.
-    pub(super) fn spill(&mut self, node: NodeId, elements: usize) -> usize {
-        self.fused.buffers.push(Buffer { node, rows: Rows::All, elements, store: Store::F32, output: false });
+    pub(super) fn spill(&mut self, node: NodeId, elements: usize, store: Store) -> usize {
+        self.fused.buffers.push(Buffer { node, rows: Rows::All, elements, store, output: false });
         self.fused.buffers.len() - 1
     }
 

@@ -9,7 +9,7 @@ use super::nest::{Builder, Item, What};
 use super::rows::{Running, Span, choice, compared};
 use braid_dsl::model::{AxisId, Binary, Elem, Op, Rows, Unary};
 
-/// `e` to this power is the smallest normal number of single precision, less half.
+/// `e` to this power (6e-39) is less than the smallest normal number of single precision (1.2e-38).
 const VANISHES: f64 = -88.0;
 
 fn two(op: Binary, a: Expr, b: Expr) -> Expr {
@@ -36,10 +36,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether an item is read as an exponent so, and for nothing else: it is needed in every row.
+    /// Whether a product over rows reads an item as its exponent.
     pub(super) fn is_exponent(&self, at: usize, items: &[Item]) -> bool {
-        let mut products = items.iter().filter(|item| self.exponent(item, items) == Some(at)).peekable();
-        products.peek().is_some()
+        items.iter().any(|item| self.exponent(item, items) == Some(at))
     }
 
     /// Whether all that use an item read its exponent instead.

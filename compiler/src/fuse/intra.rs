@@ -320,9 +320,19 @@ fn leave(intra: &mut Vec<Stmt>, (from, place): (View, View), rows: &[KAxis]) {
 impl Crossing<'_> {
     /// A buffer for a value: for each row what it has there, at each place of the grid. A value without rows stands in the first.
     fn buffer(&self, fuser: &mut Fuser, draft: &mut Draft, view: &View) -> View {
+        self.laid(fuser, draft, (view, self.grid), Store::F32)
+    }
+
+    /// A buffer for what a view has of each row, rounded.
+    pub fn rounded(&self, fuser: &mut Fuser, draft: &mut Draft, view: &View) -> View {
+        self.laid(fuser, draft, (view, &[]), Store::Bf16)
+    }
+
+    /// A buffer in which a view's numbers lie as they do, all of them for each index of the axes beside.
+    fn laid(&self, fuser: &mut Fuser, draft: &mut Draft, (view, beside): (&View, &[KAxis]), store: Store) -> View {
         let mut own: Vec<(KAxis, usize)> = view.strides.iter().copied().filter(|(axis, _)| *axis != self.rows[0]).collect();
         own.sort_by_key(|(axis, stride)| (*stride, *axis));
-        let fastest_first = own.into_iter().map(|(axis, _)| axis).chain(self.grid.iter().rev().copied());
+        let fastest_first = own.into_iter().map(|(axis, _)| axis).chain(beside.iter().rev().copied());
         let (mut strides, mut elements) = (vec![], 1);
         for axis in fastest_first {
             strides.push((axis, elements));
@@ -332,11 +342,13 @@ impl Crossing<'_> {
             strides.push((self.rows[0], elements));
         }
         strides.sort();
-        let at = fuser.spill(self.node, elements);
-        let operand = draft.operand(Operand::Buffer(at));
-        let store = Store::F32;
-        let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row: elements, store, through_wanted: false });
-        View { tensor, offset: 0, strides }
+        View { tensor: self.rows_of(fuser, draft, elements, store), offset: 0, strides }
+    }
+
+    /// A buffer with so many numbers for each row.
+    fn rows_of(&self, fuser: &mut Fuser, draft: &mut Draft, row: usize, store: Store) -> TensorId {
+        let operand = draft.operand(Operand::Buffer(fuser.spill(self.node, row, store)));
+        draft.tensor(Tensor { base: Base::Arena, operand, row, store, through_wanted: false })
     }
 
     /// Whether a value without rows varies along several axes in a task.
@@ -345,32 +357,10 @@ impl Crossing<'_> {
         own.count() > 1 && view.by_row(self.rows).1.is_none()
     }
 
-    /// A buffer for what a view has of each row, rounded.
-    pub fn rounded(&self, fuser: &mut Fuser, draft: &mut Draft, view: &View) -> View {
-        let mut own: Vec<(KAxis, usize)> = view.strides.iter().copied().filter(|(axis, _)| *axis != self.rows[0]).collect();
-        own.sort_by_key(|(axis, stride)| (*stride, *axis));
-        let (mut strides, mut elements) = (vec![], 1);
-        for (axis, _) in own {
-            strides.push((axis, elements));
-            elements *= self.axes.sizes[axis.0];
-        }
-        strides.push((self.rows[0], elements));
-        strides.sort();
-        let at = fuser.spill(self.node, elements);
-        fuser.fused.buffers[at].store = Store::Bf16;
-        let operand = draft.operand(Operand::Buffer(at));
-        let tensor = Tensor { base: Base::Arena, operand, row: elements, store: Store::Bf16, through_wanted: false };
-        View { tensor: draft.tensor(tensor), offset: 0, strides }
-    }
-
     /// A buffer for a state as each chunk begins: it takes the room of the chunk's rows.
     fn saved(&self, fuser: &mut Fuser, draft: &mut Draft, state: &View, chunk: usize) -> View {
         let elements: usize = state.strides.iter().map(|(axis, _)| self.axes.sizes[axis.0]).product();
         let row = elements.div_ceil(chunk).next_multiple_of(COPIED / Store::Bf16.bytes());
-        let at = fuser.spill(self.node, row);
-        let operand = draft.operand(Operand::Buffer(at));
-        let store = Store::F32;
-        let tensor = draft.tensor(Tensor { base: Base::Arena, operand, row, store, through_wanted: false });
-        View { tensor, ..state.clone() }
+        View { tensor: self.rows_of(fuser, draft, row, Store::F32), ..state.clone() }
     }
 }

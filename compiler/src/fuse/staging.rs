@@ -166,10 +166,10 @@ impl<'a> Chunks<'a> {
             let first = stmts.iter().position(|stmt| stmt.target.tensor == view.tensor);
             first.is_some_and(|first| stmts[first + 1..].iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor)))
         };
-        let once = |view: &View| !self.walks && !self.contents(view).is_empty() && !self.is_multiplied(view.tensor);
+        let passing = |view: &View| !self.walks && !self.contents(view).is_empty() && !self.is_multiplied(view.tensor);
         let mut found: Vec<View> = vec![];
         for view in stmts.iter().flat_map(|stmt| stmt.reads()).map(|view| view.by_row(self.rows).0) {
-            if self.is_staged(&view) && !found.contains(&view) && !stale(&view) && !once(&view) {
+            if self.is_staged(&view) && !found.contains(&view) && !stale(&view) && !passing(&view) {
                 found.push(view);
             }
         }
