@@ -128,12 +128,22 @@ impl<'c> Emitter<'c> {
         self.select(self.cmp(Cmp::Lt, x, zero), self.like(x, f64::NAN), y)
     }
 
-    /// `log(1 + x)` for `x` in `0 ..= 1`.
+    /// `log(1 + x)` for `x` in `0 ..= 1`: the polynomial that comes nearest (Remez), within 1.5e-7 of it in single precision. A division and a
+    /// logarithm take four times as long.
     fn log1p_unit(&self, x: Val<'c>) -> Val<'c> {
-        let one = self.like(x, 1.0);
-        let u = self.add(one, x);
-        let lost = self.sub(x, self.sub(u, one));
-        self.add(self.log(u), self.div(lost, u))
+        let coefficients = [
+            -3.244_011_9e-3,
+            1.985_140_1e-2,
+            -5.695_941_4e-2,
+            1.060_364_2e-1,
+            -1.530_558_5e-1,
+            1.967_593_6e-1,
+            -2.495_413_4e-1,
+            3.332_996_2e-1,
+            -4.999_990_2e-1,
+            1.0,
+        ];
+        self.mul(polynomial(self, x, &coefficients), x)
     }
 
     /// The hyperbolic tangent.
