@@ -62,6 +62,8 @@ mod modalities;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod narrow;
+#[cfg(test)]
 mod native;
 #[cfg(test)]
 mod native_sparse;

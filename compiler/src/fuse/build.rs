@@ -5,13 +5,13 @@ use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::{Groups, Owner, is_leaf};
 use super::kernel::{Base, Code, Nests, Rows, Staging, Stmt, Store, Tensor, Walk};
 use super::nest::{Axes, Builder, Item, What, store_of};
-use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops, scratch};
+use super::{Buffer, Fused, Kernel, Operand, Options, PackedParam, loops, narrow, scratch};
 use crate::error::Error;
 use crate::forms::{Forms, StateKind};
 use crate::graph::NodeId;
 use braid_dsl::model::{AxisId, Elem, Op, ParamId};
 use braid_runtime::artifact::{Dtype, Layout};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Parameters of at least so many elements are stored in the artifact's weight type; smaller ones in f32.
 pub(super) const LARGE: usize = 16 * 1024;
@@ -24,6 +24,8 @@ pub struct Fuser<'a> {
     groups: Groups,
     pub(super) fused: Fused,
     buffer_of: HashMap<NodeId, usize>,
+    /// Roots that are stored in bfloat16.
+    narrow: HashSet<NodeId>,
 }
 
 /// One kernel while it is written.
@@ -112,7 +114,9 @@ impl<'a> Fuser<'a> {
         let groups = Groups::find(&forms.graph, &anchors);
         let notes = groups.notes.clone();
         let fused = Fused { forms: forms.clone(), kernels: vec![], buffers: vec![], packed: vec![], notes };
-        Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new() }
+        let rounds = options.blocks > 0 && options.dtype != Dtype::F32;
+        let narrow = if rounds { narrow::find(&forms.graph, &anchors, &groups) } else { HashSet::new() };
+        Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new(), narrow }
     }
 
     /// All kernels.
@@ -301,7 +305,8 @@ impl<'a> Fuser<'a> {
         let output = self.anchors.layouts.place(graph.output()).root == root;
         let rows = self.anchors.rows[&root];
         let elements = self.anchors.layouts.elements(ty);
-        self.fused.buffers.push(Buffer { node: root, rows, elements, store: store_of(ty.elem), output });
+        let store = if self.narrow.contains(&root) { Store::Bf16 } else { store_of(ty.elem) };
+        self.fused.buffers.push(Buffer { node: root, rows, elements, store, output });
         self.buffer_of.insert(root, self.fused.buffers.len() - 1);
         self.fused.buffers.len() - 1
     }

@@ -8,7 +8,7 @@ use super::kernel::{Base, Nests, Part, Stmt, Store, Tensor, Walk};
 use braid_dsl::model::{Elem, Unary};
 use std::collections::BTreeSet;
 
-/// Numbers that are copied at once, and what shared memory is cut into.
+/// Numbers of single precision that are copied at once, and what shared memory is cut into.
 pub const QUAD: usize = 4;
 
 /// A recurrence as its threads do it. A channel is an index of the axis that tasks are cut along.
@@ -52,15 +52,32 @@ pub struct Slot {
     pub view: View,
     /// Its axes within a task and how many indices they have, fastest first.
     pub axes: Vec<(KAxis, usize)>,
-    /// Where it begins in a row of the batch, in numbers.
+    /// How its numbers are stored.
+    pub store: Store,
+    /// Where it begins in a row of the batch, in numbers of single precision.
     pub at: usize,
-    /// Whether it is copied by [`QUAD`] numbers at once.
+    /// Whether it is copied by as many bytes as [`QUAD`] of these have at once.
     pub wide: bool,
     /// Whether it is made ahead, not copied.
     pub made: bool,
 }
 
+/// How many numbers are copied at once, stored so.
+fn at_once(store: Store) -> usize {
+    4 * QUAD / store.bytes()
+}
+
 impl Slot {
+    /// How many numbers are copied at once.
+    pub fn at_once(&self) -> usize {
+        if self.wide { at_once(self.store) } else { 1 }
+    }
+
+    /// How much of a row of the batch it has, in numbers of single precision.
+    fn pitch(&self) -> usize {
+        (self.numbers() * self.store.bytes()).div_ceil(4).next_multiple_of(QUAD)
+    }
+
     /// How many numbers it has.
     pub fn numbers(&self) -> usize {
         self.axes.iter().map(|(_, size)| size).product()
@@ -86,7 +103,7 @@ impl Lanes {
 
     /// Numbers of shared memory for a row.
     pub fn pitch(&self) -> usize {
-        self.slots.iter().map(|slot| slot.numbers().next_multiple_of(QUAD)).sum()
+        self.slots.iter().map(Slot::pitch).sum()
     }
 
     /// Whether a statement has a value for each element of a channel.
@@ -263,7 +280,7 @@ impl Finder<'_> {
         let mut slots: Vec<Slot> = vec![];
         let add = |view: &View, made: bool, slots: &mut Vec<Slot>| {
             if !slots.iter().any(|slot| slot.view == *view) {
-                let at = slots.last().map_or(0, |last| last.at + last.numbers().next_multiple_of(QUAD));
+                let at = slots.last().map_or(0, |last| last.at + last.pitch());
                 slots.push(self.slot(view, at, made));
             }
         };
@@ -287,10 +304,12 @@ impl Finder<'_> {
         self.place(target) == self.place(view)
     }
 
-    /// Whether a view is of a row in the device's memory, in single precision.
+    /// Whether a view is of a row of numbers in the device's memory that can be copied.
     fn is_input(&self, view: &View) -> bool {
         let Some(tensor) = self.code.tensors.get(view.tensor.0) else { return false };
-        tensor.base == Base::Arena && tensor.store == Store::F32 && tensor.row > 0 && !tensor.through_wanted
+        let row = tensor.base == Base::Arena && tensor.row > 0 && !tensor.through_wanted;
+        // Less than four bytes are not copied.
+        row && (tensor.store == Store::F32 || tensor.store == Store::Bf16 && self.slot(view, 0, false).wide)
     }
 
     fn slot(&self, view: &View, at: usize, made: bool) -> Slot {
@@ -300,11 +319,13 @@ impl Finder<'_> {
         let size = |axis: KAxis| if axis == self.cut.0 { self.cut.1 } else { self.code.sizes[axis.0] };
         let axes: Vec<(KAxis, usize)> = own.iter().map(|(_, axis)| (*axis, size(*axis))).collect();
         let fastest = own.first().copied().filter(|(stride, _)| *stride == 1).map(|(_, axis)| axis);
-        let fours = |number: usize| number.is_multiple_of(QUAD);
-        let whole = |axis: KAxis| fours(size(axis)) && fours(self.code.sizes[axis.0]);
-        let others = view.strides.iter().all(|(axis, stride)| Some(*axis) == fastest || fours(*stride));
-        let wide = !made && fastest.is_some_and(whole) && others && fours(view.offset) && fours(self.tensor(view).row);
-        Slot { view: view.clone(), axes, at, wide, made }
+        // What is made here is in single precision.
+        let store = if made { Store::F32 } else { self.tensor(view).store };
+        let pieces = |number: usize| number.is_multiple_of(at_once(store));
+        let whole = |axis: KAxis| pieces(size(axis)) && pieces(self.code.sizes[axis.0]);
+        let others = view.strides.iter().all(|(axis, stride)| Some(*axis) == fastest || pieces(*stride));
+        let wide = !made && fastest.is_some_and(whole) && others && pieces(view.offset) && pieces(self.tensor(view).row);
+        Slot { view: view.clone(), axes, store, at, wide, made }
     }
 }
 

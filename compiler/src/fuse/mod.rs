@@ -1,7 +1,7 @@
 //! Graph to kernels: which values are computed together, in which loops, in which memory.
 //!
 //! layout.rs orders every value's axes; anchor.rs finds the skeletons (matrix products, recurrences, attention …); group.rs
-//! joins the rest to them; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
+//! joins the rest to them; narrow.rs says what crosses between kernels in bfloat16; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
 //! loops (loops.rs).
 
 pub mod anchor;
@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod lanes;
 pub mod layout;
 mod loops;
+mod narrow;
 mod nest;
 mod parted;
 mod print;

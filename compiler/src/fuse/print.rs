@@ -1,7 +1,7 @@
 //! Fused kernels as text.
 
 use super::expr::{Expr, KAxis, View};
-use super::kernel::{Base, Chosen, Code, Matmul, Nest, Nests, Part, Reduction, Rows, Stmt, Tensor, Walk};
+use super::kernel::{Base, Chosen, Code, Matmul, Nest, Nests, Part, Reduction, Rows, Stmt, Store, Tensor, Walk};
 use super::{Fused, Kernel, Operand};
 use crate::forms::{Beside, Reach};
 use std::fmt::Write;
@@ -12,10 +12,18 @@ pub fn print(fused: &Fused) -> String {
     for (at, kernel) in fused.kernels.iter().enumerate() {
         let nodes: Vec<String> = kernel.nodes.iter().map(|n| n.to_string()).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "kernel {at} {} computes {}", rows(kernel.rows), nodes.join(" "));
+        let _ = writeln!(out, "kernel {at} {} computes {}{}", rows(kernel.rows), nodes.join(" "), narrow(fused, kernel));
         out.push_str(&body(fused, kernel));
     }
     out
+}
+
+/// What a kernel leaves in bfloat16.
+fn narrow(fused: &Fused, kernel: &Kernel) -> String {
+    let buffers = kernel.writes.iter().map(|at| &fused.buffers[*at]).filter(|buffer| buffer.store == Store::Bf16);
+    let mut nodes: Vec<String> = buffers.map(|buffer| buffer.node.to_string()).collect();
+    nodes.dedup();
+    if nodes.is_empty() { String::new() } else { format!(", in bf16 {}", nodes.join(" ")) }
 }
 
 fn rows(rows: Rows) -> &'static str {

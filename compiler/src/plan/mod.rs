@@ -28,7 +28,7 @@ pub use heads::Places;
 pub use print::print;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, ROWS_OF_A_BLOCK, STEP_ROWS, THREADS, VECTORS_A_TASK,
-    along_in_pieces, by_warps, column_bytes, columns_of_a_task, is_shared_by_blocks,
+    along_in_pieces, by_warps, channels_in_pieces, column_bytes, columns_of_a_task, is_shared_by_blocks,
 };
 pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
 pub use verify::verify;

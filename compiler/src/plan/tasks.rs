@@ -2,7 +2,8 @@
 
 use super::{Per, Tasks, Tiles, tiling};
 use crate::fuse::Kernel;
-use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, Code, Matmul, Nest, Nests, Part, Rows, Stmt, Store, Walk};
+use crate::fuse::expr::View;
+use crate::fuse::kernel::{Along, Attention, CHUNKS_AT_ONCE, COLUMN, Code, Matmul, Nest, Nests, Part, Rows, Stmt, Store, Walk};
 use crate::target::Target;
 
 /// Channels of a convolution that one task does on a CPU, in hardware vectors.
@@ -92,7 +93,8 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
         Code::Along(along) => {
             let block = if target.gpu.is_some() { THREADS } else { target.lanes() * VECTORS_A_TASK };
             let factor = along.channels.div_ceil(block);
-            let pieces = Tiles { per: Per::Segment, times: 1, from: 1, by: 1, factor: factor * ALONG_PIECES };
+            let side_by_side = along.channels.div_ceil(block * channels_in_pieces(along));
+            let pieces = Tiles { per: Per::Segment, times: 1, from: 1, by: 1, factor: side_by_side * ALONG_PIECES };
             let tiles = [(target.gpu.is_some() && along_in_pieces(along)).then_some(pieces), None];
             Tasks { per: Per::Segment, factor, cost: block * along.taps, tiles, ..rows }
         }
@@ -126,6 +128,17 @@ fn rows_of_warps(per: Per) -> Tiles {
 /// Whether a GPU does pieces of a sequence side by side in calls of many rows.
 pub fn along_in_pieces(along: &Along) -> bool {
     along.taps <= MOST_TAPS_IN_PIECES
+}
+
+/// Channels of a thread there: two where all that it reads and writes lies in pairs.
+pub fn channels_in_pieces(along: &Along) -> usize {
+    let pairs = |view: &View| {
+        let even = |number: usize| number.is_multiple_of(2);
+        let tensor = along.tensors[view.tensor.0];
+        view.strides.is_empty() || view.strides == [(COLUMN, 1)] && even(view.offset) && even(tensor.row)
+    };
+    let all = [&along.input, &along.out].into_iter().chain(along.epilogue.views()).all(pairs);
+    if all && along.channels.is_multiple_of(2) && along.epilogue.is_plain() { 2 } else { 1 }
 }
 
 pub(super) fn nest_cost(nest: &Nest, sizes: &[usize]) -> usize {

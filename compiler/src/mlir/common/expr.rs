@@ -80,6 +80,7 @@ fn load_at<'c>(site: &Site<'_, 'c>, view: &View, place: Val<'c>, elem: model::El
     let stride = site.vector_stride(view);
     let lanes = if stride == 0 { 1 } else { site.lanes };
     let loaded = match (site.store_of(view), stride, site.mask) {
+        (Store::Bf16, 1, None) if site.whole => e.load_bf16_aligned(place, lanes),
         (Store::Bf16, 0 | 1, None) => e.load_bf16(place, lanes),
         (Store::Bf16, 0, _) => e.load_bf16(place, 1),
         (Store::Bf16, 1, Some(mask)) => e.load_bf16_masked(place, mask, lanes),

@@ -112,6 +112,11 @@ impl<'c> Emitter<'c> {
         self.widened(self.load(ptr, Ty::vector(Elem::I16, lanes)))
     }
 
+    /// The same, of an address that is aligned to all of them.
+    pub fn load_bf16_aligned(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
+        self.widened(self.load_aligned(ptr, Ty::vector(Elem::I16, lanes)))
+    }
+
     /// bfloat16 numbers where `mask`, zero elsewhere.
     pub fn load_bf16_masked(&self, ptr: Val<'c>, mask: Val<'c>, lanes: usize) -> Val<'c> {
         self.widened(self.load_masked(ptr, mask, Ty::vector(Elem::I16, lanes)))

@@ -1,14 +1,15 @@
 //! Convolutions and shifts along a sequence: a thread has a channel; the rows under the window stay in its registers. In calls of many
-//! rows, pieces of a sequence are done side by side.
+//! rows, pieces of a sequence are done side by side, and a thread has two channels if they lie in pairs.
 
 use super::ahead::columns_of_block;
 use super::{STEP_ROWS, THREADS};
-use crate::fuse::expr::{TensorId, View};
+use crate::fuse::expr::{Expr, TensorId, View};
 use crate::fuse::kernel::{Along, COLUMN};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Val};
-use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, operands_of_convolution};
+use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, channels_in_pieces, operands_of_convolution};
+use braid_dsl::model::Elem;
 
 /// Rows of a piece.
 const PIECE_ROWS: usize = 32;
@@ -61,11 +62,13 @@ fn task_of<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArg
         true => (Some(e.rem(task, e.i64(ALONG_PIECES))), e.div(task, e.i64(ALONG_PIECES))),
         false => (None, task),
     };
-    let blocks = e.i64(code.channels.div_ceil(THREADS));
+    let each = if piece.is_some() { channels_in_pieces(code) } else { 1 };
+    let blocks = e.i64(code.channels.div_ceil(each * THREADS));
     let segment = e.segment(args.call, e.div(task, blocks));
-    let channel = e.add(e.mul(e.rem(task, blocks), e.i64(THREADS)), e.to_i64(e.thread()));
+    let channel = e.add(e.mul(e.rem(task, blocks), e.i64(each * THREADS)), e.to_i64(e.mul(e.thread(), e.i32(each as i32))));
     site.set_slot(segment.slot);
     site.index.insert(COLUMN, channel);
+    (site.vector, site.lanes, site.whole) = ((each > 1).then_some(COLUMN), each, each > 1);
     e.if_then(e.cmp(Cmp::Lt, channel, e.i64(code.channels)), || {
         let channel = Channel::of(site, code);
         match piece {
@@ -80,7 +83,7 @@ fn tap_of<'c>(site: &Site<'_, 'c>, code: &Along, tensor: TensorId, tap: usize) -
     site.address(&View { tensor, offset: tap * code.channels, strides: vec![(COLUMN, 1)] })
 }
 
-/// The thread's channel.
+/// The thread's channel, or channels: numbers are vectors of as many.
 struct Channel<'n, 'c> {
     code: &'n Along,
     weights: Option<Vec<Val<'c>>>,
@@ -89,7 +92,7 @@ struct Channel<'n, 'c> {
 impl<'n, 'c> Channel<'n, 'c> {
     /// The site's.
     fn of(site: &Site<'_, 'c>, code: &'n Along) -> Self {
-        let weight = |weights, tap| site.e.load_constant(tap_of(site, code, weights, tap), Ty::F32);
+        let weight = |weights, tap| site.e.load_constant_aligned(tap_of(site, code, weights, tap), Ty::f32(site.lanes));
         Channel { code, weights: code.weights.map(|weights| (0..code.taps).map(|tap| weight(weights, tap)).collect()) }
     }
 
@@ -103,21 +106,23 @@ impl<'n, 'c> Channel<'n, 'c> {
         (0..self.before()).map(|tap| tap_of(site, self.code, self.code.state, tap)).collect()
     }
 
-    /// Addresses of the input's rows before a row.
+    /// What a row of the call has.
+    fn input(&self, site: &mut Site<'_, 'c>, row: Val<'c>) -> Val<'c> {
+        site.set_row(row, false);
+        value(site, &Expr::Load(self.code.input.clone(), Elem::Float))
+    }
+
+    /// What the rows before a row have.
     fn ahead_of(&self, site: &mut Site<'_, 'c>, row: Val<'c>) -> Vec<Val<'c>> {
         let e = site.e;
-        let one = |tap| {
-            site.set_row(e.sub(row, e.i64(self.before() - tap)), false);
-            site.address(&self.code.input)
-        };
-        (0..self.before()).map(one).collect()
+        (0..self.before()).map(|tap| self.input(site, e.sub(row, e.i64(self.before() - tap)))).collect()
     }
 
     /// A whole sequence.
     fn whole(&self, site: &mut Site<'_, 'c>, segment: SegmentFields<'c>) {
         let e = site.e;
         let state = self.state(site);
-        let window = loaded(e, &state);
+        let window = loaded(e, &state, site.lanes);
         let end = e.add(segment.row, segment.rows);
         let window = self.rows(site, (segment.row, end, 1), &window);
         state.into_iter().zip(window).for_each(|(place, value)| e.store(place, value));
@@ -125,16 +130,13 @@ impl<'n, 'c> Channel<'n, 'c> {
 
     /// Every so many-th piece of a sequence. The first piece alone reads the state, and leaves the new one: the sequence's last rows.
     fn pieces(&self, site: &mut Site<'_, 'c>, segment: SegmentFields<'c>, piece: Val<'c>) {
-        let e = site.e;
+        let (e, lanes) = (site.e, site.lanes);
         let state = self.state(site);
         let end = e.add(segment.row, segment.rows);
         let start = e.add(segment.row, e.mul(piece, e.i64(PIECE_ROWS)));
         for_each(e, start, end, e.i64(PIECE_ROWS * ALONG_PIECES), |row| {
             let is_first = e.cmp(Cmp::Eq, row, segment.row);
-            // One address for both: the state's rows, or those ahead in the call.
-            let known = self.ahead_of(site, row).into_iter().zip(&state);
-            let known: Vec<Val> = known.map(|(ahead, own)| e.select(is_first, *own, ahead)).collect();
-            let window = loaded(e, &known);
+            let window = e.if_else(is_first, || loaded(e, &state, lanes), || self.ahead_of(site, row));
             let to = e.min(end, e.add(row, e.i64(PIECE_ROWS)));
             // A loop in turns of several rows, then one of single rows: one of them has none.
             let whole = e.cmp(Cmp::Eq, e.sub(to, row), e.i64(PIECE_ROWS));
@@ -142,9 +144,8 @@ impl<'n, 'c> Channel<'n, 'c> {
             let window = self.rows(site, (row, together, LOADED), &window);
             let window = self.rows(site, (together, to, 1), &window);
             e.if_then(is_first, || {
-                let last = self.ahead_of(site, end);
-                let new = e.if_else(e.cmp(Cmp::Eq, to, end), || window.clone(), || loaded(e, &last));
-                state.iter().zip(new).for_each(|(place, value)| e.store(*place, value));
+                let new = e.if_else(e.cmp(Cmp::Eq, to, end), || window.clone(), || self.ahead_of(site, end));
+                state.iter().zip(new).for_each(|(place, value)| e.store_aligned(*place, value));
             });
         });
     }
@@ -154,11 +155,7 @@ impl<'n, 'c> Channel<'n, 'c> {
         let e = site.e;
         e.for_loop(from, to, e.i64(at_once), window, |first, window| {
             let rows: Vec<Val> = (0..at_once).map(|at| e.add(first, e.i64(at))).collect();
-            let load = |row: &Val<'c>| {
-                site.set_row(*row, false);
-                e.load(site.address(&self.code.input), Ty::F32)
-            };
-            let now: Vec<Val> = rows.iter().map(load).collect();
+            let now: Vec<Val> = rows.iter().map(|row| self.input(site, *row)).collect();
             rows.into_iter().zip(now).fold(window.to_vec(), |window, (row, now)| {
                 site.set_row(row, false);
                 self.made(site, now, &window)
@@ -186,8 +183,8 @@ impl<'n, 'c> Channel<'n, 'c> {
     }
 }
 
-fn loaded<'c>(e: &Emitter<'c>, places: &[Val<'c>]) -> Vec<Val<'c>> {
-    places.iter().map(|place| e.load(*place, Ty::F32)).collect()
+fn loaded<'c>(e: &Emitter<'c>, places: &[Val<'c>], lanes: usize) -> Vec<Val<'c>> {
+    places.iter().map(|place| e.load_aligned(*place, Ty::f32(lanes))).collect()
 }
 
 /// A piece is turns of whole loads.

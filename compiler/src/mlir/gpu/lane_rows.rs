@@ -2,13 +2,14 @@
 
 use super::lanes::{Own, Walk};
 use super::team::{combine, deal};
+use super::wide::{beside, stored};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::Stmt;
 use crate::fuse::lanes::Slot;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::value;
 use crate::mlir::common::site::Site;
-use crate::mlir::common::{Cmp, Ty, Val};
+use crate::mlir::common::{Cmp, Val};
 use braid_dsl::model::Reduce;
 
 /// What a thread knows under the views by which expressions load it: one value, or one for each of its elements.
@@ -117,23 +118,20 @@ impl<'c> Rows<'_, '_, 'c> {
     /// The thread's numbers of a slot.
     fn slot(&self, slot: &Slot, row: usize) -> Vec<Val<'c>> {
         let (own, Walk { lanes, form, .. }) = (self.own, self.own.walk);
-        let e = own.e;
-        let channel = e.mul(e.min(own.channel, e.i64(lanes.cut.1 - 1)), e.i64(4 * slot.stride(lanes.cut.0)));
+        let (e, bytes) = (own.e, slot.store.bytes());
+        let channel = e.mul(e.min(own.channel, e.i64(lanes.cut.1 - 1)), e.i64(bytes * slot.stride(lanes.cut.0)));
         let place = e.offset_by(e.offset(self.place, channel), row * own.walk.row_bytes() + 4 * slot.at);
         let Some(stride) = lanes.inner.map(|(axis, _)| slot.stride(axis)).filter(|stride| *stride > 0) else {
-            return vec![e.load(place, Ty::F32)];
+            return beside(e, slot.store, place, 1);
         };
-        let place = e.offset(place, e.mul(own.member, e.i64(4 * stride * form.side)));
-        let beside = stride == 1 && slot.stride(lanes.cut.0).is_multiple_of(form.side);
+        let place = e.offset(place, e.mul(own.member, e.i64(bytes * stride * form.side)));
+        let together = stride == 1 && slot.stride(lanes.cut.0).is_multiple_of(form.side);
+        let at_once = if together { form.side } else { 1 };
         let mut numbers = vec![];
         for turn in 0..form.each / form.side {
-            let place = e.offset_by(place, 4 * stride * turn * form.side * form.team);
-            if beside && form.side > 1 {
-                let all = e.load_aligned(place, Ty::f32(form.side));
-                numbers.extend((0..form.side).map(|at| e.extract(all, at)));
-            } else {
-                numbers.extend((0..form.side).map(|at| e.load(e.offset_by(place, 4 * stride * at), Ty::F32)));
-            }
+            let place = e.offset_by(place, bytes * stride * turn * form.side * form.team);
+            let parts = (0..form.side).step_by(at_once);
+            numbers.extend(parts.flat_map(|at| beside(e, slot.store, e.offset_by(place, bytes * stride * at), at_once)));
         }
         numbers
     }
@@ -163,7 +161,7 @@ impl<'c> Rows<'_, '_, 'c> {
                 }
                 known.put_one(&stmt.target, (at, count), made);
                 if self.leaves(&stmt.target) {
-                    puts.push(Put { place: site.address(&stmt.target), value: made, all: count > 1 });
+                    puts.push(Put { place: site.address(&stmt.target), value: stored(site, &stmt.target, made), all: count > 1 });
                 }
             }
         }
@@ -188,7 +186,7 @@ impl<'c> Rows<'_, '_, 'c> {
             }
             known.put(&stmt.target, vec![total]);
             if self.leaves(&stmt.target) {
-                puts.push(Put { place: site.address(&stmt.target), value: total, all: false });
+                puts.push(Put { place: site.address(&stmt.target), value: stored(site, &stmt.target, total), all: false });
             }
         }
         site.fresh.clear();
@@ -220,6 +218,7 @@ impl<'c> Rows<'_, '_, 'c> {
             site.set_row(e.add(self.at, row), false);
             let place = site.address(&stmt.target);
             let first = e.cmp(Cmp::Eq, e.and(own.member, e.i64(same - 1)), e.i64(0));
+            let sum = stored(site, &stmt.target, sum);
             e.if_then(e.and(own.alive, first), || e.store(place, sum));
         }
     }

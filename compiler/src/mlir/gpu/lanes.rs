@@ -3,6 +3,7 @@
 //! over a team are added up together.
 
 use super::lane_rows::{Known, Rows};
+use super::wide::beside;
 use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::{KAxis, TensorId, View};
 use crate::fuse::kernel::{Base, Nests};
@@ -267,8 +268,7 @@ impl<'w, 'c> Own<'w, 'c> {
     fn copy(&self, site: &mut Site<'_, 'c>, row: Val<'c>, turn: Val<'c>) {
         let place = self.batch(turn);
         for slot in self.walk.lanes.slots.iter().filter(|slot| !slot.made) {
-            let numbers = if slot.wide { QUAD } else { 1 };
-            self.each(site, slot, numbers, (row, place), |site, part| {
+            self.each(site, slot, slot.at_once(), (row, place), |site, part| {
                 let from = site.address(&slot.view);
                 match slot.wide {
                     true => self.e.begin_copy(part.to, from, self.e.i32(4 * QUAD as i32)),
@@ -303,8 +303,9 @@ impl<'w, 'c> Own<'w, 'c> {
         let e = self.e;
         let slot = self.walk.lanes.slots.iter().find(|slot| slot.view == *view)?;
         let line = e.offset(place, e.add(e.mul(part.line, e.i64(self.walk.row_bytes())), e.i64(4 * slot.at)));
-        let at = |place, (axis, index): &(KAxis, Val<'c>)| e.offset(place, e.mul(*index, e.i64(4 * slot.stride(*axis))));
-        Some(e.load(part.indices.iter().fold(line, at), Ty::F32))
+        let bytes = slot.store.bytes();
+        let at = |place, (axis, index): &(KAxis, Val<'c>)| e.offset(place, e.mul(*index, e.i64(bytes * slot.stride(*axis))));
+        Some(beside(e, slot.store, part.indices.iter().fold(line, at), 1)[0])
     }
 
     /// Calls `body` for the parts of a slot of so many numbers in all rows of a batch, dealt to the block's threads: with the site at the
@@ -335,7 +336,7 @@ impl<'w, 'c> Own<'w, 'c> {
                     indices.push((*axis, index));
                 }
                 let within = e.add(e.mul(line, e.i64(self.walk.row_bytes())), e.i64(4 * slot.at));
-                let within = e.add(within, e.mul(e.to_i64(part), e.i64(4 * numbers)));
+                let within = e.add(within, e.mul(e.to_i64(part), e.i64(slot.store.bytes() * numbers)));
                 body(site, SlotPart { to: e.offset(place, within), line, indices });
             };
             if (turn + 1) * THREADS <= count { one() } else { e.if_then(e.cmp(Cmp::Lt, number, e.i32(count as i32)), one) }

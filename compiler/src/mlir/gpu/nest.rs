@@ -6,7 +6,7 @@ use super::units::Units;
 use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Store, Walk};
+use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
@@ -325,22 +325,38 @@ impl<'c> Loops<'_, 'c> {
         let e = site.e;
         let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
         let parts = axes.iter().map(|(_, size)| size).product::<usize>();
-        let ahead = parts.div_ceil(teams.size).clamp(1, PARTS_AHEAD);
+        let wide = Wide::of_parts(self.code, self.nest, (&axes, teams.size));
+        let (side, most) = if wide.is_some() { (SIDE, WIDE_AHEAD) } else { (1, PARTS_AHEAD) };
+        let parts = parts / side;
+        let ahead = parts.div_ceil(teams.size).clamp(1, most);
         let step = ahead * teams.size;
         e.for_loop(e.i64(0), e.i64(parts), e.i64(step), starts, |base, totals| {
             let mut made = Vec::new();
             for part in 0..ahead {
                 let number = e.add(base, e.add(member, e.i64(part * teams.size)));
-                let alive = self.place(site, &axes, (number, parts, parts.is_multiple_of(step)));
-                let mut values = vec![];
-                let stores = self.statements(site, &mut values);
+                let alive = self.place_side(site, &axes, (number, parts, parts.is_multiple_of(step)), side);
+                let mut values: Vec<Vec<Val>> = vec![];
+                let stores = match &wide {
+                    Some(wide) => {
+                        values = wide.statements(site).into_iter().map(|(.., lanes)| lanes).collect();
+                        vec![]
+                    }
+                    None => {
+                        let mut single = vec![];
+                        let stores = self.statements(site, &mut single);
+                        values.extend(single.into_iter().map(|value| vec![value]));
+                        stores
+                    }
+                };
                 made.push((alive, values, stores));
             }
             let mut totals = totals.to_vec();
             for (alive, values, stores) in made {
-                for ((total, (stmt, reduction)), value) in totals.iter_mut().zip(sums).zip(values) {
-                    let value = alive.map_or(value, |alive| e.select(alive, value, identity(e, stmt, reduction.how)));
-                    *total = combine(e, reduction.how, *total, value);
+                for ((total, (stmt, reduction)), values) in totals.iter_mut().zip(sums).zip(values) {
+                    for value in values {
+                        let value = alive.map_or(value, |alive| e.select(alive, value, identity(e, stmt, reduction.how)));
+                        *total = combine(e, reduction.how, *total, value);
+                    }
                 }
                 guarded(e, alive, || stores.into_iter().for_each(|put| put.done(e)));
             }
@@ -415,9 +431,7 @@ impl<'c> Loops<'_, 'c> {
                 sums.push(made);
                 continue;
             }
-            let narrow = site.store_of(&stmt.target) == Store::Bf16 && made.elem() == Elem::F32;
-            let stored = if narrow { site.e.convert(made, Elem::Bf16) } else { made };
-            stores.push(Put { place: site.address(&stmt.target), value: stored });
+            stores.push(Put { place: site.address(&stmt.target), value: wide::stored(site, &stmt.target, made) });
             site.fresh.retain(|(view, _)| view.tensor != stmt.target.tensor);
             site.fresh.push((stmt.target.clone(), made));
         }

@@ -17,8 +17,17 @@ pub fn lies_in_fours(tensor: &Tensor, view: &View) -> bool {
         false => stride.is_multiple_of(SIDE),
     });
     let along = view.strides.iter().any(|(axis, stride)| *axis == COLUMN && *stride == 1);
-    let stored = matches!(tensor.store, Store::F32 | Store::I32);
+    let stored = !matches!(tensor.store, Store::Panels(_));
     strides && (!along || stored && tensor.row.is_multiple_of(SIDE) && view.offset.is_multiple_of(SIDE))
+}
+
+/// Numbers that lie side by side from an address on that is aligned to all of them.
+pub fn beside<'c>(e: &Emitter<'c>, store: Store, place: Val<'c>, count: usize) -> Vec<Val<'c>> {
+    let all = match store {
+        Store::Bf16 => e.load_bf16_aligned(place, count),
+        _ => e.load_aligned(place, Ty::f32(count)),
+    };
+    (0..count).map(|at| e.extract(all, at)).collect()
 }
 
 /// Numbers of a view's neighbouring columns, from a multiple of as many on, at the site's other indices.
@@ -28,10 +37,9 @@ pub fn numbers<'c>(site: &mut Site<'_, 'c>, view: &View, column: Val<'c>, count:
     let at_once = if fours { SIDE } else { 1 };
     let mut part = |at: usize| {
         site.index.insert(COLUMN, e.add(column, e.i64(at)));
-        e.load_aligned(site.address(view), Ty::f32(at_once))
+        beside(e, site.store_of(view), site.address(view), at_once)
     };
-    let parts: Vec<Val> = (0..count).step_by(at_once).map(&mut part).collect();
-    parts.into_iter().flat_map(|part| (0..at_once).map(move |at| e.extract(part, at))).collect()
+    (0..count).step_by(at_once).flat_map(&mut part).collect()
 }
 
 /// The numbers of a view that are known: those side by side.
@@ -54,7 +62,7 @@ impl<'n> Wide<'n> {
         // Blocks begin at multiples, and every thread has something.
         let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0].is_multiple_of(size) && results >= SIDE * THREADS;
         let alone = nest.stmts.iter().all(|stmt| stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.below.is_none());
-        (fits && alone && nest.stmts.iter().all(|stmt| made.is_stored_so(&stmt.target))).then_some(made)
+        (fits && alone && nest.stmts.iter().all(|stmt| made.lies_so(&stmt.target))).then_some(made)
     }
 
     /// A nest of sums as one of these, each of which a thread makes alone.
@@ -65,22 +73,28 @@ impl<'n> Wide<'n> {
         let fits = size.is_multiple_of(SIDE) && code.sizes[axis.0] == size && results >= SIDE * THREADS;
         let plain = |stmt: &Stmt| {
             let whole = stmt.reduce.as_ref().is_some_and(|own| own.start.is_none() && own.epilogue.is_none());
-            whole && stmt.ordered.is_none() && stmt.below.is_none() && made.is_stored_so(&stmt.target)
+            whole && stmt.ordered.is_none() && stmt.below.is_none() && made.lies_so(&stmt.target)
         };
         (fits && nest.stmts.iter().all(plain)).then_some(made)
     }
 
-    /// Whether elements of a view that are loaded lie so.
-    fn lies_so(&self, view: &View) -> bool {
-        self.is_stored_so(view) && self.code.tensors[view.tensor.0].store != Store::Bf16
+    /// A nest of sums as one of these, each of which a team of so many threads makes of parts that lie side by side.
+    pub fn of_parts(code: &'n Nests, nest: &'n Nest, (axes, team): (&[(KAxis, usize)], usize)) -> Option<Wide<'n>> {
+        let (axis, size) = *axes.last()?;
+        let made = Wide { code, nest, axis };
+        let parts: usize = axes.iter().map(|(_, size)| size).product();
+        let sums = nest.stmts.iter().all(|stmt| stmt.reduce.is_some() && stmt.ordered.is_none() && stmt.below.is_none());
+        let fits = size.is_multiple_of(SIDE) && parts >= SIDE * team && made.loads() > 0;
+        (fits && sums).then_some(made)
     }
 
     /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
-    fn is_stored_so(&self, view: &View) -> bool {
+    fn lies_so(&self, view: &View) -> bool {
         let Some(tensor) = self.code.tensors.get(view.tensor.0) else { return false };
         let whole = |elements: usize| elements.is_multiple_of(SIDE);
         let others = view.strides.iter().all(|(axis, stride)| *axis == self.axis || whole(*stride));
-        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_)) && !matches!(tensor.store, Store::Panels(_));
+        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_) | Base::Weights | Base::Tile)
+            && !matches!(tensor.store, Store::Panels(_));
         known && view.stride(self.axis) == 1 && others && whole(view.offset) && whole(tensor.row)
     }
 
@@ -126,10 +140,15 @@ impl<'n> Wide<'n> {
             if !self.lies_so(view) || known.iter().any(|(own, _)| own == view) {
                 continue;
             }
-            let all = e.load_aligned(site.address(view), Ty::f32(SIDE));
-            known.push((view.clone(), (0..SIDE).map(|at| e.extract(all, at)).collect()));
+            known.push((view.clone(), beside(e, site.store_of(view), site.address(view), SIDE)));
         }
     }
+}
+
+/// A number as a view's tensor stores it.
+pub fn stored<'c>(site: &Site<'_, 'c>, view: &View, made: Val<'c>) -> Val<'c> {
+    let narrow = site.store_of(view) == Store::Bf16 && made.elem() == Elem::F32;
+    if narrow { site.e.convert(made, Elem::Bf16) } else { made }
 }
 
 /// Numbers as they are stored side by side.
