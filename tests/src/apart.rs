@@ -100,7 +100,7 @@ fn steps_share_launches() {
     assert_eq!(shapes(HANDED), (vec![(1, false, Some(8192)), (1, true, None), plain(3), plain(1)], 1));
     // Of experts gate and up hand on to what goes back, unless something else is between them.
     let pair = |hidden| [(2, false, Some(hidden)), (1, true, None)];
-    let all = [&pair(328)[..], &[(1, false, Some(256)), (1, true, None)], &[2, 1].map(plain), &pair(256)].concat();
+    let all = [&pair(328)[..], &[(1, false, Some(256)), (1, true, None)], &[2, 1].map(plain), &pair(256), &[plain(3)]].concat();
     assert_eq!(shapes(EXPERTS).0, all);
 }
 
@@ -197,8 +197,8 @@ fn windows_attend_in_rings_of_whole_stages() {
         Multiplied::Attention { ring, .. } => Some(ring),
         Multiplied::Products { .. } => None,
     });
-    assert_eq!(rings.collect::<Vec<_>>(), [Some(2432), None]);
-    assert_eq!(manifest.max_rows, 2048);
+    assert_eq!(rings.collect::<Vec<_>>(), [Some(4480), None]);
+    assert_eq!(manifest.max_rows, 4096);
     // Every query looks at all of a ring with sinks: it has room for short calls.
     let sinks = include_str!("../gpu/window.braid").replace("query - key < 300", "(query - key < 300 || key < 4)");
     let (_, manifest) = built_of(&sinks, "cuda:sm_90a", Dtype::Bf16);

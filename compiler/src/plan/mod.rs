@@ -86,7 +86,7 @@ pub struct Tiles {
 }
 
 /// Most rows of one sequence in a call of a GPU: weights are read once for all of them.
-pub const MOST_ROWS: usize = 2048;
+pub const MOST_ROWS: usize = 4096;
 
 /// One function of the artifact. Attention is two: it stores the call's keys and values before any row reads them.
 #[derive(Clone, Debug, PartialEq)]

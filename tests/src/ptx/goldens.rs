@@ -187,8 +187,8 @@ fn rings_past_their_end() {
   generate autoregressive
   return sum[h, k] o * last
 }";
-    let ids = tokens(2323, 32);
-    let ends = [0, 2048, 2306, 2322, 2323];
+    let ids = tokens(4371, 32);
+    let ends = [0, 4096, 4354, 4370, 4371];
     let calls: Vec<&[i32]> = ends.windows(2).map(|end| &ids[end[0]..end[1]]).collect();
     let right: Vec<f32> = {
         let Built { artifact, folder: _room } = build_in_chunks(spec, "", "cpu", Dtype::F32, Chunks::Off);
@@ -201,8 +201,8 @@ fn rings_past_their_end() {
     };
     for (dtype, most) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
         let code = Code::of(spec, "", "random:1", ("cuda:sm_80", dtype), Chunks::Auto);
-        assert_eq!(code.manifest.max_rows, 2048);
-        let sizes = [1, ids.len().next_multiple_of(16), 2048];
+        assert_eq!(code.manifest.max_rows, 4096);
+        let sizes = [1, ids.len().next_multiple_of(16), 4096];
         let mut model =
             Played::new(&code.ptx, code.manifest.clone(), &code.weights, sizes).unwrap_or_else(|error| panic!("{error}"));
         let made: Vec<f32> = calls.iter().flat_map(|call| told(model.call(&[call], true))).collect();
