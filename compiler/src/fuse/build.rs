@@ -115,7 +115,7 @@ impl<'a> Fuser<'a> {
         let notes = groups.notes.clone();
         let fused = Fused { forms: forms.clone(), kernels: vec![], buffers: vec![], packed: vec![], notes };
         let rounds = options.blocks > 0 && options.dtype != Dtype::F32;
-        let narrow = if rounds { narrow::find(&forms.graph, &anchors, &groups) } else { HashSet::new() };
+        let narrow = if rounds { narrow::find(forms, &anchors, &groups) } else { HashSet::new() };
         Fuser { forms, options, anchors, groups, fused, buffer_of: HashMap::new(), narrow }
     }
 

@@ -8,6 +8,7 @@
 use super::anchor::Anchors;
 use super::group::{Groups, Owner, operands};
 use super::kernel::Rows;
+use crate::forms::Forms;
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Binary, Elem, Op, Recur, Unary, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,8 +19,8 @@ const WHOLE: usize = 8;
 const FEWEST: usize = 8 * WHOLE;
 
 /// The roots that cross so.
-pub fn find(graph: &Graph, anchors: &Anchors, groups: &Groups) -> HashSet<NodeId> {
-    let finder = Finder { graph, anchors, groups };
+pub fn find(forms: &Forms, anchors: &Anchors, groups: &Groups) -> HashSet<NodeId> {
+    let finder = Finder { forms, graph: &forms.graph, anchors, groups };
     let readers = finder.readers();
     let narrow = |root: &NodeId| {
         let read = readers.get(root).map_or(&[][..], Vec::as_slice);
@@ -29,6 +30,7 @@ pub fn find(graph: &Graph, anchors: &Anchors, groups: &Groups) -> HashSet<NodeId
 }
 
 struct Finder<'a> {
+    forms: &'a Forms,
     graph: &'a Graph,
     anchors: &'a Anchors,
     groups: &'a Groups,
@@ -65,7 +67,8 @@ impl Finder<'_> {
         let row = ty.elem == Elem::Float && self.anchors.rows[&root] == Rows::All && owner.rows == Rows::All;
         let whole = elements.is_multiple_of(WHOLE) && elements >= FEWEST && self.root(self.graph.output()) != root;
         let skeleton = || match self.graph.op(first) {
-            Op::Conv(_) | Op::Shift(_) | Op::Recur(_) => true,
+            Op::Conv(_) | Op::Shift(_) => true,
+            Op::Recur(_) => self.has_chunks(first),
             _ => self.anchors.products.get(&first).is_some_and(|product| product.ids.is_none()),
         };
         row && whole && (owner.rowwise || skeleton() && self.is_of_its_own(*owner, first))
@@ -89,10 +92,24 @@ impl Finder<'_> {
             Op::Recur(recur) => {
                 let exact = exact(recur);
                 let args = self.graph.args(reader);
-                args.iter().enumerate().filter(|(_, arg)| self.root(**arg) == root).all(|(at, _)| !exact.contains(&at))
+                let mut own = args.iter().enumerate().filter(|(_, arg)| self.root(**arg) == root);
+                own.all(|(at, arg)| !exact.contains(&at) && (self.has_chunks(reader) || !self.is_of_a_thread(recur, *arg)))
             }
             _ => false,
         }
+    }
+
+    /// Whether a recurrence goes in chunks. One that goes step by step is slower by what making other numbers of each takes.
+    fn has_chunks(&self, recur: NodeId) -> bool {
+        self.forms.chunks.get(&recur).is_some_and(Result::is_ok)
+    }
+
+    /// Whether each number is for one thread alone of those that share the steps of a recurrence.
+    fn is_of_a_thread(&self, recur: &Recur, arg: NodeId) -> bool {
+        let ranks = &self.anchors.layouts.ranks;
+        let axes = recur.states.iter().flat_map(|state| state.axes.iter().copied());
+        let fastest = axes.max_by_key(|axis| ranks[axis.0 as usize]);
+        fastest.is_some_and(|axis| self.graph.ty(arg).axes.contains(&axis))
     }
 
     /// Whether all that a row-wise kernel makes of what a member reads are rows of products.

@@ -15,11 +15,14 @@ use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
 /// Fewest rows of a sequence that are worth a walk of this kind: a call of many rows has them.
 pub const FEWEST: usize = STEP_ROWS + 1;
+/// Threads of a block that have channels, as a rule; all of them copy and make what comes ahead. With as many elements less, a thread would take longer to
+/// load what a row brings than to use it.
+const WORKERS: usize = THREADS / 2;
 /// Most elements of one state that a thread keeps.
 const MOST_EACH: usize = 32;
 /// Batches that have places in shared memory, of which one is worked through while the others come, and rows of a batch: the first that
-/// fit.
-const BATCHES: [(usize, usize); 5] = [(4, 32), (4, 16), (4, 8), (2, 16), (2, 8)];
+/// fit. Whatever a batch has, copying it and meeting for it takes as long as some twenty rows of little work.
+const BATCHES: [(usize, usize); 7] = [(4, 128), (4, 64), (4, 32), (4, 16), (4, 8), (2, 16), (2, 8)];
 /// Most shared bytes of them, on `sm_90a` and elsewhere.
 const MOST_BYTES: [usize; 2] = [72 * 1024, 44 * 1024];
 /// Elements times rows that are worked through without a stop.
@@ -48,8 +51,10 @@ impl Form {
         if !width.is_power_of_two() || width > THREADS {
             return None;
         }
-        let teams = (0..=WARP.ilog2()).rev().map(|log| 1 << log);
-        let team = teams.into_iter().find(|team| team * width <= THREADS && elements.is_multiple_of(*team))?;
+        let teams = || (0..=WARP.ilog2()).rev().map(|log| 1 << log);
+        let of = |threads| teams().find(|team| team * width <= threads && elements.is_multiple_of(*team));
+        let few = of(WORKERS).filter(|team| elements / team <= MOST_EACH);
+        let team = few.or_else(|| of(THREADS))?;
         let each = elements / team;
         let side = [4, 2].into_iter().find(|side| each.is_multiple_of(*side)).unwrap_or(1);
         let together = [8, 4].into_iter().find(|rows| rows * each <= AT_ONCE).unwrap_or(2);
