@@ -1,8 +1,8 @@
 //! Graph to kernels: which values are computed together, in which loops, in which memory.
 //!
 //! layout.rs orders every value's axes; anchor.rs finds the skeletons (matrix products, recurrences, attention …); group.rs
-//! joins the rest to them; narrow.rs says what crosses between kernels in bfloat16; build.rs writes each kernel as data (kernel.rs): expressions (expr.rs) in statements (nest.rs) in
-//! loops (loops.rs).
+//! joins the rest to them; narrow.rs says what crosses between kernels in bfloat16; build.rs writes each kernel as data
+//! (kernel.rs): expressions (expr.rs) in statements (nest.rs) in loops (loops.rs).
 
 pub mod anchor;
 mod attend;

@@ -15,8 +15,8 @@ use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
 /// Fewest rows of a sequence that are worth a walk of this kind: a call of many rows has them.
 pub const FEWEST: usize = STEP_ROWS + 1;
-/// Threads of a block that have channels, as a rule; all of them copy and make what comes ahead. With as many elements less, a thread would take longer to
-/// load what a row brings than to use it.
+/// Threads of a block that have channels, as a rule; all of them copy, and make what comes ahead. If all had channels, each had half as many elements,
+/// for which it would still load all that a row brings to the channel.
 const WORKERS: usize = THREADS / 2;
 /// Most elements of one state that a thread keeps.
 const MOST_EACH: usize = 32;
