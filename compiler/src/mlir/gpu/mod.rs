@@ -29,6 +29,7 @@ mod matmul;
 mod nest;
 mod own_key;
 mod parts;
+mod reduce;
 mod resident;
 mod ring;
 mod row;

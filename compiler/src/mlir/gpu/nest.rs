@@ -1,20 +1,19 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
 use super::chains;
-use super::team::{Teams, combine, member_of};
+use super::team::{Teams, member_of};
 use super::units::Units;
 use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Below, Nest, Nests, Part, Reduction, Rows, Stmt, Walk};
+use crate::fuse::kernel::{Below, Nest, Nests, Part, Rows, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::expr::value;
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
-use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
+use crate::mlir::common::{Cmp, Elem, Emitter, Val};
 use crate::mlir::cpu::solve;
 use crate::plan::{PIECE, Places, by_warps};
-use braid_dsl::model::{self, Reduce};
 
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
 pub fn shared_bytes(code: &Nests) -> usize {
@@ -22,7 +21,7 @@ pub fn shared_bytes(code: &Nests) -> usize {
     sums_at(code) + sums
 }
 
-fn sums_at(code: &Nests) -> usize {
+pub(super) fn sums_at(code: &Nests) -> usize {
     if is_shared(code) { code.scratch.next_multiple_of(16) } else { 0 }
 }
 
@@ -126,18 +125,16 @@ pub(super) struct Loops<'n, 'c> {
     /// Which of how many pieces of the row is done.
     piece: Option<(Val<'c>, usize)>,
     /// Where the kernel's shared memory begins.
-    shared: usize,
+    pub(super) shared: usize,
     /// Threads that share the work: a block's, or a warp's.
-    crew: usize,
+    pub(super) crew: usize,
 }
 
 /// Elements of a thread that are loaded together, and elements side by side.
 const AHEAD: usize = 4;
-const WIDE_AHEAD: usize = 2;
+pub(super) const WIDE_AHEAD: usize = 2;
 /// Loads of elements side by side that a thread has under way, where chunks are done side by side: nothing was copied ahead of them.
 const WIDE_LOADS: usize = 8;
-/// Parts of a sum that are loaded together.
-const PARTS_AHEAD: usize = 8;
 
 impl<'c> Loops<'_, 'c> {
     fn run(&self, site: &mut Site<'_, 'c>) {
@@ -242,128 +239,6 @@ impl<'c> Loops<'_, 'c> {
         });
     }
 
-    /// Sums: each team of threads walks the parts of one result.
-    fn sums(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize, teams: Teams) {
-        let e = site.e;
-        let totals: Vec<(&Stmt, &Reduction)> = self.nest.stmts.iter().filter_map(|s| Some((s, s.reduce.as_ref()?))).collect();
-        let (team, member) = teams.place(e);
-        let memory = e.offset_by(e.shared_memory(), self.shared + sums_at(self.code));
-        for_each(e, e.i64(0), e.i64(results), e.i64(teams.count()), |base| {
-            let whole = results.is_multiple_of(teams.count());
-            let alive = self.place(site, axes, (e.add(base, team), results, whole));
-            let starts: Vec<Val> = totals.iter().map(|(stmt, reduction)| identity(e, stmt, reduction.how)).collect();
-            let own = match alive {
-                None => self.parts(site, &totals, &starts, member, teams),
-                Some(alive) => e.if_else(alive, || self.parts(site, &totals, &starts, member, teams), || starts.clone()),
-            };
-            let first = e.cmp(Cmp::Eq, member, e.i64(0));
-            let mut made = Vec::new();
-            for ((_, reduction), own) in totals.iter().zip(own) {
-                made.push(teams.reduce(e, reduction.how, own, memory));
-            }
-            let stores = if teams.size == 1 { alive } else { both(e, alive, Some(first)) };
-            guarded(e, stores, || {
-                for ((stmt, reduction), made) in totals.iter().zip(made) {
-                    let made = match &reduction.start {
-                        Some(start) => e.add(value(site, start), made),
-                        None => made,
-                    };
-                    store(site, &stmt.target, made);
-                }
-            });
-        });
-    }
-
-    /// Sums of which each thread makes some that lie side by side.
-    fn wide_sums(&self, site: &mut Site<'_, 'c>, axes: &[(KAxis, usize)], results: usize, wide: &Wide<'_>) {
-        let (e, groups) = (site.e, results / SIDE);
-        let thread = e.to_i64(member_of(e, self.crew));
-        for_each(e, e.i64(0), e.i64(groups), e.i64(self.crew), |base| {
-            let whole = groups.is_multiple_of(self.crew);
-            // Past the last ones these are made again, and not stored.
-            let alive = self.place_side(site, axes, (e.add(base, thread), groups, whole), SIDE);
-            let made = self.wide_parts(site, wide);
-            guarded(e, alive, || {
-                for (stmt, lanes) in self.nest.stmts.iter().zip(made.chunks(SIDE)) {
-                    e.store_aligned(site.address(&stmt.target), wide::side_by_side(e, site.store_of(&stmt.target), lanes));
-                }
-            });
-        });
-    }
-
-    /// All parts of a thread's sums, a few at once; the sums of a statement lie side by side.
-    fn wide_parts(&self, site: &mut Site<'_, 'c>, wide: &Wide<'_>) -> Vec<Val<'c>> {
-        let e = site.e;
-        let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
-        let parts = axes.iter().map(|(_, size)| size).product::<usize>();
-        let ahead = (1..=PARTS_AHEAD).rev().find(|ahead| parts.is_multiple_of(*ahead)).unwrap_or(1);
-        let hows: Vec<Reduce> = self.nest.stmts.iter().filter_map(|stmt| Some(stmt.reduce.as_ref()?.how)).collect();
-        let starts: Vec<Val> = self.nest.stmts.iter().zip(&hows).flat_map(|(s, how)| [identity(e, s, *how); SIDE]).collect();
-        e.for_loop(e.i64(0), e.i64(parts), e.i64(ahead), &starts, |base, totals| {
-            let one = |part: usize| {
-                self.place(site, &axes, (e.add(base, e.i64(part)), parts, true));
-                wide.statements(site).into_iter().flat_map(|(.., lanes)| lanes).collect::<Vec<Val>>()
-            };
-            let made: Vec<Vec<Val>> = (0..ahead).map(one).collect();
-            let all = |totals: Vec<Val<'c>>, own: Vec<Val<'c>>| -> Vec<Val<'c>> {
-                let each = totals.into_iter().zip(own).enumerate();
-                each.map(|(at, (total, own))| combine(e, hows[at / SIDE], total, own)).collect()
-            };
-            made.into_iter().fold(totals.to_vec(), all)
-        })
-    }
-
-    /// One thread's share of the parts, a few at once.
-    fn parts(
-        &self,
-        site: &mut Site<'_, 'c>,
-        sums: &[(&Stmt, &Reduction)],
-        starts: &[Val<'c>],
-        member: Val<'c>,
-        teams: Teams,
-    ) -> Vec<Val<'c>> {
-        let e = site.e;
-        let axes: Vec<(KAxis, usize)> = self.nest.reduced.iter().map(|axis| (*axis, self.code.sizes[axis.0])).collect();
-        let parts = axes.iter().map(|(_, size)| size).product::<usize>();
-        let wide = Wide::of_parts(self.code, self.nest, (&axes, teams.size));
-        let (side, most) = if wide.is_some() { (SIDE, WIDE_AHEAD) } else { (1, PARTS_AHEAD) };
-        let parts = parts / side;
-        let ahead = parts.div_ceil(teams.size).clamp(1, most);
-        let step = ahead * teams.size;
-        e.for_loop(e.i64(0), e.i64(parts), e.i64(step), starts, |base, totals| {
-            let mut made = Vec::new();
-            for part in 0..ahead {
-                let number = e.add(base, e.add(member, e.i64(part * teams.size)));
-                let alive = self.place_side(site, &axes, (number, parts, parts.is_multiple_of(step)), side);
-                let mut values: Vec<Vec<Val>> = vec![];
-                let stores = match &wide {
-                    Some(wide) => {
-                        values = wide.statements(site).into_iter().map(|(.., lanes)| lanes).collect();
-                        vec![]
-                    }
-                    None => {
-                        let mut single = vec![];
-                        let stores = self.statements(site, &mut single);
-                        values.extend(single.into_iter().map(|value| vec![value]));
-                        stores
-                    }
-                };
-                made.push((alive, values, stores));
-            }
-            let mut totals = totals.to_vec();
-            for (alive, values, stores) in made {
-                for ((total, (stmt, reduction)), values) in totals.iter_mut().zip(sums).zip(values) {
-                    for value in values {
-                        let value = alive.map_or(value, |alive| e.select(alive, value, identity(e, stmt, reduction.how)));
-                        *total = combine(e, reduction.how, *total, value);
-                    }
-                }
-                guarded(e, alive, || stores.into_iter().for_each(|put| put.done(e)));
-            }
-            totals
-        })
-    }
-
     /// Sets the indices along `axes` to element `number` of `count`, or to one that exists; gives whether there is such an element,
     /// if that is a question. `whole`: the number is always below the count.
     pub(super) fn place(
@@ -376,7 +251,7 @@ impl<'c> Loops<'_, 'c> {
     }
 
     /// The same where so many elements of the last axis count as one, of which the first is meant.
-    fn place_side(
+    pub(super) fn place_side(
         &self,
         site: &mut Site<'_, 'c>,
         axes: &[(KAxis, usize)],
@@ -412,7 +287,7 @@ impl<'c> Loops<'_, 'c> {
     }
 
     /// The statements at the site's indices: what is to be stored, and in `sums` the values that are summed.
-    fn statements(&self, site: &mut Site<'_, 'c>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
+    pub(super) fn statements(&self, site: &mut Site<'_, 'c>, sums: &mut Vec<Val<'c>>) -> Vec<Put<'c>> {
         self.statements_with(site, vec![], sums)
     }
 
@@ -454,7 +329,7 @@ impl<'c> Put<'c> {
 }
 
 /// Both conditions, where none is one that holds.
-fn both<'c>(e: &Emitter<'c>, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<Val<'c>> {
+pub(super) fn both<'c>(e: &Emitter<'c>, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<Val<'c>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(e.and(a, b)),
         (a, b) => a.or(b),
@@ -462,21 +337,9 @@ fn both<'c>(e: &Emitter<'c>, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<V
 }
 
 /// Does `body` where `alive`, always if that is no question.
-fn guarded<'c>(e: &Emitter<'c>, alive: Option<Val<'c>>, body: impl FnOnce()) {
+pub(super) fn guarded<'c>(e: &Emitter<'c>, alive: Option<Val<'c>>, body: impl FnOnce()) {
     match alive {
         None => body(),
         Some(alive) => e.if_then(alive, body),
-    }
-}
-
-/// What a total starts with.
-fn identity<'c>(e: &Emitter<'c>, stmt: &Stmt, how: Reduce) -> Val<'c> {
-    match (stmt.expr.elem() == model::Elem::Float, how) {
-        (true, Reduce::Sum) => e.float(Ty::F32, 0.0),
-        (true, Reduce::Max) => e.float(Ty::F32, f64::NEG_INFINITY),
-        (true, Reduce::Min) => e.float(Ty::F32, f64::INFINITY),
-        (false, Reduce::Sum) => e.i32(0),
-        (false, Reduce::Max) => e.i32(i32::MIN),
-        (false, Reduce::Min) => e.i32(i32::MAX),
     }
 }
