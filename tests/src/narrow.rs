@@ -7,7 +7,8 @@ use braid_dsl::model::Op;
 use braid_runtime::artifact::Dtype;
 
 /// A block of a state space model: products, a convolution, a recurrence with a decay, a gate and a norm; the sum over layers goes past it.
-const BLOCK: &str = "model m(vocab: dim = 32, d: dim = 64, c: dim = 128, n: dim = 64, w: dim = 4)(tokens: [t]) -> [t, vocab] {
+pub const BLOCK: &str =
+    "model m(vocab: dim = 32, d: dim = 64, c: dim = 128, n: dim = 64, w: dim = 4)(tokens: [t]) -> [t, vocab] {
   param embed, head: [vocab, d]   param wx, wz: [d, c]   param wb, wq: [d, n]   param wa: [d, c]
   param taps: [w, c]   param wo: [c, d]
   h = embed[vocab: tokens]

@@ -8,6 +8,7 @@
 use super::anchor::Anchors;
 use super::group::{Groups, Owner, operands};
 use super::kernel::Rows;
+use super::recurrence::fastest_axis;
 use crate::forms::Forms;
 use crate::graph::{Graph, NodeId};
 use braid_dsl::model::{Binary, Elem, Op, Recur, Unary, ValueId};
@@ -106,10 +107,7 @@ impl Finder<'_> {
 
     /// Whether each number is for one thread alone of those that share the steps of a recurrence.
     fn is_of_a_thread(&self, recur: &Recur, arg: NodeId) -> bool {
-        let ranks = &self.anchors.layouts.ranks;
-        let axes = recur.states.iter().flat_map(|state| state.axes.iter().copied());
-        let fastest = axes.max_by_key(|axis| ranks[axis.0 as usize]);
-        fastest.is_some_and(|axis| self.graph.ty(arg).axes.contains(&axis))
+        fastest_axis(recur, &self.anchors.layouts).is_some_and(|axis| self.graph.ty(arg).axes.contains(&axis))
     }
 
     /// Whether all that a row-wise kernel makes of what a member reads are rows of products.
@@ -153,12 +151,12 @@ fn exact(recur: &Recur) -> BTreeSet<usize> {
         }
     }
     let captured = |at: usize| if let Op::Capture(number) = values[at].op { Some(number) } else { None };
-    above(recur, roots.into_iter()).into_iter().filter_map(captured).collect()
+    above(recur, roots).into_iter().filter_map(captured).collect()
 }
 
 /// Some values and all that they are made of.
-fn above(recur: &Recur, of: impl Iterator<Item = ValueId>) -> BTreeSet<usize> {
-    let mut open: Vec<usize> = of.map(|id| id.0 as usize).collect();
+fn above(recur: &Recur, of: impl IntoIterator<Item = ValueId>) -> BTreeSet<usize> {
+    let mut open: Vec<usize> = of.into_iter().map(|id| id.0 as usize).collect();
     let mut seen = BTreeSet::new();
     while let Some(at) = open.pop() {
         if seen.insert(at) {

@@ -6,6 +6,7 @@ use super::expr::{Expr, KAxis, TensorId, View};
 use super::group::Owner;
 use super::halves::Halves;
 use super::kernel::{Base, Code, Nests, Part, Staging, Stmt, Store, Tensor, Walk};
+use super::layout::Layouts;
 use super::nest::{Axes, Builder, Item, What};
 use super::parted::{Parted, parted};
 use super::{Kernel, Operand, loops, product, staging};
@@ -120,10 +121,14 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     Ok(vec![draft.finish(Code::Nests(code), members.to_vec())])
 }
 
+/// The axis of all states whose elements lie side by side: tasks are cut along it.
+pub(super) fn fastest_axis(recur: &Recur, layouts: &Layouts) -> Option<AxisId> {
+    recur.states.iter().flat_map(|state| state.axes.iter().copied()).max_by_key(|axis| layouts.ranks[axis.0 as usize])
+}
+
 /// The fastest axis of the states, if some lack it and no step goes across it.
 fn cut_later(fuser: &Fuser, recur: &Recur, axes: &Axes) -> Option<KAxis> {
-    let ranks = &fuser.anchors.layouts.ranks;
-    let fastest = recur.states.iter().flat_map(|s| s.axes.iter().copied()).max_by_key(|a| ranks[a.0 as usize])?;
+    let fastest = fastest_axis(recur, &fuser.anchors.layouts)?;
     let crossed = contracted_axes(recur).contains(&fastest)
         || recur.body.values.iter().any(|value| moved_axes(&value.op).contains(&fastest));
     let lacked = recur.states.iter().any(|state| !state.axes.contains(&fastest));
@@ -272,7 +277,7 @@ fn grid(fuser: &Fuser, draft: &mut Draft, recur: &Recur) -> (Vec<KAxis>, Option<
     let ranks = &fuser.anchors.layouts.ranks;
     let mut kept: Vec<AxisId> = recur.states.iter().take(1).flat_map(|s| s.axes.iter().copied()).filter(free).collect();
     kept.sort_by_key(|a| ranks[a.0 as usize]);
-    let fastest = recur.states.iter().flat_map(|s| s.axes.iter().copied()).max_by_key(|a| ranks[a.0 as usize]);
+    let fastest = fastest_axis(recur, &fuser.anchors.layouts);
     let grid: Vec<KAxis> = kept.iter().map(|a| fuser.axis(draft, *a)).collect();
     let solves = recur.body.values.iter().any(|v| matches!(v.op, Op::Solve { .. }));
     let blocked = (kept.last().copied() == fastest && fastest.is_some() && !solves).then(|| {

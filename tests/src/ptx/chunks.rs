@@ -1,6 +1,7 @@
 //! Chunks of recurrences as code for a GPU, on the interpreter, of sizes at which what states and rows are kept in changes.
 
 use super::goldens::{Code, calls_on_a_processor, check, off, tokens, told};
+use crate::narrow::BLOCK;
 use braid_compiler::forms::Chunks;
 use braid_runtime::artifact::Dtype;
 
@@ -11,10 +12,10 @@ fn body<'p>(ptx: &'p str, name: &str) -> &'p str {
 }
 
 /// Two sequences, the one longer than the other, whose states go on in a second call; against a processor in single precision.
-fn continues(spec: &str, (target, dtype, rows): (&str, Dtype, usize), most: f64) -> String {
+fn continues(spec: &str, (target, dtype, chunks): (&str, Dtype, Chunks), most: f64) -> String {
     let (long, short) = (tokens(83, 32), tokens(35, 32));
     let calls = [[&long[..50], &short[..18]], [&long[50..], &short[18..]]];
-    let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Rows(rows));
+    let code = Code::of(spec, "", "random:1", (target, dtype), chunks);
     let mut model = code.model(2, 68);
     let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
     let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &[&calls[0], &calls[1]]));
@@ -35,7 +36,7 @@ fn states_in_registers() {
   }
   return sum[h, v] o * last
 }";
-    let ptx = continues(spec, ("cuda:sm_90a", Dtype::Bf16, 16), 1e-2);
+    let ptx = continues(spec, ("cuda:sm_90a", Dtype::Bf16, Chunks::Rows(16)), 1e-2);
     let walk = body(&ptx, "chunks_0");
     assert!(
         walk.contains("ldmatrix.sync.aligned.m8n8.x4.trans") && walk.contains("mma.sync.aligned.m16n8k16"),
@@ -43,9 +44,9 @@ fn states_in_registers() {
     );
     let stored = walk.matches("st.global.v4.b32").count();
     assert!(walk.contains("shfl.sync.bfly") && stored > 0, "states go to memory eight numbers at once, from registers");
-    let ptx = continues(spec, ("cuda:sm_90a", Dtype::F32, 16), 1e-5);
+    let ptx = continues(spec, ("cuda:sm_90a", Dtype::F32, Chunks::Rows(16)), 1e-5);
     assert!(!body(&ptx, "chunks_0").contains("mma.sync.aligned.m16n8k16"), "nothing is rounded");
-    continues(spec, ("cuda:sm_80", Dtype::Bf16, 16), 1e-2);
+    continues(spec, ("cuda:sm_80", Dtype::Bf16, Chunks::Rows(16)), 1e-2);
 }
 
 /// What reads states makes scores for itself where there is room, and is handed them where there is none.
@@ -67,8 +68,8 @@ fn scores_where_they_are_used() {
         )
     };
     for (sizes, target, rows) in [((64, 32), "cuda:sm_90a", 32), ((32, 48), "cuda:sm_90a", 16), ((128, 64), "cuda:sm_80", 32)] {
-        continues(&spec(sizes.0, sizes.1), (target, Dtype::Bf16, rows), 2e-2);
-        continues(&spec(sizes.0, sizes.1), (target, Dtype::F32, rows), 1e-5);
+        continues(&spec(sizes.0, sizes.1), (target, Dtype::Bf16, Chunks::Rows(rows)), 2e-2);
+        continues(&spec(sizes.0, sizes.1), (target, Dtype::F32, Chunks::Rows(rows)), 1e-5);
     }
 }
 
@@ -97,6 +98,19 @@ fn states_that_lack_an_axis_walk_ahead() {
         let made: Vec<f32> = calls.iter().flat_map(|feeds| told(model.call(feeds, true))).collect();
         let (off, peak) = off(&made, &right);
         assert!(off <= most * peak, "{dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
+/// What crosses between kernels in bfloat16: rows that are convolved, two channels a thread; what chunks, or the threads of a walk step by step,
+/// bring near; a gate and a result that a norm reads by fours.
+#[test]
+fn values_that_cross_in_bfloat16() {
+    for target in ["cuda:sm_90a", "cuda:sm_80"] {
+        let ptx = continues(BLOCK, (target, Dtype::Bf16, Chunks::Rows(16)), 2e-2);
+        assert!(body(&ptx, "convolution_0").contains("ld.global.v2.b16"), "two channels at once");
+        let ptx = continues(BLOCK, (target, Dtype::Bf16, Chunks::Off), 2e-2);
+        assert!(body(&ptx, "recurrence_0_many").contains("ld.shared.v4.b16"), "numbers of a walk");
+        assert!(body(&ptx, "rows_1_many").contains("ld.global.v4.b16"), "a gate by fours");
     }
 }
 
