@@ -3,7 +3,7 @@
 //! reads is under way in two parts, keys and values.
 
 use super::attention::{CHUNK, Work};
-use super::kept::Kept;
+use super::kept::{Kept, numbers, wide};
 use super::team::across_lanes;
 use crate::fuse::kernel::BATCH;
 use crate::mlir::common::cache::Caches;
@@ -17,6 +17,8 @@ use braid_dsl::model::Reduce;
 const LANES: usize = WARP / CHUNK;
 /// Words that a lane has under way and sums at once.
 const WORDS: usize = 72;
+/// The same where keys and values are under way together.
+const EARLY: usize = 84;
 /// Bytes of a cache line.
 const LINE: usize = 128;
 
@@ -33,7 +35,11 @@ impl<'c> Work<'_, 'c> {
     ) -> Vec<Val<'c>> {
         let e = self.e;
         let base = Caches::block_at(e, self.code, e.mul(chunk, e.i64(CHUNK)));
-        self.prefetch_values(caches, group, base, lane);
+        // Values come while scores are made, into registers if these have room for keys as well.
+        let early = self.values_fit().then(|| self.load_values(caches, group, base, lane, (e.i64(0), CHUNK)));
+        if early.is_none() {
+            self.prefetch_values(caches, group, base, lane);
+        }
         let slot = e.add(base, e.div(lane, e.i64(LANES)));
         let place = e.load(e.element(caches.positions, slot, 4), Ty::I32);
         let there = e.cmp(Cmp::Ge, place, e.i32(0));
@@ -62,7 +68,17 @@ impl<'c> Work<'_, 'c> {
             next.push(e.fma(own[1], scale, total));
             next.extend(own[2..].iter().map(|sum| e.mul(*sum, scale)));
         }
-        self.add_values(caches, group, base, lane, &weights, next)
+        match early {
+            Some(loaded) => self.weighted(&weights, e.i64(0), loaded, next),
+            None => self.add_values(caches, group, base, lane, &weights, next),
+        }
+    }
+
+    /// Whether all values of a chunk fit a lane's registers beside keys.
+    fn values_fit(&self) -> bool {
+        let bytes = self.code.kept_bytes();
+        let keys = (self.keys_together() * wide(self.code.key, bytes) * bytes).div_ceil(4);
+        keys + (CHUNK * self.sums() * bytes).div_ceil(4) + self.state() + self.heads <= EARLY
     }
 
     /// Asks for the values of a chunk, which are needed when its scores are known.
@@ -95,6 +111,14 @@ impl<'c> Work<'_, 'c> {
         e.add(e.mul(lane, e.i64(wide)), e.i64(sum / wide * wide * WARP + sum % wide))
     }
 
+    /// Pieces of a key that a lane has under way at once.
+    fn keys_together(&self) -> usize {
+        let (bytes, wide) = (self.code.kept_bytes(), wide(self.code.key, self.code.kept_bytes()));
+        let turns = (self.code.key / wide).div_ceil(LANES);
+        let fits = |n: &usize| (n * wide * bytes).div_ceil(4) + wide + self.heads + self.state() <= WORDS;
+        [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1).min(turns)
+    }
+
     /// Dot products of all heads with the key of the lane's position.
     fn dots(&self, caches: Caches<'c>, group: Val<'c>, base: Val<'c>, lane: Val<'c>) -> Vec<Val<'c>> {
         let (e, heads) = (self.e, self.heads);
@@ -102,9 +126,7 @@ impl<'c> Work<'_, 'c> {
         let (wide, part) = (keys.wide(), e.rem(lane, e.i64(LANES)));
         let row = keys.row(e.add(base, e.div(lane, e.i64(LANES))));
         let pieces = keys.numbers / wide;
-        let turns = pieces.div_ceil(LANES);
-        let fits = |n: &usize| (n * wide * keys.bytes()).div_ceil(4) + wide + heads + self.state() <= WORDS;
-        let together = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1).min(turns);
+        let (turns, together) = (pieces.div_ceil(LANES), self.keys_together());
         let whole = pieces.is_multiple_of(LANES * together);
         let add = |first: Val<'c>, sums: &[Val<'c>]| {
             let own = |turn: usize| e.add(e.mul(e.add(first, e.i64(turn)), e.i64(LANES)), part);
@@ -156,35 +178,52 @@ impl<'c> Work<'_, 'c> {
         state: Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let e = self.e;
+        let (sums, bytes) = (self.sums(), self.code.kept_bytes());
+        let fits = |n: &usize| (n * sums * bytes).div_ceil(4) + sums + self.state() + self.heads <= WORDS;
+        let together = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        e.for_loop(e.i64(0), e.i64(CHUNK), e.i64(together), &state, |first, state| {
+            let loaded = self.load_values(caches, group, base, lane, (first, together));
+            self.weighted(weights, first, loaded, state.to_vec())
+        })
+    }
+
+    /// What a lane has of the values of so many positions of a chunk, which are under way together.
+    fn load_values(
+        &self,
+        caches: Caches<'c>,
+        group: Val<'c>,
+        base: Val<'c>,
+        lane: Val<'c>,
+        (first, count): (Val<'c>, usize),
+    ) -> Vec<Vec<Val<'c>>> {
+        let e = self.e;
         let (value, sums, wide) = (self.code.value, self.sums(), self.wide());
         let values = Kept::values(e, self.code, &caches, group);
-        let load = |at: Val<'c>| -> Vec<Val<'c>> {
-            let row = values.row(e.add(base, at));
+        let load = |at: usize| -> Vec<Val<'c>> {
+            let row = values.row(e.add(base, e.add(first, e.i64(at))));
             let part = |first: usize| {
                 let column = e.min(self.column(lane, first), e.i64(value - 1));
                 values.load(values.place(row, column), wide)
             };
             (0..sums).step_by(wide).map(part).collect()
         };
-        let fits = |n: &usize| (n * sums * values.bytes()).div_ceil(4) + sums + self.state() + self.heads <= WORDS;
-        let together = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
-        e.for_loop(e.i64(0), e.i64(CHUNK), e.i64(together), &state, |first, state| {
-            let mut state = state.to_vec();
-            let positions: Vec<Val> = (0..together).map(|at| e.add(first, e.i64(at))).collect();
-            // All loads first: they are under way together.
-            let loaded: Vec<Vec<Val>> = positions.iter().map(|at| load(*at)).collect();
-            for (at, parts) in positions.iter().zip(loaded) {
-                let parts: Vec<Val> = parts.into_iter().flat_map(|part| values.numbers(part)).collect();
-                let from = e.mul(e.to_i32(*at), e.i32(LANES as i32));
-                for (head, weight) in weights.iter().enumerate() {
-                    let weight = e.of_lane(*weight, from);
-                    for (part, x) in parts.iter().enumerate() {
-                        let sum = &mut state[head * (2 + sums) + 2 + part];
-                        *sum = e.fma(weight, *x, *sum);
-                    }
+        (0..count).map(load).collect()
+    }
+
+    /// Adds loaded values from position `first` of the chunk on to the lane's sums.
+    fn weighted(&self, weights: &[Val<'c>], first: Val<'c>, loaded: Vec<Vec<Val<'c>>>, mut state: Vec<Val<'c>>) -> Vec<Val<'c>> {
+        let (e, sums) = (self.e, self.sums());
+        for (at, parts) in loaded.into_iter().enumerate() {
+            let parts: Vec<Val> = parts.into_iter().flat_map(|part| numbers(e, part)).collect();
+            let from = e.mul(e.to_i32(e.add(first, e.i64(at))), e.i32(LANES as i32));
+            for (head, weight) in weights.iter().enumerate() {
+                let weight = e.of_lane(*weight, from);
+                for (part, x) in parts.iter().enumerate() {
+                    let sum = &mut state[head * (2 + sums) + 2 + part];
+                    *sum = e.fma(weight, *x, *sum);
                 }
             }
-            state
-        })
+        }
+        state
     }
 }
