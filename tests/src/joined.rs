@@ -2,7 +2,7 @@
 
 use crate::gpu::planned_in;
 use braid_compiler::fuse::kernel::{Code, Matmul};
-use braid_compiler::plan::{Alone, Plan, Step, column_bytes};
+use braid_compiler::plan::{Alone, Joint, Plan, Step, column_bytes};
 use braid_runtime::artifact::Dtype;
 use std::path::Path;
 
@@ -19,15 +19,23 @@ fn product(plan: &Plan, kernel: usize) -> &Matmul {
     }
 }
 
+/// The products that a step joins; none: it is not one of these.
+fn members<'p>(plan: &'p Plan, step: &Step) -> &'p [Joint] {
+    match &plan.functions[step.function].alone {
+        Some(Alone::Joined(members)) => members,
+        _ => &[],
+    }
+}
+
 fn joined(plan: &Plan) -> Vec<&Step> {
-    plan.steps.iter().filter(|step| step.kernels.len() > 1).collect()
+    plan.steps.iter().filter(|step| !members(plan, step).is_empty()).collect()
 }
 
 /// How many there are in each layer is what the models say: queries, keys and values; all that a state space or a delta rule projects; an expert's
 /// gate and what it multiplies are none, as the one reads the other.
 #[test]
 fn products_of_the_same_row_are_one_step() {
-    for (name, dtype, members) in [
+    for (name, dtype, counts) in [
         ("llama", Dtype::Bf16, vec![3; 24]),
         ("llama", Dtype::Int8, vec![3; 24]),
         ("mamba2", Dtype::Bf16, vec![5; 48]),
@@ -35,7 +43,8 @@ fn products_of_the_same_row_are_one_step() {
     ] {
         let plan = of_the_benchmarks(name, dtype);
         let joined = joined(&plan);
-        assert_eq!(joined.iter().map(|step| step.kernels.len()).collect::<Vec<_>>(), members, "{name} {dtype:?}");
+        let found: Vec<usize> = joined.iter().map(|step| members(&plan, step).len()).collect();
+        assert_eq!(found, counts, "{name} {dtype:?}");
         for step in joined {
             is_one_stream(&plan, step);
         }
@@ -44,47 +53,54 @@ fn products_of_the_same_row_are_one_step() {
 
 /// Weights lie one behind the other, words are those of all products, and no product needs what another one makes.
 fn is_one_stream(plan: &Plan, step: &Step) {
-    let Some(Alone::Joined(functions)) = &plan.functions[step.function].alone else { panic!("not joined") };
-    assert_eq!(functions.len(), step.kernels.len());
-    assert_eq!(functions.iter().map(|(_, words)| words).sum::<usize>(), step.words.len());
+    let members = members(plan, step);
+    let all: usize = members.iter().map(|own| own.words + own.tail.map_or(0, |(_, words)| words)).sum();
+    assert_eq!(all, step.words.len());
     let (mut words, mut behind) = (&step.words[..], None);
-    for (kernel, (function, count)) in step.kernels.iter().zip(functions) {
-        let (own, rest) = words.split_at(*count);
-        words = rest;
+    for (kernel, member) in step.kernels.iter().zip(members) {
+        let (own, rest) = words.split_at(member.words);
+        words = &rest[member.tail.map_or(0, |(_, words)| words)..];
         let code = product(plan, *kernel);
-        assert_eq!(plan.functions[*function].code, Code::Matmul(code.clone()));
+        assert_eq!(plan.functions[member.function].code, Code::Matmul(code.clone()));
         let alone = plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of several rows have it");
         assert_eq!((&alone.words[..], alone.tasks.least), (own, 2));
         let weights = own[code.tensors[code.weights.0].operand];
         assert!(behind.is_none_or(|behind| behind == weights), "{weights} is not behind the weights before");
         behind = Some(weights + (code.sizes[3] * column_bytes(code)) as i64);
         let writes = &plan.fused.kernels[*kernel].writes;
-        let others = step.kernels.iter().filter(|other| *other != kernel);
+        let others = step.kernels[..members.len()].iter().filter(|other| *other != kernel);
         assert!(others.into_iter().all(|other| plan.fused.kernels[*other].reads.iter().all(|read| !writes.contains(read))));
     }
 }
 
-/// A convolution is told where its channels are among the columns that blocks share.
+/// A convolution of a product's columns goes with the product: it is told where they are among the columns that blocks share, has its own words, and
+/// is a step of its own where there are more rows.
 #[test]
-fn convolutions_know_their_columns() {
-    let mut found = 0;
-    for name in ["mamba2", "jamba", "qwen3next"] {
+fn convolutions_go_with_their_columns() {
+    for (name, count) in [("mamba2", 3 * 48), ("jamba", 21), ("qwen3next", 3 * 9)] {
         let plan = of_the_benchmarks(name, Dtype::Bf16);
-        for step in &plan.steps {
-            let function = &plan.functions[step.function];
-            let (Code::Along(along), Some(_)) = (&function.code, &function.alone) else { continue };
-            let read = plan.fused.kernels[step.kernel()].reads[0];
-            let makes = |kernel: &usize| plan.fused.kernels[*kernel].writes.contains(&read);
-            let of_one_row = plan.steps.iter().filter(|step| step.tasks.least <= 1);
-            let maker = of_one_row.into_iter().find(|step| step.kernels.iter().any(makes)).expect("a product");
-            let widths: Vec<usize> = maker.kernels.iter().map(|kernel| product(&plan, *kernel).sizes[3]).collect();
-            let at = maker.kernels.iter().position(makes).expect("a product");
-            let told = [widths[..at].iter().sum::<usize>() as i64, widths.iter().sum::<usize>() as i64];
-            assert_eq!(step.words[step.words.len() - 2..], told, "{name}");
-            assert_eq!(widths[at], along.channels);
-            found += usize::from(widths.len() > 1);
+        let mut found = 0;
+        for step in joined(&plan) {
+            let members = members(&plan, step);
+            let widths: Vec<usize> =
+                step.kernels[..members.len()].iter().map(|kernel| product(&plan, *kernel).sizes[3]).collect();
+            let mut tails = step.kernels[members.len()..].iter();
+            let mut words = &step.words[..];
+            for (at, member) in members.iter().enumerate() {
+                words = &words[member.words..];
+                let Some((function, count)) = member.tail else { continue };
+                let kernel = *tails.next().expect("the convolution's kernel");
+                let Code::Along(along) = &plan.functions[function].code else { panic!("{name}: no convolution") };
+                let (own, rest) = words.split_at(count);
+                let told = [widths[..at].iter().sum::<usize>() as i64, widths.iter().sum::<usize>() as i64];
+                let alone = plan.steps.iter().find(|step| step.kernels == [kernel]).expect("calls of several rows have it");
+                assert_eq!((&own[..count - 2], &own[count - 2..]), (&alone.words[..], &told[..]), "{name}");
+                assert_eq!((widths[at], alone.tasks.least), (along.channels, 2), "{name}");
+                assert!(plan.fused.kernels[step.kernels[at]].writes.contains(&plan.fused.kernels[kernel].reads[0]), "{name}");
+                words = rest;
+                found += 1;
+            }
         }
+        assert_eq!(found, count, "{name}");
     }
-    // Three of each layer of Mamba-2, one of each of Jamba's, three of each with a delta rule.
-    assert_eq!(found, 3 * 48 + 21 + 3 * 9);
 }

@@ -15,8 +15,20 @@ const NUMBERS: usize = 1024;
 /// the same, to overwrite it.
 const STAYS: usize = 8;
 
-/// Until which kernel buffers stay.
+/// At which kernels buffers are to have their places, beside those that touch them: what convolutions make has one from the products on with which they
+/// may go.
 pub(super) fn lasting(fused: &Fused) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let maker = |read: &usize| fused.kernels.iter().position(|kernel| kernel.writes.contains(read));
+    let tails = fused.kernels.iter().filter(|kernel| matches!(kernel.code, Code::Along(_)));
+    let early = tails.filter_map(move |kernel| {
+        let first = kernel.reads.iter().filter_map(maker).min()?.saturating_sub(STAYS);
+        Some(kernel.writes.iter().map(move |buffer| (*buffer, first)))
+    });
+    early.flatten().chain(staying(fused))
+}
+
+/// Until which kernel buffers stay.
+fn staying(fused: &Fused) -> impl Iterator<Item = (usize, usize)> + '_ {
     let small = |kernel: &Kernel| match &kernel.code {
         Code::Nests(nests) => nests.nests.iter().map(|nest| nest_cost(nest, &nests.sizes)).sum::<usize>() <= COST,
         Code::Top(_) | Code::Along(_) => true,

@@ -1,15 +1,33 @@
 //! Products of the same row one after the other, whose weights lie one behind the other: in a call of one row they are one product, whose
 //! columns blocks share. What a block does once for a product (its part of the columns, the row, the walk's next step) it does once for all
-//! of them.
+//! of them. A convolution whose channels are a product's columns goes with it: the thread that has the sum has all that the channel needs.
 
+use super::alone::{has_columns, operands_of_convolution};
 use super::order::Touched;
 use super::tasks::is_shared_by_blocks;
 use super::{Alone, Plan, Step, column_bytes};
-use crate::fuse::kernel::{Code, Matmul, Rows};
+use crate::fuse::kernel::{Along, Base, Code, Matmul, Rows};
 use std::ops::Range;
 
 /// Most words of such a step.
-const WORDS: usize = 64;
+const WORDS: usize = 96;
+/// How many steps behind products their convolutions are looked for.
+const BEHIND: usize = 16;
+
+/// A product of such a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joint {
+    /// Its function.
+    pub function: usize,
+    /// How many words it has; those of its convolution stand behind them.
+    pub words: usize,
+    /// The convolution of its columns: a function, and how many words that has. The last two say how many columns of the step stand before the
+    /// channels, and how many there are.
+    pub tail: Option<(usize, usize)>,
+}
+
+/// A convolution that goes with a product of a run: which product, and which step.
+type Tail = (usize, usize);
 
 /// Gives calls of one row a step for each run of such products, ahead of them.
 pub(super) fn add(plan: &mut Plan) {
@@ -17,26 +35,69 @@ pub(super) fn add(plan: &mut Plan) {
     while at < plan.steps.len() {
         let run = at..at + together(plan, at);
         at = run.end.max(at + 1);
-        if run.len() > 1 {
-            let joint = join(plan, run.clone());
-            plan.steps[run.clone()].iter_mut().for_each(|step| step.tasks.least = 2);
+        let tails = tails(plan, run.clone());
+        if run.len() > 1 || !tails.is_empty() {
+            let joint = join(plan, run.clone(), &tails);
+            let alone = run.clone().chain(tails.iter().map(|(_, step)| *step));
+            alone.for_each(|step| plan.steps[step].tasks.least = 2);
             plan.steps.insert(run.start, joint);
             at += 1;
         }
     }
 }
 
-fn join(plan: &mut Plan, run: Range<usize>) -> Step {
+fn join(plan: &mut Plan, run: Range<usize>, tails: &[Tail]) -> Step {
     let steps = plan.steps[run].to_vec();
-    let functions = steps.iter().map(|step| (step.function, step.words.len())).collect();
+    let widths: Vec<usize> = steps.iter().map(|step| product(plan, step).map_or(0, |code| code.sizes[3])).collect();
+    let (mut words, mut kernels): (Vec<i64>, Vec<usize>) = (vec![], steps.iter().map(|step| step.kernel()).collect());
+    let mut member = |at: usize| {
+        let own = &steps[at];
+        words.extend(&own.words);
+        let tail = tails.iter().find(|(product, _)| *product == at).map(|(_, step)| &plan.steps[*step]);
+        let tail = tail.map(|step| {
+            words.extend(&step.words);
+            words.extend([widths[..at].iter().sum::<usize>() as i64, widths.iter().sum::<usize>() as i64]);
+            kernels.push(step.kernel());
+            (step.function, step.words.len() + 2)
+        });
+        Joint { function: own.function, words: own.words.len(), tail }
+    };
+    let members = (0..steps.len()).map(&mut member).collect();
     let first = steps[0].clone();
     let code = plan.functions[first.function].code.clone();
-    let function = plan.function(&code, false, Some(Alone::Joined(functions)));
-    let words = steps.iter().flat_map(|step| step.words.iter().copied()).collect();
-    let kernels = steps.iter().map(|step| step.kernel()).collect();
+    let function = plan.function(&code, false, Some(Alone::Joined(members)));
     let mut tasks = first.tasks;
     (tasks.least, tasks.most, tasks.tiles) = (0, 1, [None; 2]);
     Step { function, words, tasks, kernels, ..first }
+}
+
+/// The convolutions of a run's columns that need nothing else, and touch nothing that other blocks may be at meanwhile.
+fn tails(plan: &Plan, run: Range<usize>) -> Vec<Tail> {
+    let kernel = |step: usize| &plan.fused.kernels[plan.steps[step].kernel()];
+    let touched = |step: usize| Touched::alone(plan, kernel(step));
+    let (mut found, mut words): (Vec<Tail>, usize) = (vec![], plan.steps[run.clone()].iter().map(|step| step.words.len()).sum());
+    for at in run.end..plan.steps.len().min(run.end + BEHIND) {
+        let step = &plan.steps[at];
+        let Code::Along(along) = &plan.functions[step.function].code else { continue };
+        let Some(product) = run.clone().position(|product| has_columns(kernel(product), kernel(at), along)) else { continue };
+        let own = touched(at);
+        // Other blocks may be at any product of the run meanwhile, and at convolutions.
+        let products = run.clone().map(touched).all(|other| !other.is_overwritten(&own));
+        let apart =
+            products && found.iter().map(|(_, step)| touched(*step)).all(|other| !other.clashes(&own) && !own.clashes(&other));
+        let fits = kernel(at).rows == Rows::All && step.words.len() == operands_of_convolution(along) && step.tasks.least <= 1;
+        words += step.words.len() + 2;
+        if fits && apart && reads_weights_alone(along) && words <= WORDS && found.iter().all(|(other, _)| *other != product) {
+            found.push((product, at));
+        }
+    }
+    found
+}
+
+/// Whether a convolution reads nothing of the call but its input.
+fn reads_weights_alone(along: &Along) -> bool {
+    let is_steady = |base: Base| matches!(base, Base::Weights | Base::Prepared | Base::Tile);
+    along.epilogue.views().into_iter().all(|view| is_steady(along.tensors[view.tensor.0].base))
 }
 
 /// A step's product, if it is one whose weights are asked for before the step.

@@ -34,13 +34,13 @@ pub struct Memory {
 
 impl Memory {
     /// Places everything of a fused model.
-    /// `lasting`: buffers, and a kernel until which each stays. `matrices`: whether weights that are vectors lie behind all matrices, so that
+    /// `lasting`: buffers, and a kernel at which each is to have its place. `matrices`: whether weights that are vectors lie behind all matrices, so that
     /// nothing is between those of products of the same rows.
     pub fn place(fused: &Fused, lasting: &[(usize, usize)], matrices: bool) -> Memory {
         let mut memory = Memory { lifetimes: lifetimes(fused), ..Memory::default() };
-        for (buffer, last) in lasting {
+        for (buffer, kernel) in lasting {
             let life = &mut memory.lifetimes[*buffer];
-            life.1 = life.1.max(*last);
+            *life = (life.0.min(*kernel), life.1.max(*kernel));
         }
         memory.place_buffers(fused);
         memory.place_workspace(fused);

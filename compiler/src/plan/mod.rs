@@ -25,6 +25,7 @@ pub use alone::operands_of_convolution;
 pub use apart::{Apart, BOX, Choice, Member, NUMBERS, Products, Second, TILE_ROWS, What};
 pub use braid_runtime::artifact::Order;
 pub use heads::Places;
+pub use joined::Joint;
 pub use print::print;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, ROWS_OF_A_BLOCK, STEP_ROWS, THREADS, VECTORS_A_TASK,
@@ -118,9 +119,8 @@ pub enum Alone {
     /// channels, as of the columns of products that are named by two words behind the operands': the number of columns before the channels, and
     /// that of all; attention, whose tasks are the same: it stores the row's keys and values itself.
     At(Places),
-    /// Products, one beside the other: functions, and how many words each has. Its code is that of the first; the words of each stand behind those
-    /// of the one before.
-    Joined(Vec<(usize, usize)>),
+    /// Products, one beside the other. Its code is that of the first; the words of each stand behind those of the one before.
+    Joined(Vec<Joint>),
 }
 
 /// One call of a function.

@@ -88,7 +88,7 @@ impl Touched {
     }
 
     /// Whether the later one writes what this one reads or writes.
-    fn is_overwritten(&self, later: &Touched) -> bool {
+    pub(super) fn is_overwritten(&self, later: &Touched) -> bool {
         meet(&self.writes, &later.writes) || meet(&self.reads, &later.writes)
     }
 }

@@ -54,7 +54,8 @@ fn words_complete(plan: &Plan) -> Result<(), String> {
         let operands: usize = step.kernels.iter().map(|at| plan.fused.kernels[*at].operands.len()).sum();
         let function = &plan.functions[step.function];
         // A convolution is told which columns are a block's.
-        let columns = if matches!(function.code, Code::Along(_)) && function.alone.is_some() { 2 } else { 0 };
+        let told = |at: &&usize| function.alone.is_some() && matches!(plan.fused.kernels[**at].code, Code::Along(_));
+        let columns = 2 * step.kernels.iter().filter(told).count();
         if step.words.len() != operands + columns {
             return Err(format!("{} has not all its operands", plan.functions[step.function].name));
         }

@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod ops;
 mod parse;
+mod single;
 mod sorted;
 mod text;
 mod warp;

@@ -90,6 +90,7 @@ pub enum Together {
     CloseCopies,
     WaitCopies,
     BulkCopy,
+    BulkPrefetch,
     BarrierInit,
     BarrierExpect,
     BarrierWait,
@@ -335,7 +336,7 @@ impl Names<'_> {
             "call" => Do::Call(flat[0].to_owned()),
             "bar" if parts[1] == "sync" => Do::Meet,
             "bar" => Do::Gather,
-            "fence" | "prefetch" | "nanosleep" => Do::Nothing,
+            "fence" | "prefetch" | "nanosleep" | "createpolicy" => Do::Nothing,
             "ld" if parts[1] == "param" => Do::Parameter(self.register(flat[0]), self.parameter(flat[1])?),
             "st" if parts[1] == "param" => {
                 let digits = flat[0].trim_matches(['[', ']']).trim_start_matches("param");

@@ -13,6 +13,7 @@ pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
         "mma" => (Together::MultiplyBf16, 4),
         "atom" if has("add") && has("shared") => (Together::Add(Space::Shared), 1),
         "atom" if has("add") => (Together::Add(Space::Global), 1),
+        "cp" if has("prefetch") => (Together::BulkPrefetch, 0),
         "cp" if has("bulk") => (Together::BulkCopy, 0),
         "cp" if has("commit_group") => (Together::CloseCopies, 0),
         "cp" if has("wait_group") => (Together::WaitCopies, 0),

@@ -197,9 +197,11 @@ impl Step<'_> {
             Together::MultiplyBf16 | Together::MultiplyTf32 => self.multiply(what, into, sources),
             Together::Add(space) => self.add(space, into[0], sources),
             Together::Copy | Together::CloseCopies | Together::WaitCopies => self.copy(what, sources),
-            Together::BulkCopy | Together::BarrierInit | Together::BarrierExpect | Together::BarrierWait => {
-                self.barrier(what, into, sources)
-            }
+            Together::BulkCopy
+            | Together::BulkPrefetch
+            | Together::BarrierInit
+            | Together::BarrierExpect
+            | Together::BarrierWait => self.barrier(what, into, sources),
         }
     }
 
@@ -324,6 +326,14 @@ impl Step<'_> {
 
     fn barrier(&mut self, what: Together, into: &[usize], sources: &[Source]) -> Result<(), String> {
         for lane in lanes(self.group) {
+            if what == Together::BulkPrefetch {
+                let (from, bytes) = (self.place(sources, 0, lane), self.operand(sources, 2, lane) as u32 as usize);
+                if bytes == 0 || !bytes.is_multiple_of(16) || !from.is_multiple_of(16) {
+                    return Err(format!("{bytes} bytes from {from:#x} are asked for"));
+                }
+                self.machine.memory.at(from, bytes)?;
+                continue;
+            }
             if what == Together::BulkCopy {
                 let (to, from) = (self.place(sources, 0, lane), self.place(sources, 2, lane));
                 let bytes = self.operand(sources, 4, lane) as u32 as usize;

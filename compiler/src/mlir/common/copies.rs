@@ -65,12 +65,18 @@ impl<'c> Emitter<'c> {
         self.op_none("nvvm.mbarrier.arrive.expect_tx", &[barrier, bytes], &[]);
     }
 
-    /// Asks the engine for bytes (an `i32`, a multiple of 16, as the addresses are) of the device's memory, which the barrier counts.
+    /// Asks the engine for bytes (an `i32`, a multiple of 16, as the addresses are) of the device's memory, which the barrier counts. Nobody needs them a
+    /// second time: the second-level cache keeps what others read there rather than them.
     pub fn begin_bulk_copy(&self, to: Val<'c>, from: Val<'c>, bytes: Val<'c>, barrier: Val<'c>) {
         let to = self.op("llvm.addrspacecast", &[to], &[], Ty::scalar(Elem::Cluster));
-        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 1, 1, 0, 0]).into();
+        let segments = DenseI32ArrayAttribute::new(self.cx(), &[1, 1, 1, 1, 0, 1]).into();
         let attributes = [("operandSegmentSizes", segments)];
-        self.op_none("nvvm.cp.async.bulk.shared.cluster.global", &[to, from, barrier, bytes], &attributes);
+        let once = [
+            ("asm_string", self.attribute("\"createpolicy.fractional.L2::evict_first.b64 $0, 1.0;\"")),
+            ("constraints", self.attribute("\"=l\"")),
+        ];
+        let once = self.op("llvm.inline_asm", &[], &once, Ty::I64);
+        self.op_none("nvvm.cp.async.bulk.shared.cluster.global", &[to, from, barrier, bytes, once], &attributes);
     }
 
     /// Asks the engine for lines of a matrix that a map describes, from a number of a line on, and for which of the matrices that it describes, if there
@@ -91,6 +97,16 @@ impl<'c> Emitter<'c> {
     /// Whether the barrier's phase of this parity (an `i32`) has ended; if so, what has come is seen.
     pub fn has_arrived(&self, barrier: Val<'c>, parity: Val<'c>) -> Val<'c> {
         self.op("nvvm.mbarrier.test.wait", &[barrier, parity], &[], Ty::BOOL)
+    }
+
+    /// Asks the engine for bytes (an `i32`, a multiple of 16, as the address is) of the device's memory, to where all multiprocessors find them.
+    pub fn prefetch_bulk(&self, ptr: Val<'c>, bytes: Val<'c>) {
+        let attributes = [
+            ("asm_string", self.attribute("\"cp.async.bulk.prefetch.L2.global [$0], $1;\"")),
+            ("constraints", self.attribute("\"l,r\"")),
+            ("has_side_effects", self.attribute("unit")),
+        ];
+        self.op_none("llvm.inline_asm", &[ptr, bytes], &attributes);
     }
 
     /// Asks for a cache line of the device's memory, to where all multiprocessors find it.

@@ -2,9 +2,11 @@
 //! rows, pieces of a sequence are done side by side, and a thread has two channels if they lie in pairs.
 
 use super::ahead::columns_of_block;
+use super::ask::asking;
 use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::{Expr, TensorId, View};
-use crate::fuse::kernel::{Along, COLUMN};
+use crate::fuse::kernel::{Along, Base, COLUMN, Store};
+use crate::mlir::common;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Val};
@@ -40,14 +42,77 @@ fn all<'c>(site: &mut Site<'_, 'c>, code: &Along, (args, pieces): (KernelArgs<'c
     for_each(e, args.begin, args.end, e.blocks(), |task| task_of(site, code, (args, pieces), task));
 }
 
-/// The block's share of the channels.
-fn share<'c>(site: &mut Site<'_, 'c>, code: &Along, args: KernelArgs<'c>) {
-    let e = site.e;
+/// The block's share of the channels, `[first, end)`; `i32`.
+fn share_of_block<'c>(e: &Emitter<'c>, code: &Along, args: KernelArgs<'c>) -> (Val<'c>, Val<'c>) {
     let [before, all] =
         [0, 1].map(|word| e.to_i32(e.load(e.offset_by(args.operands, 8 * (operands_of_convolution(code) + word)), Ty::I64)));
     let (first, end) = columns_of_block(e, all);
     let own = |column: Val<'c>| e.min(e.max(e.sub(column, before), e.i32(0)), e.i32(code.channels as i32));
-    let (first, end) = (own(first), own(end));
+    (own(first), own(end))
+}
+
+/// Asks for the weights and the state of the block's share.
+pub fn ask<'c>(e: &Emitter<'c>, code: &Along, setting: Setting, args: KernelArgs<'c>) {
+    let mut site = Site::new(e, args, &code.tensors, setting);
+    let slot = e.segment(args.call, e.i64(0)).slot;
+    site.set_slot(slot);
+    let (first, end) = share_of_block(e, code, args);
+    let own = e.add(first, asking(e));
+    e.if_then(e.cmp(Cmp::Lt, own, end), || {
+        site.index.insert(COLUMN, e.to_i64(own));
+        kept(&site, code).into_iter().for_each(|place| e.prefetch_far(place));
+    });
+}
+
+/// What an epilogue reads of weights.
+fn beside(code: &Along) -> Vec<&View> {
+    code.epilogue.views().into_iter().filter(|view| code.tensors[view.tensor.0].base == Base::Weights).collect()
+}
+
+/// Where what there is of the site's channel from the beginning lies: its weights, the state, and what the epilogue reads of weights.
+fn kept<'c>(site: &Site<'_, 'c>, code: &Along) -> Vec<Val<'c>> {
+    let taps = |tensor: TensorId, count: usize| (0..count).map(move |tap| tap_of(site, code, tensor, tap));
+    let weights = code.weights.into_iter().flat_map(|weights| taps(weights, code.taps));
+    let beside = beside(code).into_iter().map(|view| site.address(view));
+    weights.chain(taps(code.state, code.taps - 1)).chain(beside).collect()
+}
+
+/// A channel of a call of one row, ahead of what the row has there.
+pub struct Next<'k, 'c> {
+    site: Site<'k, 'c>,
+    channel: Channel<'k, 'c>,
+    state: Vec<Val<'c>>,
+    window: Vec<Val<'c>>,
+}
+
+impl<'k, 'c> Next<'k, 'c> {
+    /// Loads what there is of the channel from the beginning; `args`: the call, and the convolution's words.
+    pub fn of(e: &'k Emitter<'c>, code: &'k Along, setting: Setting, args: KernelArgs<'c>, channel: Val<'c>) -> Self {
+        let mut site = Site::new(e, args, &code.tensors, setting);
+        let slot = e.segment(args.call, e.i64(0)).slot;
+        site.set_slot(slot);
+        site.set_row(e.i64(0), false);
+        site.index.insert(COLUMN, channel);
+        let channel = Channel::of(&site, code);
+        let state = channel.state(&site);
+        let window = loaded(e, &state, 1);
+        Next { site, channel, state, window }
+    }
+
+    /// Goes on to the row's own element, rounded if rows are stored so.
+    pub fn go_on(mut self, now: Val<'c>) {
+        let e = self.site.e;
+        let rounds = self.site.store_of(&self.channel.code.input) == Store::Bf16;
+        let now = if rounds { e.to_f32(e.convert(now, common::Elem::Bf16)) } else { now };
+        let window = self.channel.made(&mut self.site, now, &self.window);
+        self.state.into_iter().zip(window).for_each(|(place, value)| e.store(place, value));
+    }
+}
+
+/// What the block does of the one sequence.
+fn share<'c>(site: &mut Site<'_, 'c>, code: &Along, args: KernelArgs<'c>) {
+    let e = site.e;
+    let (first, end) = share_of_block(e, code, args);
     let segment = e.segment(args.call, e.i64(0));
     site.set_slot(segment.slot);
     for_each(e, e.to_i64(e.add(first, e.thread())), e.to_i64(end), e.i64(THREADS), |channel| {
@@ -87,13 +152,17 @@ fn tap_of<'c>(site: &Site<'_, 'c>, code: &Along, tensor: TensorId, tap: usize) -
 struct Channel<'n, 'c> {
     code: &'n Along,
     weights: Option<Vec<Val<'c>>>,
+    /// What the epilogue reads of weights.
+    beside: Vec<(View, Val<'c>)>,
 }
 
 impl<'n, 'c> Channel<'n, 'c> {
     /// The site's.
     fn of(site: &Site<'_, 'c>, code: &'n Along) -> Self {
         let weight = |weights, tap| site.e.load_constant_aligned(tap_of(site, code, weights, tap), Ty::f32(site.lanes));
-        Channel { code, weights: code.weights.map(|weights| (0..code.taps).map(|tap| weight(weights, tap)).collect()) }
+        let weights = code.weights.map(|weights| (0..code.taps).map(|tap| weight(weights, tap)).collect());
+        let load = |view: &View| (view.clone(), value(site, &Expr::Load(view.clone(), Elem::Float)));
+        Channel { code, weights, beside: beside(code).into_iter().map(load).collect() }
     }
 
     /// Rows under the window besides the row at hand.
@@ -175,6 +244,7 @@ impl<'n, 'c> Channel<'n, 'c> {
             }
         };
         // The epilogue reads the sum as the tile's element.
+        site.fresh.clone_from(&self.beside);
         site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, made));
         let made = value(site, &self.code.epilogue);
         site.fresh.clear();

@@ -9,13 +9,14 @@ use super::ahead::{Ahead, columns_of_block};
 use super::cursor::divisor_of;
 use super::dot::{self, Dot};
 use super::joined::Joined;
+use super::one_row::OneRow;
 use super::row;
-use super::stream::{self, ROUND, Round, Stream, sum_of};
+use super::stream::{self, ROUND, Round, Stream};
 use crate::fuse::expr::{TensorId, View};
-use crate::fuse::kernel::{BATCH, COLUMN, DEPTH, Matmul, Rows};
+use crate::fuse::kernel::{BATCH, COLUMN, INNER, Matmul, Rows};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
 use crate::plan::{chosen_tiling, column_bytes, columns_of_a_task, is_shared_by_blocks, tilings};
 
 /// Shared memory of a product: sums, then the addresses of a tile's rows, or a row; bytes.
@@ -35,6 +36,12 @@ pub fn has_stream(code: &Matmul) -> bool {
 /// Whether the weights of a step of decoding can be asked for before the step.
 pub fn is_read_ahead(code: &Matmul) -> bool {
     has_stream(code) && is_shared_by_blocks(code) && code.sizes[0] == 1 && matches!(code.rows, Rows::All | Rows::Wanted)
+}
+
+/// Whether a block may go on with the row that the product before multiplied, in a call of one row: all choices multiply the same one.
+pub fn keeps_row(code: &Matmul) -> bool {
+    let has_inner = code.left.strides.iter().any(|(axis, _)| *axis == INNER);
+    is_read_ahead(code) || code.chosen.is_some() && has_stream(code) && code.rows == Rows::All && !has_inner
 }
 
 /// Whether a single row's product asks for weights when it is there, beside those that are asked for ahead.
@@ -119,6 +126,44 @@ fn is_alone<'c>(e: &Emitter<'c>, code: &Matmul, call: Val<'c>, streams: Streams)
     }
 }
 
+/// A task of a product whose weights rows choose.
+pub(super) struct Chosen<'c> {
+    /// Which of the weights.
+    pub(super) element: Val<'c>,
+    /// The first column.
+    pub(super) first: Val<'c>,
+    /// Past the last column.
+    pub(super) end: Val<'c>,
+    /// The row, inner rows counted.
+    row: Val<'c>,
+}
+
+/// What a task is of, at the row that the site then stands at.
+pub(super) fn chosen_by_task<'c>(site: &mut Site<'_, 'c>, code: &Matmul, task: Val<'c>) -> Chosen<'c> {
+    let e = site.e;
+    let (row, (first, end)) = part_of_task(e, code, task);
+    site.set_product_row(code, row);
+    site.index.insert(BATCH, e.i64(0));
+    let id = |(ids, count): &(View, usize)| e.max(e.min(e.load(site.address(ids), Ty::I32), e.i32(*count as i32 - 1)), e.i32(0));
+    let element = code.chosen.as_ref().map_or_else(|| e.i32(0), id);
+    Chosen { element: e.to_i64(element), first, end, row }
+}
+
+/// A task's batch element or row, and its columns `[first, end)`.
+fn part_of_task<'c>(e: &Emitter<'c>, code: &Matmul, task: Val<'c>) -> (Val<'c>, (Val<'c>, Val<'c>)) {
+    let (columns, width) = (code.sizes[3], columns_of_a_task(code));
+    let blocks = e.i64(columns.div_ceil(width));
+    let first = e.mul(e.rem(task, blocks), e.i64(width));
+    (e.div(task, blocks), (first, e.min(e.add(first, e.i64(width)), e.i64(columns))))
+}
+
+/// Where the weights of a column begin.
+pub(super) fn weights_of<'c>(site: &Site<'_, 'c>, code: &Matmul, element: Val<'c>, column: Val<'c>) -> Val<'c> {
+    let e = site.e;
+    let base = site.address(&View { tensor: code.weights, offset: 0, strides: vec![] });
+    e.element(base, e.add(e.mul(element, e.i64(code.sizes[3])), column), column_bytes(code))
+}
+
 pub(super) struct Product<'k, 'c> {
     pub(super) e: &'k Emitter<'c>,
     pub(super) code: &'k Matmul,
@@ -130,73 +175,15 @@ pub(super) struct Product<'k, 'c> {
     pub(super) joined: &'k [Joined],
 }
 
-/// What a product of one row does before its stream and behind it, in functions of their own: what a function needs behind a call comes
-/// back from the device's memory, so those that call keep nothing.
-pub(super) struct OneRow {
-    /// The product's name.
-    pub(super) name: String,
-}
-
-impl OneRow {
-    fn before(&self) -> String {
-        format!("{}_row", self.name)
-    }
-
-    pub(super) fn behind(&self) -> String {
-        format!("{}_end", self.name)
-    }
-
-    fn begin(&self) -> String {
-        format!("{}_begin", self.name)
-    }
-
-    /// The function for a call of one row, whose columns blocks share, and that for calls of several.
-    fn whole(&self) -> String {
-        format!("{}_one", self.name)
-    }
-
-    fn several(&self) -> String {
-        format!("{}_few", self.name)
-    }
-
-    /// Defines `before(call, words, row, batch element)`, `begin(call, words, row, element of the weights, first column, columns)` and
-    /// `behind(call, words, row, batch element, first column, columns, where they begin in the round, the round's columns)`.
-    fn emit(&self, e: &Emitter, code: &Matmul, setting: Setting, streams: Streams) {
-        let shared = Ty::scalar(Elem::Shared);
-        let parameters = [shared, shared, Ty::I64, Ty::I64, Ty::I64, Ty::I32];
-        e.function(&self.begin(), Linkage::Private, &parameters, None, |values| {
-            let product = Product::of_row(e, code, setting, streams, values)?;
-            let [element, first, columns] = [*values.get(3)?, *values.get(4)?, *values.get(5)?];
-            let weights = product.weights(element, first);
-            Stream::of(Dot::of(code, 1), streams.rings).begin(e, weights, product.round(columns));
-            None
-        });
-        e.function(&self.before(), Linkage::Private, &[shared, shared, Ty::I64, Ty::I64], None, |values| {
-            let mut product = Product::of_row(e, code, setting, streams, values)?;
-            product.site.index.insert(DEPTH, e.i64(0));
-            let left = product.site.address(&code.left);
-            row::fetch(e, code, left, ROWS_AT, product.args);
-            row::keep(e, code, left);
-            None
-        });
-        let parameters: Vec<Ty> = parameters.into_iter().chain([Ty::I32, Ty::I32]).collect();
-        e.function(&self.behind(), Linkage::Private, &parameters, None, |values| {
-            let mut product = Product::of_row(e, code, setting, streams, values)?;
-            let [first, columns, at, all] = [*values.get(4)?, *values.get(5)?, *values.get(6)?, *values.get(7)?];
-            let thread = e.thread();
-            e.if_then(e.cmp(Cmp::Lt, thread, columns), || {
-                let column = e.add(at, thread);
-                let sum = sum_of(e, streams.rings.0, (e.shared_memory(), all), column, column_bytes(code));
-                product.end(e.add(first, e.to_i64(thread)), sum);
-            });
-            None
-        });
-    }
-}
-
 impl<'k, 'c> Product<'k, 'c> {
     /// At the call, the words, the row and the batch element that a function is told.
-    fn of_row(e: &'k Emitter<'c>, code: &'k Matmul, setting: Setting, streams: Streams, values: &[Val<'c>]) -> Option<Self> {
+    pub(super) fn of_row(
+        e: &'k Emitter<'c>,
+        code: &'k Matmul,
+        setting: Setting,
+        streams: Streams,
+        values: &[Val<'c>],
+    ) -> Option<Self> {
         let [call, operands, row, batch, ..] = *values else { return None };
         let nothing = e.i64(0);
         let args = KernelArgs { call, operands, begin: nothing, end: nothing, thread: nothing };
@@ -245,22 +232,13 @@ impl<'c> Product<'_, 'c> {
     }
 
     fn task(&mut self, task: Val<'c>) {
-        let e = self.e;
-        let [_, _, _, columns] = self.code.sizes;
-        let width = columns_of_a_task(self.code);
-        let blocks = e.i64(columns.div_ceil(width));
-        let first = e.mul(e.rem(task, blocks), e.i64(width));
-        let end = e.min(e.add(first, e.i64(width)), e.i64(columns));
-        let other = e.div(task, blocks);
-        if let Some((ids, _)) = &self.code.chosen {
-            // `other` is a row.
-            self.site.set_product_row(self.code, other);
-            self.site.index.insert(BATCH, e.i64(0));
-            let id = e.to_i64(e.load(self.site.address(ids), Ty::I32));
-            return self.one(id, (first, end), other);
+        if self.code.chosen.is_some() {
+            let Chosen { element, first, end, row } = chosen_by_task(&mut self.site, self.code, task);
+            return self.one(element, (first, end), row);
         }
+        let (other, columns) = part_of_task(self.e, self.code, task);
         self.site.index.insert(BATCH, other);
-        self.all(other, (first, end));
+        self.all(other, columns);
     }
 
     /// All rows times some columns: as many rows at once as are left, the last of an odd number alone.
@@ -290,7 +268,7 @@ impl<'c> Product<'_, 'c> {
         if is_read_ahead(self.code) { Ahead::is_on(self.e) } else { self.e.bool(false) }
     }
 
-    fn round(&self, columns: Val<'c>) -> Round<'c> {
+    pub(super) fn round(&self, columns: Val<'c>) -> Round<'c> {
         let (e, memory) = (self.e, self.e.shared_memory());
         Round {
             columns,
@@ -321,32 +299,29 @@ impl<'c> Product<'_, 'c> {
             e.if_then(e.not(ahead), || {
                 e.call(&one.begin(), &[call, operands, row, element, first, columns], None);
             });
-            e.call(&one.before(), &[call, operands, row, batch], None);
+            let told = [call, operands, row, batch];
+            e.call(&one.before(), &told, None);
             stream.call(e, self.round(columns));
             e.sync();
             match self.joined {
-                [] => {
-                    e.call(&one.behind(), &[call, operands, row, batch, first, columns, e.i32(0), columns], None);
-                }
-                all => all.iter().for_each(|own| own.finish(e, [call, operands, row, batch], (first, columns))),
+                [] => one.finish(e, told, (first, columns)),
+                all => all.iter().for_each(|own| own.finish(e, told, (first, columns))),
             }
         });
     }
 
     /// Where the weights of a column begin.
     pub(super) fn weights(&self, element: Val<'c>, column: Val<'c>) -> Val<'c> {
-        let e = self.e;
-        let (columns, bytes) = (self.code.sizes[3], column_bytes(self.code));
-        let base = self.site.address(&View { tensor: self.code.weights, offset: 0, strides: vec![] });
-        e.element(base, e.add(e.mul(element, e.i64(columns)), column), bytes)
+        weights_of(&self.site, self.code, element, column)
     }
 
-    /// The epilogue of one result of the site's row.
-    pub(super) fn end(&mut self, column: Val<'c>, sum: Val<'c>) {
+    /// The epilogue of one result of the site's row, which it gives.
+    pub(super) fn end(&mut self, column: Val<'c>, sum: Val<'c>) -> Val<'c> {
         self.site.index.insert(COLUMN, column);
         self.site.fresh.push((View { tensor: TensorId(0), offset: 0, strides: vec![(COLUMN, 1)] }, sum));
         let made = value(&self.site, &self.code.epilogue);
         self.site.fresh.clear();
         store(&self.site, &self.code.out, made);
+        made
     }
 }

@@ -19,6 +19,7 @@ mod few;
 mod group;
 mod grouped;
 mod halves;
+mod held;
 mod integers;
 mod joined;
 mod keep;
@@ -27,6 +28,7 @@ mod lane_rows;
 mod lanes;
 mod matmul;
 mod nest;
+mod one_row;
 mod own_key;
 mod parts;
 mod reduce;
@@ -262,6 +264,9 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             nest::emit(e, name, nests, (setting, function.places()), !split);
         }
         Code::Matmul(product) => {
+            if let Some(name) = ask::name(function) {
+                ask::emit_weights(e, &name, (plan, function), product, setting);
+            }
             match &function.alone {
                 Some(Alone::Joined(all)) => joined::emit(e, name, (plan, all), setting, streams),
                 _ => matmul::emit(e, name, product, setting, streams),
@@ -271,7 +276,12 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
                 matmul::emit_many(e, (&walk::name_for_many(function), name), product, setting, streams);
             }
         }
-        Code::Along(along) => along::emit(e, name, along, (setting, function.alone.is_some())),
+        Code::Along(along) => {
+            if let Some(name) = ask::name(function) {
+                ask::emit_channels(e, &name, along, setting);
+            }
+            along::emit(e, name, along, (setting, function.alone.is_some()));
+        }
         Code::Top(top) => top::emit(e, name, top, (setting, function.alone.is_some())),
         Code::Largest(_) => return Err(Error::limit("the largest of all rows of a sequence on a GPU")),
         Code::Attention(attention) => attention::emit(e, function, attention, setting),

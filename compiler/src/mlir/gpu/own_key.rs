@@ -2,12 +2,12 @@
 //! nobody waits for them. What a sequence had before lies far; it can be asked for while blocks wait.
 
 use super::THREADS;
-use super::ask::LINE;
+use super::ask::ask_for;
 use super::attention::{CHUNK, Work};
 use super::kept::Kept;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN};
 use crate::mlir::common::cache::{Caches, slot_of};
-use crate::mlir::common::site::for_each;
+use crate::mlir::common::copies::COPY;
 use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
 
 /// A number on its way to a cache.
@@ -68,9 +68,7 @@ impl<'c> Work<'_, 'c> {
         for (base, size) in [(caches.keys, key * bytes), (caches.values, value * bytes)] {
             let base = e.element(base, first, size);
             let bytes = e.min(e.mul(count, e.i64(size)), e.i64(ASKED));
-            for_each(e, e.mul(e.to_i64(e.thread()), e.i64(LINE)), bytes, e.i64(THREADS * LINE), |at| {
-                e.prefetch_far(e.offset(base, at));
-            });
+            ask_for(e, base, bytes, size.is_multiple_of(COPY));
         }
     }
 }

@@ -136,7 +136,7 @@ impl<'c> Loops<'_, 'c> {
 }
 
 /// What a total starts with.
-fn identity<'c>(e: &Emitter<'c>, stmt: &Stmt, how: Reduce) -> Val<'c> {
+pub(super) fn identity<'c>(e: &Emitter<'c>, stmt: &Stmt, how: Reduce) -> Val<'c> {
     match (stmt.expr.elem() == model::Elem::Float, how) {
         (true, Reduce::Sum) => e.float(Ty::F32, 0.0),
         (true, Reduce::Max) => e.float(Ty::F32, f64::NEG_INFINITY),

@@ -4,10 +4,12 @@
 use super::ahead::Ahead;
 use super::dot::Dot;
 use super::halves;
-use super::matmul::is_read_ahead;
+use super::held::{EIGHT, Held};
+use super::matmul::keeps_row;
 use super::parts::Parts;
+use super::wide::side_by_side;
 use super::{THREADS, nest};
-use crate::fuse::kernel::{Matmul, Prologue, Rows};
+use crate::fuse::kernel::{Matmul, Prologue, Rows, Store};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Ty, Val};
@@ -55,7 +57,7 @@ pub fn forget(e: &Emitter) {
 
 /// Whether the block has the product's row from the last one.
 fn is_kept<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) -> Val<'c> {
-    if !is_read_ahead(code) {
+    if !keeps_row(code) {
         return e.bool(false);
     }
     let kept = e.shared_place(KEPT, KEPT_BYTES);
@@ -87,20 +89,13 @@ pub fn fetch<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args:
 fn bring<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize, args: KernelArgs<'c>) {
     let Some(prologue) = &code.prologue else { return copy(e, code, left, at) };
     let alone = e.cmp(Cmp::Eq, e.call_field(args.call, Field::Rows), e.i64(1));
-    e.if_then(alone, || {
-        let own = e.offset_by(e.shared_memory(), at);
-        make(e, prologue, (own, at + row_bytes(code)), args, (e.i64(0), code.rows == Rows::Wanted));
-        if halves::are_used(Dot::of(code, 1)) {
-            e.sync();
-            halves::prepare(e, e.offset_by(e.shared_memory(), at), code.sizes[2]);
-        }
-    });
+    e.if_then(alone, || make(e, code, prologue, at, args));
     e.if_then(e.not(alone), || copy(e, code, left, at));
 }
 
 /// Remembers the row for the next product; one that is not read ahead may have only a part of it.
 pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
-    if is_read_ahead(code) {
+    if keeps_row(code) {
         let kept = e.shared_place(KEPT, KEPT_BYTES);
         e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || {
             e.store(kept, left);
@@ -109,21 +104,45 @@ pub fn keep<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>) {
     }
 }
 
-/// Does the maker's work for a row of the call (or, if so, of the wanted ones): it goes to `own` in shared memory, and what the maker needs
-/// there begins at byte `shared`. All threads of the block.
-pub fn make<'c>(
-    e: &Emitter<'c>,
-    prologue: &Prologue,
+/// Does the maker's work for the only row of the call (or, if so, of the wanted ones); what that needs lies behind the row. All threads of the
+/// block, which must meet afterwards.
+fn make<'c>(e: &Emitter<'c>, code: &Matmul, prologue: &Prologue, at: usize, args: KernelArgs<'c>) {
+    let nests = &prologue.nests;
+    let (own, shared, halved) = (e.offset_by(e.shared_memory(), at), at + row_bytes(code), halves::are_used(Dot::of(code, 1)));
+    let mut site = site(e, prologue, (own, shared), args, (e.i64(0), code.rows == Rows::Wanted));
+    if let Some(held) = Held::of(nests) {
+        let put = |first: Val<'c>, eight: &[Val<'c>]| {
+            let place = e.element(own, first, 4);
+            let fours = [0, EIGHT / 2].map(|at| side_by_side(e, Store::F32, &eight[at..at + EIGHT / 2]));
+            match halved {
+                true => halves::store(e, place, fours),
+                false => fours.into_iter().enumerate().for_each(|(at, four)| e.store_aligned(e.offset_by(place, 16 * at), four)),
+            }
+        };
+        return held.emit(&mut site, e.offset_by(e.shared_memory(), shared + nest::sums_at(nests)), &put);
+    }
+    nest::row(&mut site, nests, shared);
+    if halved {
+        e.sync();
+        halves::prepare(e, own, code.sizes[2]);
+    }
+}
+
+/// The site of what makes a row of the call (or, if so, of the wanted ones): the row comes to `own` in shared memory, and what is needed to make it
+/// begins at byte `shared`.
+pub fn site<'k, 'c>(
+    e: &'k Emitter<'c>,
+    prologue: &'k Prologue,
     (own, shared): (Val<'c>, usize),
     args: KernelArgs<'c>,
     (row, wanted): (Val<'c>, bool),
-) {
+) -> Site<'k, 'c> {
     let nests = &prologue.nests;
     let setting = Setting { lanes: 1, scratch: nests.scratch, schedule: Schedule::GPU, shared: Some(shared), vnni: false };
     let mut site = Site::new(e, args, &nests.tensors, setting);
     prologue.row().for_each(|tensor| site.set_base(tensor, own));
     site.set_row(row, wanted);
-    nest::row(&mut site, nests, shared);
+    site
 }
 
 /// Zeros behind the row.
@@ -160,11 +179,12 @@ fn copy<'c>(e: &Emitter<'c>, code: &Matmul, left: Val<'c>, at: usize) {
         };
         let loaded: Vec<Vec<Val>> = places.iter().map(own).collect();
         for (number, own) in places.into_iter().zip(loaded) {
-            let place = e.element(to, number, 16 * each);
-            e.if_then(e.cmp(Cmp::Lt, number, e.i64(count)), || match own[..] {
+            // Not behind a question: the loads would wait for its answer, one after the other.
+            let place = e.element(to, e.min(number, e.i64(count - 1)), 16 * each);
+            match own[..] {
                 [first, second] => halves::store(e, place, [first, second]),
                 _ => own.iter().for_each(|own| e.store_aligned(place, *own)),
-            });
+            }
         }
     }
 }

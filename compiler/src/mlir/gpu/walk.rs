@@ -7,18 +7,22 @@ use super::ring::Ring;
 use super::{BLOCKS, STEP_ROWS, Streams, THREADS, WARPS};
 use super::{ask, matmul, row, segments};
 use crate::fuse::kernel::Code;
+use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::site::for_each;
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, Linkage, Ty, Val};
 use crate::plan::{Function, Plan, Step};
 use braid_runtime::artifact::{Call, STEP_WORDS};
 
-/// Which word of a step is how many tasks there are of each thing that is counted.
+/// Which words of a step are how often it counts things, and how many tasks there are of each.
+const TIMES: usize = 2;
 const FACTOR: usize = 4;
 
 /// Words of a row of the tables of steps.
 pub fn row_words(plan: &Plan) -> usize {
-    STEP_WORDS + plan.prepare.iter().chain(&plan.steps).map(|step| step.words.len()).max().unwrap_or(0)
+    let most = plan.prepare.iter().chain(&plan.steps).map(|step| step.words.len()).max().unwrap_or(0);
+    // Whole copies.
+    (STEP_WORDS + most).next_multiple_of(COPY / 8)
 }
 
 /// Emits `braid_prepare`, `braid_prefill` and `braid_step`.
@@ -84,7 +88,7 @@ struct Rows<'k, 'c> {
 }
 
 /// Rows that come together.
-const ROWS: usize = 2;
+const ROWS: usize = 4;
 
 impl<'k, 'c> Rows<'k, 'c> {
     fn new(e: &'k Emitter<'c>, steps: Val<'c>, count: Val<'c>, words: usize) -> Self {
@@ -126,15 +130,39 @@ impl<'k, 'c> Rows<'k, 'c> {
         e.if_then(e.cmp(Cmp::Eq, lane, e.i32(0)), || e.store(own, at));
     }
 
-    /// Copies the batch of rows from `first` on; past the last row that is copied again.
+    /// Copies the batch of rows from `first` on; past the last row that is copied again. Where rings are filled by the copy engine nobody waits for it
+    /// here: [`Rows::arrive`].
     fn fetch(&self, first: Val<'c>) {
         let (e, words) = (self.e, self.words);
         let last = e.sub(self.count, e.i64(1));
-        for_each(e, e.to_i64(e.thread_anew()), e.i64(ROWS * words), e.i64(THREADS), |number| {
+        let each = if self.comes_later() { COPY / 8 } else { 1 };
+        // The first warp is about to watch for other blocks.
+        let own = e.to_i64(e.sub(e.i32(THREADS as i32 - 1), e.thread_anew()));
+        for_each(e, own, e.i64(ROWS * words / each), e.i64(THREADS), |number| {
+            let number = e.mul(number, e.i64(each));
             let (row, word) = (e.add(first, e.div(number, e.i64(words))), e.rem(number, e.i64(words)));
             let from = e.element(self.steps, e.max(e.min(row, last), e.i64(0)), words * 8);
-            e.store(e.element(self.place(row), word, 8), e.load_constant(e.element(from, word, 8), Ty::I64));
+            let (to, from) = (e.element(self.place(row), word, 8), e.element(from, word, 8));
+            match self.comes_later() {
+                true => e.begin_copy(to, from, e.i32(COPY as i32)),
+                false => e.store(to, e.load_constant(from, Ty::I64)),
+            }
         });
+        if self.comes_later() {
+            e.close_copies();
+        }
+    }
+
+    /// Whether copies of the threads are free for it: else weights are under way so, which must not be waited for.
+    fn comes_later(&self) -> bool {
+        self.e.has_groups()
+    }
+
+    /// Waits for what the thread copies of a batch; the block's threads must meet behind it.
+    fn arrive(&self) {
+        if self.comes_later() {
+            self.e.wait_copies(0);
+        }
     }
 
     /// Copies the call, its tables and the first rows to shared memory; gives where the call is.
@@ -149,6 +177,7 @@ impl<'k, 'c> Rows<'k, 'c> {
         self.put(e.shared_place(SEEN, 4), e.i32(0));
         self.fetch(e.i64(0));
         row::forget(e);
+        self.arrive();
         e.sync();
         e.copy_tables(own, THREADS);
         own
@@ -164,7 +193,7 @@ impl<'k, 'c> Rows<'k, 'c> {
 
 /// Whether a function leaves the row in shared memory that the last product multiplied.
 fn keeps_row(code: &Code) -> bool {
-    matches!(code, Code::Matmul(product) if matmul::is_read_ahead(product))
+    matches!(code, Code::Matmul(product) if matmul::keeps_row(product))
 }
 
 /// Whether it is the block's first thread, which waits for other blocks.
@@ -194,6 +223,7 @@ impl<'c> Walk<'_, 'c> {
     fn step(&self, rows: &Rows<'_, 'c>, at: Val<'c>) {
         let e = self.e;
         // All threads are done with the step before, and see the next row and what the clerk decided.
+        rows.arrive();
         e.sync();
         let arrivals = self.clerk.arrivals(at);
         let waiting = e.cmp(Cmp::Gt, arrivals, e.i32(0));
@@ -207,8 +237,9 @@ impl<'c> Walk<'_, 'c> {
         self.clerk.decide(following, rows.place(following));
         rows.advance(at);
         e.if_then(waiting, || {
+            // The first warp watches meanwhile.
             if !self.many {
-                self.ask_ahead(rows, at);
+                e.if_then(e.cmp(Cmp::Ge, e.thread_anew(), e.i32(WARP as i32)), || self.ask_ahead(rows, at));
             }
             self.wait(arrivals);
         });
@@ -216,51 +247,69 @@ impl<'c> Walk<'_, 'c> {
         let row = rows.place(at);
         let function = e.load(row, Ty::I64);
         let arguments = [self.call, e.offset_by(row, 8 * STEP_WORDS), begin, tasks, block];
-        e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(self.functions, function, &arguments));
+        e.if_then(e.cmp(Cmp::Lt, begin, tasks), || self.dispatch(function, &arguments));
     }
 
-    /// Asks for what step `at` and the next one are about to look at of what sequences keep, if the call is of one row: where all
+    /// Asks for what step `at` and the next ones are about to look at of what sequences keep and of small weights, if the call is of one row: where all
     /// multiprocessors find it, so that any block may ask for any task.
     fn ask_ahead(&self, rows: &Rows<'_, 'c>, at: Val<'c>) {
         let e = self.e;
+        let asks = |number: &&usize| ask::name(&self.plan.functions[**number]).is_some();
+        let asking: Vec<usize> = self.functions.iter().filter(asks).copied().collect();
         let alone = e.cmp(Cmp::Eq, e.call_field(self.call, Field::Rows), e.i64(1));
         e.if_then(alone, || {
-            for next in [0, 1] {
-                let row = rows.place(e.add(at, e.i64(next)));
+            // Rows that have come, whichever step is at hand. Behind a choice that is still to be made nobody knows what was chosen.
+            e.for_loop(e.i64(0), e.i64(ROWS), e.i64(1), &[e.bool(true)], |next, known| {
+                let row = rows.place(e.add(at, next));
                 let function = e.load(row, Ty::I64);
-                for number in self.functions {
-                    let Some(name) = ask::name(&self.plan.functions[*number]) else { continue };
-                    e.if_then(e.cmp(Cmp::Eq, function, e.i64(*number)), || {
-                        let (tasks, block) = (e.load(e.offset_by(row, 8 * FACTOR), Ty::I64), e.block_number());
+                let is = |number: &usize| e.cmp(Cmp::Eq, function, e.i64(*number));
+                let word = |at: usize| e.load(e.offset_by(row, 8 * at), Ty::I64);
+                let ask = |number: usize| {
+                    let function = &self.plan.functions[number];
+                    let Some(name) = ask::name(function) else { return };
+                    let (tasks, block) = (e.mul(word(FACTOR), word(TIMES)), e.block_number());
+                    let call = || {
                         e.call(&name, &[self.call, e.offset_by(row, 8 * STEP_WORDS), block, tasks, block], None);
-                    });
-                }
-            }
+                    };
+                    let chosen = matches!(&function.code, Code::Matmul(product) if ask::is_chosen(product));
+                    e.if_then(e.and(is(&number), if chosen { known[0] } else { e.bool(true) }), call);
+                };
+                self.find(&asking, function, &ask);
+                let chooses = |number: &&usize| matches!(self.plan.functions[**number].code, Code::Top(_));
+                let known = self.functions.iter().filter(chooses).fold(known[0], |known, number| e.and(known, e.not(is(number))));
+                vec![known]
+            });
         });
     }
 
-    /// Calls the function of that number: a search by halves.
-    fn dispatch(&self, functions: &[usize], function: Val<'c>, arguments: &[Val<'c>]) {
+    /// Calls the function of that number.
+    fn dispatch(&self, function: Val<'c>, arguments: &[Val<'c>]) {
+        let e = self.e;
+        self.find(self.functions, function, &|number| {
+            let function = &self.plan.functions[number];
+            if !keeps_row(&function.code) {
+                row::forget(e);
+            }
+            let split = match &function.code {
+                Code::Matmul(product) => matmul::is_split(product),
+                Code::Nests(nests) => segments::is_split(nests, e.has_groups()),
+                _ => false,
+            };
+            let name = if self.many && split { name_for_many(function) } else { function.name.clone() };
+            e.call(&name, arguments, None);
+        });
+    }
+
+    /// Does `what` for the function of that number, if it is one of these; it may be another one. A search by halves.
+    fn find(&self, functions: &[usize], function: Val<'c>, what: &dyn Fn(usize)) {
         let e = self.e;
         match functions {
             [] => {}
-            [only] => {
-                let function = &self.plan.functions[*only];
-                if !keeps_row(&function.code) {
-                    row::forget(e);
-                }
-                let split = match &function.code {
-                    Code::Matmul(product) => matmul::is_split(product),
-                    Code::Nests(nests) => segments::is_split(nests, e.has_groups()),
-                    _ => false,
-                };
-                let name = if self.many && split { name_for_many(function) } else { function.name.clone() };
-                e.call(&name, arguments, None);
-            }
+            [only] => what(*only),
             _ => {
                 let (low, high) = functions.split_at(functions.len() / 2);
                 let below = |functions: &[usize]| {
-                    self.dispatch(functions, function, arguments);
+                    self.find(functions, function, what);
                     vec![]
                 };
                 e.if_else(e.cmp(Cmp::Lt, function, e.i64(high[0])), || below(low), || below(high));
@@ -298,15 +347,19 @@ impl<'c> Walk<'_, 'c> {
     fn fill_up(&self, ring: Ring, arrivals: Val<'c>, all: impl Fn() -> Val<'c>) {
         let e = self.e;
         let seen = e.shared_place(SEEN, 4);
+        // A warp's lanes go on together.
+        let of_first = |what: Val<'c>| e.cmp(Cmp::Ne, e.of_lane(e.select(what, e.i32(1), e.i32(0)), e.i32(0)), e.i32(0));
         e.until(|| {
             e.if_then(first(e), || e.if_then(all(), || e.show_number(seen, arrivals)));
-            let room = self.ask_meanwhile(ring);
-            // The first warp looks after the others.
-            let later = e.cmp(Cmp::Ge, e.thread_anew(), e.i32(WARP as i32));
-            e.if_then(later, || e.pause(PAUSE));
-            let over = e.or(e.cmp(Cmp::Ge, e.watch_shared(seen), arrivals), e.and(later, e.not(room)));
-            // A warp's lanes go on together.
-            e.cmp(Cmp::Ne, e.of_lane(e.select(over, e.i32(1), e.i32(0)), e.i32(0)), e.i32(0))
+            let over = of_first(e.cmp(Cmp::Ge, e.watch_shared(seen), arrivals));
+            let go_on = || {
+                let room = self.ask_meanwhile(ring);
+                // The first warp looks after the others.
+                let later = e.cmp(Cmp::Ge, e.thread_anew(), e.i32(WARP as i32));
+                e.if_then(later, || e.pause(PAUSE));
+                vec![of_first(e.and(later, e.not(room)))]
+            };
+            e.if_else(over, || vec![e.bool(true)], go_on)[0]
         });
     }
 

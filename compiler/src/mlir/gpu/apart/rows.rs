@@ -3,9 +3,11 @@
 use super::ROUNDING_THREADS;
 use super::product::Group;
 use super::sorts::Lists;
-use crate::fuse::kernel::{BATCH, DEPTH, INNER, Matmul};
+use crate::fuse::kernel::{BATCH, DEPTH, INNER, Matmul, Prologue, Store};
 use crate::mlir::common::site::{Setting, Site, for_each};
 use crate::mlir::common::{Emitter, Field, KernelArgs, Ty, Val};
+use crate::mlir::gpu::held::Held;
+use crate::mlir::gpu::wide::side_by_side;
 use crate::mlir::gpu::{THREADS, nest, row};
 
 /// Numbers that a thread rounds at once.
@@ -44,25 +46,6 @@ pub fn round<'c>(
     let (depth, rows, own) = (code.sizes[2], e.call_field(args.call, Field::Rows), has_own_rows(code));
     let count = if own { e.mul(rows, e.i64(code.sizes[0])) } else { rows };
     for_each(e, e.block_number(), count, e.blocks(), |number| {
-        let from = match &code.prologue {
-            Some(prologue) => {
-                let own = e.shared_memory();
-                // All are done with the row before.
-                e.sync();
-                row::make(e, prologue, (own, row_bytes(depth)), args, (number, false));
-                e.sync();
-                own
-            }
-            None if own => {
-                site.set_product_row(code, number);
-                site.address(&code.left)
-            }
-            None => {
-                site.set_row(number, false);
-                site.index.insert(INNER, e.i64(0));
-                site.address(&code.left)
-            }
-        };
         let places: Vec<Val> = match lists {
             None => vec![number],
             Some(lists) if own => vec![lists.place(e, number)],
@@ -72,10 +55,43 @@ pub fn round<'c>(
             }
         };
         let to: Vec<Val> = places.into_iter().map(|place| e.element(to, place, 2 * depth)).collect();
-        for_each(e, e.to_i64(e.thread()), e.i64(depth / ROUNDED), e.i64(ROUNDING_THREADS), |number| {
-            let made = rounded(e, e.element(from, number, 4 * ROUNDED));
-            to.iter().for_each(|to| e.store_aligned(e.element(*to, number, 2 * ROUNDED), made));
-        });
+        if let Some(prologue) = &code.prologue {
+            // All are done with the row before.
+            e.sync();
+            return make(e, (prologue, depth), args, (number, &to));
+        }
+        match own {
+            true => site.set_product_row(code, number),
+            false => {
+                site.set_row(number, false);
+                site.index.insert(INNER, e.i64(0));
+            }
+        }
+        copy(e, site.address(&code.left), depth, &to);
+    });
+}
+
+/// Makes a row of so many numbers, and puts it rounded to some places.
+fn make<'c>(e: &Emitter<'c>, (prologue, depth): (&Prologue, usize), args: KernelArgs<'c>, (number, to): (Val<'c>, &[Val<'c>])) {
+    let (row, shared) = (e.shared_memory(), row_bytes(depth));
+    let mut site = row::site(e, prologue, (row, shared), args, (number, false));
+    if let Some(held) = Held::of(&prologue.nests) {
+        let put = |first: Val<'c>, eight: &[Val<'c>]| {
+            let made = side_by_side(e, Store::Bf16, eight);
+            to.iter().for_each(|to| e.store_aligned(e.element(*to, first, 2), made));
+        };
+        return held.emit(&mut site, e.offset_by(row, shared + nest::sums_at(&prologue.nests)), &put);
+    }
+    nest::row(&mut site, &prologue.nests, shared);
+    e.sync();
+    copy(e, row, depth, to);
+}
+
+/// Rounds so many numbers from an address on, and puts them to some places.
+fn copy<'c>(e: &Emitter<'c>, from: Val<'c>, depth: usize, to: &[Val<'c>]) {
+    for_each(e, e.to_i64(e.thread()), e.i64(depth / ROUNDED), e.i64(ROUNDING_THREADS), |number| {
+        let made = rounded(e, e.element(from, number, 4 * ROUNDED));
+        to.iter().for_each(|to| e.store_aligned(e.element(*to, number, 2 * ROUNDED), made));
     });
 }
 

@@ -1,0 +1,117 @@
+//! Calls of one row as code for a GPU, on the interpreter: rows that blocks make for themselves, and what goes with their products.
+
+use super::goldens::{Code, calls_on_a_processor, off, tokens, told};
+use super::memory::{number, put};
+use super::{Grid, Machine, Module};
+use crate::apart::built_of;
+use crate::narrow::BLOCK;
+use braid_compiler::forms::Chunks;
+use braid_runtime::artifact::{Call, Dtype};
+use half::bf16;
+use std::mem::offset_of;
+
+/// A norm with two sums, of fewer numbers than threads have at once, and a gated one of more than that, and of no whole turns; all rows count.
+const NORMS: &str = "model m(vocab: dim = 32, d: dim = 264, c: dim = 2304)(tokens: [t]) -> [t, vocab] {
+  param embed, head: [vocab, d]   param wx, wz: [d, c]   param wo: [c, d]   param gain, bias: [d]   param inner: [c]
+  x = embed[vocab: tokens]
+  recur before: [d] over t {
+    before = before / 2 + x
+    h = before
+  }
+  m = h - mean[d](h)
+  n = m / sqrt(mean[d](m * m) + 0.00001) * gain + bias
+  y = (sum[d] wx * n) * silu(sum[d] wz * n)
+  g = y / sqrt(mean[c](y * y) + 0.00001) * inner
+  r = h + sum[c] wo * g
+  recur behind: [d] over t {
+    behind = behind / 2 + r
+    o = behind
+  }
+  generate autoregressive
+  return sum[d] head * o
+}";
+
+/// Some tokens, each in a call of its own, behind a prompt; against a processor in single precision.
+fn steps(spec: &str, (target, dtype): (&str, Dtype), most: f64) -> String {
+    let ids = tokens(7, 32);
+    let calls: Vec<&[i32]> = [&ids[..3]].into_iter().chain(ids[3..].chunks(1)).collect();
+    let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
+    let mut model = code.model(1, 3);
+    let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
+    let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
+    let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
+    let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &feeds));
+    assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e} in {spec}");
+    code.ptx
+}
+
+/// What makes a row holds it in registers from its sums on, and leaves its halves at once.
+#[test]
+fn rows_in_registers() {
+    for target in ["cuda:sm_90a", "cuda:sm_80"] {
+        let ptx = steps(NORMS, (target, Dtype::Bf16), 1e-2);
+        assert!(!ptx.contains("prepare_halves"), "{target}: rows are halved where they are made");
+        steps(NORMS, (target, Dtype::F32), 1e-5);
+    }
+}
+
+/// A convolution is done by the thread that has the sum of its channel, whose state it moves on; also where the sum crosses in bfloat16.
+#[test]
+fn convolutions_behind_their_products() {
+    for target in ["cuda:sm_90a", "cuda:sm_80"] {
+        for (dtype, most) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+            let ptx = steps(BLOCK, (target, dtype), most);
+            assert!(ptx.contains("_tail_") && !ptx.contains("own_channels"), "{target} {dtype:?}: no step of its own");
+        }
+    }
+}
+
+/// Numbers of a row, rows of a call, and those that the arena has room for.
+const WIDTH: usize = 320;
+const ROWS: usize = 5;
+const CAPACITY: usize = 8;
+
+/// Rows of a prompt's products are made and rounded in one pass: a norm of made-up numbers.
+#[test]
+fn rows_are_rounded_where_they_are_made() {
+    let spec = NORMS.replace("d: dim = 264, c: dim = 2304", "d: dim = 320, c: dim = 8192");
+    let (ptx, manifest) = built_of(&spec, "cuda:sm_90a", Dtype::Bf16);
+    let device = manifest.device.as_ref().expect("a GPU's manifest");
+    let step = device.steps.iter().find(|step| step.apart.is_some()).expect("a launch of its own");
+    let apart = &device.apart[step.apart.expect("one")];
+    let mut machine = Machine::new(Module::parse(&ptx).expect("PTX"));
+    // Numbers of the arena and of the weights, wherever they are looked for.
+    let number_at = |at: usize| ((at * 37 % 101) as f32 - 50.0) / 16.0;
+    let arena: Vec<u8> = (0..manifest.arena_row_bytes * CAPACITY / 4).flat_map(|at| number_at(at).to_le_bytes()).collect();
+    let weights: Vec<u8> = (0..manifest.weights_bytes / 4).flat_map(|_| 1.5f32.to_le_bytes()).collect();
+    let [arena, weights, to] = [arena, weights, vec![0; 2 * ROWS * WIDTH]].map(|bytes| machine.memory.add(bytes));
+    let words = machine.memory.add(step.words.iter().flat_map(|word| word.to_le_bytes()).collect());
+    let mut call = vec![0; size_of::<Call>()];
+    let fields = [
+        (offset_of!(Call, rows), ROWS as u64),
+        (offset_of!(Call, rows_capacity), CAPACITY as u64),
+        (offset_of!(Call, arena), arena),
+        (offset_of!(Call, weights), weights),
+    ];
+    fields.into_iter().for_each(|(at, field)| put(&mut call[at..at + 8], field));
+    let call = machine.memory.add(call);
+    let round = apart.round.expect("rows are rounded");
+    let grid = Grid { blocks: 3, threads: round.threads, shared: round.shared_bytes };
+    machine.launch(&format!("{}_rounds", apart.name), &[call, words, to], grid).unwrap_or_else(|error| panic!("{error}"));
+    let made = machine.memory.at(to, 2 * ROWS * WIDTH).expect("what was written");
+    let made: Vec<f32> = made.chunks_exact(2).map(|own| bf16::from_bits(number(own) as u16).to_f32()).collect();
+    // The row that is normed is one of those that the words name.
+    let off_from = |word: &i64| {
+        let rows = (0..ROWS).flat_map(|row| {
+            let first = (*word as usize * CAPACITY) / 4 + row * WIDTH;
+            let x: Vec<f32> = (0..WIDTH).map(|at| number_at(first + at)).collect();
+            let mean = x.iter().sum::<f32>() / WIDTH as f32;
+            let scale = (x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / WIDTH as f32 + 1e-5).sqrt();
+            x.into_iter().map(move |x| (x - mean) / scale * 1.5 + 1.5).collect::<Vec<f32>>()
+        });
+        rows.zip(&made).fold(0f32, |most, (right, made)| most.max((right - made).abs()))
+    };
+    let room = (manifest.arena_row_bytes - 4 * WIDTH) as i64;
+    let least = step.words.iter().filter(|word| (0..=room).contains(*word)).map(off_from).fold(f32::MAX, f32::min);
+    assert!(least <= 0.02, "a row is {least} off");
+}
