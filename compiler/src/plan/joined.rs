@@ -86,9 +86,10 @@ fn tails(plan: &Plan, run: Range<usize>) -> Vec<Tail> {
         let apart =
             products && found.iter().map(|(_, step)| touched(*step)).all(|other| !other.clashes(&own) && !own.clashes(&other));
         let fits = kernel(at).rows == Rows::All && step.words.len() == operands_of_convolution(along) && step.tasks.least <= 1;
-        words += step.words.len() + 2;
-        if fits && apart && reads_weights_alone(along) && words <= WORDS && found.iter().all(|(other, _)| *other != product) {
+        let all = words + step.words.len() + 2;
+        if fits && apart && reads_weights_alone(along) && all <= WORDS && found.iter().all(|(other, _)| *other != product) {
             found.push((product, at));
+            words = all;
         }
     }
     found

@@ -66,6 +66,20 @@ fn convolutions_behind_their_products() {
     }
 }
 
+/// One that reads more of the row than its weights is a step of its own, whose channels the block has just multiplied.
+#[test]
+fn convolutions_that_read_other_products() {
+    let gated = BLOCK.replace(
+        "  x = silu(convolve[w](sum[d] wx * h, taps))",
+        "  u = sum[d] wz * h\n  x = silu(convolve[w](sum[d] wx * h, taps)) * u",
+    );
+    assert_ne!(gated, BLOCK);
+    for (target, dtype, most) in [("cuda:sm_90a", Dtype::F32, 1e-5), ("cuda:sm_80", Dtype::Bf16, 2e-2)] {
+        let ptx = steps(&gated, (target, dtype), most);
+        assert!(!ptx.contains("_tail_") && ptx.contains(".func own_channels"), "{target} {dtype:?}: a step of its own");
+    }
+}
+
 /// Numbers of a row, rows of a call, and those that the arena has room for.
 const WIDTH: usize = 320;
 const ROWS: usize = 5;
