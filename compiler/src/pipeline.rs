@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Compiled};
 use crate::error::Error;
-use crate::forms::{self, Chunks, Forms, Together};
+use crate::forms::{self, Chunks, Decaying, Forms, Together};
 use crate::fuse::{self, Fused};
 use crate::graph::{Check, Fault, Graph, Verified};
 use crate::llvm;
@@ -168,18 +168,19 @@ fn checked<T: Check>(stage: &'static str, made: T) -> Result<Verified<T>, Error>
 }
 
 /// Chunks for a GPU's matrix units: of fewer rows where a block has little shared memory.
-fn matrix_chunks(target: &Target) -> Chunks {
+fn matrix_chunks(target: &Target, dtype: Dtype) -> Chunks {
     const LITTLE: usize = 64 << 10;
     let half = forms::MATRIX_CHUNK / 2;
     let rows = if target.shared_bytes < LITTLE { half } else { forms::MATRIX_CHUNK };
-    // By halves of halves chunks are not faster than steps: docs/benchmarks.md.
-    Chunks::Matrices { rows, solving: half, decaying: false }
+    // Sums of exponents have the rounding of their largest term: docs/benchmarks.md.
+    let decaying = if dtype == Dtype::F32 { Decaying::Never } else { Decaying::Powers };
+    Chunks::Matrices { rows, solving: half, decaying }
 }
 
 fn derive(work: &mut Work) -> Result<(), Error> {
     let chunks = match (work.options.chunks, work.options.target.gpu) {
-        (Chunks::Auto, Some(_)) => matrix_chunks(&work.options.target),
-        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows, decaying: true },
+        (Chunks::Auto, Some(_)) => matrix_chunks(&work.options.target, work.options.dtype),
+        (Chunks::Rows(rows), Some(_)) => Chunks::Matrices { rows, solving: rows, decaying: Decaying::Halves },
         (given, _) => given,
     };
     let rows = if work.options.target.gpu.is_some() { MOST_ROWS } else { forms::MAX_ROWS };

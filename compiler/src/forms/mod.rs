@@ -153,9 +153,20 @@ pub enum Chunks {
         rows: usize,
         /// The same where the update reads the state: more has to lie side by side in a block's memory then.
         solving: usize,
-        /// Also where keys decay each in its own way, by halves of halves of a chunk.
-        decaying: bool,
+        /// Where keys decay each in its own way.
+        decaying: Decaying,
     },
+}
+
+/// Chunks for matrix units of recurrences whose keys decay each in its own way, row after row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decaying {
+    /// None: step by step.
+    Never,
+    /// Where decays are powers of e, whose products are powers of sums.
+    Powers,
+    /// Also by halves of halves of a chunk, which is no faster than steps.
+    Halves,
 }
 
 /// Rows of a chunk: enough to keep the state's traffic small beside the products, few enough for their own score matrices to be.

@@ -1,5 +1,5 @@
-//! Products over spans of rows as powers of sums: where factors are powers of e themselves, a span's product is that of the difference of
-//! two running sums. Every element is made by itself, and no matrix of products is kept.
+//! Products over spans of rows as powers of sums: where factors are powers of e themselves, a span's product is 2 to the difference of two
+//! running sums. Every element is made by itself, and no matrix of products is kept.
 //!
 //! A sum has the rounding of its largest term: what lies behind a gate that forgets all would lose its bits to it. Exponents are therefore
 //! cut off where factors vanish in single precision, and only a model whose factors of products may be rounded goes this way.
@@ -9,34 +9,43 @@ use super::nest::{Builder, Item, What};
 use super::rows::{Running, Span, choice, compared};
 use braid_dsl::model::{AxisId, Binary, Elem, Op, Rows, Unary};
 
-/// `e` to this power (6e-39) is less than the smallest normal number of single precision (1.2e-38).
-const VANISHES: f64 = -88.0;
+/// 2 to this power (6e-39) is less than the smallest normal number of single precision (1.2e-38).
+const VANISHES: f64 = -127.0;
 
-fn two(op: Binary, a: Expr, b: Expr) -> Expr {
+pub(super) fn two(op: Binary, a: Expr, b: Expr) -> Expr {
     Expr::Binary(op, Elem::Float, Box::new(a), Box::new(b))
 }
 
-fn power(exponent: Expr) -> Expr {
-    Expr::Unary(Unary::Exp, Box::new(exponent))
+/// 2 to a sum's power: sums are of exponents in binary, which is what hardware takes.
+pub(super) fn power(exponent: Expr) -> Expr {
+    two(Binary::Pow, Expr::number(2.0), exponent)
 }
 
 impl Builder<'_> {
-    /// The item whose powers of e a product over rows multiplies, if it goes this way: of a head, or of whatever else is one index in a task.
-    pub(super) fn exponent(&self, product: &Item, items: &[Item]) -> Option<usize> {
-        let What::Apply(Op::Products { row, over }, args) = &product.what else { return None };
-        let column = match over {
-            Rows::Between(column) | Rows::Inside(column) => Some(self.axes.find(*column)),
-            _ => None,
+    /// The item whose powers of e an op over rows multiplies, if it goes this way: a product of a head, or of whatever else is one index in a
+    /// task, or of factors all of whose products go from the first row on, or to the last; scores under such factors.
+    pub(super) fn exponent(&self, user: &Item, items: &[Item]) -> Option<usize> {
+        let What::Apply(op, args) = &user.what else { return None };
+        let (factor, goes) = match op {
+            Op::Products { row, over } => {
+                let column = match over {
+                    Rows::Between(column) | Rows::Inside(column) => Some(self.axes.find(*column)),
+                    _ => None,
+                };
+                let row = self.axes.find(*row);
+                let alone = |axis: &KAxis| *axis == row || Some(*axis) == column || self.grid.contains(axis);
+                (args[0], user.axes.iter().all(alone) || column.is_none() && rises(args[0], items))
+            }
+            Op::Scores { .. } => (args[2], self.halves.is_some()),
+            _ => return None,
         };
-        let row = self.axes.find(*row);
-        let alone = product.axes.iter().all(|axis| *axis == row || Some(*axis) == column || self.grid.contains(axis));
-        match &items[args[0]].what {
-            What::Apply(Op::Unary(Unary::Exp), of) if self.exponents && alone => Some(of[0]),
+        match &items[factor].what {
+            What::Apply(Op::Unary(Unary::Exp), of) if self.exponents && goes => Some(of[0]),
             _ => None,
         }
     }
 
-    /// Whether a product over rows reads an item as its exponent.
+    /// Whether an op over rows reads an item as its exponent.
     pub(super) fn is_exponent(&self, at: usize, items: &[Item]) -> bool {
         items.iter().any(|item| self.exponent(item, items) == Some(at))
     }
@@ -51,15 +60,9 @@ impl Builder<'_> {
     /// The product over a span of rows.
     pub(super) fn power_of_sum(&mut self, item: &Item, (row, over): (AxisId, Rows), of: usize, exponent: &Expr) -> Expr {
         let row = self.axes.find(row);
-        let known = self.running.iter().position(|known| known.of == of && known.span == Span::Sums);
-        let at = known.unwrap_or_else(|| {
-            let column = |axis: &KAxis| matches!(over, Rows::Between(own) | Rows::Inside(own) if self.axes.find(own) == *axis);
-            let axes: Vec<KAxis> = item.axes.iter().copied().filter(|axis| !column(axis)).collect();
-            let made = self.sums_along(&axes, row, of, exponent);
-            self.running.push(made);
-            self.running.len() - 1
-        });
-        let Running { before, upto, .. } = &self.running[at];
+        let column = |axis: &KAxis| matches!(over, Rows::Between(own) | Rows::Inside(own) if self.axes.find(own) == *axis);
+        let axes: Vec<KAxis> = item.axes.iter().copied().filter(|axis| !column(axis)).collect();
+        let Sums { before, upto } = &self.sums_of(&axes, row, of, exponent);
         let load = |view: &View| Expr::Load(view.clone(), Elem::Float);
         let since = |view: &View, column: KAxis| power(two(Binary::Sub, load(view), load(&upto.renamed(row, column))));
         let nothing = || Expr::number(0.0);
@@ -82,10 +85,39 @@ impl Builder<'_> {
         }
     }
 
-    /// `L[row + 1] = L[row] + exponent[row]`.
+    /// The running sums over rows of the exponent of item `of`, made once.
+    pub(super) fn sums_of(&mut self, axes: &[KAxis], row: KAxis, of: usize, exponent: &Expr) -> Sums {
+        let known = self.running.iter().position(|known| known.of == of && known.span == Span::Sums);
+        let at = known.unwrap_or_else(|| {
+            let made = self.sums_along(axes, row, of, exponent);
+            self.running.push(made);
+            self.running.len() - 1
+        });
+        let Running { before, upto, .. } = &self.running[at];
+        Sums { before: before.clone(), upto: upto.clone() }
+    }
+
+    /// `L[row + 1] = L[row] + log2 e · exponent[row]`.
     fn sums_along(&mut self, axes: &[KAxis], row: KAxis, of: usize, exponent: &Expr) -> Running {
-        let cut = two(Binary::Max, exponent.clone(), Expr::number(VANISHES));
+        let binary = two(Binary::Mul, exponent.clone(), Expr::number(std::f64::consts::LOG2_E));
+        let cut = two(Binary::Max, binary, Expr::number(VANISHES));
         let next = |from: &View| two(Binary::Add, Expr::Load(from.clone(), Elem::Float), cut.clone());
         self.along(axes, row, (of, Span::Sums), (0.0, &next))
     }
+}
+
+/// Running sums of an exponent over rows.
+pub(super) struct Sums {
+    /// Each row without its own.
+    pub(super) before: View,
+    /// Each row with it.
+    pub(super) upto: View,
+}
+
+/// Whether all products of a factor go from the first row on, or to the last.
+fn rises(at: usize, items: &[Item]) -> bool {
+    items.iter().all(|item| match &item.what {
+        What::Apply(Op::Products { over: Rows::Between(_) | Rows::Inside(_), .. }, args) => args[0] != at,
+        _ => true,
+    })
 }

@@ -1,5 +1,5 @@
 //! Lower triangular matrices of a chunk by halves, for matrix units: of blocks of twice so many rows, what the second half has of the first
-//! is one product, level after level. Nothing waits for the row before.
+//! is one product, level after level. Only in the smallest blocks of an inverse does a row wait for those before.
 //!
 //! Between the halves stands an anchor: reads decay from it on, keys up to it, so that the product of both is the decay from key to read.
 //! Every factor is a product of the steps' own decays over a span between the two, as it would be row after row: nothing is divided.
@@ -8,25 +8,30 @@ use super::expr::{Expr, KAxis, View, ViewStep};
 use super::factors::times;
 use super::kernel::Reduction;
 use super::nest::{Axes, Builder, Item};
+use super::scores::{BLOCK, TILE};
 use braid_dsl::model::{Binary, Elem, Reduce};
 
 /// One level: blocks of two halves. An axis is missing where it has one index.
 #[derive(Clone, Copy, Debug)]
 pub struct Level {
     /// Rows of a half.
-    half: usize,
+    pub(super) half: usize,
     /// Counts the blocks.
-    block: Option<KAxis>,
-    /// Rows of a half, its columns, and what is summed over.
-    row: Option<KAxis>,
-    column: Option<KAxis>,
-    inner: Option<KAxis>,
+    pub(super) block: Option<KAxis>,
+    /// Counts rows of a half.
+    pub(super) row: Option<KAxis>,
+    /// Counts its columns.
+    pub(super) column: Option<KAxis>,
+    /// Counts what is summed over.
+    pub(super) inner: Option<KAxis>,
 }
 
 /// The two halves of a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
+pub(super) enum Half {
+    /// Of earlier rows.
     First,
+    /// Of later ones.
     Second,
 }
 
@@ -34,9 +39,11 @@ enum Half {
 #[derive(Clone, Debug)]
 pub struct Halves {
     /// From halves of one row to the two of the chunk.
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
     /// Counts two halves.
-    pair: KAxis,
+    pub(super) pair: KAxis,
+    /// Count the tiles of a block on the diagonal along rows and columns, and then a tile's own rows and columns.
+    pub(super) tiles: [KAxis; 4],
 }
 
 impl Halves {
@@ -51,7 +58,21 @@ impl Halves {
             Level { half, block, row, column, inner }
         };
         let levels = (0..rows.ilog2()).map(|log| level(1 << log)).collect();
-        Some(Halves { levels, pair: axes.unnamed(2) })
+        Some(Halves {
+            levels,
+            pair: axes.unnamed(2),
+            tiles: [BLOCK / TILE, BLOCK / TILE, TILE, TILE].map(|size| axes.unnamed(size)),
+        })
+    }
+
+    /// Blocks of so many rows and the columns of the same rows: both are counted from the block's first one on. A chunk of one block is counted
+    /// by its own axes: of rows, of columns, and of what is summed over.
+    pub(super) fn diagonal(&self, rows: usize, (row, column, inner): (KAxis, KAxis, KAxis)) -> Level {
+        let of = |half: usize| self.levels.iter().find(|level| level.half == half);
+        match (of(rows), of(rows / 2)) {
+            (Some(whole), Some(half)) => Level { half: rows / 2, block: half.block, ..*whole },
+            _ => Level { half: rows / 2, block: None, row: Some(row), column: Some(column), inner: Some(inner) },
+        }
     }
 
     /// Counts pairs of rows.
@@ -80,7 +101,7 @@ impl Level {
     }
 
     /// What the second halves' rows have of the first halves' columns.
-    fn between(&self, view: &View, (row, column): (KAxis, KAxis), by: (Option<KAxis>, Option<KAxis>)) -> View {
+    pub(super) fn between(&self, view: &View, (row, column): (KAxis, KAxis), by: (Option<KAxis>, Option<KAxis>)) -> View {
         self.part(&self.part(view, row, by.0, Half::Second), column, by.1, Half::First)
     }
 
@@ -90,7 +111,13 @@ impl Level {
     }
 
     /// The same of one half alone.
-    fn inside(&self, view: &View, (row, column): (KAxis, KAxis), by: (Option<KAxis>, Option<KAxis>), half: Half) -> View {
+    pub(super) fn inside(
+        &self,
+        view: &View,
+        (row, column): (KAxis, KAxis),
+        by: (Option<KAxis>, Option<KAxis>),
+        half: Half,
+    ) -> View {
         self.part(&self.part(view, row, by.0, half), column, by.1, half)
     }
 }
@@ -104,7 +131,7 @@ fn identity(expr: &Expr, row: KAxis) -> Option<KAxis> {
     [(a, b), (b, a)].into_iter().find(|(own, _)| whole && **own == row).map(|(_, other)| *other)
 }
 
-fn load(view: &View) -> Expr {
+pub(super) fn load(view: &View) -> Expr {
     Expr::Load(view.clone(), Elem::Float)
 }
 
@@ -166,13 +193,18 @@ impl Builder<'_> {
         Expr::Load(target, Elem::Float)
     }
 
-    /// A sum; along an axis that nothing varies along it is a multiple.
-    fn dots(&mut self, target: View, expr: Expr, over: &[KAxis]) {
+    /// A sum.
+    pub(super) fn dots(&mut self, target: View, expr: Expr, over: &[KAxis]) {
+        let (own, expr) = self.summed(&expr, over);
+        self.push(target, expr, (!own.is_empty()).then(|| Reduction::plain(Reduce::Sum, own)));
+    }
+
+    /// The axes that a sum's value varies along, and the value: along an axis that nothing varies along it is a multiple.
+    pub(super) fn summed(&self, expr: &Expr, over: &[KAxis]) -> (Vec<KAxis>, Expr) {
         let axes = expr.axes();
         let (own, missing): (Vec<KAxis>, Vec<KAxis>) = over.iter().partition(|axis| axes.contains(axis));
         let count: usize = missing.iter().map(|axis| self.axes.sizes[axis.0]).product();
-        let expr = if count > 1 { times(expr, Expr::number(count as f64)) } else { expr };
-        self.push(target, expr, (!own.is_empty()).then(|| Reduction::plain(Reduce::Sum, own)));
+        (own, if count > 1 { times(expr.clone(), Expr::number(count as f64)) } else { expr.clone() })
     }
 
     fn copies_that_decay(&mut self, row: KAxis, (halves, scored): (&Halves, &Scored)) -> Copies {
@@ -266,13 +298,10 @@ impl Builder<'_> {
         let meets = Expr::Binary(Binary::Eq, Elem::Int, Box::new(Expr::Index(row)), Box::new(Expr::Index(third)));
         let unit = Expr::Select(Elem::Float, Box::new([meets, Expr::number(1.0), Expr::number(0.0)]));
         self.push(target.clone(), unit, None);
-        for level in &halves.levels {
-            let Level { row: i, column: j, inner, .. } = *level;
+        self.blocks_by_substitution(halves, (row, column, third), matrix, target);
+        for level in halves.levels.iter().filter(|level| level.half >= BLOCK) {
+            let Level { row: i, column: j, inner: Some(inner), .. } = *level else { continue };
             let place = level.between(target, (row, third), (i, j));
-            let Some(inner) = inner else {
-                self.push(place, load(&level.between(matrix, (row, column), (i, j))), None);
-                continue;
-            };
             let own = level.between(matrix, (row, column), (i, Some(inner)));
             let first = level.inside(target, (row, third), (Some(inner), j), Half::First);
             let second = level.inside(target, (row, third), (i, Some(inner)), Half::Second);
@@ -287,5 +316,23 @@ impl Builder<'_> {
             let half = i.map_or(half.clone(), |i| half.renamed(i, inner));
             self.dots(place, times(load(&second), load(&half)), &[inner]);
         }
+    }
+
+    /// The same of blocks on the diagonal, row after row: `target` holds the identity.
+    fn blocks_by_substitution(
+        &mut self,
+        halves: &Halves,
+        (row, column, third): (KAxis, KAxis, KAxis),
+        matrix: &View,
+        target: &View,
+    ) {
+        let own = halves.diagonal(BLOCK, (row, third, column));
+        let (Some(i), Some(inner)) = (own.row, own.inner) else { return };
+        let place = own.inside(target, (row, third), (Some(i), own.column), Half::First);
+        let earlier = own.inside(target, (row, third), (Some(inner), own.column), Half::First);
+        let of = own.inside(matrix, (row, column), (Some(i), Some(inner)), Half::First);
+        let reduction = Reduction { start: Some(load(&place)), ..Reduction::plain(Reduce::Sum, vec![inner]) };
+        self.push(place, times(load(&of), load(&earlier)), Some(reduction));
+        self.in_order(i, false, Some((inner, false)));
     }
 }

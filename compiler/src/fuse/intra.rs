@@ -28,6 +28,8 @@ pub struct Crossing<'a> {
     pub grid: &'a [KAxis],
     /// All axes.
     pub axes: &'a Axes,
+    /// The axis that states are cut along, if factors are rounded: what chunks leave of them lies along the other one, as it is summed over.
+    pub cut: Option<KAxis>,
 }
 
 /// Parts the statements of a chunk; `draft` gets the tensors of what crosses.
@@ -192,9 +194,12 @@ fn bound(states: BTreeSet<TensorId>, stmts: &[Stmt], early: &BTreeSet<usize>) ->
 /// Gives which statements these sums are.
 fn sums_apart(draft: &mut Draft, stmts: Vec<Stmt>) -> (Vec<Stmt>, BTreeSet<usize>) {
     let waiting = bound(states(draft), &stmts, &BTreeSet::new());
+    // What only reads states is done for all chunks at once, sums of either kind behind one another.
+    let needed = made_of(&states(draft), &stmts);
     let (mut parted, mut early): (Vec<Stmt>, BTreeSet<usize>) = (vec![], BTreeSet::new());
     for mut stmt in stmts {
-        let Some(start) = onto_what_waits(draft, &stmt, &waiting) else {
+        let start = onto_what_waits(draft, &stmt, &waiting).filter(|_| needed.contains(&stmt.target.tensor));
+        let Some(start) = start else {
             parted.push(stmt);
             continue;
         };
@@ -296,12 +301,17 @@ fn cross(fuser: &mut Fuser, draft: &mut Draft, split: &mut Split, crossing: &Cro
     }
     let mut places: Vec<(View, View)> = places.into_iter().collect();
     places.sort_by_key(|(_, place)| place.tensor);
-    places.into_iter().for_each(|(from, place)| leave(&mut split.intra, (from, place), crossing.rows));
+    for at in 0..places.len() {
+        let (from, place) = places[at].clone();
+        // Several views of one value each need it where it was made.
+        let alone = places.iter().filter(|(other, _)| other.tensor == from.tensor).count() == 1;
+        leave(&mut split.intra, (from, place), crossing.rows, alone);
+    }
 }
 
-/// Writes what crosses to its buffer: at once, if nothing else is to be read where it was, or by a copy.
-fn leave(intra: &mut Vec<Stmt>, (from, place): (View, View), rows: &[KAxis]) {
-    let read = intra.iter().any(|stmt| stmt.reads().any(|view| view.tensor == from.tensor));
+/// Writes what crosses to its buffer: at once, if nothing else is to be read where it was (`alone`: nothing else of it crosses), or by a copy.
+fn leave(intra: &mut Vec<Stmt>, (from, place): (View, View), rows: &[KAxis], alone: bool) {
+    let read = !alone || intra.iter().any(|stmt| stmt.reads().any(|view| view.tensor == from.tensor));
     let mut writers = intra.iter_mut().filter(|stmt| stmt.target.tensor == from.tensor);
     if let (Some(only), None, false) = (writers.next(), writers.next(), read) {
         // Rows may be counted by another axis where it is made.
@@ -361,6 +371,23 @@ impl Crossing<'_> {
     fn saved(&self, fuser: &mut Fuser, draft: &mut Draft, state: &View, chunk: usize) -> View {
         let elements: usize = state.strides.iter().map(|(axis, _)| self.axes.sizes[axis.0]).product();
         let row = elements.div_ceil(chunk).next_multiple_of(COPIED / Store::Bf16.bytes());
-        View { tensor: self.rows_of(fuser, draft, row, Store::F32), ..state.clone() }
+        View { tensor: self.rows_of(fuser, draft, row, Store::F32), ..self.turned(state) }
+    }
+
+    /// The same numbers of a state in another order: those along the other axis than the cut lie side by side.
+    fn turned(&self, state: &View) -> View {
+        let own: Vec<(KAxis, usize)> = state.strides.iter().copied().filter(|(axis, _)| !self.grid.contains(axis)).collect();
+        let [a, b] = own[..] else { return state.clone() };
+        let Some(cut) = self.cut.filter(|cut| [a.0, b.0].contains(cut)) else { return state.clone() };
+        let other = if a.0 == cut { b.0 } else { a.0 };
+        if state.stride(cut) != 1 || state.stride(other) != self.axes.sizes[cut.0] || state.offset > 0 {
+            return state.clone();
+        }
+        let turn = |(axis, stride): &(KAxis, usize)| match *axis {
+            own if own == cut => (own, self.axes.sizes[other.0]),
+            own if own == other => (own, 1),
+            own => (own, *stride),
+        };
+        View { strides: state.strides.iter().map(turn).collect(), ..state.clone() }
     }
 }

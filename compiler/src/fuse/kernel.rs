@@ -3,7 +3,8 @@
 
 pub use super::attention::{Attention, AttentionViews, Chosen};
 use super::expr::{Expr, KAxis, TensorId, View};
-use braid_dsl::model::{Op, Reduce};
+pub use super::stmt::{Below, Order, Reduction, Stmt, System};
+use braid_dsl::model::Op;
 use braid_runtime::artifact::Dtype;
 
 /// Which rows a kernel walks.
@@ -85,129 +86,6 @@ pub struct Tensor {
     pub store: Store,
     /// Rows are looked up in the call's list of wanted rows.
     pub through_wanted: bool,
-}
-
-/// `target = expr`, or `target = reduce over axes of expr`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Stmt {
-    /// Where the value goes.
-    pub target: View,
-    /// The value.
-    pub expr: Expr,
-    /// How, and over which axes, it is reduced.
-    pub reduce: Option<Reduction>,
-    /// The axis along which its elements need those before (behind, if falling): it is walked outermost, in order.
-    pub ordered: Option<Order>,
-    /// An axis that is walked only below the index along another.
-    pub below: Option<Below>,
-    /// All axes that are walked, sorted.
-    pub space: Vec<KAxis>,
-    /// Linear systems: `expr` is their matrix, `target` holds the right sides and then the solutions; both are overwritten.
-    pub system: Option<System>,
-}
-
-impl Stmt {
-    /// `target = expr` over all axes of both.
-    pub fn plain(target: View, expr: Expr) -> Stmt {
-        let mut space = expr.axes();
-        space.extend(target.strides.iter().map(|(axis, _)| *axis));
-        space.sort();
-        space.dedup();
-        Stmt { target, expr, reduce: None, ordered: None, below: None, system: None, space }
-    }
-
-    /// Every view that is read.
-    pub fn reads(&self) -> impl Iterator<Item = &View> {
-        let start = self.reduce.as_ref().and_then(|reduction| reduction.start.as_ref());
-        let epilogue = self.reduce.as_ref().and_then(|reduction| reduction.epilogue.as_deref());
-        let own = [Some(&self.expr), start].into_iter().flatten().flat_map(Expr::views);
-        own.chain(epilogue.into_iter().flat_map(|(total, expr)| expr.views().into_iter().filter(move |view| *view != total)))
-    }
-
-    /// Every view.
-    pub fn views(&self) -> impl Iterator<Item = &View> {
-        self.reads().chain([&self.target])
-    }
-
-    /// Calls `change` for every view that is read.
-    pub fn reads_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
-        self.expr.views_mut(change);
-        if let Some(start) = self.reduce.as_mut().and_then(|reduction| reduction.start.as_mut()) {
-            start.views_mut(change);
-        }
-        if let Some(epilogue) = self.reduce.as_mut().and_then(|reduction| reduction.epilogue.as_mut()) {
-            let (total, expr) = &mut **epilogue;
-            expr.views_mut(&mut |view| {
-                if view != total {
-                    change(view);
-                }
-            });
-        }
-    }
-
-    /// Calls `change` for every view.
-    pub fn views_mut(&mut self, change: &mut dyn FnMut(&mut View)) {
-        change(&mut self.target);
-        self.reads_mut(change);
-    }
-
-    /// Whether it reads or writes a tensor.
-    pub fn touches(&self, tensor: TensorId) -> bool {
-        self.views().any(|view| view.tensor == tensor)
-    }
-}
-
-/// Systems of linear equations, one for each index of a statement's space.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct System {
-    /// Equations, and unknowns; rows of the matrix lie side by side.
-    pub size: usize,
-    /// Right sides; those of one equation lie side by side.
-    pub sides: usize,
-    /// The axes inside of a system.
-    pub inside: Vec<KAxis>,
-}
-
-/// How a statement is reduced.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reduction {
-    /// How.
-    pub how: Reduce,
-    /// Over which axes.
-    pub over: Vec<KAxis>,
-    /// What a sum starts with, over the target's axes; none: 0.
-    pub start: Option<Expr>,
-    /// What is stored instead of the total, which loads through the view are; only of what [`super::product::Product`] finds.
-    pub epilogue: Option<Box<(View, Expr)>>,
-}
-
-/// An axis that is walked in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Order {
-    /// Which.
-    pub axis: KAxis,
-    /// From the last index to the first.
-    pub falling: bool,
-    /// The statement must be done in the loops of the one before, element by element.
-    pub lockstep: bool,
-}
-
-/// Indices along `axis` that are less than the one along `by`, or equal if `inclusive`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Below {
-    /// What is walked.
-    pub axis: KAxis,
-    /// By what it is bounded.
-    pub by: KAxis,
-    /// See the type.
-    pub inclusive: bool,
-}
-
-impl Reduction {
-    /// Over whole axes, from nothing.
-    pub fn plain(how: Reduce, over: Vec<KAxis>) -> Reduction {
-        Reduction { how, over, start: None, epilogue: None }
-    }
 }
 
 /// Loops around statements that share them. `parallel` loops stand outside `reduced` loops; the `vector` axis, one of either,

@@ -2,7 +2,7 @@
 //!
 //! layout.rs orders every value's axes; anchor.rs finds the skeletons (matrix products, recurrences, attention …); group.rs
 //! joins the rest to them; narrow.rs says what crosses between kernels in bfloat16; build.rs writes each kernel as data
-//! (kernel.rs): expressions (expr.rs) in statements (nest.rs) in loops (loops.rs).
+//! (kernel.rs): expressions (expr.rs) in statements (stmt.rs, made by nest.rs) in loops (loops.rs).
 
 pub mod anchor;
 mod attend;
@@ -26,10 +26,12 @@ pub mod product;
 mod recurrence;
 mod rows;
 pub mod scattered;
+mod scores;
 mod scratch;
 mod skeleton;
 mod solve;
 mod staging;
+mod stmt;
 mod storage;
 
 use crate::forms::Forms;

@@ -157,24 +157,37 @@ impl Builder<'_> {
         if !items[at].stores.is_empty() {
             return true;
         }
-        if self.exponents && expr.cost() > 0 {
+        let uses: Vec<&Item> = items.iter().filter(|i| matches!(&i.what, What::Apply(_, args) if args.contains(&at))).collect();
+        let cost = expr.cost();
+        // Indices are at hand everywhere.
+        let of_indices = cost <= REPEATABLE && expr.views().is_empty();
+        if uses.is_empty() || cost == 0 || of_indices {
+            return false;
+        }
+        let spread = uses.iter().any(|user| self.walked(user, items).iter().any(|a| !items[at].axes.contains(a)));
+        if self.exponents {
             // A power is made where it is needed, its exponent once.
+            let products = matches!(&items[at].what, What::Apply(Op::Products { .. }, _));
             let between =
                 matches!(&items[at].what, What::Apply(Op::Products { over: Rows::Between(_) | Rows::Inside(_), .. }, _));
-            if between && self.exponent(&items[at], items).is_some() || self.is_power_alone(at, items) {
+            let power = products && (between || !self.spreads(at, items)) && self.exponent(&items[at], items).is_some();
+            if power || self.is_power_alone(at, items) {
                 return false;
             }
             if self.is_exponent(at, items) {
                 return true;
             }
         }
-        let uses: Vec<&Item> = items.iter().filter(|i| matches!(&i.what, What::Apply(_, args) if args.contains(&at))).collect();
-        let cost = expr.cost();
-        if uses.is_empty() || cost == 0 {
-            return false;
-        }
-        let spread = uses.iter().any(|user| self.walked(user, items).iter().any(|a| !items[at].axes.contains(a)));
         (uses.len() > 1 || spread) && cost > self.repeatable
+    }
+
+    /// Whether anything walks axes that an item lacks, other names of its own aside.
+    fn spreads(&self, at: usize, items: &[Item]) -> bool {
+        let users = items.iter().enumerate().filter(|(_, item)| matches!(&item.what, What::Apply(_, args) if args.contains(&at)));
+        users.into_iter().any(|(user, item)| match &item.what {
+            What::Apply(Op::Rename(..), _) => self.spreads(user, items),
+            _ => self.walked(item, items).iter().any(|axis| !items[at].axes.contains(axis)),
+        })
     }
 
     /// The axes that computing `item` walks.

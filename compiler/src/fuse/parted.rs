@@ -64,7 +64,7 @@ struct Parts {
 impl Parts {
     /// What no state is made of is done behind the walk.
     fn outputs_first(fuser: &mut Fuser, draft: &mut Draft, (node, stmts): (NodeId, Vec<Stmt>), work: &Parted) -> Option<Parts> {
-        let crossing = work.crossing(node);
+        let crossing = work.crossing(node, fuser.options.dtype);
         let outputs = intra::split_outputs(fuser, draft, &stmts, &crossing, work.chunk)?;
         let split = intra::split(fuser, draft, outputs.intra, &crossing);
         Some(Parts::of(fuser, draft, (split.intra, split.inter, outputs.inter), (&crossing, work)))
@@ -72,7 +72,7 @@ impl Parts {
 
     /// What needs no state is done ahead of the walk.
     fn outputs_last(fuser: &mut Fuser, draft: &mut Draft, (node, stmts): (NodeId, Vec<Stmt>), work: &Parted) -> Parts {
-        let crossing = work.crossing(node);
+        let crossing = work.crossing(node, fuser.options.dtype);
         let split = intra::split(fuser, draft, stmts, &crossing);
         let (walk, outputs) = match intra::split_outputs(fuser, draft, &split.inter, &crossing, work.chunk) {
             Some(again) => (again.intra, again.inter),
@@ -117,8 +117,9 @@ impl Parts {
 }
 
 impl Parted {
-    fn crossing(&self, node: NodeId) -> intra::Crossing<'_> {
-        intra::Crossing { node, rows: &self.rows, grid: &self.single, axes: &self.axes }
+    fn crossing(&self, node: NodeId, dtype: Dtype) -> intra::Crossing<'_> {
+        let cut = self.blocked.map(|(axis, _)| axis).or(self.later()).filter(|_| dtype != Dtype::F32);
+        intra::Crossing { node, rows: &self.rows, grid: &self.single, axes: &self.axes, cut }
     }
 
     /// The axis along which states may walk apart.
@@ -160,7 +161,7 @@ type Apart = (Vec<KAxis>, Vec<Stmt>);
 /// Stores in bfloat16 what crosses between kernels and is read by products alone, as a factor, and lets them read a rounded copy of what was
 /// there before. Gives what makes copies that not all places of the grid have.
 fn rounded(fuser: &mut Fuser, draft: &mut Draft, (node, parts): (NodeId, &mut Parts), work: &Parted) -> Vec<Apart> {
-    let crossing = work.crossing(node);
+    let crossing = work.crossing(node, fuser.options.dtype);
     let mut apart: BTreeMap<Vec<KAxis>, Vec<Stmt>> = BTreeMap::new();
     for (own, buffer) in factors(fuser, draft, parts, work) {
         let Some(buffer) = (fuser.fused.buffers[buffer].node == node).then_some(buffer) else {
@@ -225,7 +226,7 @@ struct Chunked<'a, 'f> {
 impl Chunked<'_, '_> {
     /// A kernel of some statements, which copies what it has room for.
     fn kernel(&self, stmts: Vec<Stmt>, grid: &[KAxis], blocked: Option<(KAxis, usize)>, part: Part) -> Kernel {
-        let placed = self.copied(&stmts, grid, blocked, (part, matches!(part, Part::Intra(_)))).placed();
+        let placed = self.copied(&stmts, grid, blocked, part).placed();
         self.made(&stmts, placed, Walk::Segments { grid: grid.to_vec(), blocked, part })
     }
 
@@ -240,12 +241,14 @@ impl Chunked<'_, '_> {
                 .map(move |log| (axis, size >> log))
                 .take_while(move |(_, width)| *width >= product::FRAGMENT[0] && size.is_multiple_of(*width))
         });
-        // Blocks side by side each make what has no part in the axis (scores): two of them at most, if that could be handed on.
-        let most = if whole { 2 } else { usize::MAX };
+        // Blocks side by side each make what has no part in the axis (scores): two of them at most, if that could be handed on, and one
+        // where every pair of rows has a power of its own.
+        let powers = stmts.iter().any(|stmt| stmt.below.is_some());
+        let most = if !whole { usize::MAX } else { 2 - usize::from(powers) };
         let mut widths = [None].into_iter().chain(halves.map(Some)).take(most).peekable();
         while let Some(blocked) = widths.next() {
             let grid = if blocked.is_some() { &grid } else { single };
-            let copied = self.copied(&stmts, grid, blocked, (part, false));
+            let copied = self.copied(&stmts, grid, blocked, part);
             let placed = match widths.peek() {
                 Some(_) => copied.whole(),
                 None if whole => copied.whole(),
@@ -263,7 +266,7 @@ impl Chunked<'_, '_> {
         stmts: &[Stmt],
         grid: &'a [KAxis],
         blocked: Option<(KAxis, usize)>,
-        (part, ahead): (Part, bool),
+        part: Part,
     ) -> staging::Chunks<'a> {
         let (options, work) = (&self.fuser.options, self.work);
         let sizes = &work.axes.sizes[..];
@@ -272,9 +275,7 @@ impl Chunked<'_, '_> {
         let nests = nests(self.fuser, self.draft, stmts, (grid, blocked), sizes);
         let (walks, rounded) = (matches!(part, Part::Chunks(_)), options.dtype != Dtype::F32);
         let (single, rows, most) = (&work.single[..], &work.rows[..], options.chunk_bytes);
-        // What is made ahead of states goes through systems of equations, which errors grow in.
-        let narrow = rounded && !ahead;
-        staging::Chunks { nests, tensors, setting, single, rows, walks, rounded, narrow, most }
+        staging::Chunks { nests, tensors, setting, single, rows, walks, rounded, most }
     }
 
     fn made(&self, stmts: &[Stmt], placed: staging::Placed, walk: Walk) -> Kernel {

@@ -201,13 +201,15 @@ fn statement(names: &Names, stmt: &Stmt) -> String {
         Some(Reduction { how, start, epilogue, .. }) => {
             let start = start.as_ref().map_or(String::new(), |start| names.expr(start) + " + ");
             let how = format!("{how:?}").to_lowercase();
-            match epilogue.as_deref() {
+            let own = match epilogue.as_deref() {
                 Some((total, expr)) => {
                     let (total, target, expr) = (names.view(total), names.view(&stmt.target), names.expr(expr));
                     format!("{total} = {start}{how} {value}, not stored; {target} = {expr}")
                 }
                 None => format!("{} = {start}{how} {value}", names.view(&stmt.target)),
-            }
+            };
+            let beside = stmt.beside().map(|(view, expr)| format!("; {} = {}", names.view(view), names.expr(expr)));
+            own + &beside.collect::<String>()
         }
         None => format!("{} = {value}", names.view(&stmt.target)),
     }

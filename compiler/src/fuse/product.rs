@@ -63,15 +63,21 @@ impl<'n> Product<'n> {
     }
 }
 
-/// Whether nothing but products reads a tensor, as a factor.
+/// Whether nothing but products reads a tensor, as a factor, and what hands it on rounded.
 pub fn is_factor(tensor: TensorId, nests: &[Nest], tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> bool {
-    let reads = |nest: &Nest| nest.stmts.iter().flat_map(Stmt::reads).filter(|view| view.tensor == tensor).count();
+    let of_stmt = |stmt: &Stmt| stmt.reads().filter(|view| view.tensor == tensor).count();
+    let reads = |nest: &Nest| nest.stmts.iter().map(of_stmt).sum::<usize>();
     let as_factor = |nest: &Nest| {
         let product = Product::of(nest, tensors, sizes, cut);
         product.is_some_and(|own| [own.left, own.right].into_iter().filter(|view| view.tensor == tensor).count() == reads(nest))
     };
-    let mut readers = nests.iter().filter(|nest| reads(nest) > 0).peekable();
-    readers.peek().is_some() && readers.all(as_factor)
+    let handed_on = |stmt: &Stmt| {
+        let is_copy = matches!(&stmt.expr, Expr::Load(..)) && stmt.reduce.is_none() && stmt.ordered.is_none();
+        is_copy && tensors[stmt.target.tensor.0].store == Store::Bf16
+    };
+    let passes = |nest: &Nest| nest.stmts.iter().filter(|stmt| of_stmt(stmt) > 0).all(handed_on);
+    let readers: Vec<&Nest> = nests.iter().filter(|nest| reads(nest) > 0).collect();
+    readers.iter().any(|nest| as_factor(nest)) && readers.iter().all(|nest| as_factor(nest) || passes(nest))
 }
 
 /// Lets products hand their sums on to the statement behind them, if nobody else reads these; to one each.
@@ -97,10 +103,94 @@ pub fn fuse_epilogues(nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut
             _ => made.push(nest.clone()),
         }
     }
-    made
+    stored_beside(made, tensors, sizes, cut)
 }
 
-impl Product<'_> {
+/// Lets products store what later nests make of each of their elements alone: no thread waits for others, nor reads what another made.
+fn stored_beside(mut nests: Vec<Nest>, tensors: &[Tensor], sizes: &[usize], cut: Option<(KAxis, usize)>) -> Vec<Nest> {
+    let mut at = 0;
+    while at < nests.len() {
+        let mut later = at + 1;
+        while later < nests.len() {
+            let (before, behind) = nests.split_at(later);
+            let own = Product::of(&before[at], tensors, sizes, cut);
+            let found: Option<Vec<(View, Expr)>> =
+                own.and_then(|own| behind[0].stmts.iter().map(|stmt| own.beside(stmt, &before[at..], sizes)).collect());
+            match found {
+                Some(found) => {
+                    nests.remove(later);
+                    let stmt = &mut nests[at].stmts[0];
+                    stmt.space.extend(found.iter().flat_map(|(view, _)| view.strides.iter().map(|(axis, _)| *axis)));
+                    stmt.space.sort();
+                    stmt.space.dedup();
+                    stmt.reduce.iter_mut().for_each(|own| own.beside.extend(found.iter().cloned()));
+                }
+                None => later += 1,
+            }
+        }
+        at += 1;
+    }
+    nests
+}
+
+impl<'n> Product<'n> {
+    /// The same with its factors in the places of each other, if fragments divide it so.
+    pub fn turned(self) -> Option<Product<'n>> {
+        let ([x, y, depth], [rows, columns, deep]) = (self.axes, self.sizes);
+        let fits = columns.is_multiple_of(FRAGMENT[0]) && rows.is_multiple_of(FRAGMENT[1]);
+        fits.then_some(Product { left: self.right, right: self.left, axes: [y, x, depth], sizes: [columns, rows, deep], ..self })
+    }
+
+    /// Whether `next` starts with the sums and nobody else needs them: of the nests before, and those behind both.
+    pub fn is_begun_by(&self, next: &Product, before: &[Nest], behind: &[Nest]) -> bool {
+        let target = &self.stmt.target;
+        let plain = self.stmt.reduce.as_ref().is_some_and(|own| own.epilogue.is_none() && own.beside.is_empty());
+        let same = self.axes[..2] == next.axes[..2] && self.sizes[..2] == next.sizes[..2];
+        let alone = self.several.is_none() && next.several.is_none();
+        let start = next.stmt.reduce.as_ref().and_then(|own| own.start.as_ref());
+        let uses = |views: Vec<&View>| views.into_iter().filter(|view| view.tensor == target.tensor).all(|view| view == target);
+        let starts = start.is_some_and(|start| start.views().contains(&target) && uses(start.views()));
+        let factor = [next.left, next.right].iter().any(|view| view.tensor == target.tensor);
+        let beside = next.stmt.beside().any(|(view, _)| view.tensor == target.tensor);
+        let over = next.stmt.target == *target;
+        let touched = |nests: &[Nest]| nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| stmt.touches(target.tensor));
+        let free = over || next.stmt.target.tensor != target.tensor && !touched(behind) && !touched(before);
+        plain && same && alone && starts && !factor && !beside && free
+    }
+
+    /// What a later statement stores of each element alone, if it may be done at once: of the nests from the product's own one on, none up to the
+    /// statement makes anything that it reads but the element, or touches what it writes.
+    fn beside(&self, stmt: &Stmt, nests: &[Nest], sizes: &[usize]) -> Option<(View, Expr)> {
+        let plain = stmt.reduce.is_none() && stmt.ordered.is_none() && stmt.system.is_none() && stmt.below.is_none();
+        let target = &self.stmt.target;
+        let mut first = stmt.reads().filter(|view| view.tensor == target.tensor);
+        let seen = first.next().filter(|_| plain && self.several.is_none())?;
+        let (mut view, mut expr) = (stmt.target.clone(), stmt.expr.clone());
+        // Rows may have another name there.
+        let other = seen.strides.iter().find(|(axis, _)| target.stride(*axis) == 0).map(|(axis, _)| *axis);
+        if let Some(other) = other {
+            let own = self.axes[..2].iter().copied().find(|axis| target.stride(*axis) > 0 && seen.stride(*axis) == 0)?;
+            let known = stmt.target.stride(own) > 0 || stmt.space.contains(&own) || sizes[own.0] != sizes[other.0];
+            if known || expr.axes().contains(&own) {
+                return None;
+            }
+            view = view.renamed(other, own);
+            expr.views_mut(&mut |view| *view = view.renamed(other, own));
+        }
+        let mut indices = false;
+        expr.walk(&mut |part| indices |= !matches!(part, Expr::Load(..) | Expr::Const(..) | Expr::Unary(..) | Expr::Binary(..)));
+        let made = |stmt: &Stmt| stmt.target.tensor != target.tensor || std::ptr::eq(stmt, self.stmt);
+        let (own, all) = (nests[0].stmts.iter(), || nests.iter().flat_map(|nest| &nest.stmts));
+        let last = own.chain(all()).all(made);
+        let written = |other: &View| {
+            all().any(|own| own.target.tensor == other.tensor || own.beside().any(|(view, _)| view.tensor == other.tensor))
+        };
+        let alone = expr.views().into_iter().all(|own| if own.tensor == target.tensor { own == target } else { !written(own) });
+        let whole = self.axes[..2].iter().all(|axis| view.stride(*axis) > 0);
+        let free = !all().any(|own| own.touches(view.tensor)) && view.tensor != target.tensor;
+        (!indices && last && alone && whole && free).then_some((view, expr))
+    }
+
     /// Whether a nest is one statement that does something to each of its sums, of which none is handed on yet.
     fn receives(&self, nest: &Nest) -> bool {
         let [stmt] = &nest.stmts[..] else { return false };

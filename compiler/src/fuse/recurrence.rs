@@ -110,9 +110,7 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
     let (nests, tensors, scratch) = (loops::nests(stmts, &setting), draft.tensors.clone(), draft.scratch);
     let staging::Placed { nests, tensors, staging, scratch } = match pieces {
         true => {
-            let (rounded, narrow) = (false, false);
-            staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded, narrow, most: 0 }
-                .beside()
+            staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded: false, most: 0 }.beside()
         }
         false => staging::Placed { nests, tensors, staging: Staging::default(), scratch },
     };

@@ -61,8 +61,21 @@ impl Builder<'_> {
                 Some(self.substitute(&items[at], (*row, *column), *rank, operands))
             }
             Op::Scores { row, column, over, strict } => {
-                let operands = [&exprs[args[0]], &exprs[args[1]], &exprs[args[2]]];
-                Some(self.scores(&items[at], (*row, *column), over, *strict, operands, &items[args[1]].axes))
+                let [x, y, factor] = [0, 1, 2].map(|n: usize| &exprs[args[n]]);
+                let (row, column) = (self.axes.find(*row), self.axes.find(*column));
+                let over = over.iter().map(|a| self.axes.find(*a)).collect();
+                let scored = Scored { x, y, factor, over, strict: *strict };
+                let item = &items[at];
+                Some(match (self.halves.clone(), self.exponent(item, items)) {
+                    (Some(halves), Some(of)) => {
+                        let mut axes = items[args[2]].axes.clone();
+                        axes.extend((!axes.contains(&row)).then_some(row));
+                        let sums = self.sums_of(&axes, row, args[2], &exprs[of]);
+                        self.scores_of_powers(&halves, item, (row, column), &scored, &sums)
+                    }
+                    (Some(halves), None) => self.scores_by_halves(&halves, item, (row, column), &scored),
+                    _ => self.scores(item, (row, column), &scored, &items[args[1]].axes),
+                })
             }
             // Only chunks compute nothing twice: elsewhere sums are stored as they come.
             Op::Contract(over) if self.repeatable == 0 && self.is_addend(at, items) => {
@@ -119,7 +132,7 @@ impl Builder<'_> {
         };
         let mut start = start;
         for sum in sums {
-            let reduction = Reduction { how: Reduce::Sum, over: sum.over, start: start.take(), epilogue: None };
+            let reduction = Reduction { start: start.take(), ..Reduction::plain(Reduce::Sum, sum.over) };
             self.push(target.clone(), sum.expr, Some(reduction));
             start = Some(Expr::Load(target.clone(), Elem::Float));
         }
@@ -199,7 +212,7 @@ impl Builder<'_> {
     }
 
     /// The last statement's rows need those before; an axis may be bounded by them.
-    fn in_order(&mut self, axis: KAxis, falling: bool, bounded: Option<(KAxis, bool)>) {
+    pub(super) fn in_order(&mut self, axis: KAxis, falling: bool, bounded: Option<(KAxis, bool)>) {
         if let Some(Stmt { ordered, below, .. }) = self.stmts.last_mut() {
             *ordered = Some(Order { axis, falling, lockstep: false });
             *below = bounded.map(|(bounded, inclusive)| Below { axis: bounded, by: axis, inclusive });
@@ -207,20 +220,8 @@ impl Builder<'_> {
     }
 
     /// Row after row: the keys behind the row decay by its factor, and what it reads is multiplied with each of them.
-    fn scores(
-        &mut self,
-        item: &Item,
-        (row, column): (AxisId, AxisId),
-        over: &[AxisId],
-        strict: bool,
-        [x, y, factor]: [&Expr; 3],
-        key_axes: &[KAxis],
-    ) -> Expr {
-        let (row, column) = (self.axes.find(row), self.axes.find(column));
-        let over: Vec<KAxis> = over.iter().map(|a| self.axes.find(*a)).collect();
-        if let Some(halves) = self.halves.clone() {
-            return self.scores_by_halves(&halves, item, (row, column), &Scored { x, y, factor, over, strict });
-        }
+    fn scores(&mut self, item: &Item, (row, column): (KAxis, KAxis), scored: &Scored, key_axes: &[KAxis]) -> Expr {
+        let Scored { x, y, factor, over, strict } = scored;
         let target = self.target(item);
         self.push(target.clone(), Expr::number(0.0), None);
         // The keys, over columns, in a place of their own.
@@ -234,11 +235,11 @@ impl Builder<'_> {
         let moved = y.transformed(&step, &self.axes.sizes).expect("a renamed value is a value");
         self.push(keys.clone(), moved, None);
         let key = Expr::Load(keys.clone(), Elem::Float);
-        let seen = times(x.clone(), key.clone());
-        let sum = Some(Reduction::plain(Reduce::Sum, over));
-        let own = choice(compared(Binary::Lt, column, row), factor.clone(), Expr::number(1.0));
-        let mut pair = [(target.clone(), seen, sum), (keys, times(key, if strict { factor.clone() } else { own }), None)];
-        if !strict {
+        let seen = times((*x).clone(), key.clone());
+        let sum = Some(Reduction::plain(Reduce::Sum, over.clone()));
+        let own = choice(compared(Binary::Lt, column, row), (*factor).clone(), Expr::number(1.0));
+        let mut pair = [(target.clone(), seen, sum), (keys, times(key, if *strict { (*factor).clone() } else { own }), None)];
+        if !*strict {
             // The row sees keys that have decayed by its own factor too.
             pair.reverse();
         }
@@ -278,7 +279,7 @@ impl Builder<'_> {
         }
         let expr = times(matrix.clone(), Expr::Load(earlier, Elem::Float));
         let over = [column].into_iter().chain(rank.map(|(_, summed)| summed)).collect();
-        let reduction = Reduction { how: Reduce::Sum, over, start: Some(known.clone()), epilogue: None };
+        let reduction = Reduction { start: Some(known.clone()), ..Reduction::plain(Reduce::Sum, over) };
         self.push(target.clone(), expr, Some(reduction));
         self.in_order(row, false, Some((column, false)));
         self.copies(item, &target);

@@ -6,10 +6,14 @@ use super::kernel::{Base, COPIED, Nest, Staged, Staging, Stmt, Store, Tensor};
 use super::scratch::Life;
 use super::{loops, product, scratch};
 use braid_dsl::model::Elem;
+use std::collections::BTreeSet;
 
 /// Chunks whose rows a walk has in shared memory, or on their way there: the first that there is room for. With one, places are filled again as
 /// they become free.
 const PLACES: [usize; 2] = [3, 2];
+
+/// Rows that are no factor are read where they are by so many nests, where chunks are side by side.
+const ONCE_AGAIN: usize = 1;
 
 /// A kernel of chunks in work.
 pub struct Chunks<'a> {
@@ -27,8 +31,6 @@ pub struct Chunks<'a> {
     pub walks: bool,
     /// Whether factors of products may be rounded.
     pub rounded: bool,
-    /// Whether what only products read, as factors, lies there in bfloat16.
-    pub narrow: bool,
     /// Most bytes of a block's shared memory.
     pub most: usize,
 }
@@ -69,6 +71,8 @@ impl<'a> Chunks<'a> {
         let mut lasting = vec![];
         if states {
             lasting = self.bring_states(&mut placed);
+            let rounded: Vec<usize> = lasting.iter().filter_map(|state| self.round_state(&mut placed, *state)).collect();
+            lasting.extend(rounded);
         }
         let staged = self.stage(&mut placed, count);
         let kept: Vec<usize> = lasting.iter().copied().chain(staged.iter().map(|(_, tensor)| *tensor)).collect();
@@ -90,6 +94,40 @@ impl<'a> Chunks<'a> {
         let shared = placed.scratch <= self.most;
         placed.staging = Staging { before: all, after, staged, rounded: self.rounded, shared, places };
         placed
+    }
+
+    /// Lets products read a rounded copy of a state, made as a chunk begins, that lies side by side along what they sum over; gives the copy.
+    fn round_state(&self, placed: &mut Placed, state: usize) -> Option<usize> {
+        let of = |nest: &Nest, tensors: &[Tensor]| -> Option<(View, KAxis)> {
+            let own = product::Product::of(nest, tensors, self.setting.sizes, self.setting.blocked)?;
+            let view = [own.left, own.right].into_iter().find(|view| view.tensor.0 == state)?;
+            let once = nest.stmts[0].reads().filter(|view| view.tensor.0 == state).count() == 1;
+            (self.rounded && once && own.stmt.target.tensor.0 != state).then(|| (view.clone(), own.axes[2]))
+        };
+        let (view, deep) = placed.nests.iter().find_map(|nest| of(nest, &placed.tensors))?;
+        let mut own: Vec<KAxis> = view.strides.iter().map(|(axis, _)| *axis).filter(|axis| *axis != deep).collect();
+        own.push(deep);
+        let tensor = TensorId(placed.tensors.len());
+        let (mut strides, mut elements) = (vec![], 1);
+        for axis in own.into_iter().rev() {
+            strides.push((axis, elements));
+            elements *= self.setting.sizes[axis.0];
+        }
+        strides.sort();
+        let copy = View { tensor, offset: 0, strides };
+        for at in 0..placed.nests.len() {
+            if of(&placed.nests[at], &placed.tensors).is_some_and(|(own, _)| own == view) {
+                placed.nests[at].stmts[0].expr.views_mut(&mut |own| {
+                    if *own == view {
+                        *own = copy.clone();
+                    }
+                });
+            }
+        }
+        placed.tensors.push(Tensor { base: Base::Scratch(0), operand: 0, row: 0, store: Store::Bf16, through_wanted: false });
+        let made = loops::nests(vec![Stmt::plain(copy, Expr::Load(view, Elem::Float))], &self.setting);
+        placed.nests.splice(0..0, made);
+        Some(tensor.0)
     }
 
     /// On a processor: what was made of the weights is copied to where the temporaries are, of a task's block alone, so that all that a chunk
@@ -166,15 +204,56 @@ impl<'a> Chunks<'a> {
             let first = stmts.iter().position(|stmt| stmt.target.tensor == view.tensor);
             first.is_some_and(|first| stmts[first + 1..].iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor)))
         };
-        let passing = |view: &View| !self.walks && !self.contents(view).is_empty() && !self.is_multiplied(view.tensor);
+        let again = |view: &View| {
+            let reads = |nest: &&Nest| nest.stmts.iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor));
+            self.nests.iter().filter(reads).count() > ONCE_AGAIN
+        };
+        let passing =
+            |view: &View| !self.walks && !self.contents(view).is_empty() && !self.is_multiplied(view.tensor) && !again(view);
         let mut found: Vec<View> = vec![];
-        for view in stmts.iter().flat_map(|stmt| stmt.reads()).map(|view| view.by_row(self.rows).0) {
+        for view in stmts.iter().flat_map(|stmt| stmt.reads()).map(|view| self.by_row(view)) {
             if self.is_staged(&view) && !found.contains(&view) && !stale(&view) && !passing(&view) {
                 found.push(view);
             }
         }
         found.sort_by_key(|view| view.strides.iter().map(|(axis, _)| self.walked(*axis)).product::<usize>());
         found
+    }
+
+    /// The view of all rows of which a view has some, counted by the first axis that counts rows.
+    fn by_row(&self, view: &View) -> View {
+        let row = self.tensors[view.tensor.0].row;
+        let all = self.nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::reads);
+        let counted =
+            all.filter(|own| own.tensor == view.tensor).any(|own| self.rows.iter().any(|axis| own.stride(*axis) == row));
+        if row == 0 || !counted {
+            return view.by_row(self.rows).0;
+        }
+        let within =
+            view.strides.iter().copied().filter(|(axis, stride)| self.single.contains(axis) || !self.counts_rows(*stride, row));
+        let within: Vec<(KAxis, usize)> = within.collect();
+        let rows = (within.len() < view.strides.len()).then_some((self.rows[0], row));
+        let mut strides: Vec<(KAxis, usize)> = within.into_iter().chain(rows).collect();
+        strides.sort();
+        View { strides, offset: if rows.is_some() { view.offset % row } else { view.offset }, ..view.clone() }
+    }
+
+    fn counts_rows(&self, stride: usize, row: usize) -> bool {
+        stride > 0 && stride.is_multiple_of(row)
+    }
+
+    /// What a view has of all rows, where these are copied to.
+    fn in_place_of(&self, view: &View, to: &View) -> View {
+        let (row, step) = (self.tensors[view.tensor.0].row, to.stride(self.rows[0]));
+        if row == 0 || step == 0 {
+            return to.clone();
+        }
+        let counts = |(axis, stride): &(KAxis, usize)| !self.single.contains(axis) && self.counts_rows(*stride, row);
+        let rows = view.strides.iter().copied().filter(counts).map(|(axis, stride)| (axis, stride / row * step));
+        let within = to.strides.iter().copied().filter(|(axis, _)| *axis != self.rows[0]);
+        let mut strides: Vec<(KAxis, usize)> = within.chain(rows).collect();
+        strides.sort();
+        View { strides, offset: to.offset + view.offset / row * step, ..to.clone() }
     }
 
     /// How many indices of an axis temporaries have room for.
@@ -230,16 +309,21 @@ impl<'a> Chunks<'a> {
         self.nests.iter().any(|nest| product(nest).is_some_and(has))
     }
 
-    /// Stores temporaries, but for those that are `kept` as they are, in bfloat16 where only products read them.
+    /// Stores temporaries, but for those that are `kept` as they are, in bfloat16 where only products read them, and what is handed on rounded:
+    /// none that meet what systems of equations are made of, or what these give, in which errors grow.
     fn narrow(&self, placed: &mut Placed, kept: &[usize]) {
-        if !self.narrow {
+        if !self.rounded {
             return;
         }
+        let (sizes, cut) = (self.setting.sizes, self.setting.blocked);
+        let solved = solved(&placed.nests);
         for at in (0..placed.tensors.len()).filter(|at| !kept.contains(at)) {
-            let own = placed.tensors[at];
+            let (own, tensor) = (placed.tensors[at], TensorId(at));
             let wide = matches!(own.base, Base::Scratch(_)) && own.store == Store::F32;
-            if wide && product::is_factor(TensorId(at), &placed.nests, &placed.tensors, self.setting.sizes, self.setting.blocked)
-            {
+            let stmts = placed.nests.iter().flat_map(|nest| &nest.stmts);
+            let mut readers = stmts.filter(|stmt| stmt.reads().any(|view| view.tensor == tensor));
+            let meets = readers.any(|stmt| stmt.views().any(|view| solved.contains(&view.tensor)));
+            if wide && !meets && product::is_factor(tensor, &placed.nests, &placed.tensors, sizes, cut) {
                 placed.tensors[at].store = Store::Bf16;
             }
         }
@@ -252,9 +336,8 @@ impl<'a> Chunks<'a> {
             let to = self.dense(placed, &from, &self.rows[..1], self.tensors[from.tensor.0].store);
             for stmt in placed.nests.iter_mut().flat_map(|nest| &mut nest.stmts) {
                 stmt.reads_mut(&mut |view| {
-                    let (general, axis) = view.by_row(self.rows);
-                    if general == from {
-                        *view = axis.map_or(to.clone(), |axis| to.renamed(self.rows[0], axis));
+                    if view.tensor == from.tensor && self.by_row(view) == from {
+                        *view = self.in_place_of(view, &to);
                     }
                 });
             }
@@ -267,13 +350,31 @@ impl<'a> Chunks<'a> {
         let (nests, bytes) = (&placed.nests, placed.tensors[tensor].store.bytes());
         let reads = |nest: &Nest| nest.stmts.iter().any(|stmt| stmt.touches(TensorId(tensor)));
         let used = [nests.iter().position(reads)?, nests.iter().rposition(reads)?];
-        let mut views = nests.iter().flat_map(|nest| &nest.stmts).flat_map(Stmt::views);
-        let to = views.find(|view| view.tensor.0 == tensor)?.by_row(self.rows).0;
+        let stmts = nests.iter().flat_map(|nest| &nest.stmts);
+        let views: Vec<&View> = stmts.flat_map(Stmt::views).filter(|view| view.tensor.0 == tensor).collect();
+        let whole = |view: &&&View| view.by_row(self.rows).1.is_some();
+        let to = views.iter().find(whole).or(views.first())?.by_row(self.rows).0;
         let contents = self.contents(&from);
         let lines = contents.get(1).map(|(axis, _)| *axis);
         let rows = from.strides.iter().map(|(axis, _)| *axis).find(|axis| *axis == self.rows[0]);
         let axes = [rows.or(lines), contents.first().map(|(axis, _)| *axis)];
         let apart = scratch::bytes_of(nests, tensor, bytes, &|axis| self.room(axis)) / bytes;
         Some(Staged { from, to, axes, used, apart })
+    }
+}
+
+/// Temporaries that systems of equations are made of, and the unknowns.
+fn solved(nests: &[Nest]) -> BTreeSet<TensorId> {
+    let stmts = || nests.iter().flat_map(|nest| &nest.stmts);
+    let systems = stmts().filter(|stmt| stmt.system.is_some() || stmt.ordered.is_some() && stmt.reduce.is_some());
+    let mut found: BTreeSet<TensorId> = systems.flat_map(|stmt| stmt.views()).map(|view| view.tensor).collect();
+    loop {
+        let makers = stmts().filter(|stmt| found.contains(&stmt.target.tensor));
+        let more: Vec<TensorId> =
+            makers.flat_map(Stmt::reads).map(|view| view.tensor).filter(|own| !found.contains(own)).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
     }
 }

@@ -6,7 +6,7 @@ use super::holds;
 use super::recurrences::{DECAYS, of_sizes};
 use crate::build;
 use crate::reference::ops::{binary, unary};
-use braid_compiler::forms::{self, Chunks};
+use braid_compiler::forms::{self, Chunks, Decaying};
 use braid_compiler::fuse::expr::{Expr, KAxis, View};
 use braid_compiler::fuse::kernel::{Base, Code, Nest, Nests, Part, Reduction, Staged, Stmt, Walk};
 use braid_compiler::fuse::product::Product;
@@ -260,6 +260,10 @@ impl Task<'_> {
             Some((sum, expr)) => self.value_with(expr, &|view| (view == sum).then_some(total)),
         };
         self.store(&stmt.target, made);
+        for (view, expr) in stmt.beside() {
+            let also = self.value_with(expr, &|own| (*own == stmt.target).then_some(made));
+            self.store(view, also);
+        }
     }
 
     fn is_below(&self, nest: &Nest, walked: &[KAxis]) -> bool {
@@ -396,7 +400,7 @@ fn are_its_steps(decays: &'static [&'static str], cases: u32) {
     holds(cases, (of_sizes(decays, sizes), 1usize..80, chunks, targets), |(recurrence, length, rows, target)| {
         let (text, target) = (recurrence.text(), Target::parse(target).expect("a target"));
         let steps = fused(&text, Chunks::Off, &target);
-        let parted = fused(&text, Chunks::Matrices { rows, solving: rows, decaying: true }, &target);
+        let parted = fused(&text, Chunks::Matrices { rows, solving: rows, decaying: Decaying::Halves }, &target);
         for kernel in &parted.kernels {
             let Code::Nests(code) = &kernel.code else { continue };
             let Walk::Segments { part: Part::Chunks(_) | Part::Intra(_), blocked, .. } = code.walk else { continue };

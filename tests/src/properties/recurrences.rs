@@ -4,7 +4,7 @@ use super::compiled::{Compiled, agree, made_up};
 use super::{cuts, fed_in_parts, holds, tokens};
 use crate::build;
 use crate::reference::Reference;
-use braid_compiler::forms::{self, Chunks};
+use braid_compiler::forms::{self, Chunks, Decaying};
 use braid_compiler::graph::Graph;
 use braid_runtime::artifact::Dtype;
 use proptest::prelude::*;
@@ -133,8 +133,9 @@ fn in_chunks(text: &str, chunks: Chunks, ids: &[i64]) -> (Vec<f64>, bool) {
 pub fn equal_in_chunks(text: &str, length: usize) -> Result<(), TestCaseError> {
     let ids: Vec<i64> = tokens(length, 11, length).into_iter().map(i64::from).collect();
     let (steps, _) = in_chunks(text, Chunks::Off, &ids);
-    for chunks in
-        [2, 3, 8].into_iter().flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows, decaying: true }])
+    for chunks in [2, 3, 8]
+        .into_iter()
+        .flat_map(|rows| [Chunks::Rows(rows), Chunks::Matrices { rows, solving: rows, decaying: Decaying::Halves }])
     {
         let (found, derived) = in_chunks(text, chunks, &ids);
         // Matrix units have none where keys decay row after row.

@@ -73,6 +73,53 @@ fn scores_where_they_are_used() {
     }
 }
 
+/// Keys that decay each in its own way, by powers of e: blocks of rows meet blocks of keys in products, and pairs of a row and a key of the same
+/// block have a power each. Also where a gate forgets all, where what is read has decayed first, and where there are two keys.
+#[test]
+fn keys_that_decay_by_powers() {
+    let spec = |(k, v): (usize, usize), gate: f64, update: &str| {
+        format!(
+            "model m(vocab: dim = 32, h: dim = 2, k: dim = {k}, v: dim = {v})(tokens: [t]) -> [t, vocab] {{
+  param tb: [vocab, h]   param ta, tq, tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = {gate:.1} * softplus(ta[vocab: tokens])
+  w = l2norm[k](tk[vocab: tokens], 0.000001)
+  u = tv[vocab: tokens]
+  b = sigmoid(tb[vocab: tokens])
+  recur S: [h, k, v] over t {{
+    {update}
+    o = sum[k] tq[vocab: tokens] * S
+  }}
+  return sum[h, v] o * last
+}}"
+        )
+    };
+    let plain = "S = exp(-a) * S + w * u";
+    let delta = "S = exp(-a) * S\n    S = S + w * (b * (u - sum[k] w * S))";
+    let undecayed = "S = exp(-a) * S + w * (b * (u - sum[k] w * S))";
+    let two = "S = exp(-a) * S - w * (b * (sum[k] w * S)) + tq[vocab: tokens] * u";
+    for (sizes, gate, update, target, rows) in [
+        ((32, 16), 0.5, plain, "cuda:sm_90a", 32),
+        ((64, 16), 60.0, plain, "cuda:sm_80", 16),
+        ((32, 16), 0.1, delta, "cuda:sm_90a", 32),
+        ((160, 16), 4.0, delta, "cuda:sm_80", 16),
+        ((16, 32), 1.0, undecayed, "cuda:sm_90a", 8),
+        ((128, 16), 0.5, two, "cuda:sm_90a", 32),
+        ((64, 32), 0.2, two, "cuda:sm_80", 16),
+    ] {
+        let ptx = continues(&spec(sizes, gate, update), (target, Dtype::Bf16, Chunks::Rows(rows)), 2e-2);
+        assert!(body(&ptx, "intra_0").contains("ex2.approx"), "powers");
+        continues(&spec(sizes, gate, update), (target, Dtype::F32, Chunks::Rows(rows)), 1e-5);
+    }
+    let ids = tokens(75, 32);
+    for update in [plain, delta] {
+        let spec = spec((32, 16), 0.3, update);
+        let code = Code::of(&spec, "", "random:1", ("cuda:sm_90a", Dtype::Bf16), Chunks::Auto);
+        let made = told(code.model(1, 75).call(&[&ids], true));
+        let (off, peak) = off(&made, &calls_on_a_processor(&spec, Dtype::F32, &[&[&ids]]));
+        assert!(off <= 2e-2 * peak && code.ptx.contains(".func chunks_0("), "{off:e} of {peak:e}");
+    }
+}
+
 /// A matrix goes in blocks of columns, beside a vector that has none and divides what is read of it.
 #[test]
 fn states_that_lack_an_axis_walk_ahead() {

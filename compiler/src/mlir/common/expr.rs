@@ -18,6 +18,9 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
         Expr::Length => e.convert(rows_of_prompt(site), Elem::I32),
         Expr::Row { view, at, elem } => other_row(site, view, at, *elem),
         Expr::Unary(op, of) => unary(e, *op, value(site, of)),
+        Expr::Binary(Binary::Pow, _, a, b) if e.is_device() && **a == Expr::number(2.0) => {
+            e.power_of_two_of(to_float(e, value(site, b)))
+        }
         Expr::Binary(op, elem, a, b) => binary(e, *op, *elem, value(site, a), value(site, b)),
         Expr::Select(_, parts) => {
             let [c, a, b] = [&parts[0], &parts[1], &parts[2]].map(|p| value(site, p));

@@ -8,7 +8,7 @@ use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Ty, Val};
 
 /// Elements of a chain whose factors are loaded together.
-const CHAINED: usize = 8;
+const CHAINED: usize = 16;
 
 /// Each thread walks elements of its own in order: none needs what another thread made.
 pub fn walk<'c>(own: &Loops<'_, 'c>, site: &mut Site<'_, 'c>, order: Order) {

@@ -1,12 +1,14 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
 use super::chains;
+use super::pairs::Pairs;
+use super::substitution::Substitution;
 use super::team::{Teams, member_of};
 use super::units::Units;
 use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Below, Nest, Nests, Part, Rows, Walk};
+use crate::fuse::kernel::{Base, Below, Nest, Nests, Part, Rows, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::value;
@@ -117,6 +119,29 @@ pub fn one<'c>(site: &mut Site<'_, 'c>, code: &Nests, nest: &Nest, first: Option
     Loops { code, nest, first, piece: None, shared: 0, crew: THREADS }.run(site);
 }
 
+/// Whether nest `at` is a product whose sums the next one goes on with, and nobody else needs.
+pub fn goes_on(code: &Nests, at: usize) -> bool {
+    let Walk::Segments { blocked, .. } = code.walk else { return false };
+    let product = |nest| Product::of(nest, &code.tensors, &code.sizes, blocked);
+    let (Some(own), Some(next)) = (product(&code.nests[at]), code.nests.get(at + 1).and_then(product)) else { return false };
+    let target = &own.stmt.target;
+    let near = matches!(code.tensors[target.tensor.0].base, Base::Scratch(_)) || next.stmt.target == *target;
+    // What the next one leaves near may lie where others still read factors of this one.
+    let mut left = [&next.stmt.target].into_iter().chain(next.stmt.beside().map(|(view, _)| view));
+    let far = left.all(|view| code.tensors[view.tensor.0].base == Base::Arena);
+    near && far && own.is_begun_by(&next, &code.nests[..at], &code.nests[at + 2..])
+}
+
+/// Such a product, and the next one.
+pub fn two<'c>(site: &mut Site<'_, 'c>, code: &Nests, at: usize, first: Option<Val<'c>>) {
+    let loops = |nest| Loops { code, nest, first, piece: None, shared: 0, crew: THREADS };
+    let (own, next) = (loops(&code.nests[at]), loops(&code.nests[at + 1]));
+    match (own.product(), next.product()) {
+        (Some(begun), Some(product)) => product.emit_onto(site, Some(&begun), |axis| next.begin(axis)),
+        _ => site.e.fault("sums go on that are no products"),
+    }
+}
+
 pub(super) struct Loops<'n, 'c> {
     pub(super) code: &'n Nests,
     pub(super) nest: &'n Nest,
@@ -143,14 +168,23 @@ impl<'c> Loops<'_, 'c> {
             return self.systems(site);
         }
         if let Some(product) = self.product() {
-            return product.emit(site, |axis| self.begin(axis));
+            return product.emit_onto(site, None, |axis| self.begin(axis));
         }
-        if self.nest.stmts.iter().filter_map(|stmt| stmt.reduce.as_ref()).any(|reduction| reduction.epilogue.is_some()) {
+        if self
+            .nest
+            .stmts
+            .iter()
+            .filter_map(|stmt| stmt.reduce.as_ref())
+            .any(|own| own.epilogue.is_some() || !own.beside.is_empty())
+        {
             return e.fault("a sum that is handed on is no product of matrices");
         }
         let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };
         if self.nest.stmts.iter().all(|stmt| stmt.reduce.is_none()) {
             return chains::walk(self, site, order);
+        }
+        if let Some(system) = Substitution::of(self, order) {
+            return system.emit(self, site);
         }
         let size = self.code.sizes[order.axis.0];
         for_each(e, e.i64(0), e.i64(size), e.i64(1), |at| {
@@ -196,6 +230,11 @@ impl<'c> Loops<'_, 'c> {
     fn elements(&self, site: &mut Site<'_, 'c>) {
         let axes = parallel(self.code, self.nest);
         let results = axes.iter().map(|(_, size)| size).product::<usize>();
+        if let Some(pairs) =
+            Pairs::of(self.code, self.nest, &axes).filter(|_| self.crew == THREADS && blocked(self.code, self.nest).is_none())
+        {
+            return pairs.emit(self, site);
+        }
         match teams(self.code, self.nest, self.crew) {
             Some(teams) => match Wide::of_sums(self.code, self.nest, &axes).filter(|_| teams.size == 1) {
                 Some(wide) => self.wide_sums(site, &axes, results, &wide),

@@ -5,6 +5,7 @@ use super::{THREADS, lanes, nest};
 use crate::fuse::expr::{KAxis, View};
 use crate::fuse::kernel::{CHUNKS_AT_ONCE, COPIED, Nest, Nests, Part, Staged, Staging, Walk};
 use crate::mlir::common::copies::COPY;
+use crate::mlir::common::device::WARP;
 use crate::mlir::common::segment::{own_block, place_in_grid, rows};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, KernelArgs, Val};
@@ -115,48 +116,60 @@ impl<'c> Chunks<'_, 'c> {
     fn walk_ahead(&self, site: &mut Site<'_, 'c>, from: Val<'c>) {
         let e = site.e;
         let Staging { places, staged, before, after, .. } = &self.code.staging;
-        let homes: Vec<Option<Val>> = staged.iter().map(|own| site.base(own.to.tensor.0)).collect();
-        let at_place = |site: &mut Site<'_, 'c>, place: Val<'c>| {
-            for (own, home) in staged.iter().zip(&homes) {
-                let Some(home) = home else { continue };
-                site.set_base(own.to.tensor.0, e.offset(*home, e.mul(place, e.i64(own.apart * site.store_of(&own.to).bytes()))));
-            }
-        };
-        let last = e.sub(self.to, e.i64(self.step));
-        for ahead in 0..places - 1 {
-            at_place(site, e.i64(ahead));
-            // Behind the last chunk the last one is copied again.
-            self.copy_all(site, e.min(e.add(from, e.i64(ahead * self.step)), last));
+        let resident = Resident::of(self.code, self.block.map(|(axis, _, width)| (axis, width)));
+        let crew = resident.as_ref().and_then(Resident::idle).unwrap_or(0);
+        let ahead = Ahead { chunks: self, homes: staged.iter().map(|own| site.base(own.to.tensor.0)).collect(), crew };
+        for turn in 0..places - 1 {
+            ahead.at_place(site, e.i32(turn as i32));
+            ahead.copy(site, e.add(from, e.i64(turn * self.step)));
         }
         self.each(site, before);
-        let advance = |site: &mut Site<'_, 'c>, row: Val<'c>| {
-            let turn = e.div(e.sub(row, from), e.i64(self.step));
+        let begin = |site: &mut Site<'_, 'c>, row: Val<'c>, place: Val<'c>| {
             e.wait_copies((places - 2) * staged.len());
             e.sync();
-            at_place(site, e.rem(e.add(turn, e.i64(places - 1)), e.i64(*places)));
-            self.copy_all(site, e.min(e.add(row, e.i64((places - 1) * self.step)), last));
-            at_place(site, e.rem(turn, e.i64(*places)));
+            ahead.at_place(site, place);
             site.set_row(row, false);
         };
-        match Resident::of(self.code, self.block.map(|(axis, _, width)| (axis, width))) {
-            Some(resident) => {
-                let spot = resident.spot(site, &|axis| self.block.filter(|(cut, ..)| *cut == axis).map(|(_, first, _)| first));
-                let numbers = resident.begin(site, &spot);
-                let numbers = e.for_loop(from, self.to, e.i64(self.step), &numbers, |row, numbers| {
-                    advance(site, row);
-                    resident.turn(site, &spot, numbers)
-                });
-                resident.end(site, &spot, &numbers);
-            }
-            None => for_each(e, from, self.to, e.i64(self.step), |row| {
-                advance(site, row);
-                for (at, nest) in self.code.nests.iter().enumerate() {
-                    if at > 0 {
-                        e.sync();
-                    }
-                    self.one(site, nest);
+        let last = e.i32(*places as i32 - 1);
+        let copies = |site: &mut Site<'_, 'c>, row: Val<'c>, place: Val<'c>| {
+            let none = e.cmp(Cmp::Eq, place, e.i32(0));
+            ahead.at_place(site, e.select(none, last, e.sub(place, e.i32(1))));
+            ahead.copy(site, e.add(row, e.i64((places - 1) * self.step)));
+            ahead.at_place(site, place);
+            site.set_row(row, false);
+        };
+        let next = |place: Val<'c>| e.select(e.cmp(Cmp::Eq, place, last), e.i32(0), e.add(place, e.i32(1)));
+        let first = |axis| self.block.filter(|(cut, ..)| *cut == axis).map(|(_, first, _)| first);
+        let held = resident.as_ref().map(|resident| {
+            let spot = resident.spot(site, &first);
+            let numbers = resident.begin(site, &spot);
+            (resident, spot, numbers)
+        });
+        let numbers = held.iter().flat_map(|(.., numbers)| numbers.iter().copied());
+        let start: Vec<Val> = [e.i32(0)].into_iter().chain(numbers).collect();
+        let made = e.for_loop(from, self.to, e.i64(self.step), &start, |row, carried| {
+            let place = carried[0];
+            begin(site, row, place);
+            let copies = |site: &mut Site<'_, 'c>| copies(site, row, place);
+            let numbers = match &held {
+                Some((resident, spot, _)) => {
+                    resident.turn(site, (spot, &first, &carried[1..]), &|site, nest| self.one(site, nest), &copies)
                 }
-            }),
+                None => {
+                    copies(site);
+                    for (at, nest) in self.code.nests.iter().enumerate() {
+                        if at > 0 {
+                            e.sync();
+                        }
+                        self.one(site, nest);
+                    }
+                    vec![]
+                }
+            };
+            [next(place)].into_iter().chain(numbers).collect()
+        });
+        if let Some((resident, spot, _)) = &held {
+            resident.end(site, spot, &made[1..]);
         }
         e.wait_copies(0);
         e.sync();
@@ -164,13 +177,15 @@ impl<'c> Chunks<'_, 'c> {
     }
 
     /// All nests for a row, or for a chunk that begins there. Threads meet ahead of each nest but the first, and behind the last; ahead of
-    /// the first if it waits for copies.
+    /// the first if it waits for copies. A product that goes on with the sums of the one before waits for nobody.
     fn all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
         let e = site.e;
         site.set_row(row, false);
-        let staged = &self.code.staging.staged;
-        for (at, nest) in self.code.nests.iter().enumerate() {
-            let first = |staged: &&Staged| staged.used[0] == at;
+        let (nests, staged) = (&self.code.nests, &self.code.staging.staged);
+        let mut at = 0;
+        while at < nests.len() {
+            let count = if !self.walks && nest::goes_on(self.code, at) { 2 } else { 1 };
+            let first = |staged: &&Staged| (at..at + count).contains(&staged.used[0]);
             let under_way = staged.iter().filter(first).map(|own| self.under_way(own, at)).min();
             if let Some(under_way) = under_way {
                 e.wait_copies(under_way);
@@ -179,10 +194,23 @@ impl<'c> Chunks<'_, 'c> {
                 e.sync();
             }
             self.copy_behind(site, row, at.wrapping_sub(1));
-            self.one(site, nest);
+            if count == 2 {
+                self.both(site, at)
+            } else {
+                self.one(site, &nests[at])
+            }
+            at += count;
         }
         e.sync();
-        self.copy_behind(site, row, self.code.nests.len() - 1);
+        self.copy_behind(site, row, nests.len() - 1);
+    }
+
+    /// A product and the one that goes on with its sums.
+    fn both(&self, site: &mut Site<'_, 'c>, at: usize) {
+        if let Some((axis, first, _)) = self.block {
+            site.index.insert(axis, first);
+        }
+        nest::two(site, self.code, at, self.block.map(|(_, first, _)| first));
     }
 
     /// Begins to copy the next chunk's rows of what nobody reads behind nest `at`.
@@ -191,7 +219,7 @@ impl<'c> Chunks<'_, 'c> {
         for own in self.code.staging.staged.iter().filter(|own| self.walks && own.used[1] == at) {
             // Behind the last chunk the last one is copied again.
             let next = e.add(row, e.i64(self.step));
-            self.copy(site, own, e.min(next, e.sub(self.to, e.i64(self.step))));
+            self.copy(site, own, e.min(next, e.sub(self.to, e.i64(self.step))), 0);
             site.set_row(row, false);
         }
     }
@@ -207,16 +235,19 @@ impl<'c> Chunks<'_, 'c> {
 
     fn copy_all(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
         for staged in &self.code.staging.staged {
-            self.copy(site, staged, row);
+            self.copy(site, staged, row, 0);
         }
     }
 
-    /// Begins to copy the rows of the chunk at `row`, as a group of its own.
-    fn copy(&self, site: &mut Site<'_, 'c>, staged: &Staged, row: Val<'c>) {
+    /// Begins to copy the rows of the chunk at `row`, as a group of its own: the threads from warp `crew` on.
+    fn copy(&self, site: &mut Site<'_, 'c>, staged: &Staged, row: Val<'c>, crew: usize) {
         let e = site.e;
+        let threads = THREADS - crew * WARP;
+        let thread = if crew == 0 { e.thread() } else { e.sub(e.thread(), e.i32((crew * WARP) as i32)) };
         let [rows, content] = staged.axes;
-        let count = rows.map_or(1, |rows| self.code.sizes[rows.0]);
         let own = self.block.filter(|(axis, ..)| Some(*axis) == content);
+        let lines = self.block.filter(|(axis, ..)| Some(*axis) == rows);
+        let count = rows.map_or(1, |rows| lines.map_or(self.code.sizes[rows.0], |(.., width)| width));
         let width = content.map(|content| own.map_or(self.code.sizes[content.0], |(.., width)| width));
         let bytes = site.store_of(&staged.to).bytes();
         let numbers = COPIED / bytes;
@@ -225,18 +256,19 @@ impl<'c> Chunks<'_, 'c> {
         let mut places = |piece: Val<'c>| {
             let (line, part) = (e.div(piece, e.i32(pieces as i32)), e.rem(piece, e.i32(pieces as i32)));
             let number = e.to_i64(e.mul(part, e.i32(numbers as i32)));
-            rows.map(|rows| site.index.insert(rows, e.to_i64(line)));
+            let line = e.to_i64(line);
+            rows.map(|rows| site.index.insert(rows, lines.map_or(line, |(_, first, _)| e.add(first, line))));
             content.map(|content| site.index.insert(content, own.map_or(number, |(_, first, _)| e.add(first, number))));
             (site.address(&staged.to), site.address(&staged.from))
         };
-        let first = places(e.thread());
+        let first = places(thread);
         // The next piece of a thread stands so many lines further, if whole lines have threads of their own.
-        let lines = THREADS.is_multiple_of(pieces).then_some(THREADS / pieces);
-        for turn in 0..(count * pieces).div_ceil(THREADS) {
-            let piece = e.add(e.thread(), e.i32((turn * THREADS) as i32));
-            let (to, from) = match (lines, rows) {
-                (Some(lines), Some(rows)) => {
-                    let behind = |place, view: &View| e.offset_by(place, turn * lines * view.stride(rows) * bytes);
+        let apart = threads.is_multiple_of(pieces).then_some(threads / pieces);
+        for turn in 0..(count * pieces).div_ceil(threads) {
+            let piece = e.add(thread, e.i32((turn * threads) as i32));
+            let (to, from) = match (apart, rows) {
+                (Some(apart), Some(rows)) => {
+                    let behind = |place, view: &View| e.offset_by(place, turn * apart * view.stride(rows) * bytes);
                     (behind(first.0, &staged.to), behind(first.1, &staged.from))
                 }
                 _ if turn == 0 => first,
@@ -246,7 +278,7 @@ impl<'c> Chunks<'_, 'c> {
                 Some(_) => e.begin_copy(to, from, e.i32(COPY as i32)),
                 None => e.begin_small_copy(to, from),
             };
-            if (turn + 1) * THREADS <= count * pieces {
+            if (turn + 1) * threads <= count * pieces {
                 one();
             } else {
                 e.if_then(e.cmp(Cmp::Lt, piece, e.i32((count * pieces) as i32)), one);
@@ -255,6 +287,38 @@ impl<'c> Chunks<'_, 'c> {
         e.close_copies();
         if let Some((axis, first, _)) = self.block {
             site.index.insert(axis, first);
+        }
+    }
+}
+
+/// Copies of a walk that are begun several chunks ahead.
+struct Ahead<'w, 'n, 'c> {
+    chunks: &'w Chunks<'n, 'c>,
+    /// Where the first place of each is.
+    homes: Vec<Option<Val<'c>>>,
+    /// The first warp that copies.
+    crew: usize,
+}
+
+impl<'c> Ahead<'_, '_, 'c> {
+    /// Lets copies be at a place.
+    fn at_place(&self, site: &mut Site<'_, 'c>, place: Val<'c>) {
+        let e = site.e;
+        for (own, home) in self.chunks.code.staging.staged.iter().zip(&self.homes) {
+            let Some(home) = home else { continue };
+            let bytes = own.apart * site.store_of(&own.to).bytes();
+            site.set_base(own.to.tensor.0, e.offset(*home, e.to_i64(e.mul(place, e.i32(bytes as i32)))));
+        }
+    }
+
+    /// Begins to copy the rows of a chunk; behind the last chunk the last one is copied again.
+    fn copy(&self, site: &mut Site<'_, 'c>, row: Val<'c>) {
+        let (e, chunks) = (site.e, self.chunks);
+        let row = e.min(row, e.sub(chunks.to, e.i64(chunks.step)));
+        let mut all = || chunks.code.staging.staged.iter().for_each(|own| chunks.copy(site, own, row, self.crew));
+        match self.crew {
+            0 => all(),
+            crew => e.if_then(e.cmp(Cmp::Ge, e.thread(), e.i32((crew * WARP) as i32)), all),
         }
     }
 }

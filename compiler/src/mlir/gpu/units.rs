@@ -3,7 +3,7 @@
 use super::WARPS;
 use super::factor::{Factor, Side};
 use super::sums::{Loaded, PAIRS_DEPTH, Sums, Taken};
-use crate::fuse::expr::{KAxis, View};
+use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::{Base, Staging, Store, Tensor};
 use crate::fuse::product::{FRAGMENT, Product, SEVERAL};
 use crate::mlir::common::device::WARP;
@@ -34,6 +34,11 @@ impl Share {
     /// Warps of one product.
     pub fn count(&self) -> usize {
         self.warps[0] * self.warps[1]
+    }
+
+    /// Numbers of a lane.
+    pub fn numbers(&self) -> usize {
+        4 * self.fragments[0] * self.fragments[1]
     }
 }
 
@@ -104,29 +109,62 @@ impl Units<'_> {
         self.product.several.map_or(1, |(_, count)| count)
     }
 
-    /// Emits it for the site's row and place of the grid. `first`: where the task's indices of an axis begin.
-    pub fn emit<'c>(&self, site: &mut Site<'_, 'c>, first: impl Fn(KAxis) -> Option<Val<'c>>) {
+    /// Warps that have something to do.
+    pub fn warps(&self) -> usize {
+        self.share().count() * self.several()
+    }
+
+    /// Emits it for the site's row and place of the grid. `begun`: a product whose sums it starts with, which nobody else needs; `first`: where
+    /// the task's indices of an axis begin.
+    pub fn emit_onto<'c>(&self, site: &mut Site<'_, 'c>, begun: Option<&Units>, first: impl Fn(KAxis) -> Option<Val<'c>>) {
         let e = site.e;
         let share = self.share();
         let warp = e.shift_right(e.thread(), i64::from(WARP.ilog2()));
         let each = share.count();
-        let used = each * self.several();
+        let used = self.warps();
         let mut all = || match self.product.several {
-            None => self.of_warp(site, &share, warp, &first),
+            None => self.of_warp(site, begun, (&share, warp), &first),
             Some((axis, _)) => {
                 site.index.insert(axis, e.to_i64(e.div(warp, e.i32(each as i32))));
-                self.of_warp(site, &share, e.rem(warp, e.i32(each as i32)), &first);
+                self.of_warp(site, begun, (&share, e.rem(warp, e.i32(each as i32))), &first);
             }
         };
         if used == WARPS { all() } else { e.if_then(e.cmp(Cmp::Lt, warp, e.i32(used as i32)), all) }
     }
 
-    fn of_warp<'c>(&self, site: &mut Site<'_, 'c>, share: &Share, warp: Val<'c>, first: &impl Fn(KAxis) -> Option<Val<'c>>) {
+    fn of_warp<'c>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        begun: Option<&Units>,
+        (share, warp): (&Share, Val<'c>),
+        first: &impl Fn(KAxis) -> Option<Val<'c>>,
+    ) {
         let spot = self.spot(site.e, share, warp, first);
+        let before = begun.map(|begun| {
+            let sums = begun.sums_at(site, &spot);
+            (&begun.product.stmt.target, begun.each(site, &spot, &mut |site, at| begun.made(site, sums[at])))
+        });
         let sums = self.sums_at(site, &spot);
         // All that is read ahead of all that is stored, which could be in its way.
-        let made: Vec<Val> = self.each(site, &spot, &mut |site, at| self.made(site, sums[at]));
+        let made: Vec<Val> = self.each(site, &spot, &mut |site, at| {
+            site.fresh.extend(before.iter().map(|(view, numbers)| ((*view).clone(), numbers[at])));
+            let made = self.made(site, sums[at]);
+            site.fresh.clear();
+            made
+        });
         self.store(site, &spot, &self.product.stmt.target, &made);
+        for (view, expr) in self.product.stmt.beside() {
+            let also: Vec<Val> = self.each(site, &spot, &mut |site, at| self.also(site, expr, made[at]));
+            self.store(site, &spot, view, &also);
+        }
+    }
+
+    /// What else is stored of an element.
+    pub fn also<'c>(&self, site: &mut Site<'_, 'c>, expr: &Expr, made: Val<'c>) -> Val<'c> {
+        site.fresh.push((self.product.stmt.target.clone(), made));
+        let also = value(site, expr);
+        site.fresh.clear();
+        also
     }
 
     /// Where the warp's share is.
@@ -169,12 +207,10 @@ impl Units<'_> {
 
     /// Stores the lane's numbers.
     pub fn store<'c>(&self, site: &mut Site<'_, 'c>, spot: &Spot<'c>, target: &View, numbers: &[Val<'c>]) {
-        let (e, axis) = (site.e, self.product.axes[1]);
-        let others = |by: usize| target.strides.iter().all(|(own, stride)| *own == axis || stride.is_multiple_of(by));
-        let whole = |by: usize| others(by) && target.offset.is_multiple_of(by) && site.row_elements(target).is_multiple_of(by);
-        let side_by_side = target.stride(axis) == 1 && whole(2);
+        let e = site.e;
+        let side_by_side = self.lies_by(site, target, 2);
         let far = site.tensor(target).base == Base::Arena && site.store_of(target) == Store::Bf16;
-        if far && side_by_side && whole(EIGHT) && spot.fragments[1].is_multiple_of(2) {
+        if far && self.lies_by(site, target, EIGHT) && spot.fragments[1].is_multiple_of(2) {
             return self.store_eights(site, spot, target, numbers);
         }
         for (at, pair) in numbers.chunks_exact(2).enumerate() {
@@ -190,6 +226,13 @@ impl Units<'_> {
                 }
             }
         }
+    }
+
+    /// Whether neighbours along a row lie side by side in a view, from multiples of so many on.
+    pub fn lies_by(&self, site: &Site<'_, '_>, view: &View, by: usize) -> bool {
+        let axis = self.product.axes[1];
+        let others = view.strides.iter().all(|(own, stride)| *own == axis || stride.is_multiple_of(by));
+        view.stride(axis) == 1 && others && view.offset.is_multiple_of(by) && site.row_elements(view).is_multiple_of(by)
     }
 
     /// The same where the four lanes of a row each store eight neighbours of one of two rows: pairs change places between them.

@@ -21,6 +21,15 @@ pub fn lies_in_fours(tensor: &Tensor, view: &View) -> bool {
     strides && (!along || stored && tensor.row.is_multiple_of(SIDE) && view.offset.is_multiple_of(SIDE))
 }
 
+/// Whether a view's numbers lie side by side along an axis, so many from multiples of as many on.
+pub fn lies_in_order(tensor: &Tensor, view: &View, (axis, side): (KAxis, usize)) -> bool {
+    let whole = |elements: usize| elements.is_multiple_of(side);
+    let others = view.strides.iter().all(|(own, stride)| *own == axis || whole(*stride));
+    let known = matches!(tensor.base, Base::Arena | Base::Scratch(_) | Base::Weights | Base::Tile)
+        && !matches!(tensor.store, Store::Panels(_));
+    known && view.stride(axis) == 1 && others && whole(view.offset) && whole(tensor.row)
+}
+
 /// Numbers that lie side by side from an address on that is aligned to all of them.
 pub fn beside<'c>(e: &Emitter<'c>, store: Store, place: Val<'c>, count: usize) -> Vec<Val<'c>> {
     let all = match store {
@@ -90,12 +99,7 @@ impl<'n> Wide<'n> {
 
     /// Whether elements of a view lie side by side along the axis, from multiples of [`SIDE`] on.
     fn lies_so(&self, view: &View) -> bool {
-        let Some(tensor) = self.code.tensors.get(view.tensor.0) else { return false };
-        let whole = |elements: usize| elements.is_multiple_of(SIDE);
-        let others = view.strides.iter().all(|(axis, stride)| *axis == self.axis || whole(*stride));
-        let known = matches!(tensor.base, Base::Arena | Base::Scratch(_) | Base::Weights | Base::Tile)
-            && !matches!(tensor.store, Store::Panels(_));
-        known && view.stride(self.axis) == 1 && others && whole(view.offset) && whole(tensor.row)
+        self.code.tensors.get(view.tensor.0).is_some_and(|tensor| lies_in_order(tensor, view, (self.axis, SIDE)))
     }
 
     /// How often the statements load what lies side by side.

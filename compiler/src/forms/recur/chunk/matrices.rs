@@ -282,6 +282,15 @@ impl Derivation<'_> {
             total = Some(self.maker.plus(total, part));
         }
         let kept: Vec<(ValueId, ValueId)> = self.entries(state).iter().map(|entry| self.kept(state, entry)).collect();
+        if self.axes.inverts {
+            // Matrix units sum over rows alone.
+            let add = |total, (key, value)| {
+                let part = self.maker.contract(key, value, &[column]);
+                Some(self.maker.plus(total, part))
+            };
+            let total = kept.into_iter().fold(total, add);
+            return total.unwrap_or_else(|| self.maker.number(0.0));
+        }
         let (keys, written): (Vec<ValueId>, Vec<ValueId>) = kept.into_iter().unzip();
         let (key, value, over) = match keys.len() {
             0 => return total.unwrap_or_else(|| self.maker.number(0.0)),

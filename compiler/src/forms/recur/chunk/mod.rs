@@ -16,10 +16,10 @@ pub(super) mod terms;
 use super::contracted_axes;
 use super::convolution::{self, Pieces};
 use super::groups::stateful;
-use crate::forms::{CHUNK, CONVOLUTION, Chunks};
+use crate::forms::{CHUNK, CONVOLUTION, Chunks, Decaying};
 use crate::graph::{Graph, NodeId};
 use batches::Batches;
-use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, ValueId};
+use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, Unary, ValueId};
 pub(super) use derive::capture_type;
 use derive::{Axes, Derivation};
 use maker::Maker;
@@ -147,7 +147,7 @@ fn convolved(graph: &Graph, node: NodeId, rows: usize) -> Option<Result<(Graph, 
 }
 
 /// The chunk form for matrix units.
-fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize), decaying: bool) -> Result<Chunk, String> {
+fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize), decaying: Decaying) -> Result<Chunk, String> {
     if matches!(graph.op(node), Op::Recur(recur) if contracted_axes(recur).is_empty()) {
         return Err("no read sums over the state: there is no product of matrices".into());
     }
@@ -160,10 +160,23 @@ fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize),
     } else {
         chunk
     };
-    // Keys that decay in their own way go by halves of halves.
-    let decays = chunk.body.values.iter().any(|value| matches!(value.op, Op::Scores { .. }));
-    if decays && !decaying {
-        return Err("its keys decay row after row: by halves of halves of a chunk this is no faster than steps".into());
+    let body = &chunk.body;
+    let factors: Vec<ValueId> =
+        body.values.iter().filter(|value| matches!(value.op, Op::Scores { .. })).map(|value| value.args[2]).collect();
+    let decays = !factors.is_empty();
+    let powers = factors.iter().all(|factor| body.values[factor.0 as usize].op == Op::Unary(Unary::Exp));
+    match decaying {
+        _ if !decays => {}
+        Decaying::Never => {
+            return Err(
+                "its keys decay row after row: in numbers that are not rounded, chunks of it are no faster than steps".into()
+            );
+        }
+        Decaying::Powers if !powers => {
+            let why = "its keys decay row after row, by factors that are no powers of e: by halves of halves of a chunk this is no faster than steps";
+            return Err(why.into());
+        }
+        Decaying::Powers | Decaying::Halves => {}
     }
     if decays && !chunk.rows.is_power_of_two() {
         return Err(format!(
