@@ -383,6 +383,20 @@ const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: di
                      sigmoid(tb[vocab: tokens])\n  recur S: [h, k, v] over t {\n    S = exp(a) * S\n    S = S + kk * (b * (vv - sum[k] kk * \
                      S))\n    o = sum[k] q * S\n  }\n  generate autoregressive\n  return sum[h, v] o * last\n}\n";
 
+/// Where keys decay each in its own way a model goes in chunks if its decays are powers of e, and may be rounded.
+#[test]
+fn powers_of_e_go_in_chunks() {
+    let spec =
+        |decay: &str| GATED.replace("ta, tb: [vocab, h]", "tb: [vocab, h]   param ta: [vocab, h, k]").replace("exp(a)", decay);
+    assert!(spec("exp(a)").contains("param ta: [vocab, h, k]"));
+    for (decay, dtype, chunks) in
+        [("exp(a)", Dtype::Bf16, true), ("exp(a)", Dtype::F32, false), ("(1 / (1 - a))", Dtype::Bf16, false)]
+    {
+        let plan = planned_in(&spec(decay), dtype);
+        assert_eq!(plan.functions.iter().any(|function| function.name.starts_with("chunks")), chunks, "{decay} {dtype:?}");
+    }
+}
+
 /// Chunks are three kernels: what states are made of and needs none, side by side; the walk from chunk to chunk, which updates states; and
 /// what only reads them, side by side, with scores of its own. States and rows lie in shared memory, and all sums over them are products
 /// of matrices. What is a factor there comes in bfloat16.

@@ -8,7 +8,8 @@ use super::expr::{Expr, KAxis, View, ViewStep};
 use super::factors::times;
 use super::kernel::Reduction;
 use super::nest::{Axes, Builder, Item};
-use super::scores::{BLOCK, TILE};
+use super::product::TILE;
+use super::scores::BLOCK;
 use braid_dsl::model::{Binary, Elem, Reduce};
 
 /// One level: blocks of two halves. An axis is missing where it has one index.
@@ -249,11 +250,22 @@ impl Builder<'_> {
         if let (Some(left), Some(pairs), 1..) = (&copies.left, halves.pairs(), at) {
             return load(&halves.levels[at].of_pairs(left, pairs, half));
         }
-        let into = halves.pairs().into_iter().chain([halves.pair]).collect();
+        self.half_of(halves, (factor, row), (halves.pairs(), None), half)
+    }
+
+    /// One half of every block of a value's rows: blocks counted by the first axis, the rows of a half by the second.
+    pub(super) fn half_of(
+        &self,
+        halves: &Halves,
+        (expr, row): (&Expr, KAxis),
+        (block, by): (Option<KAxis>, Option<KAxis>),
+        half: Half,
+    ) -> Expr {
+        let into = block.into_iter().chain([halves.pair]).chain(by).collect();
         let index = usize::from(half == Half::Second);
         let steps = [ViewStep::Split { axis: row, into }, ViewStep::Pick { axis: halves.pair, index }];
-        let one = |expr: Expr, step: &ViewStep| expr.transformed(step, &self.axes.sizes).expect("rows can be counted by two");
-        steps.iter().fold(factor.clone(), one)
+        let one = |expr: Expr, step: &ViewStep| expr.transformed(step, &self.axes.sizes).expect("rows can be counted by halves");
+        steps.iter().fold(expr.clone(), one)
     }
 
     /// `P = (I - M)⁻¹ known`, which is the inverse itself where the identity is known.

@@ -7,6 +7,9 @@ use braid_dsl::model::{Binary, Reduce};
 /// Rows and columns of a fragment, and the depth of one instruction.
 pub const FRAGMENT: [usize; 3] = [16, 8, 8];
 
+/// Rows, and columns, of a tile of pairs that a warp makes at once, where each pair has a sum of its own: as many as share what is loaded.
+pub const TILE: usize = 4;
+
 /// A statement that sums products of two matrices.
 pub struct Product<'n> {
     /// The statement.
@@ -179,12 +182,10 @@ impl<'n> Product<'n> {
         }
         let mut indices = false;
         expr.walk(&mut |part| indices |= !matches!(part, Expr::Load(..) | Expr::Const(..) | Expr::Unary(..) | Expr::Binary(..)));
-        let made = |stmt: &Stmt| stmt.target.tensor != target.tensor || std::ptr::eq(stmt, self.stmt);
-        let (own, all) = (nests[0].stmts.iter(), || nests.iter().flat_map(|nest| &nest.stmts));
-        let last = own.chain(all()).all(made);
-        let written = |other: &View| {
-            all().any(|own| own.target.tensor == other.tensor || own.beside().any(|(view, _)| view.tensor == other.tensor))
-        };
+        let made = |stmt: &Stmt| !stmt.writes(target.tensor) || std::ptr::eq(stmt, self.stmt);
+        let all = || nests.iter().flat_map(|nest| &nest.stmts);
+        let last = all().all(made);
+        let written = |other: &View| all().any(|own| own.writes(other.tensor));
         let alone = expr.views().into_iter().all(|own| if own.tensor == target.tensor { own == target } else { !written(own) });
         let whole = self.axes[..2].iter().all(|axis| view.stride(*axis) > 0);
         let free = !all().any(|own| own.touches(view.tensor)) && view.tensor != target.tensor;

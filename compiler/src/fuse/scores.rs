@@ -11,13 +11,11 @@ use super::factors::times;
 use super::halves::{Half, Halves, Level, Scored, load};
 use super::kernel::{Below, Reduction, Stmt};
 use super::nest::{Builder, Item};
-use super::product::FRAGMENT;
+use super::product::{FRAGMENT, TILE};
 use braid_dsl::model::{Binary, Reduce};
 
 /// Rows of a block on the diagonal: the fewest that matrix units multiply.
 pub(super) const BLOCK: usize = FRAGMENT[0];
-/// Rows of a tile of such a block: as many as share what is loaded.
-pub(super) const TILE: usize = 4;
 
 impl Builder<'_> {
     /// `sum[over] x[row] y[column] e^(L[row] - L[column])` up to the row, or up to the row ahead and what decays up to there.
@@ -66,11 +64,7 @@ impl Builder<'_> {
 
     /// One half of every block of a value's rows, counted by `by`.
     fn part(&self, halves: &Halves, level: &Level, row: KAxis, (expr, half): (&Expr, Half), by: Option<KAxis>) -> Expr {
-        let into = level.block.into_iter().chain([halves.pair]).chain(by).collect();
-        let steps =
-            [ViewStep::Split { axis: row, into }, ViewStep::Pick { axis: halves.pair, index: usize::from(half == Half::Second) }];
-        let one = |expr: Expr, step: &ViewStep| expr.transformed(step, &self.axes.sizes).expect("rows can be counted by halves");
-        steps.iter().fold(expr.clone(), one)
+        self.half_of(halves, (expr, row), (level.block, by), half)
     }
 
     /// Blocks of rows and the keys of the same rows.

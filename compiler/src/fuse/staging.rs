@@ -105,16 +105,9 @@ impl<'a> Chunks<'a> {
             (self.rounded && once && own.stmt.target.tensor.0 != state).then(|| (view.clone(), own.axes[2]))
         };
         let (view, deep) = placed.nests.iter().find_map(|nest| of(nest, &placed.tensors))?;
-        let mut own: Vec<KAxis> = view.strides.iter().map(|(axis, _)| *axis).filter(|axis| *axis != deep).collect();
-        own.push(deep);
-        let tensor = TensorId(placed.tensors.len());
-        let (mut strides, mut elements) = (vec![], 1);
-        for axis in own.into_iter().rev() {
-            strides.push((axis, elements));
-            elements *= self.setting.sizes[axis.0];
-        }
-        strides.sort();
-        let copy = View { tensor, offset: 0, strides };
+        // What is summed over first, and the others as they were.
+        let order = view.strides.iter().map(|(axis, stride)| (*axis, if *axis == deep { 0 } else { *stride })).collect();
+        let copy = self.dense(placed, &View { strides: order, ..view.clone() }, &[], Store::Bf16);
         for at in 0..placed.nests.len() {
             if of(&placed.nests[at], &placed.tensors).is_some_and(|(own, _)| own == view) {
                 placed.nests[at].stmts[0].expr.views_mut(&mut |own| {
@@ -124,10 +117,10 @@ impl<'a> Chunks<'a> {
                 });
             }
         }
-        placed.tensors.push(Tensor { base: Base::Scratch(0), operand: 0, row: 0, store: Store::Bf16, through_wanted: false });
+        let tensor = copy.tensor.0;
         let made = loops::nests(vec![Stmt::plain(copy, Expr::Load(view, Elem::Float))], &self.setting);
         placed.nests.splice(0..0, made);
-        Some(tensor.0)
+        Some(tensor)
     }
 
     /// On a processor: what was made of the weights is copied to where the temporaries are, of a task's block alone, so that all that a chunk
@@ -201,7 +194,7 @@ impl<'a> Chunks<'a> {
     fn candidates(&self) -> Vec<View> {
         let stmts: Vec<&Stmt> = self.nests.iter().flat_map(|nest| &nest.stmts).collect();
         let stale = |view: &View| {
-            let first = stmts.iter().position(|stmt| stmt.target.tensor == view.tensor);
+            let first = stmts.iter().position(|stmt| stmt.writes(view.tensor));
             first.is_some_and(|first| stmts[first + 1..].iter().any(|stmt| stmt.reads().any(|own| own.tensor == view.tensor)))
         };
         let again = |view: &View| {
@@ -369,7 +362,7 @@ fn solved(nests: &[Nest]) -> BTreeSet<TensorId> {
     let systems = stmts().filter(|stmt| stmt.system.is_some() || stmt.ordered.is_some() && stmt.reduce.is_some());
     let mut found: BTreeSet<TensorId> = systems.flat_map(|stmt| stmt.views()).map(|view| view.tensor).collect();
     loop {
-        let makers = stmts().filter(|stmt| found.contains(&stmt.target.tensor));
+        let makers = stmts().filter(|stmt| found.iter().any(|own| stmt.writes(*own)));
         let more: Vec<TensorId> =
             makers.flat_map(Stmt::reads).map(|view| view.tensor).filter(|own| !found.contains(own)).collect();
         if more.is_empty() {

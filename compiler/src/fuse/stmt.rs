@@ -82,6 +82,11 @@ impl Stmt {
         }
     }
 
+    /// Whether it writes a tensor.
+    pub fn writes(&self, tensor: TensorId) -> bool {
+        self.target.tensor == tensor || self.beside().any(|(view, _)| view.tensor == tensor)
+    }
+
     /// Whether it reads or writes a tensor.
     pub fn touches(&self, tensor: TensorId) -> bool {
         self.views().any(|view| view.tensor == tensor)

@@ -1,8 +1,10 @@
 //! Chunks of recurrences as code for a GPU, on the interpreter, of sizes at which what states and rows are kept in changes.
 
 use super::goldens::{Code, calls_on_a_processor, check, off, tokens, told};
+use crate::gpu::planned_in;
 use crate::narrow::BLOCK;
 use braid_compiler::forms::Chunks;
+use braid_compiler::fuse::kernel::{self, Nests, Walk};
 use braid_runtime::artifact::Dtype;
 
 /// The body of a function of an artifact's code.
@@ -118,6 +120,44 @@ fn keys_that_decay_by_powers() {
         let (off, peak) = off(&made, &calls_on_a_processor(&spec, Dtype::F32, &[&[&ids]]));
         assert!(off <= 2e-2 * peak && code.ptx.contains(".func chunks_0("), "{off:e} of {peak:e}");
     }
+}
+
+/// What two views are of crosses between kernels twice: what all rows have of a decay that nothing else is read with, and what the last one has.
+#[test]
+fn a_value_crosses_by_two_views() {
+    let spec = "model m(vocab: dim = 32, h: dim = 2, k: dim = 32, v: dim = 16)(tokens: [t]) -> [t, vocab] {
+  param ta, tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = softplus(ta[vocab: tokens])
+  recur S: [h, k, v] over t {
+    S = exp(-a) * S + tk[vocab: tokens] * tv[vocab: tokens]
+    o = sum[k] S
+  }
+  return sum[h, v] o * last
+}";
+    continues(spec, ("cuda:sm_90a", Dtype::Bf16, Chunks::Rows(16)), 2e-2);
+}
+
+/// What only reads states goes in blocks of values where it has no room for all: lines of the states that a block has are copied for it.
+#[test]
+fn outputs_in_blocks_of_values() {
+    let spec = "model m(vocab: dim = 32, h: dim = 1, k: dim = 128, v: dim = 128)(tokens: [t]) -> [t, vocab] {
+  param ta: [vocab, h]   param tq, tk: [vocab, h, k]   param tv: [vocab, h, v]   param last: [h, v, vocab]
+  a = -softplus(ta[vocab: tokens])
+  recur S: [h, k, v] over t {
+    S = exp(a) * S + tk[vocab: tokens] * tv[vocab: tokens]
+    o = sum[k] tq[vocab: tokens] * S
+  }
+  return sum[h, v] o * last
+}";
+    let plan = planned_in(spec, Dtype::Bf16);
+    let behind = plan.functions.iter().find(|function| function.name == "intra_1").expect("what reads states");
+    let cut = |code: &kernel::Code| matches!(code, kernel::Code::Nests(Nests { walk: Walk::Segments { blocked: Some((_, width)), .. }, .. }) if *width < 128);
+    assert!(cut(&behind.code), "in blocks");
+    let ids = tokens(140, 32);
+    let code = Code::of(spec, "", "random:1", ("cuda:sm_90a", Dtype::Bf16), Chunks::Auto);
+    let made = told(code.model(1, 140).call(&[&ids], true));
+    let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &[&[&ids]]));
+    assert!(off <= 2e-2 * peak, "{off:e} of {peak:e}");
 }
 
 /// A matrix goes in blocks of columns, beside a vector that has none and divides what is read of it.

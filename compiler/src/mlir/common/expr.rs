@@ -18,6 +18,7 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
         Expr::Length => e.convert(rows_of_prompt(site), Elem::I32),
         Expr::Row { view, at, elem } => other_row(site, view, at, *elem),
         Expr::Unary(op, of) => unary(e, *op, value(site, of)),
+        // One instruction: neither a logarithm, nor a special case of signs.
         Expr::Binary(Binary::Pow, _, a, b) if e.is_device() && **a == Expr::number(2.0) => {
             e.power_of_two_of(to_float(e, value(site, b)))
         }

@@ -8,7 +8,7 @@ use super::units::Units;
 use super::wide::{self, SIDE, Wide};
 use super::{THREADS, is_shared, segments, small};
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Base, Below, Nest, Nests, Part, Rows, Walk};
+use crate::fuse::kernel::{Base, Below, Nest, Nests, Part, Reduction, Rows, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::value;
@@ -170,13 +170,8 @@ impl<'c> Loops<'_, 'c> {
         if let Some(product) = self.product() {
             return product.emit_onto(site, None, |axis| self.begin(axis));
         }
-        if self
-            .nest
-            .stmts
-            .iter()
-            .filter_map(|stmt| stmt.reduce.as_ref())
-            .any(|own| own.epilogue.is_some() || !own.beside.is_empty())
-        {
+        let handed_on = |own: &Reduction| own.epilogue.is_some() || !own.beside.is_empty();
+        if self.nest.stmts.iter().filter_map(|stmt| stmt.reduce.as_ref()).any(handed_on) {
             return e.fault("a sum that is handed on is no product of matrices");
         }
         let Some(order) = self.nest.stmts[0].ordered else { return self.elements(site) };

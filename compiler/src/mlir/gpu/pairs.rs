@@ -7,14 +7,12 @@ use super::team::{across_lanes, deal};
 use super::wide::{beside, lies_in_order};
 use crate::fuse::expr::{Expr, KAxis, TensorId, View};
 use crate::fuse::kernel::{Below, Nest, Nests, Stmt};
+use crate::fuse::product::TILE;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, Emitter, Val};
 use braid_dsl::model::{Elem, Reduce};
-
-/// Rows of a tile, and columns.
-const TILE: usize = 4;
 
 /// A nest of such sums.
 pub struct Pairs<'n> {

@@ -51,8 +51,8 @@ impl<'n> Resident<'n> {
         }
         // What is left lies along the other axis than the cut.
         let turns = cut.is_some_and(|(cut, _)| axes[1] == cut);
-        let turned: Option<Vec<Product>> = (first..=last).map(|at| product(&code.nests[at])?.turned()).collect();
-        let own = turned.filter(|_| turns).unwrap_or_else(|| found.into_iter().map(|(_, own)| own).collect());
+        let turned = || (first..=last).map(|at| product(&code.nests[at])?.turned()).collect::<Option<Vec<Product>>>();
+        let own = turns.then(turned).flatten().unwrap_or_else(|| found.into_iter().map(|(_, own)| own).collect());
         let updates: Vec<Units> = own.into_iter().map(units).collect();
         let mut made = Resident { updates, near: vec![], left: vec![], others: [vec![], vec![]] };
         for (at, nest) in code.nests.iter().enumerate().filter(|(at, _)| !(first..=last).contains(at)) {
@@ -180,6 +180,7 @@ impl<'n> Resident<'n> {
             let all = e.load_aligned(site.address(near), Ty::i32(PIECE / 2));
             self.left.iter().for_each(|place| e.store_aligned(site.address(place), all));
         };
+        // The warps before it read the state meanwhile.
         e.if_then(e.cmp(Cmp::Ge, own, e.i32(0)), || {
             for turn in 0..pieces.div_ceil(threads) {
                 let number = e.add(own, e.i32((turn * threads) as i32));

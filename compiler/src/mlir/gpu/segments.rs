@@ -105,10 +105,15 @@ impl<'c> Chunks<'_, 'c> {
     }
 
     fn one(&self, site: &mut Site<'_, 'c>, nest: &Nest) {
-        if let Some((axis, first, _)) = self.block {
-            site.index.insert(axis, first);
-        }
-        nest::one(site, self.code, nest, self.block.map(|(_, first, _)| first));
+        let first = self.stand(site);
+        nest::one(site, self.code, nest, first);
+    }
+
+    /// Stands where the task's block begins, and tells where that is.
+    fn stand(&self, site: &mut Site<'_, 'c>) -> Option<Val<'c>> {
+        let (axis, first, _) = self.block?;
+        site.index.insert(axis, first);
+        Some(first)
     }
 
     /// A walk of which several chunks' rows are there or under way. Threads meet as a turn begins: what it reads has come then, and nobody
@@ -207,10 +212,8 @@ impl<'c> Chunks<'_, 'c> {
 
     /// A product and the one that goes on with its sums.
     fn both(&self, site: &mut Site<'_, 'c>, at: usize) {
-        if let Some((axis, first, _)) = self.block {
-            site.index.insert(axis, first);
-        }
-        nest::two(site, self.code, at, self.block.map(|(_, first, _)| first));
+        let first = self.stand(site);
+        nest::two(site, self.code, at, first);
     }
 
     /// Begins to copy the next chunk's rows of what nobody reads behind nest `at`.
@@ -285,9 +288,7 @@ impl<'c> Chunks<'_, 'c> {
             }
         }
         e.close_copies();
-        if let Some((axis, first, _)) = self.block {
-            site.index.insert(axis, first);
-        }
+        self.stand(site);
     }
 }
 
