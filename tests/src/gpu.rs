@@ -397,6 +397,15 @@ fn powers_of_e_go_in_chunks() {
     }
 }
 
+/// Where each value of a key decays in its own way there are no scores that values share: chunks would take many times as long as steps.
+#[test]
+fn values_that_decay_apart_go_step_by_step() {
+    let plan = planned_in("use models.mamba\nmodel test = mamba_lm(layers: 1)\n", Dtype::Bf16);
+    let names: Vec<&str> = plan.functions.iter().map(|function| function.name.as_str()).collect();
+    assert!(names.iter().any(|name| name.starts_with("recurrence")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("chunks") || name.starts_with("intra")), "{names:?}");
+}
+
 /// Chunks are three kernels: what states are made of and needs none, side by side; the walk from chunk to chunk, which updates states; and
 /// what only reads them, side by side, with scores of its own. States and rows lie in shared memory, and all sums over them are products
 /// of matrices. What is a factor there comes in bfloat16.

@@ -19,7 +19,7 @@ use super::groups::stateful;
 use crate::forms::{CHUNK, CONVOLUTION, Chunks, Decaying};
 use crate::graph::{Graph, NodeId};
 use batches::Batches;
-use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, Unary, ValueId};
+use braid_dsl::model::{Axis, Body, Op, Recur, Size, Type, Unary, Value, ValueId};
 pub(super) use derive::capture_type;
 use derive::{Axes, Derivation};
 use maker::Maker;
@@ -160,23 +160,11 @@ fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize),
     } else {
         chunk
     };
-    let body = &chunk.body;
-    let factors: Vec<ValueId> =
-        body.values.iter().filter(|value| matches!(value.op, Op::Scores { .. })).map(|value| value.args[2]).collect();
-    let decays = !factors.is_empty();
-    let powers = factors.iter().all(|factor| body.values[factor.0 as usize].op == Op::Unary(Unary::Exp));
-    match decaying {
-        _ if !decays => {}
-        Decaying::Never => {
-            return Err(
-                "its keys decay row after row: in numbers that are not rounded, chunks of it are no faster than steps".into()
-            );
-        }
-        Decaying::Powers if !powers => {
-            let why = "its keys decay row after row, by factors that are no powers of e: by halves of halves of a chunk this is no faster than steps";
-            return Err(why.into());
-        }
-        Decaying::Powers | Decaying::Halves => {}
+    let scores: Vec<&Value> = chunk.body.values.iter().filter(|value| matches!(value.op, Op::Scores { .. })).collect();
+    let decays = !scores.is_empty();
+    let by_halves = decaying == Decaying::Halves;
+    if let Some(why) = no_faster(&chunk.body, &scores, decaying).filter(|_| decays && !by_halves) {
+        return Err(format!("its keys decay row after row, {why}"));
     }
     if decays && !chunk.rows.is_power_of_two() {
         return Err(format!(
@@ -185,6 +173,26 @@ fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize),
         ));
     }
     Ok(chunk)
+}
+
+/// Why chunks with these scores, whose keys decay row after row, are no faster than steps on matrix units.
+fn no_faster(body: &Body, scores: &[&Value], decaying: Decaying) -> Option<&'static str> {
+    let operand = |value: &Value, n: usize| &body.values[value.args[n].0 as usize];
+    // Axes of the decay that neither side of the product has.
+    let apart = |value: &&Value| {
+        let shared = |axis| (0..2).any(|n| operand(value, n).ty.axes.contains(axis));
+        operand(value, 2).ty.axes.iter().any(|axis| !shared(axis))
+    };
+    let is_power = |value: &&Value| operand(value, 2).op == Op::Unary(Unary::Exp);
+    if decaying == Decaying::Never {
+        Some("in numbers that are not rounded: chunks of it are no faster than steps")
+    } else if scores.iter().any(apart) {
+        Some("in each value of its own: there are no scores that values share, and so no product of matrices")
+    } else if !scores.iter().all(is_power) {
+        Some("by factors that are no powers of e: by halves of halves of a chunk this is no faster than steps")
+    } else {
+        None
+    }
 }
 
 /// The axes of chunks of so many rows, each once in a graph. A user's axis cannot have these names.
