@@ -70,6 +70,8 @@ mod native_sparse;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod prompts;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod ptx;

@@ -62,6 +62,12 @@ impl<'c> Emitter<'c> {
         if count == a.lanes() { a } else { self.shuffle(a, a, &lanes) }
     }
 
+    /// The lanes of `a`, and those of `b` behind them.
+    pub fn beside(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let lanes: Vec<i64> = (0..(a.lanes() + b.lanes()) as i64).collect();
+        self.shuffle(a, b, &lanes)
+    }
+
     /// Folds all lanes by halves, always in the same order.
     fn fold_lanes(&self, mut v: Val<'c>, combine: impl Fn(Val<'c>, Val<'c>) -> Val<'c>) -> Val<'c> {
         while v.lanes() > 1 {
@@ -82,26 +88,45 @@ impl<'c> Emitter<'c> {
 
     /// The sum of each vector's lanes, side by side. As many vectors as a power of two that is at most their lanes.
     pub fn reduce_add_each(&self, vectors: &[Val<'c>]) -> Val<'c> {
+        self.fold_each(vectors, |a, b| self.add(a, b))
+    }
+
+    /// The largest of each vector's lanes, side by side, in the same way.
+    pub fn reduce_max_each(&self, vectors: &[Val<'c>]) -> Val<'c> {
+        self.fold_each(vectors, |a, b| self.max(a, b))
+    }
+
+    fn fold_each(&self, vectors: &[Val<'c>], combine: impl Fn(Val<'c>, Val<'c>) -> Val<'c>) -> Val<'c> {
         let lanes = vectors[0].lanes() as i64;
         let mut level: Vec<Val<'c>> = vectors.to_vec();
         let mut run = 1;
         while level.len() > 1 {
-            // Halves of each run of lanes are added while two vectors become one.
+            // Halves of each run of lanes are combined while two vectors become one.
             let part = |offset: i64| -> Vec<i64> {
                 let starts = (0..lanes).step_by(2 * run as usize);
                 starts.flat_map(|at| [at + offset, lanes + at + offset]).flat_map(|at| at..at + run).collect()
             };
             let (low, high) = (part(0), part(run));
-            let join = |pair: &[Val<'c>]| self.add(self.shuffle(pair[0], pair[1], &low), self.shuffle(pair[0], pair[1], &high));
+            let join = |pair: &[Val<'c>]| combine(self.shuffle(pair[0], pair[1], &low), self.shuffle(pair[0], pair[1], &high));
             level = level.chunks(2).map(join).collect();
             run *= 2;
         }
-        let mut sums = level[0];
-        while sums.lanes() > vectors.len() {
-            let half = sums.lanes() / 2;
-            sums = self.add(self.slice(sums, 0, half), self.slice(sums, half, half));
+        let mut one = level[0];
+        while one.lanes() > vectors.len() {
+            let half = one.lanes() / 2;
+            one = combine(self.slice(one, 0, half), self.slice(one, half, half));
         }
-        sums
+        one
+    }
+
+    /// Scalars as the lanes of a vector; the last one stands for those up to the next power of two.
+    pub fn packed(&self, scalars: &[Val<'c>]) -> Val<'c> {
+        let lanes = scalars.len().next_power_of_two();
+        if lanes == 1 {
+            return scalars[0];
+        }
+        let start = self.splat(scalars[scalars.len() - 1], lanes);
+        scalars[..scalars.len() - 1].iter().enumerate().fold(start, |whole, (at, lane)| self.insert(whole, at, *lane))
     }
 
     /// The sum of all lanes.

@@ -10,6 +10,7 @@
 mod best;
 mod dots;
 mod panel;
+mod rows;
 mod runs;
 mod scattered;
 mod tally;
@@ -31,7 +32,9 @@ use walk::{Keys, Task};
 pub fn scratch_bytes(code: &Attention) -> usize {
     match code.best {
         _ if code.reach.every() > 1 => panel::scratch_bytes(code),
-        0 => own_scratch_bytes(code) + tile::scratch_bytes(code).max(scattered::scratch_bytes(code)),
+        0 => {
+            own_scratch_bytes(code) + tile::scratch_bytes(code).max(scattered::scratch_bytes(code)).max(rows::scratch_bytes(code))
+        }
         _ => best::scratch_bytes(code),
     }
 }
@@ -43,7 +46,8 @@ fn own_scratch_bytes(code: &Attention) -> usize {
 
 /// Where the list of places of values begins.
 fn places_at(code: &Attention) -> usize {
-    code.heads_of_a_task() * padded(code.value) * 4 + code.heads_of_a_task().max(tile::HEADS) * MOST_BLOCKS * BLOCK * 4
+    code.heads_of_a_task() * padded(code.value) * 4
+        + code.heads_of_a_task().max(tile::HEADS).max(rows::HEADS) * MOST_BLOCKS * BLOCK * 4
 }
 
 fn padded(value: usize) -> usize {
@@ -63,6 +67,9 @@ pub fn emit(e: &Emitter, name: &str, code: &Attention, stores_keys: bool, settin
         }
         if let Some(named) = code.named().filter(|_| !stores_keys) {
             return work.read_scattered(&named);
+        }
+        if !stores_keys && work.tasks_together() > 1 {
+            return work.read_rows();
         }
         for_each(e, args.begin, args.end, e.i64(1), |task| match (stores_keys, code.best) {
             _ if let Some(tally) = code.tally => work.tally(task, tally),
@@ -88,6 +95,8 @@ struct Work<'k, 'c> {
 struct Head<'c> {
     /// Its query.
     query: Val<'c>,
+    /// Bytes from one of its channels to the next.
+    step: usize,
     /// Its index along `per`.
     number: Val<'c>,
     /// The query's position, 32-bit.
@@ -169,7 +178,7 @@ impl<'c> Work<'_, 'c> {
         let start = self.begin(&heads);
         let ends = match self.code.chosen {
             None => {
-                let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
+                let sight = self.sight();
                 self.all(task, &start, |work, keys, state| work.visit(&heads, keys, &sight, state))
             }
             Some(chosen) => {
@@ -178,19 +187,25 @@ impl<'c> Work<'_, 'c> {
                 self.chosen(task, chosen, &state, |work, keys, state| work.visit(&heads, keys, &sight, state))
             }
         };
+        self.finish_all(&heads, &ends);
+    }
+
+    fn finish_all(&mut self, heads: &[Head<'c>], state: &[Val<'c>]) {
         for (at, head) in heads.iter().enumerate() {
-            self.finish(*head, ends[2 * at], ends[2 * at + 1]);
+            let [most, sum] = [0, 1].map(|n| self.e.extract(state[n], at));
+            self.finish(*head, most, sum);
         }
     }
 
-    /// Sums of zero; of each head the running maximum and the running sum of weights.
+    /// Sums of zero; the running maxima of all heads and their running sums of weights, a lane for each.
     fn begin(&self, heads: &[Head<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
         let zero = e.float(Ty::f32(64), 0.0);
         for head in heads {
             (0..padded(self.code.value)).step_by(64).for_each(|at| e.store(e.offset_by(head.sums, 4 * at), zero));
         }
-        heads.iter().flat_map(|_| [e.f32(f32::NEG_INFINITY), e.f32(0.0)]).collect()
+        let lanes = heads.len().next_power_of_two();
+        vec![e.float(Ty::f32(lanes), f64::NEG_INFINITY), e.float(Ty::f32(lanes), 0.0)]
     }
 
     /// What is seen whatever was chosen.
@@ -202,6 +217,11 @@ impl<'c> Work<'_, 'c> {
             Beside::Near { window, first } => self.near(task, (window, first), state, visit),
             Beside::Anything => self.all(task, state, visit),
         }
+    }
+
+    /// What is seen where nothing is chosen.
+    fn sight(&self) -> Sight {
+        Sight { seen: self.code.attend.keep.clone(), unless: None }
     }
 
     /// What is seen because it was chosen.
@@ -244,7 +264,8 @@ impl<'c> Work<'_, 'c> {
             let number = e.add(first, e.i64(h));
             self.site.index.insert(BATCH, number);
             let sums = scratch(e, self.args, self.setting, h * padded(self.code.value) * 4);
-            Head { query: self.site.address(&self.code.views.query), number, position, sums, row: None }
+            let step = self.code.views.query.stride(COLUMN) * 4;
+            Head { query: self.site.address(&self.code.views.query), step, number, position, sums, row: None }
         };
         (0..count).map(head).collect()
     }
@@ -291,44 +312,66 @@ impl<'c> Work<'_, 'c> {
 
     fn seen_keys(&mut self, keys: &[Keys<'c>], heads: &[Head<'c>], visible: &[Vec<Val<'c>>], state: &[Val<'c>]) -> Vec<Val<'c>> {
         let e = self.e;
-        let dots = self.dots(keys, heads);
-        let hidden = e.float(Ty::f32(BLOCK), if self.code.attend.plain { 0.0 } else { f64::NEG_INFINITY });
-        let mut next = Vec::new();
-        let mut scales = Vec::new();
-        for (at, head) in heads.iter().enumerate() {
-            let (most, sum) = (state[2 * at], state[2 * at + 1]);
-            self.at(head);
-            let scores: Vec<Val> = (0..keys.len())
-                .map(|block| {
-                    let pair = Pair { score: Some(Scores::Here(dots[block][at])), ..pair(head, &keys[block]) };
-                    let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
-                    e.select(visible[block][at], e.splat(score, BLOCK), hidden)
-                })
-                .collect();
-            if self.code.attend.plain {
-                self.store_weights(at, &scores);
-                next.extend([most, sum]);
-                scales.push(e.f32(1.0));
-                continue;
+        let scores = self.scores_of(keys, heads, visible);
+        let one = || vec![e.f32(1.0); heads.len()];
+        let (next, scales) = match self.code.attend.plain {
+            true => {
+                scores.iter().enumerate().for_each(|(at, scores)| self.store_weights(at, scores));
+                (state.to_vec(), one())
             }
-            let largest = scores.iter().copied().reduce(|a, b| e.max(a, b)).unwrap_or(hidden);
-            let most_now = e.max(most, e.reduce_max(largest));
-            // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
-            let none = e.cmp(Cmp::Eq, most_now, e.f32(f32::NEG_INFINITY));
-            let anchor = e.select(none, e.f32(0.0), most_now);
-            let scale = e.exp(e.sub(most, anchor));
-            let weights: Vec<Val> = scores.iter().map(|score| e.exp(e.sub(*score, anchor))).collect();
-            let total = weights.iter().copied().reduce(|a, b| e.add(a, b)).unwrap_or(hidden);
-            next.push(most_now);
-            next.push(e.add(e.mul(sum, scale), e.reduce_add(total)));
-            if self.code.value > 0 {
-                self.store_weights(at, &weights);
-                scales.push(scale);
-            }
-        }
+            false => self.weighed(&scores, [state[0], state[1]]),
+        };
         if self.code.value > 0 {
             self.add_values(keys, heads, &scales);
         }
         next
+    }
+
+    /// Scores of each head, block by block; those of keys that it does not see hide them.
+    fn scores_of(&mut self, keys: &[Keys<'c>], heads: &[Head<'c>], visible: &[Vec<Val<'c>>]) -> Vec<Vec<Val<'c>>> {
+        let e = self.e;
+        let dots = self.dots(keys, heads);
+        let hidden = e.float(Ty::f32(BLOCK), if self.code.attend.plain { 0.0 } else { f64::NEG_INFINITY });
+        let mut all = Vec::new();
+        for (at, head) in heads.iter().enumerate() {
+            self.at(head);
+            let one = |(block, keys): (usize, &Keys<'c>)| {
+                let pair = Pair { score: Some(Scores::Here(dots[block][at])), ..pair(head, keys) };
+                let score = body(&mut self.site, self.code, &self.code.attend.score, self.code.attend.score_result, pair);
+                e.select(visible[block][at], e.splat(score, BLOCK), hidden)
+            };
+            all.push(keys.iter().enumerate().map(one).collect());
+        }
+        all
+    }
+
+    /// Stores the weights of scores; the new maxima and sums of weights of all heads, and by what of each the weighted values so far shrink.
+    fn weighed(&mut self, scores: &[Vec<Val<'c>>], [most, sum]: [Val<'c>; 2]) -> (Vec<Val<'c>>, Vec<Val<'c>>) {
+        let e = self.e;
+        // A vector for each lane of the state.
+        let filled = |mut vectors: Vec<Val<'c>>| {
+            vectors.resize(most.lanes(), vectors[vectors.len() - 1]);
+            vectors
+        };
+        let joined = |blocks: &[Val<'c>], join: fn(&Emitter<'c>, Val<'c>, Val<'c>) -> Val<'c>| {
+            blocks[1..].iter().fold(blocks[0], |all, block| join(e, all, *block))
+        };
+        let largest = scores.iter().map(|blocks| joined(blocks, |e, a, b| e.max(a, b))).collect();
+        let most_now = e.max(most, e.reduce_max_each(&filled(largest)));
+        // Where nothing was seen yet the maximum stays minus infinity; any finite anchor gives weights of zero.
+        let none = e.cmp(Cmp::Eq, most_now, e.like(most_now, f64::NEG_INFINITY));
+        let anchors = e.select(none, e.like(most_now, 0.0), most_now);
+        let scales = e.exp(e.sub(most, anchors));
+        let mut totals = Vec::new();
+        for (at, blocks) in scores.iter().enumerate() {
+            let anchor = e.splat(e.extract(anchors, at), BLOCK);
+            let weights: Vec<Val> = blocks.iter().map(|score| e.exp(e.sub(*score, anchor))).collect();
+            totals.push(joined(&weights, |e, a, b| e.add(a, b)));
+            if self.code.value > 0 {
+                self.store_weights(at, &weights);
+            }
+        }
+        let sum_now = e.add(e.mul(sum, scales), e.reduce_add_each(&filled(totals)));
+        (vec![most_now, sum_now], (0..scores.len()).map(|at| e.extract(scales, at)).collect())
     }
 }

@@ -33,7 +33,7 @@ impl<'c> Work<'_, 'c> {
     /// The choice of a query's head, or of all heads of its group.
     pub(super) fn choose(&mut self, task: &Task<'c>, head: Val<'c>) {
         let e = self.e;
-        let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
+        let sight = self.sight();
         let start = [e.i64(0), e.i64(i64::from(i32::MIN))];
         let ends = self.all(task, &start, |work, keys, state| work.weigh(task, head, keys[0], &sight, [state[0], state[1]]));
         let [kept, _] = self.cut([ends[0], ends[1]], e.i64(self.code.best));

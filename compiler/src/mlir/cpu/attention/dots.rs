@@ -27,7 +27,6 @@ impl<'c> Work<'_, 'c> {
     fn column_dots(&self, keys: &[Keys<'c>], heads: &[Head<'c>]) -> Vec<Vec<Val<'c>>> {
         let e = self.e;
         let key = self.code.key;
-        let stride = self.code.views.query.stride(COLUMN) * 4;
         let all = keys.len() * heads.len();
         // Few sums walk several elements at once, so that enough are under way.
         let together = [4, 2].into_iter().find(|n| all * n <= 8 && key.is_multiple_of(*n)).unwrap_or(1);
@@ -36,11 +35,14 @@ impl<'c> Work<'_, 'c> {
             let mut sums = sums.to_vec();
             for (part, sums) in sums.chunks_mut(all).enumerate() {
                 let k = e.add(k, e.i64(part));
-                let query = |head: &Head<'c>| e.load(e.offset(head.query, e.mul(k, e.i64(stride))), Ty::F32);
-                let queries: Vec<Val> = heads.iter().map(|head| e.splat(query(head), BLOCK)).collect();
-                for (keys, sums) in keys.iter().zip(sums.chunks_mut(heads.len())) {
-                    let column = keys.channels.load(e, k, Ty::f32(BLOCK));
-                    queries.iter().zip(sums).for_each(|(query, sum)| *sum = e.fma(*query, column, *sum));
+                let columns: Vec<Val> = keys.iter().map(|keys| keys.channels.load(e, k, Ty::f32(BLOCK))).collect();
+                // Head by head, so that one query at a time takes a register.
+                for (h, head) in heads.iter().enumerate() {
+                    let query = e.splat(e.load(e.element(head.query, k, head.step), Ty::F32), BLOCK);
+                    for (block, column) in columns.iter().enumerate() {
+                        let sum = &mut sums[block * heads.len() + h];
+                        *sum = e.fma(query, *column, *sum);
+                    }
                 }
             }
             sums

@@ -1,6 +1,7 @@
 //! Tasks in another order: those of a group side by side, so that what belongs to a group, or is shared by its rows, is made once for many of them.
 
-use super::Work;
+use super::walk::Task;
+use super::{Head, Work};
 use crate::mlir::common::{Cmp, Field, Val};
 
 /// Tasks of one group and one sequence that follow each other. They count the heads of a row, then the rows.
@@ -41,6 +42,22 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let task = e.add(run.first, number);
         (e.div(task, self.parts()), e.rem(task, self.parts()))
+    }
+
+    /// The heads of some tasks of a run, in their order, and what they look at together. Who is not there looks as the last one does.
+    pub(super) fn looking(&mut self, run: Run<'c>, numbers: &[Val<'c>]) -> (Task<'c>, Vec<Head<'c>>) {
+        let e = self.e;
+        let mut tasks = Vec::new();
+        let mut heads = Vec::new();
+        for number in numbers {
+            let (row, part) = self.place(run, e.min(*number, e.sub(run.count, e.i64(1))));
+            let (task, first) = self.task_at(row, run.group, part);
+            for head in self.heads(&task, first, self.code.heads_of_a_task()) {
+                heads.push(Head { row: Some(row), ..head });
+            }
+            tasks.push(task);
+        }
+        (Task { until: tasks[tasks.len() - 1].query, ..tasks[0] }, heads)
     }
 
     /// Tasks of a row and group.

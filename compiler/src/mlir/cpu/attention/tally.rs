@@ -2,7 +2,7 @@
 //! stored, and in later calls nothing is given.
 
 use super::walk::Keys;
-use super::{Head, Sight, Work, pair};
+use super::{Head, Work, pair};
 use crate::forms::BLOCK;
 use crate::fuse::attention::Tally;
 use crate::fuse::kernel::{BATCH, COLUMN, INNER};
@@ -37,18 +37,19 @@ impl<'c> Work<'_, 'c> {
         self.site.set_row(row, false);
         let number = self.site.index.get(&BATCH).copied().unwrap_or(e.i64(0));
         let address = self.site.address(&self.code.views.query);
-        let heads = [Head { query: address, number, position: e.to_i32(query), sums: e.null(), row: Some(row) }];
-        let sight = Sight { seen: self.code.attend.keep.clone(), unless: None };
-        let step = e.i64(BLOCK);
+        let step = self.code.views.query.stride(COLUMN) * 4;
+        let heads = [Head { query: address, step, number, position: e.to_i32(query), sums: e.null(), row: Some(row) }];
+        let sight = self.sight();
+        let block = e.i64(BLOCK);
         let start = [e.f32(f32::NEG_INFINITY), e.f32(0.0)];
-        let ends = e.for_loop(e.i64(0), own.rows, step, &start, |first, state| {
+        let ends = e.for_loop(e.i64(0), own.rows, block, &start, |first, state| {
             let keys = self.of_call(own, first);
             self.visit(&heads, &[keys], &sight, state)
         });
         let none = e.cmp(Cmp::Eq, ends[1], e.f32(0.0));
         let most = e.select(none, e.f32(0.0), ends[0]);
         let factor = e.select(none, e.f32(0.0), e.div(e.f32(1.0), ends[1]));
-        for_each(e, e.i64(0), own.rows, step, |first| {
+        for_each(e, e.i64(0), own.rows, block, |first| {
             let keys = self.of_call(own, first);
             let visible = self.visible(&heads, &keys, &sight)[0];
             e.if_then(e.any(visible), || {

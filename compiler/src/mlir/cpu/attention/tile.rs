@@ -80,7 +80,7 @@ impl<'c> Work<'_, 'c> {
                 e.select(e.cmp(Cmp::Lt, number, tile.count), number, e.i64(tasks(self.code)))
             };
             let numbers: Vec<Val> = (0..step).map(within).collect();
-            let (task, heads) = self.looking(tile, &numbers);
+            let (task, heads) = self.looking_for(tile, &numbers);
             let start = self.begin(&heads);
             let state = self.beside(&task, &heads, chosen, &start);
             self.keep_state(&numbers, &state);
@@ -92,7 +92,7 @@ impl<'c> Work<'_, 'c> {
     fn blocks_of_tile(&mut self, tile: Run<'c>, chosen: Chosen) {
         let e = self.e;
         let step = together(self.code);
-        let (task, _) = self.looking(tile, &[e.i64(0)]);
+        let (task, _) = self.looking_for(tile, &[e.i64(0)]);
         let blocks = e.add(e.div(e.max(task.last, e.i64(0)), e.i64(chosen.block)), e.i64(1));
         for_each(e, e.i64(0), blocks, e.i64(1), |block| {
             let first = e.mul(block, e.i64(chosen.block));
@@ -138,8 +138,8 @@ impl<'c> Work<'_, 'c> {
     /// Some tasks look at a block.
     fn look(&mut self, tile: Run<'c>, chosen: Chosen, first: Val<'c>, numbers: &[Val<'c>]) {
         let e = self.e;
-        let (task, heads) = self.looking(tile, numbers);
-        let state: Vec<Val> = self.states_of(numbers).iter().map(|place| e.load(*place, Ty::F32)).collect();
+        let (task, heads) = self.looking_for(tile, numbers);
+        let state = self.kept_state(numbers);
         let last = e.min(e.add(first, e.i64(chosen.block - 1)), task.last);
         let sight = self.chosen_sight();
         let at_once = self.blocks_at_once(heads.len()).min(chosen.block / BLOCK);
@@ -157,32 +157,22 @@ impl<'c> Work<'_, 'c> {
     fn end_of_tile(&mut self, tile: Run<'c>) {
         let e = self.e;
         for_each(e, e.i64(0), tile.count, e.i64(1), |number| {
-            let (_, heads) = self.looking(tile, &[number]);
-            let state: Vec<Val> = self.states_of(&[number]).iter().map(|place| e.load(*place, Ty::F32)).collect();
-            for (at, head) in heads.iter().enumerate() {
-                self.finish(*head, state[2 * at], state[2 * at + 1]);
-            }
+            let (_, heads) = self.looking_for(tile, &[number]);
+            let state = self.kept_state(&[number]);
+            self.finish_all(&heads, &state);
         });
     }
 
-    /// The heads of some tasks, in their order, and what they look at.
-    fn looking(&mut self, tile: Run<'c>, numbers: &[Val<'c>]) -> (Task<'c>, Vec<Head<'c>>) {
+    /// The heads of some tasks of a tile, whose sums wait in scratch, and what they look at.
+    fn looking_for(&mut self, tile: Run<'c>, numbers: &[Val<'c>]) -> (Task<'c>, Vec<Head<'c>>) {
         let e = self.e;
-        let mut tasks = Vec::new();
-        let mut heads = Vec::new();
-        for number in numbers {
-            // Who fills up looks as the last one does.
-            let (row, part) = self.place(tile, e.min(*number, e.sub(tile.count, e.i64(1))));
-            let (task, first) = self.task_at(row, tile.group, part);
-            for h in 0..self.code.heads_of_a_task() {
-                let head = self.heads(&task, e.add(first, e.i64(h)), 1)[0];
-                let before = e.add(e.mul(*number, e.i64(self.code.heads_of_a_task())), e.i64(h));
-                let sums = e.element(self.part_of_scratch(0), before, padded(self.code.value) * 4);
-                heads.push(Head { sums, row: Some(row), ..head });
-            }
-            tasks.push(task);
+        let each = self.code.heads_of_a_task();
+        let (task, mut heads) = self.looking(tile, numbers);
+        for (at, head) in heads.iter_mut().enumerate() {
+            let before = e.add(e.mul(numbers[at / each], e.i64(each)), e.i64(at % each));
+            head.sums = e.element(self.part_of_scratch(0), before, padded(self.code.value) * 4);
         }
-        (Task { until: tasks[tasks.len() - 1].query, ..tasks[0] }, heads)
+        (task, heads)
     }
 
     /// Finds the first of a task's blocks that begins behind a position.
@@ -216,7 +206,14 @@ impl<'c> Work<'_, 'c> {
     }
 
     fn keep_state(&self, numbers: &[Val<'c>], state: &[Val<'c>]) {
-        self.states_of(numbers).iter().zip(state).for_each(|(place, value)| self.e.store(*place, *value));
+        for (at, place) in self.states_of(numbers).into_iter().enumerate() {
+            self.e.store(place, self.e.extract(state[at % 2], at / 2));
+        }
+    }
+
+    fn kept_state(&self, numbers: &[Val<'c>]) -> [Val<'c>; 2] {
+        let scalars: Vec<Val> = self.states_of(numbers).iter().map(|place| self.e.load(*place, Ty::F32)).collect();
+        [0, 1].map(|n| self.e.packed(&scalars.iter().copied().skip(n).step_by(2).collect::<Vec<_>>()))
     }
 
     /// Where the maximum and the sum of weights of every head of some tasks are.
