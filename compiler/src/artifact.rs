@@ -67,7 +67,7 @@ fn emitted<'c>(context: &'c Context, plan: &Plan, target: &Target) -> Result<Mod
         gpu::emit(&emitter, plan, target)?;
         return emitter.finish();
     }
-    let emitter = Emitter::new(context);
+    let emitter = Emitter::new(context).scaling(target.has("avx512f"));
     cpu::emit(&emitter, plan, setting(plan, target), &target.entries);
     emitter.finish()
 }

@@ -83,3 +83,31 @@ fn lanes_run_along_the_values_of_a_state() {
         assert_eq!(blocked.collect::<Vec<_>>(), [24], "{mixer}");
     }
 }
+
+/// What steps make of weights alone is made once, for all recurrences that make it; cheap things are not stored.
+#[test]
+fn what_weights_alone_make_is_made_once() {
+    let spec = "model m(d: dim = 8, n: dim = 4, vocab: dim = 16)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d]   param a, b: [d, n]   param bias: [d]
+  x = embed[vocab: tokens]
+  dt = softplus(x + bias)
+  recur h: [d, n] over t {
+    h = exp(dt * -exp(a)) * h + dt * x * sigmoid(b)
+    y = sum[n] h
+  }
+  recur g: [d, n] over t {
+    g = exp(dt * -exp(a)) * g + x * (b + 1.0)
+    z = sum[n] g
+  }
+  return sum[d] (y + z) * embed
+}
+";
+    let work = run(spec, "fused");
+    let fused = work.fused().expect("the stage ran");
+    let text = braid_compiler::fuse::print(fused);
+    let once = fused.kernels.iter().filter(|kernel| kernel.rows == Rows::Once).count();
+    assert_eq!(once, 2, "-exp(a) and sigmoid(b):\n{text}");
+    for (what, count) in [("exp(a[", 1), ("sigmoid(b[", 1), ("exp(mul(", 2), ("add(b[", 1)] {
+        assert_eq!(text.matches(what).count(), count, "{what}:\n{text}");
+    }
+}

@@ -40,7 +40,7 @@ pub fn targets() -> Vec<Target> {
 /// Builds, links and loads what `fill` appends.
 pub fn build(target: &Target, fill: impl FnOnce(&Emitter<'_>)) -> Loaded {
     let context = Context::new();
-    let emitter = Emitter::new(&context);
+    let emitter = Emitter::new(&context).scaling(target.has("avx512f"));
     fill(&emitter);
     let module = emitter.finish().expect("verified");
     let code = llvm::generate(&module.lower().expect("lowered"), target).expect("generated");

@@ -6,6 +6,7 @@
 
 mod choice;
 mod linear;
+mod once;
 mod print;
 mod reach;
 pub mod recur;

@@ -150,7 +150,7 @@ fn wide_vectors_stay_vectors() {
     use braid_compiler::target::Target;
     let target = Target::parse("cpu:x86-64-v4").expect("known");
     let context = Context::new();
-    let e = Emitter::new(&context);
+    let e = Emitter::new(&context).scaling(target.has("avx512f"));
     for (name, f, _, _) in cases() {
         map(&e, name, 16, |x| f(&e, x));
     }

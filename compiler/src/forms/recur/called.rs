@@ -55,7 +55,7 @@ fn described(graph: &Graph, id: NodeId, deepest: usize) -> String {
         Op::Binary(Binary::Sub) => format!("({} - {})", args[0], args[1]),
         Op::Binary(Binary::Mul) => format!("{} {}", args[0], args[1]),
         Op::Binary(Binary::Div) => format!("{} / {}", args[0], args[1]),
-        Op::Unary(Unary::Neg) => format!("-{}", args[0]),
+        Op::Unary(Unary::Neg) => format!("(-{})", args[0]),
         Op::Rename(from, to) => format!("{}[{} as {}]", args[0], axis(*from), axis(*to)),
         Op::Pick { axis: at, index } => format!("{}[{} = {index}]", args[0], axis(*at)),
         op => op_text(op, &graph.axes, &graph.params, &args),

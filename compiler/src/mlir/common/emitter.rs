@@ -74,6 +74,7 @@ pub struct Emitter<'c> {
     state: RefCell<State<'c>>,
     device: bool,
     groups: bool,
+    pub(super) scales: bool,
 }
 
 impl<'c> Emitter<'c> {
@@ -92,7 +93,7 @@ impl<'c> Emitter<'c> {
         self.device
     }
 
-    /// An emitter of an empty module for a CPU.
+    /// An emitter of an empty module for a CPU, any of its kind.
     pub fn new(context: &'c Context) -> Self {
         let state = State {
             frames: Vec::new(),
@@ -101,7 +102,7 @@ impl<'c> Emitter<'c> {
             faults: Vec::new(),
             shared: HashSet::new(),
         };
-        Emitter { context, module: Module::new(context), state: RefCell::new(state), device: false, groups: false }
+        Emitter { context, module: Module::new(context), state: RefCell::new(state), device: false, groups: false, scales: false }
     }
 
     /// The module, verified.

@@ -2,7 +2,7 @@
 
 use super::arith::Cmp;
 use super::emitter::{Emitter, Val};
-use super::ty::Elem;
+use super::ty::{Elem, Ty};
 
 /// `c[0]·x^n + c[1]·x^(n-1) + … + c[n]`.
 pub(super) fn polynomial<'c>(e: &Emitter<'c>, x: Val<'c>, coefficients: &[f64]) -> Val<'c> {
@@ -12,6 +12,17 @@ pub(super) fn polynomial<'c>(e: &Emitter<'c>, x: Val<'c>, coefficients: &[f64]) 
 }
 
 impl<'c> Emitter<'c> {
+    /// The same emitter, for a processor that multiplies vectors of 16 numbers by powers of two (AVX-512), or does not.
+    pub fn scaling(mut self, scales: bool) -> Self {
+        self.scales = scales;
+        self
+    }
+
+    /// Whether vectors of so many numbers are multiplied by powers of two by an instruction, or by one for each 16.
+    fn scales(&self, lanes: usize) -> bool {
+        self.scales && lanes > 0 && lanes.is_multiple_of(16)
+    }
+
     /// The square root, rounded correctly.
     pub fn sqrt(&self, x: Val<'c>) -> Val<'c> {
         self.intrinsic("llvm.intr.sqrt", x)
@@ -82,12 +93,28 @@ impl<'c> Emitter<'c> {
         let coefficients = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5];
         let p = polynomial(self, r, &coefficients);
         let p = self.add(self.fma(p, self.mul(r, r), r), self.like(x, 1.0));
+        if self.scales(x.lanes()) {
+            return self.scaled(p, n);
+        }
         // In two steps, for `2^n` alone may be too large or too small.
         let bits = self.bitcast(shifted, Elem::I32);
         let n = self.sub(bits, self.int(bits.ty(), 0x4B40_0000));
         let half = self.shift_right(n, 1);
         let rest = self.sub(n, half);
         self.mul(self.mul(p, self.power_of_two(half)), self.power_of_two(rest))
+    }
+
+    /// `p · 2^n` for whole numbers `n`, rounded once, of vectors of 16.
+    fn scaled(&self, p: Val<'c>, n: Val<'c>) -> Val<'c> {
+        const LANES: usize = 16;
+        let all = self.int(Ty::scalar(Elem::I16), -1);
+        let as_ever = self.i32(4);
+        let one = |at: usize| {
+            let (p, n) = (self.slice(p, at, LANES), self.slice(n, at, LANES));
+            self.target_intrinsic("llvm.x86.avx512.mask.scalef.ps.512", &[p, n, p, all, as_ever], p.ty())
+        };
+        let parts: Vec<Val> = (0..p.lanes()).step_by(LANES).map(one).collect();
+        parts[1..].iter().fold(parts[0], |whole, part| self.beside(whole, *part))
     }
 
     /// The natural logarithm.

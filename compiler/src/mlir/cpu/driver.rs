@@ -92,6 +92,9 @@ fn one<'c>(e: &Emitter<'c>, call: Val<'c>, row: Val<'c>, words: Val<'c>) {
     let tasks = e.select(e.cmp(Cmp::Ge, e.call_field(call, Field::Rows), least), tasks, e.i64(0));
     let place = e.offset_by(call, std::mem::offset_of!(Call, parallel));
     let (parallel, address) = (e.load(place, Ty::PTR), e.load(place, Ty::I64));
+    // A task that is a sequence does all of its rows.
+    let rows = e.div(e.call_field(call, Field::Rows), e.max(e.call_field(call, Field::Segments), e.i64(1)));
+    let cost = e.select(is(3), e.mul(cost, rows), cost);
     let much = e.cmp(Cmp::Ge, e.mul(tasks, cost), e.i64(WORTH_THREADS));
     let several = e.cmp(Cmp::Gt, tasks, e.i64(1));
     let spread = e.and(e.and(much, several), e.cmp(Cmp::Ne, address, e.i64(0)));
