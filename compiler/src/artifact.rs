@@ -26,13 +26,13 @@ pub struct Compiled {
 /// What fusion has to know about a target.
 pub fn options(target: &Target, dtype: Dtype) -> Options {
     // Half of the registers are for sums, the others for operands on their way.
-    let pairs = target.has("avx512bf16");
+    let pairs = target.has("avx512bf16") || target.has("bf16");
     // On a GPU every sum stands alone, too.
     let (lanes, width, sums) = (target.lanes(), target.panel(), (target.vector_registers / 2).max(1));
     let blocks = if target.gpu.is_some() { BLOCKS } else { 0 };
     // What sums over threads need lies behind it.
     let chunk_bytes = target.shared_bytes.saturating_sub(2 << 10);
-    Options { lanes, width, sums, dtype, blocks, chunk_bytes, pairs }
+    Options { lanes, width, sums, dtype, blocks, chunk_bytes, pairs, bytes: target.row_bits == Some(8) }
 }
 
 /// What the emission of kernels has to know about a target.

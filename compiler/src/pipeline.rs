@@ -199,10 +199,12 @@ fn derive(work: &mut Work) -> Result<(), Error> {
 
 fn fused(work: &mut Work) -> Result<(), Error> {
     let given = &work.options;
-    // On processors, products of pairs of integers are there for the vectors of x86-64.
-    let pairs = given.target.gpu.is_some() || matches!(given.target.lanes(), 8 | 16);
-    let limit = || Error::limit(format!("quantised weights for `{}`; f32 and bf16 are", given.target.name));
-    if given.dtype.quantised() && !pairs {
+    let integers = given.target.gpu.is_some() || given.target.row_bits.is_some();
+    let limit = || {
+        let name = &given.target.name;
+        Error::limit(format!("quantised weights for `{name}`; f32 and bf16 are, and on ARM `{name}+i8mm` multiplies integers"))
+    };
+    if given.dtype.quantised() && !integers {
         return Err(limit());
     }
     let of_text = work
@@ -211,7 +213,7 @@ fn fused(work: &mut Work) -> Result<(), Error> {
         .iter()
         .filter_map(|param| param.stored)
         .find(|stored| !matches!(stored.storage, Storage::F32 | Storage::Bf16));
-    if let (Some(stored), false) = (of_text, pairs) {
+    if let (Some(stored), false) = (of_text, integers) {
         return Err(limit().at(stored.span));
     }
     let options = artifact::options(&work.options.target, work.options.dtype);

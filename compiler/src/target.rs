@@ -24,6 +24,8 @@ pub struct Target {
     pub vector_registers: usize,
     /// How matrix products are cut, for a CPU.
     pub schedule: Schedule,
+    /// How many bits a number of a row has that meets quantised weights; none: such products are not there. A GPU has its own way.
+    pub row_bits: Option<usize>,
     /// The architecture of a GPU, in the words of PTX; none for a CPU.
     pub gpu: Option<&'static str>,
     /// Shared memory of a block of a GPU's threads, in bytes, of which two fit a multiprocessor.
@@ -59,6 +61,7 @@ struct Level {
     vector_bytes: usize,
     vector_registers: usize,
     schedule: Schedule,
+    row_bits: Option<usize>,
     #[serde(default)]
     extras: Vec<Extra>,
 }
@@ -70,6 +73,7 @@ struct Extra {
     name: String,
     feature: String,
     llvm: String,
+    row_bits: Option<usize>,
 }
 
 /// Levels that go together, each faster than those before where it runs.
@@ -103,7 +107,7 @@ fn read(name: &str, text: &str) -> Result<Level, Error> {
 impl Level {
     /// The level with some of its extras, of which each is told whether it is wanted.
     fn target(self, name: &str, wanted: impl Fn(&Extra) -> bool) -> Target {
-        let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, schedule, extras } = self;
+        let Level { triple, cpu, features, llvm_features, vector_bytes, vector_registers, schedule, row_bits, extras } = self;
         let name = format!("cpu:{name}");
         let mut target = Target {
             name,
@@ -114,14 +118,19 @@ impl Level {
             vector_bytes,
             vector_registers,
             schedule,
+            row_bits,
             gpu: None,
             shared_bytes: 0,
             entries: String::new(),
         };
         for extra in extras.into_iter().filter(|extra| wanted(extra)) {
             target.name += &format!("+{}", extra.name);
-            target.llvm_features += &format!(",{}", extra.llvm);
-            target.features.push(extra.feature);
+            let comma = if target.llvm_features.is_empty() { "" } else { "," };
+            target.llvm_features += &format!("{comma}{}", extra.llvm);
+            target.row_bits = extra.row_bits.or(target.row_bits);
+            if !target.has(&extra.feature) {
+                target.features.push(extra.feature);
+            }
         }
         target
     }
@@ -220,6 +229,7 @@ impl Target {
             vector_bytes: 32,
             vector_registers: 0,
             schedule: Schedule::GPU,
+            row_bits: None,
             gpu: Some(arch),
             shared_bytes,
             entries: String::new(),

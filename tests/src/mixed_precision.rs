@@ -50,8 +50,7 @@ fn wanted(path: &str) -> Dtype {
 }
 
 fn stored(manifest: &Manifest) -> Vec<(String, Dtype)> {
-    let plain = |dtype| if dtype == Dtype::Bf16Pairs { Dtype::Bf16 } else { dtype };
-    manifest.packed.iter().map(|packed| (manifest.params[packed.param].path.clone(), plain(packed.dtype))).collect()
+    manifest.packed.iter().map(|packed| (manifest.params[packed.param].path.clone(), packed.dtype.plain())).collect()
 }
 
 #[test]

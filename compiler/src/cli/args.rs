@@ -150,7 +150,7 @@ pub struct Settings {
 /// What to compile for.
 #[derive(Group, Clone)]
 pub struct CodeArgs {
-    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4` (with `+vnni`, `+bf16` or both behind it), `cpu:aarch64`; several
+    /// The machine: `cpu` (this one), `cpu:x86-64-v3`, `cpu:x86-64-v4` (with `+vnni`, `+bf16`, `+bytes` behind it), `cpu:aarch64` (with `+bf16`, `+i8mm`); several
     /// with commas, or `cpu:x86-64` for all of its levels, to pick from when the artifact is opened
     #[arg(long, default_value = "cpu")]
     pub target: String,

@@ -59,6 +59,8 @@ pub struct Options {
     pub chunk_bytes: usize,
     /// Whether products of bfloat16 numbers go by pairs, left operands rounded.
     pub pairs: bool,
+    /// Whether rows that meet quantised weights have eight bits, and these lie in quads.
+    pub bytes: bool,
 }
 
 /// A value in memory.

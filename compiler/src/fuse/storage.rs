@@ -28,7 +28,7 @@ impl Fuser<'_> {
         let wanted = self.dtype_of(product.param);
         if let (Some(stored), true) = (param.stored, wanted.quantised()) {
             return match whole {
-                true => Ok(wanted),
+                true => Ok(self.laid(wanted)),
                 false => Err(Error::limit(format!(
                     "`{}` as {} on a GPU: {depth} numbers along the contracted axis are no multiple of {GROUP}",
                     param.path,
@@ -38,18 +38,23 @@ impl Fuser<'_> {
             };
         }
         Ok(match wanted {
-            quantised if quantised.quantised() && wide && whole => quantised,
+            quantised if quantised.quantised() && wide && whole => self.laid(quantised),
             Dtype::F32 => Dtype::F32,
             _ if self.options.pairs && wide => Dtype::Bf16Pairs,
             _ => Dtype::Bf16,
         })
     }
 
+    /// In the order that products want where rows have eight bits.
+    fn laid(&self, dtype: Dtype) -> Dtype {
+        if self.options.bytes { dtype.in_quads() } else { dtype }
+    }
+
     /// That whatever the text says of storage is so for one of the parameters at least of which it is said.
     pub(super) fn check_storage(&self) -> Result<(), Error> {
         let params = &self.forms.graph.params;
         let packed = |at: usize| self.fused.packed.iter().filter(move |packed| packed.param.0 as usize == at);
-        let is_so = |at: usize, storage| packed(at).any(|packed| plain(packed.dtype) == dtype(storage));
+        let is_so = |at: usize, storage| packed(at).any(|packed| packed.dtype.plain() == dtype(storage));
         for (at, stored) in params.iter().enumerate().filter_map(|(at, param)| Some((at, param.stored?))) {
             let of_rule = || params.iter().enumerate().filter(|(_, param)| param.stored == Some(stored)).map(|(at, _)| at);
             let read = of_rule().any(|at| packed(at).next().is_some());
@@ -74,9 +79,4 @@ fn dtype(storage: Storage) -> Dtype {
         Storage::Int4 => Dtype::Int4,
         Storage::Int4z => Dtype::Int4z,
     }
-}
-
-/// In whatever order pairs of numbers lie.
-fn plain(dtype: Dtype) -> Dtype {
-    if dtype == Dtype::Bf16Pairs { Dtype::Bf16 } else { dtype }
 }

@@ -3,7 +3,8 @@
 //! Quantised numbers stand in *groups* of [`GROUP`] along the contracted axis of a matrix. A group of a panel is
 //! `scales (f16)[width] · offsets (f16)[width] (int4z) · integers`: int8 as `[16][width][2]`, two neighbours of a column side by
 //! side; fp8 as bytes `[32][width]`, and its scale is 256 times as large; int4 as `[4][width][2]` words of 16 bits, whose nibble `p` (from the lowest) of word `(r, column, j)` is number
-//! `8 r + 2 p + j`. Scales and integers follow the rules of GGUF's Q8_0, Q4_0 and Q4_1, so that numbers that were stored as those
+//! `8 r + 2 p + j`. In *quads*, for instructions that multiply four bytes at once, int8 is `[8][width][4]`, each 128 more than it is, and int4 `[4][width]`
+//! words of 32 bits, of whose byte `j` of word `(r, column)` the lower half is number `8 r + j` and the upper one `8 r + 4 + j`. Scales and integers follow the rules of GGUF's Q8_0, Q4_0 and Q4_1, so that numbers that were stored as those
 //! are stored again without loss. For GPUs they stand in columns of their own ([`super::Part`]).
 
 use super::Layout;
@@ -30,12 +31,44 @@ pub enum Dtype {
     Int4,
     /// `scale · q + offset`, q from 0 to 15, in groups.
     Int4z,
+    /// [`Dtype::Int8`] in quads.
+    Int8Quads,
+    /// [`Dtype::Int4`] in quads.
+    Int4Quads,
+    /// [`Dtype::Int4z`] in quads.
+    Int4zQuads,
 }
 
 impl Dtype {
     /// Whether numbers share scales.
     pub fn quantised(self) -> bool {
-        matches!(self, Dtype::Int8 | Dtype::Fp8 | Dtype::Int4 | Dtype::Int4z)
+        matches!(self.plain(), Dtype::Int8 | Dtype::Fp8 | Dtype::Int4 | Dtype::Int4z)
+    }
+
+    /// The same numbers in the order that is named after them.
+    pub fn plain(self) -> Self {
+        match self {
+            Dtype::Bf16Pairs => Dtype::Bf16,
+            Dtype::Int8Quads => Dtype::Int8,
+            Dtype::Int4Quads => Dtype::Int4,
+            Dtype::Int4zQuads => Dtype::Int4z,
+            _ => self,
+        }
+    }
+
+    /// The same numbers in quads, if they are integers.
+    pub fn in_quads(self) -> Self {
+        match self {
+            Dtype::Int8 => Dtype::Int8Quads,
+            Dtype::Int4 => Dtype::Int4Quads,
+            Dtype::Int4z => Dtype::Int4zQuads,
+            _ => self,
+        }
+    }
+
+    /// Whether they lie in quads.
+    pub fn has_quads(self) -> bool {
+        matches!(self, Dtype::Int8Quads | Dtype::Int4Quads | Dtype::Int4zQuads)
     }
 
     /// Whether only panels can be stored so.
@@ -49,9 +82,9 @@ impl Dtype {
             Dtype::F32 => 4 * count,
             Dtype::Bf16 => 2 * count,
             Dtype::Bf16Pairs => 4 * count.div_ceil(2),
-            Dtype::Int8 | Dtype::Fp8 => (2 + GROUP) * count.div_ceil(GROUP),
-            Dtype::Int4 => (2 + GROUP / 2) * count.div_ceil(GROUP),
-            Dtype::Int4z => (4 + GROUP / 2) * count.div_ceil(GROUP),
+            Dtype::Int8 | Dtype::Int8Quads | Dtype::Fp8 => (2 + GROUP) * count.div_ceil(GROUP),
+            Dtype::Int4 | Dtype::Int4Quads => (2 + GROUP / 2) * count.div_ceil(GROUP),
+            Dtype::Int4z | Dtype::Int4zQuads => (4 + GROUP / 2) * count.div_ceil(GROUP),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Dtype {
             Dtype::Int8 | Dtype::Fp8 => Some(Part { groups: 15, head: 32, group_bytes: GROUP, offsets: false }),
             Dtype::Int4 => Some(Part { groups: 28, head: 64, group_bytes: GROUP / 2, offsets: false }),
             Dtype::Int4z => Some(Part { groups: 25, head: 112, group_bytes: GROUP / 2, offsets: true }),
-            Dtype::F32 | Dtype::Bf16 | Dtype::Bf16Pairs => None,
+            _ => None,
         }
     }
 }

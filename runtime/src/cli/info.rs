@@ -153,7 +153,8 @@ fn apart(device: &Device, step: usize) -> Option<String> {
 
 /// How matrices are stored of which the text of the model says so.
 fn others(manifest: &Manifest) -> String {
-    let mut kinds: Vec<Dtype> = manifest.packed.iter().map(|packed| packed.dtype).filter(|dtype| dtype.quantised()).collect();
+    let mut kinds: Vec<Dtype> =
+        manifest.packed.iter().map(|packed| packed.dtype.plain()).filter(|dtype| dtype.quantised()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds.iter().filter(|dtype| **dtype != manifest.dtype).map(|dtype| format!(", some as {dtype:?}")).collect()

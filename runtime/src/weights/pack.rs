@@ -128,7 +128,7 @@ impl Task<'_> {
             Dtype::F32 => self.store(f32::to_le_bytes),
             // Rounds to nearest, ties to even; NaN stays NaN.
             Dtype::Bf16 => self.store(|number| bf16::from_f32(number).to_le_bytes()),
-            Dtype::Bf16Pairs | Dtype::Int8 | Dtype::Fp8 | Dtype::Int4 | Dtype::Int4z => self.encode(),
+            _ => self.encode(),
         }
     }
 

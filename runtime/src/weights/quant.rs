@@ -23,18 +23,25 @@ struct Fit {
 /// Writes the numbers of one column of a panel's group. `out`: the whole group, of `width` columns.
 pub(super) fn encode(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
     let fit = match dtype {
-        Dtype::Int8 => return encode_int8(numbers, out, column, width),
+        Dtype::Int8 | Dtype::Int8Quads => return encode_int8(dtype, numbers, out, column, width),
         Dtype::Fp8 => return encode_fp8(numbers, out, column, width),
-        Dtype::Int4 => int4(numbers),
-        Dtype::Int4z => int4z(numbers),
+        Dtype::Int4 | Dtype::Int4Quads => int4(numbers),
+        Dtype::Int4z | Dtype::Int4zQuads => int4z(numbers),
         // Pairs of a part of a group, if it is the last.
         _ => return encode_pairs(numbers, out, column, width),
     };
     bits_at(out, column, fit.scale.to_bits());
     let mut integers = width;
-    if dtype == Dtype::Int4z {
+    if dtype.plain() == Dtype::Int4z {
         bits_at(out, width + column, f16::from_f32(fit.offset).to_bits());
         integers += width;
+    }
+    if dtype.has_quads() {
+        for (row, q) in fit.q.as_chunks::<8>().0.iter().enumerate() {
+            let word = &mut out[2 * integers + 4 * (row * width + column)..][..4];
+            word.iter_mut().enumerate().for_each(|(j, byte)| *byte = q[j] as u8 | (q[4 + j] as u8) << 4);
+        }
+        return;
     }
     for row in 0..4 {
         for j in 0..2 {
@@ -79,12 +86,14 @@ fn bits_at(out: &mut [u8], index: usize, bits: u16) {
     out[2 * index..2 * index + 2].copy_from_slice(&bits.to_le_bytes());
 }
 
-fn encode_int8(numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
+fn encode_int8(dtype: Dtype, numbers: &Numbers, out: &mut [u8], column: usize, width: usize) {
     let (scale, q) = int8(numbers);
     bits_at(out, column, scale.to_bits());
+    // How many neighbours lie side by side, and what is added to each.
+    let (beside, more) = if dtype.has_quads() { (4, 128) } else { (2, 0) };
     let integers = &mut out[2 * width..];
     for (at, q) in q.iter().enumerate() {
-        integers[2 * (at / 2 * width + column) + at % 2] = q.to_le_bytes()[0];
+        integers[beside * (at / beside * width + column) + at % beside] = q.cast_unsigned().wrapping_add(more);
     }
 }
 

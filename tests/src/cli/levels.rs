@@ -12,7 +12,7 @@ fn every_level_of_an_artifact_gives_golden_results() {
         let golden = format!("{}/goldens/{name}", env!("CARGO_MANIFEST_DIR"));
         let (spec, artifact) = (format!("{name}.braid"), format!("{name}.braidart"));
         desk.check(0, &["import", &golden, "-o", &spec]);
-        let targets = ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:x86-64-v4+vnni", "cpu:x86-64-v4+vnni+bf16"];
+        let targets = ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:x86-64-v4+vnni", "cpu:x86-64-v4+vnni+bf16+bytes"];
         let said = desk.check(0, &["build", &spec, "--target", "cpu:x86-64", "-o", &artifact]);
         has(&said, &[&targets.join(", ")]);
         assert!(!desk.path(name).with_extension("h").exists(), "a header of which level?");
@@ -28,6 +28,18 @@ fn every_level_of_an_artifact_gives_golden_results() {
         let unknown = verify(1, &["--level", "cpu:x86-64-v5"]);
         has(&unknown, &["no level for cpu:x86-64-v5; there are cpu:x86-64-v3, ", "the fastest is taken"]);
     }
+}
+
+/// Integers need instructions that multiply them: the error names the target that has them, and that one builds.
+#[test]
+fn a_level_that_multiplies_no_integers() {
+    let desk = Desk::new();
+    let build = |code: i32, target: &str| {
+        desk.check(code, &["build", "small.braid", "--target", target, "--dtype", "int8", "-o", "small.braidart"])
+    };
+    has(&build(3, "cpu:aarch64"), &["quantised weights for `cpu:aarch64`", "`cpu:aarch64+i8mm`"]);
+    assert_eq!(desk.files(), ["small.braid"], "a failed build left something");
+    has(&build(0, "cpu:aarch64+i8mm"), &["cpu:aarch64+i8mm"]);
 }
 
 #[test]

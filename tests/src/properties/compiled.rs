@@ -71,7 +71,7 @@ impl Compiled {
         let params = artifact.manifest.params.iter();
         let numbers = params.map(|param| (param.path.clone(), numbers(&param.path, &param.shape))).collect();
         let file = folder.path().join("model.safetensors");
-        checkpoint(&file, &artifact.manifest, &numbers);
+        write_checkpoint(&file, &artifact.manifest, &numbers);
         let weights = Weights::open(&artifact.manifest, file.to_str().expect("a path in UTF-8"), 1, &Hidden);
         let weights = Arc::new(weights.unwrap_or_else(|error| panic!("{error}")));
         Compiled { artifact: Arc::new(artifact), weights, numbers, model, folder }
@@ -187,8 +187,8 @@ pub fn made_up(path: &str, shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product()).map(next).collect()
 }
 
-/// Writes them as a safetensors file.
-fn checkpoint(file: &Path, manifest: &Manifest, numbers: &BTreeMap<String, Vec<f32>>) {
+/// Writes parameters as a safetensors file, each under its path.
+pub fn write_checkpoint(file: &Path, manifest: &Manifest, numbers: &BTreeMap<String, Vec<f32>>) {
     let bytes: Vec<Vec<u8>> =
         manifest.params.iter().map(|p| numbers[&p.path].iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let view = |(param, bytes)| {

@@ -24,9 +24,9 @@ impl<'c> Emitter<'c> {
         if a.ty() == ty { a } else { self.op("llvm.bitcast", &[a], &[], ty) }
     }
 
-    /// The 32 bits at `ptr`, a pair of 16-bit numbers, over and over.
-    pub fn load_pair(&self, ptr: Val<'c>, elem: Elem, pairs: usize) -> Val<'c> {
-        self.recast(self.splat(self.load(ptr, Ty::I32), pairs), Ty::vector(elem, 2 * pairs))
+    /// The 32 bits at `ptr`, some numbers of so many bits, over and over.
+    pub fn load_word(&self, ptr: Val<'c>, elem: Elem, times: usize) -> Val<'c> {
+        self.recast(self.splat(self.load(ptr, Ty::I32), times), Ty::vector(elem, times * 4 / elem.bytes()))
     }
 
     /// `sums + a₀ · b₀ + a₁ · b₁` in each lane of 32 bits, of 16-bit integers whose products' sum fits. `vnni`: the target has one
@@ -44,9 +44,16 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// `sums + a₀ · b₀ + a₁ · b₁` in each of 16 lanes, of bfloat16 numbers.
+    /// `sums + a₀ · b₀ + a₁ · b₁` in each lane, of bfloat16 numbers: 16 lanes on x86-64, 4 on ARM.
     pub fn dot_bf16(&self, sums: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
-        self.target_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", &[sums, a, b], sums.ty())
+        let name = if sums.lanes() == 4 { "llvm.aarch64.neon.bfdot.v4f32.v8bf16" } else { "llvm.x86.avx512bf16.dpbf16ps.512" };
+        self.target_intrinsic(name, &[sums, a, b], sums.ty())
+    }
+
+    /// `sums + a₀ · b₀ + … + a₃ · b₃` in each lane of 32 bits, of bytes: those of `a` have no sign, those of `b` have one. 16 lanes on x86-64, 4 on ARM.
+    pub fn dot_quads(&self, sums: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let name = if sums.lanes() == 4 { "llvm.aarch64.neon.usdot.v4i32.v16i8" } else { "llvm.x86.avx512.vpdpbusd.512" };
+        self.target_intrinsic(name, &[sums, a, b], sums.ty())
     }
 
     /// `sum + a₀ · b₀ + a₁ · b₁ + a₂ · b₂ + a₃ · b₃` on a GPU: `a` are four 16-bit integers in two `i32`, `b` four bytes; all signed.

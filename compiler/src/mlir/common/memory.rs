@@ -52,6 +52,12 @@ impl<'c> Emitter<'c> {
         self.op("llvm.load", &[ptr], &[("alignment", self.alignment(ty))], ty)
     }
 
+    /// What stands at `ptr` now, even if that seems to be known: for what has no room in registers.
+    pub fn load_anew(&self, ptr: Val<'c>, ty: Ty) -> Val<'c> {
+        let attributes = [("alignment", self.alignment(ty)), ("volatile_", self.attribute("unit"))];
+        self.op("llvm.load", &[ptr], &attributes, ty)
+    }
+
     /// What stands at `ptr`, and never changes while the function runs.
     pub fn load_constant(&self, ptr: Val<'c>, ty: Ty) -> Val<'c> {
         let attributes = [("alignment", self.alignment(ty)), ("invariant", self.attribute("unit"))];

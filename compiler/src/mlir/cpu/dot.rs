@@ -1,28 +1,44 @@
 //! Tiles of products whose operands meet as pairs of 16-bit numbers: quantised weights with rows of 16-bit integers, or bfloat16
-//! with rows rounded to it. Rows are *prepared* once for many panels.
+//! with rows rounded to it; or as quads of bytes: quantised weights with rows of 8-bit integers. Rows are *prepared* once for many panels.
 //!
 //! A prepared row of integers is, for each group of the depth, 32 integers of which the largest is ±32767, then the scales of all
 //! groups, then what the weights' offset makes of each group. That loses less than single precision does over a long sum, and sums
-//! of a group are exact, so that results do not depend on how many rows a tile has.
+//! of a group are exact, so that results do not depend on how many rows a tile has. Of bytes the largest is ±127: rows lose what weights of eight
+//! bits do.
 
 use crate::mlir::common::site::{Setting, for_each, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
 use braid_runtime::artifact::{Dtype, GROUP};
 
-/// The largest integer of a prepared group.
-const LARGEST: f64 = 32767.0;
-/// Bytes of a prepared group's integers.
-const GROUP_BYTES: usize = 2 * GROUP;
-/// Steps of a group; each has four pairs.
+/// Steps of a group; each has four pairs, or two quads.
 const STEPS: usize = 4;
 /// Sums of one tile that are under way at once, at least; tiles of more sums keep those over groups in memory.
 const UNDER_WAY: usize = 8;
+
+/// A number of a prepared group: how many bytes it has, and the largest.
+fn integer(dtype: Dtype) -> (Elem, f64) {
+    if dtype.has_quads() { (Elem::I8, 127.0) } else { (Elem::I16, 32767.0) }
+}
+
+/// Bytes of a prepared group's integers.
+fn group_bytes(dtype: Dtype) -> usize {
+    integer(dtype).0.bytes() * GROUP
+}
+
+/// What is stored beyond each weight, if that is made good by where sums begin.
+fn offset(dtype: Dtype) -> Option<i32> {
+    match dtype {
+        Dtype::Int4 | Dtype::Int4Quads => Some(8),
+        Dtype::Int8Quads => Some(128),
+        _ => None,
+    }
+}
 
 /// Bytes of a prepared row.
 pub fn row_bytes(depth: usize, dtype: Dtype) -> usize {
     match dtype {
         Dtype::Bf16Pairs => dtype.bytes(depth).next_multiple_of(64),
-        _ => (depth.div_ceil(GROUP) * (GROUP_BYTES + 8)).next_multiple_of(64),
+        _ => (depth.div_ceil(GROUP) * (group_bytes(dtype) + 8)).next_multiple_of(64),
     }
 }
 
@@ -72,23 +88,25 @@ fn prepare_group<'c>(e: &Emitter<'c>, dtype: Dtype, lanes: usize, [row, depth, p
     let size = |x: &Val<'c>| e.and(e.bitcast(*x, Elem::I32), e.int(Ty::i32(lanes), i64::from(i32::MAX)));
     let sizes = numbers[1..].iter().fold(size(&numbers[0]), |most, x| e.max(most, size(x)));
     let largest = e.bitcast(e.reduce_max(sizes), Elem::F32);
-    let scale = e.div(largest, e.like(largest, LARGEST));
+    let (elem, most) = integer(dtype);
+    let scale = e.div(largest, e.like(largest, most));
     let some = e.cmp(Cmp::Gt, largest, e.f32(0.0));
-    let inverse = e.select(some, e.div(e.like(largest, LARGEST), largest), e.f32(0.0));
+    let inverse = e.select(some, e.div(e.like(largest, most), largest), e.f32(0.0));
     let mut sum = e.int(Ty::i32(lanes), 0);
-    let place = e.element(prepared, group, GROUP_BYTES);
+    let place = e.element(prepared, group, group_bytes(dtype));
     for (at, x) in numbers.iter().enumerate() {
         let integers = e.round_i32(e.mul(*x, inverse));
-        e.store(e.offset_by(place, 2 * lanes * at), e.convert(integers, Elem::I16));
+        e.store(e.offset_by(place, elem.bytes() * lanes * at), e.convert(integers, elem));
         sum = e.add(sum, integers);
     }
-    let scales = e.element(prepared, groups, GROUP_BYTES);
+    let scales = e.element(prepared, groups, group_bytes(dtype));
     e.store(e.element(scales, group, 4), scale);
     let offsets = e.element(scales, groups, 4);
-    match dtype {
-        Dtype::Int4 => e.store(e.element(offsets, group, 4), e.mul(e.reduce_add(sum), e.i32(-8))),
-        Dtype::Int4z => e.store(e.element(offsets, group, 4), e.mul(e.to_f32(e.reduce_add(sum)), scale)),
-        _ => {}
+    let place = e.element(offsets, group, 4);
+    match offset(dtype) {
+        Some(offset) => e.store(place, e.mul(e.reduce_add(sum), e.i32(-offset))),
+        None if dtype.plain() == Dtype::Int4z => e.store(place, e.mul(e.to_f32(e.reduce_add(sum)), scale)),
+        None => {}
     }
 }
 
@@ -130,7 +148,8 @@ impl<'c> Tile<'_, 'c> {
 
     /// How many partial sums stand for each sum.
     fn parts(&self) -> usize {
-        (UNDER_WAY / self.sums()).clamp(1, STEPS)
+        let most = if self.dtype.has_quads() { STEPS / 2 } else { STEPS };
+        (UNDER_WAY / self.sums()).clamp(1, most)
     }
 
     fn store(&self, tile: Val<'c>, sums: &[Val<'c>]) {
@@ -159,7 +178,7 @@ impl<'c> Tile<'_, 'c> {
             let weights: Vec<Val> =
                 (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::Bf16, 2 * lanes))).collect();
             for (i, left) in self.lefts.iter().enumerate() {
-                let left = e.load_pair(e.element(*left, pair, 4), Elem::Bf16, lanes);
+                let left = e.load_word(e.element(*left, pair, 4), Elem::Bf16, lanes);
                 for (v, weights) in weights.iter().enumerate() {
                     let sum = &mut sums[i * self.vectors() + v];
                     *sum = e.dot_bf16(*sum, *weights, left);
@@ -198,7 +217,7 @@ impl<'c> Tile<'_, 'c> {
         self.store(tile, &zeros);
         for_each(e, e.i64(0), self.groups, e.i64(1), |group| {
             let found = self.group(group);
-            let places = (0..self.sums()).map(|at| e.load(e.offset_by(tile, 4 * lanes * at), Ty::f32(lanes)));
+            let places = (0..self.sums()).map(|at| e.load_anew(e.offset_by(tile, 4 * lanes * at), Ty::f32(lanes)));
             let sums = self.scaled(group, &found, &places.collect::<Vec<_>>());
             self.store(tile, &sums);
         });
@@ -214,7 +233,7 @@ impl<'c> Tile<'_, 'c> {
         let (e, parts) = (self.e, self.parts());
         stream(e, self.place(group), self.width * self.dtype.bytes(GROUP), self.setting.schedule.ahead);
         let mut sums = vec![e.int(Ty::i32(self.setting.lanes), 0); self.sums() * parts];
-        if self.dtype == Dtype::Int4 {
+        if offset(self.dtype).is_some() {
             for (at, sum) in sums.iter_mut().take(self.sums()).enumerate() {
                 let offset = e.load(self.beside(at / self.vectors(), group, 1), Ty::I32);
                 *sum = e.splat(offset, self.setting.lanes);
@@ -233,44 +252,57 @@ impl<'c> Tile<'_, 'c> {
     /// A number that stands behind the integers of a prepared row: 0 its scale, 1 what the offset makes of it.
     fn beside(&self, row: usize, group: Val<'c>, which: usize) -> Val<'c> {
         let e = self.e;
-        let numbers = e.element(self.lefts[row], self.groups, GROUP_BYTES + 4 * which);
+        let numbers = e.element(self.lefts[row], self.groups, group_bytes(self.dtype) + 4 * which);
         e.element(numbers, group, 4)
     }
 
-    /// Four pairs of all columns and rows.
+    /// Four pairs, or two quads, of all columns and rows.
     fn step(&self, group: Val<'c>, step: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
-        let (e, lanes, parts) = (self.e, self.setting.lanes, self.parts());
+        let (e, lanes, parts, own) = (self.e, self.setting.lanes, self.parts(), group_bytes(self.dtype));
         let mut sums = sums.to_vec();
-        let heads = if self.dtype == Dtype::Int4z { 2 } else { 1 };
+        let heads = if self.dtype.plain() == Dtype::Int4z { 2 } else { 1 };
         let row = e.element(e.offset_by(self.place(group), 2 * self.width * heads), step, self.step_bytes());
-        let words: Vec<Val> = match self.dtype {
+        let elem = integer(self.dtype).0;
+        let words: Vec<Val> = match self.dtype.plain() {
             Dtype::Int8 => vec![],
-            _ => (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), Ty::vector(Elem::I16, 2 * lanes))).collect(),
+            _ => {
+                let ty = Ty::vector(elem, 4 / elem.bytes() * lanes);
+                (0..self.vectors()).map(|v| e.load(e.offset_by(row, 4 * lanes * v), ty)).collect()
+            }
         };
-        let left_at = e.add(e.mul(group, e.i64(GROUP_BYTES)), e.mul(step, e.i64(GROUP_BYTES / STEPS)));
-        for pair in 0..4 {
-            let weights = |v: usize| match self.dtype {
-                Dtype::Int8 => {
-                    let place = e.offset_by(row, 2 * (self.width * pair + lanes * v));
-                    e.convert(e.load(place, Ty::vector(Elem::I8, 2 * lanes)), Elem::I16)
-                }
-                _ => e.and(e.shift_right(words[v], 4 * pair as i64), e.int(words[v].ty(), 15)),
-            };
-            let weights: Vec<Val> = (0..self.vectors()).map(weights).collect();
+        let left_at = e.add(e.mul(group, e.i64(own)), e.mul(step, e.i64(own / STEPS)));
+        for word in 0..own / STEPS / 4 {
+            let weights: Vec<Val> = (0..self.vectors()).map(|v| self.weights(row, &words, (word, v))).collect();
             for (i, left) in self.lefts.iter().enumerate() {
-                let left = e.load_pair(e.offset_by(e.offset(*left, left_at), 4 * pair), Elem::I16, lanes);
+                let left = e.load_word(e.offset_by(e.offset(*left, left_at), 4 * word), elem, lanes);
                 for (v, weights) in weights.iter().enumerate() {
-                    let sum = &mut sums[pair % parts * self.sums() + i * self.vectors() + v];
-                    *sum = e.dot_i16(*sum, *weights, left, self.setting.vnni);
+                    let sum = &mut sums[word % parts * self.sums() + i * self.vectors() + v];
+                    *sum = match self.dtype.has_quads() {
+                        true => e.dot_quads(*sum, *weights, left),
+                        false => e.dot_i16(*sum, *weights, left, self.setting.vnni),
+                    };
                 }
             }
         }
         sums
     }
 
-    /// Bytes of four pairs of a panel's columns.
+    /// The weights of vector `v` that meet word `word` of a step's rows. `words`: what the step has of those that share bytes.
+    fn weights(&self, row: Val<'c>, words: &[Val<'c>], (word, v): (usize, usize)) -> Val<'c> {
+        let (e, lanes) = (self.e, self.setting.lanes);
+        match (self.dtype.plain(), self.dtype.has_quads()) {
+            (Dtype::Int8, true) => e.load(e.offset_by(row, 4 * (self.width * word + lanes * v)), Ty::vector(Elem::I8, 4 * lanes)),
+            (Dtype::Int8, false) => {
+                let place = e.offset_by(row, 2 * (self.width * word + lanes * v));
+                e.convert(e.load(place, Ty::vector(Elem::I8, 2 * lanes)), Elem::I16)
+            }
+            _ => e.and(e.shift_right(words[v], 4 * word as i64), e.int(words[v].ty(), 15)),
+        }
+    }
+
+    /// Bytes of a step's columns.
     fn step_bytes(&self) -> usize {
-        if self.dtype == Dtype::Int8 { 8 * self.width } else { 4 * self.width }
+        if self.dtype.plain() == Dtype::Int8 { 8 * self.width } else { 4 * self.width }
     }
 
     /// The sums over groups with one more.
@@ -280,7 +312,7 @@ impl<'c> Tile<'_, 'c> {
         let head = |which: usize, v: usize| e.load_f16(e.offset_by(place, 2 * (self.width * which + lanes * v)), lanes);
         let scales: Vec<Val> = (0..self.vectors()).map(|v| head(0, v)).collect();
         let offsets: Vec<Val> = match self.dtype {
-            Dtype::Int4z => (0..self.vectors()).map(|v| head(1, v)).collect(),
+            Dtype::Int4z | Dtype::Int4zQuads => (0..self.vectors()).map(|v| head(1, v)).collect(),
             _ => vec![],
         };
         let mut totals = vec![];
