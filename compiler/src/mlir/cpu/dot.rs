@@ -12,8 +12,11 @@ use braid_runtime::artifact::{Dtype, GROUP};
 
 /// Steps of a group; each has four pairs, or two quads.
 const STEPS: usize = 4;
-/// Sums of one tile that are under way at once, at least; tiles of more sums keep those over groups in memory.
+/// Sums of one tile that are under way at once, at least.
 const UNDER_WAY: usize = 8;
+/// Sums of bytes that the 32 registers of processors with such products hold beside those over groups. A group is only eight instructions for each
+/// sum, so that larger tiles, whose sums over groups wait in memory, lose more by that than they save in loads.
+const SUMS_OF_BYTES: usize = 12;
 
 /// A number of a prepared group: how many bytes it has, and the largest.
 fn integer(dtype: Dtype) -> (Elem, f64) {
@@ -32,6 +35,11 @@ fn offset(dtype: Dtype) -> Option<i32> {
         Dtype::Int8Quads => Some(128),
         _ => None,
     }
+}
+
+/// The most rows of a tile of so many vectors, if the storage has a bound of its own.
+pub fn most_rows(dtype: Dtype, vectors: usize) -> Option<usize> {
+    dtype.has_quads().then_some((SUMS_OF_BYTES / vectors).max(1))
 }
 
 /// Bytes of a prepared row.
@@ -54,10 +62,11 @@ pub fn prepare_function(e: &Emitter, dtype: Dtype, lanes: usize) {
         if dtype == Dtype::Bf16Pairs {
             prepare_bf16(e, [row, depth, prepared], lanes);
         } else {
-            let groups = groups(e, depth);
-            for_each(e, e.i64(0), groups, e.i64(1), |group| {
-                prepare_group(e, dtype, lanes, [row, depth, prepared, groups, group])
-            });
+            let (together, groups) = (lanes / 2, groups(e, depth));
+            let whole = e.mul(e.div(depth, e.i64(GROUP * together)), e.i64(together));
+            let prepared = Prepared { e, dtype, lanes, row, depth, place: prepared, groups };
+            for_each(e, e.i64(0), whole, e.i64(together), |group| prepared.some(group, together));
+            for_each(e, whole, groups, e.i64(1), |group| prepared.some(group, 1));
         }
         None
     });
@@ -77,36 +86,59 @@ fn prepare_bf16<'c>(e: &Emitter<'c>, [row, depth, prepared]: [Val<'c>; 3], lanes
     });
 }
 
-fn prepare_group<'c>(e: &Emitter<'c>, dtype: Dtype, lanes: usize, [row, depth, prepared, groups, group]: [Val<'c>; 5]) {
-    let first = e.mul(group, e.i64(GROUP));
-    let load = |at: usize| {
-        let at = e.add(first, e.i64(at));
-        e.load_masked(e.element(row, at, 4), e.mask(lanes, e.sub(depth, at)), Ty::f32(lanes))
-    };
-    let numbers: Vec<Val> = (0..GROUP).step_by(lanes).map(load).collect();
-    // Sizes are compared as integers, so that what is no number is the largest of all, and stays in the scale.
-    let size = |x: &Val<'c>| e.and(e.bitcast(*x, Elem::I32), e.int(Ty::i32(lanes), i64::from(i32::MAX)));
-    let sizes = numbers[1..].iter().fold(size(&numbers[0]), |most, x| e.max(most, size(x)));
-    let largest = e.bitcast(e.reduce_max(sizes), Elem::F32);
-    let (elem, most) = integer(dtype);
-    let scale = e.div(largest, e.like(largest, most));
-    let some = e.cmp(Cmp::Gt, largest, e.f32(0.0));
-    let inverse = e.select(some, e.div(e.like(largest, most), largest), e.f32(0.0));
-    let mut sum = e.int(Ty::i32(lanes), 0);
-    let place = e.element(prepared, group, group_bytes(dtype));
-    for (at, x) in numbers.iter().enumerate() {
-        let integers = e.round_i32(e.mul(*x, inverse));
-        e.store(e.offset_by(place, elem.bytes() * lanes * at), e.convert(integers, elem));
-        sum = e.add(sum, integers);
+/// A row of integers in work.
+struct Prepared<'k, 'c> {
+    e: &'k Emitter<'c>,
+    dtype: Dtype,
+    lanes: usize,
+    row: Val<'c>,
+    depth: Val<'c>,
+    place: Val<'c>,
+    groups: Val<'c>,
+}
+
+impl<'c> Prepared<'_, 'c> {
+    /// Prepares `count` groups from one on, whose scales are made side by side; the last of a row, which may be part of one, is done alone.
+    fn some(&self, group: Val<'c>, count: usize) {
+        let (e, lanes, dtype) = (self.e, self.lanes, self.dtype);
+        let first = e.mul(group, e.i64(GROUP));
+        let numbers: Vec<Val> =
+            (0..count * GROUP).step_by(lanes).map(|at| self.load(e.add(first, e.i64(at)), count > 1)).collect();
+        // Sizes are compared as integers, so that what is no number is the largest of all, and stays in the scale.
+        let size = |x: &Val<'c>| e.and(e.bitcast(*x, Elem::I32), e.int(Ty::i32(lanes), i64::from(i32::MAX)));
+        let of_group = |own: &[Val<'c>]| own[1..].iter().fold(size(&own[0]), |most, x| e.max(most, size(x)));
+        let sizes: Vec<Val> = numbers.chunks(GROUP / lanes).map(of_group).collect();
+        let largest = e.bitcast(e.reduce_max_each(&sizes), Elem::F32);
+        let (elem, most) = integer(dtype);
+        let scale = e.div(largest, e.like(largest, most));
+        let some = e.cmp(Cmp::Gt, largest, e.like(largest, 0.0));
+        let inverse = e.select(some, e.div(e.like(largest, most), largest), e.like(largest, 0.0));
+        let place = e.element(self.place, group, group_bytes(dtype));
+        let mut sums = vec![e.int(Ty::i32(lanes), 0); count];
+        for (at, x) in numbers.iter().enumerate() {
+            let own = at * lanes / GROUP;
+            let integers = e.round_i32(e.mul(*x, e.extract(inverse, own)));
+            e.store(e.offset_by(place, elem.bytes() * lanes * at), e.convert(integers, elem));
+            sums[own] = e.add(sums[own], integers);
+        }
+        let scales = e.element(self.place, self.groups, group_bytes(dtype));
+        e.store(e.element(scales, group, 4), scale);
+        let beside = e.element(e.element(scales, self.groups, 4), group, 4);
+        let sum = || e.reduce_add_each(&sums);
+        match offset(dtype) {
+            Some(offset) => e.store(beside, e.mul(sum(), e.i32(-offset))),
+            None if dtype.plain() == Dtype::Int4z => e.store(beside, e.mul(e.to_f32(sum()), scale)),
+            None => {}
+        }
     }
-    let scales = e.element(prepared, groups, group_bytes(dtype));
-    e.store(e.element(scales, group, 4), scale);
-    let offsets = e.element(scales, groups, 4);
-    let place = e.element(offsets, group, 4);
-    match offset(dtype) {
-        Some(offset) => e.store(place, e.mul(e.reduce_add(sum), e.i32(-offset))),
-        None if dtype.plain() == Dtype::Int4z => e.store(place, e.mul(e.to_f32(e.reduce_add(sum)), scale)),
-        None => {}
+
+    /// The row's numbers from one on; `whole`: all are there.
+    fn load(&self, at: Val<'c>, whole: bool) -> Val<'c> {
+        let (e, place) = (self.e, self.e.element(self.row, at, 4));
+        match whole {
+            true => e.load(place, Ty::f32(self.lanes)),
+            false => e.load_masked(place, e.mask(self.lanes, e.sub(self.depth, at)), Ty::f32(self.lanes)),
+        }
     }
 }
 
@@ -124,6 +156,9 @@ pub fn tile_function(e: &Emitter, name: &str, rows: usize, dtype: Dtype, width: 
         None
     });
 }
+
+/// What makes a new sum of an old one.
+type Change<'a, 'c> = &'a dyn Fn(Val<'c>) -> Val<'c>;
 
 struct Tile<'k, 'c> {
     e: &'k Emitter<'c>,
@@ -144,6 +179,11 @@ impl<'c> Tile<'_, 'c> {
     /// Sums of a tile: rows times vectors.
     fn sums(&self) -> usize {
         self.lefts.len() * self.vectors()
+    }
+
+    /// Whether registers hold the sums of a group beside those over groups.
+    fn in_registers(&self) -> bool {
+        self.sums() <= if self.dtype.has_quads() { SUMS_OF_BYTES } else { UNDER_WAY }
     }
 
     /// How many partial sums stand for each sum.
@@ -206,10 +246,11 @@ impl<'c> Tile<'_, 'c> {
     fn integers(&self, tile: Val<'c>) {
         let (e, lanes) = (self.e, self.setting.lanes);
         let zeros = vec![e.float(Ty::f32(lanes), 0.0); self.sums()];
-        if self.sums() <= UNDER_WAY {
+        if self.in_registers() {
             let sums = e.for_loop(e.i64(0), self.groups, e.i64(1), &zeros, |group, sums| {
-                let found = self.group(group);
-                self.scaled(group, &found, sums)
+                let (found, mut totals) = (self.group(group), sums.to_vec());
+                self.scaled(group, &found, &mut |at, add| totals[at] = add(totals[at]));
+                totals
             });
             return self.store(tile, &sums);
         }
@@ -217,9 +258,10 @@ impl<'c> Tile<'_, 'c> {
         self.store(tile, &zeros);
         for_each(e, e.i64(0), self.groups, e.i64(1), |group| {
             let found = self.group(group);
-            let places = (0..self.sums()).map(|at| e.load_anew(e.offset_by(tile, 4 * lanes * at), Ty::f32(lanes)));
-            let sums = self.scaled(group, &found, &places.collect::<Vec<_>>());
-            self.store(tile, &sums);
+            self.scaled(group, &found, &mut |at, add| {
+                let place = e.offset_by(tile, 4 * lanes * at);
+                e.store(place, add(e.load_anew(place, Ty::f32(lanes))));
+            });
         });
     }
 
@@ -239,7 +281,7 @@ impl<'c> Tile<'_, 'c> {
                 *sum = e.splat(offset, self.setting.lanes);
             }
         }
-        if self.sums() <= UNDER_WAY {
+        if self.in_registers() {
             for step in 0..STEPS {
                 sums = self.step(group, e.i64(step), &sums);
             }
@@ -305,8 +347,8 @@ impl<'c> Tile<'_, 'c> {
         if self.dtype.plain() == Dtype::Int8 { 8 * self.width } else { 4 * self.width }
     }
 
-    /// The sums over groups with one more.
-    fn scaled(&self, group: Val<'c>, found: &[Val<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+    /// Adds what was found of a group to the sums over groups: `change` has the number of a sum, and what makes the new one of the old.
+    fn scaled(&self, group: Val<'c>, found: &[Val<'c>], change: &mut dyn FnMut(usize, Change<'_, 'c>)) {
         let (e, lanes) = (self.e, self.setting.lanes);
         let place = self.place(group);
         let head = |which: usize, v: usize| e.load_f16(e.offset_by(place, 2 * (self.width * which + lanes * v)), lanes);
@@ -315,19 +357,16 @@ impl<'c> Tile<'_, 'c> {
             Dtype::Int4z | Dtype::Int4zQuads => (0..self.vectors()).map(|v| head(1, v)).collect(),
             _ => vec![],
         };
-        let mut totals = vec![];
         for row in 0..self.lefts.len() {
             let scale = e.splat(e.load(self.beside(row, group, 0), Ty::F32), lanes);
             for (v, of_weights) in scales.iter().enumerate() {
                 let at = row * self.vectors() + v;
-                let mut total = e.fma(e.to_f32(found[at]), e.mul(*of_weights, scale), sums[at]);
-                if let Some(offset) = offsets.get(v) {
-                    let whole = e.splat(e.load(self.beside(row, group, 1), Ty::F32), lanes);
-                    total = e.fma(*offset, whole, total);
-                }
-                totals.push(total);
+                change(at, &|total| {
+                    let total = e.fma(e.to_f32(found[at]), e.mul(*of_weights, scale), total);
+                    let Some(offset) = offsets.get(v) else { return total };
+                    e.fma(*offset, e.splat(e.load(self.beside(row, group, 1), Ty::F32), lanes), total)
+                });
             }
         }
-        totals
     }
 }

@@ -11,9 +11,11 @@ use crate::mlir::common::site::{Setting, Site, for_each, scratch, stream};
 use crate::mlir::common::{Cmp, Elem, Emitter, Field, KernelArgs, Linkage, Ty, Val};
 use braid_runtime::artifact::Dtype;
 
-/// The functions that multiply one tile.
+/// The functions that multiply one tile, for one storage of weights and one panel width.
 #[derive(Clone, Debug)]
 pub struct Tiles {
+    weights: Store,
+    width: usize,
     /// Row counts, falling; the last is 1.
     rows: Vec<usize>,
 }
@@ -31,14 +33,21 @@ fn prepared_at(width: usize, setting: Setting) -> usize {
 }
 
 impl Tiles {
-    /// Row counts for a target.
-    pub fn new(setting: Setting) -> Tiles {
-        let powers = [16, 8, 4, 2, 1].into_iter().filter(|r| *r < setting.schedule.tile_rows);
-        Tiles { rows: std::iter::once(setting.schedule.tile_rows).chain(powers).collect() }
+    /// Those that a product needs.
+    pub fn new(product: &Matmul, setting: Setting) -> Tiles {
+        let (weights, width) = (product.tensors[product.weights.0].store, product.width);
+        let most = match weights {
+            Store::Panels(dtype) => dot::most_rows(dtype, width / setting.lanes).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let largest = setting.schedule.tile_rows.min(most);
+        let powers = [16, 8, 4, 2, 1].into_iter().filter(|r| *r < largest);
+        Tiles { weights, width, rows: std::iter::once(largest).chain(powers).collect() }
     }
 
-    /// Emits the functions for one storage of weights and one panel width.
-    pub fn emit(&self, e: &Emitter, weights: Store, width: usize, setting: Setting) {
+    /// Emits the functions.
+    pub fn emit(&self, e: &Emitter, setting: Setting) {
+        let (weights, width) = (self.weights, self.width);
         if let Store::Panels(dtype) = weights
             && dtype != Dtype::Fp8
         {
@@ -132,9 +141,10 @@ fn panel_at<'c>(e: &Emitter<'c>, panel: Val<'c>, k: Val<'c>, row: usize, weights
 }
 
 /// Emits the kernel of a product.
-pub fn emit(e: &Emitter, name: &str, code: &Matmul, tiles: &Tiles, setting: Setting) {
+pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting) {
     e.kernel(name, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
+        let tiles = Tiles::new(code, setting);
         let mut product = Product { code, tiles, site, setting };
         match &code.chosen {
             // The rows that are prepared are carried from task to task.
@@ -154,7 +164,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, tiles: &Tiles, setting: Sett
 
 struct Product<'k, 'c> {
     code: &'k Matmul,
-    tiles: &'k Tiles,
+    tiles: Tiles,
     site: Site<'k, 'c>,
     setting: Setting,
 }
@@ -220,7 +230,7 @@ impl<'c> Product<'_, 'c> {
             });
         }
         let weights = self.panel(e, number);
-        let tiles = self.tiles;
+        let tiles = self.tiles.clone();
         tiles.cover(e, count, &mut |e, rows, at| {
             let from = e.add(first, at);
             let numbers: Vec<Val> = (0..rows).map(|i| e.add(from, e.i64(i))).collect();
@@ -267,7 +277,7 @@ impl<'c> Product<'_, 'c> {
 
     /// Walks all rows, multiplies those of one expert in full tiles and what is left in smaller ones.
     fn collect(&mut self, e: &Emitter<'c>, args: KernelArgs<'c>, ids: &View, count: Val<'c>, expert: Val<'c>, weights: Val<'c>) {
-        let most = self.setting.schedule.tile_rows;
+        let most = self.tiles.rows[0];
         let list = scratch(e, args, self.setting, self.setting.schedule.tile_rows * (self.code.width * 4 + 8));
         let number = |e: &Emitter<'c>, at: Val<'c>| e.load(e.offset(list, e.mul(at, e.i64(8))), Ty::I64);
         let held = e.for_loop(e.i64(0), count, e.i64(1), &[e.i64(0)], |m, held| {
@@ -282,7 +292,7 @@ impl<'c> Product<'_, 'c> {
             });
             vec![e.select(full, e.i64(0), held)]
         });
-        let tiles = self.tiles;
+        let tiles = self.tiles.clone();
         tiles.cover(e, held[0], &mut |e, rows, at| {
             let numbers: Vec<Val> = (0..rows).map(|i| number(e, e.add(at, e.i64(i)))).collect();
             self.tile(e, args, weights, (&numbers, None));

@@ -31,35 +31,32 @@ pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
 
 /// Emits all functions of a plan; `entries`: what the names of those that the runtime calls end with.
 pub fn emit(e: &Emitter, plan: &Plan, setting: Setting, entries: &str) {
-    let tiles = matmul::Tiles::new(setting);
     let mut made: HashSet<(Store, usize)> = HashSet::new();
     for function in &plan.functions {
-        if let Code::Matmul(product) = &function.code {
-            let store = product.tensors[product.weights.0].store;
-            if made.insert((store, product.width)) {
-                tiles.emit(e, store, product.width, setting);
-            }
+        if let Code::Matmul(product) = &function.code
+            && made.insert((product.tensors[product.weights.0].store, product.width))
+        {
+            matmul::Tiles::new(product, setting).emit(e, setting);
         }
-        emit_function(e, function, &tiles, setting);
+        emit_function(e, function, setting);
     }
     driver::emit(e, plan, entries);
 }
 
 /// Emits one function on its own, for tests and measurements.
 pub fn emit_alone(e: &Emitter, function: &Function, setting: Setting) {
-    let tiles = matmul::Tiles::new(setting);
     if let Code::Matmul(product) = &function.code {
-        tiles.emit(e, product.tensors[product.weights.0].store, product.width, setting);
+        matmul::Tiles::new(product, setting).emit(e, setting);
     }
-    emit_function(e, function, &tiles, setting);
+    emit_function(e, function, setting);
 }
 
 /// Emits one function.
-fn emit_function(e: &Emitter, function: &Function, tiles: &matmul::Tiles, setting: Setting) {
+fn emit_function(e: &Emitter, function: &Function, setting: Setting) {
     let name = &function.name;
     match &function.code {
         Code::Nests(nests) => nest::emit(e, name, nests, setting),
-        Code::Matmul(product) => matmul::emit(e, name, product, tiles, setting),
+        Code::Matmul(product) => matmul::emit(e, name, product, setting),
         Code::Along(along) => along::emit(e, name, along, setting),
         Code::Top(top) => top::emit(e, name, top, setting),
         Code::Largest(largest) => largest::emit(e, name, largest, setting),
