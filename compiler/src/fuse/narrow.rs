@@ -11,7 +11,7 @@ use super::kernel::Rows;
 use super::recurrence::fastest_axis;
 use crate::forms::Forms;
 use crate::graph::{Graph, NodeId};
-use braid_dsl::model::{Binary, Elem, Op, Recur, Unary, ValueId};
+use braid_dsl::model::{Binary, Body, Elem, Op, Recur, Unary, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Numbers of a row that are copied at once.
@@ -91,7 +91,10 @@ impl Finder<'_> {
         match self.graph.op(reader) {
             Op::Conv(_) | Op::Shift(_) => self.root(self.graph.args(reader)[0]) == root,
             Op::Recur(recur) => {
-                let exact = exact(recur);
+                let mut exact = exact(recur);
+                if let Some(Ok(chunk)) = self.forms.chunks.get(&reader) {
+                    exact.extend(captured(&chunk.body, above(&chunk.body, exponents(&chunk.body))));
+                }
                 let args = self.graph.args(reader);
                 let mut own = args.iter().enumerate().filter(|(_, arg)| self.root(**arg) == root);
                 own.all(|(at, arg)| !exact.contains(&at) && (self.has_chunks(reader) || !self.is_of_a_thread(recur, *arg)))
@@ -140,27 +143,36 @@ fn exact(recur: &Recur) -> BTreeSet<usize> {
         let own = matches!(value.op, Op::State(_)) || value.args.iter().any(|arg| of_state[arg.0 as usize]);
         of_state.push(own);
     }
-    let update = above(recur, recur.next.iter().copied());
-    let mut roots: Vec<ValueId> = vec![];
+    let update = above(&recur.body, recur.next.iter().copied());
+    let mut roots: Vec<ValueId> = exponents(&recur.body);
     for (at, value) in values.iter().enumerate() {
         let sum = matches!(value.op, Op::Binary(Binary::Add | Binary::Sub));
-        if matches!(value.op, Op::Unary(Unary::Exp)) {
-            roots.extend(&value.args);
-        } else if update.contains(&at) && of_state[at] && !sum {
+        if update.contains(&at) && of_state[at] && !sum {
             roots.extend(value.args.iter().filter(|arg| !of_state[arg.0 as usize]));
         }
     }
-    let captured = |at: usize| if let Op::Capture(number) = values[at].op { Some(number) } else { None };
-    above(recur, roots).into_iter().filter_map(captured).collect()
+    captured(&recur.body, above(&recur.body, roots))
+}
+
+/// What powers of e are taken of.
+fn exponents(body: &Body) -> Vec<ValueId> {
+    let powers = body.values.iter().filter(|value| matches!(value.op, Op::Unary(Unary::Exp)));
+    powers.flat_map(|value| value.args.iter().copied()).collect()
+}
+
+/// The numbers of the captured ones of some values.
+fn captured(body: &Body, of: BTreeSet<usize>) -> BTreeSet<usize> {
+    let number = |at: usize| if let Op::Capture(number) = body.values[at].op { Some(number) } else { None };
+    of.into_iter().filter_map(number).collect()
 }
 
 /// Some values and all that they are made of.
-fn above(recur: &Recur, of: impl IntoIterator<Item = ValueId>) -> BTreeSet<usize> {
+fn above(body: &Body, of: impl IntoIterator<Item = ValueId>) -> BTreeSet<usize> {
     let mut open: Vec<usize> = of.into_iter().map(|id| id.0 as usize).collect();
     let mut seen = BTreeSet::new();
     while let Some(at) = open.pop() {
         if seen.insert(at) {
-            open.extend(recur.body.values[at].args.iter().map(|arg| arg.0 as usize));
+            open.extend(body.values[at].args.iter().map(|arg| arg.0 as usize));
         }
     }
     seen

@@ -11,10 +11,10 @@ use braid_compiler::fuse::expr::{Expr, KAxis, View};
 use braid_compiler::fuse::kernel::{Base, Code, Nest, Nests, Part, Reduction, Staged, Stmt, Walk};
 use braid_compiler::fuse::product::Product;
 use braid_compiler::fuse::{self, Fused, Kernel, Operand};
-use braid_compiler::graph::Graph;
+use braid_compiler::graph::{Graph, NodeId};
 use braid_compiler::target::Target;
 use braid_compiler::{artifact, rewrite};
-use braid_dsl::model::Reduce;
+use braid_dsl::model::{Op, Reduce};
 use braid_runtime::artifact::Dtype;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ impl Memory {
         let crosses = |at: usize| fused.forms.carried.contains_key(&fused.buffers[at].node);
         let buffer = |at: usize| {
             let own = &fused.buffers[at];
-            let number = |n| if crosses(at) { f64::NAN } else { made_up(own.node.0, n) };
+            let number = |n| if crosses(at) { f64::NAN } else { of_node(&fused.forms.graph, own.node, n) };
             whole(rows * own.elements, &number)
         };
         let states = fused.forms.states.iter().enumerate();
@@ -54,6 +54,14 @@ impl Memory {
             whole(elements, &|n| made_up(1000 + at as u32, n))
         };
         Memory { buffers: (0..fused.buffers.len()).map(buffer).collect(), states: states.map(state).collect() }
+    }
+}
+
+/// A number of a value that is not played: made up, but for what is made of one number of another.
+fn of_node(graph: &Graph, node: NodeId, n: usize) -> f64 {
+    match graph.op(node) {
+        Op::Unary(f) => unary(*f, of_node(graph, graph.args(node)[0], n)),
+        _ => made_up(node.0, n),
     }
 }
 

@@ -87,6 +87,8 @@ fn keys_that_decay_by_powers() {
   w = l2norm[k](tk[vocab: tokens], 0.000001)
   u = tv[vocab: tokens]
   b = sigmoid(tb[vocab: tokens])
+  g = sigmoid(ta[vocab: tokens])
+  c = exp(-a)
   recur S: [h, k, v] over t {{
     {update}
     o = sum[k] tq[vocab: tokens] * S
@@ -113,7 +115,9 @@ fn keys_that_decay_by_powers() {
         continues(&spec(sizes, gate, update), (target, Dtype::F32, Chunks::Rows(rows)), 1e-5);
     }
     let ids = tokens(75, 32);
-    for update in [plain, delta] {
+    // The same by other names: factors that other kernels make, and gates.
+    let named = ["S = c * S + w * u", "S = g * S\n    S = S + w * (b * (u - sum[k] w * S))", "S = sigmoid(a) * S + w * u"];
+    for update in [plain, delta].into_iter().chain(named) {
         let spec = spec((32, 16), 0.3, update);
         let code = Code::of(&spec, "", "random:1", ("cuda:sm_90a", Dtype::Bf16), Chunks::Auto);
         let made = told(code.model(1, 75).call(&[&ids], true));

@@ -8,6 +8,7 @@ pub mod cost;
 mod derive;
 pub(super) mod maker;
 mod matrices;
+mod powers;
 mod print;
 mod spans;
 mod start;
@@ -160,12 +161,12 @@ fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize),
     } else {
         chunk
     };
-    let scores: Vec<&Value> = chunk.body.values.iter().filter(|value| matches!(value.op, Op::Scores { .. })).collect();
-    let decays = !scores.is_empty();
+    let decays = scores(&chunk.body).next().is_some();
     let by_halves = decaying == Decaying::Halves;
-    if let Some(why) = no_faster(&chunk.body, &scores, decaying).filter(|_| decays && !by_halves) {
+    if let Some(why) = no_faster(&chunk.body, decaying).filter(|_| decays && !by_halves) {
         return Err(format!("its keys decay row after row, {why}"));
     }
+    let chunk = if decays { by_powers(graph, node, chunk, by_halves)? } else { chunk };
     if decays && !chunk.rows.is_power_of_two() {
         return Err(format!(
             "its keys decay row after row: chunks of {} rows have no halves, for which there are products",
@@ -175,24 +176,41 @@ fn of_matrices(graph: &mut Graph, node: NodeId, (rows, solving): (usize, usize),
     Ok(chunk)
 }
 
-/// Why chunks with these scores, whose keys decay row after row, are no faster than steps on matrix units.
-fn no_faster(body: &Body, scores: &[&Value], decaying: Decaying) -> Option<&'static str> {
-    let operand = |value: &Value, n: usize| &body.values[value.args[n].0 as usize];
+/// Scores of a chunk whose keys decay row after row.
+fn scores(body: &Body) -> impl Iterator<Item = &Value> {
+    body.values.iter().filter(|value| matches!(value.op, Op::Scores { .. }))
+}
+
+/// Why chunks whose keys decay row after row are no faster than steps on matrix units, whatever they decay by.
+fn no_faster(body: &Body, decaying: Decaying) -> Option<&'static str> {
+    let axes = |value: &Value, n: usize| &body.values[value.args[n].0 as usize].ty.axes;
     // Axes of the decay that neither side of the product has.
-    let apart = |value: &&Value| {
-        let shared = |axis| (0..2).any(|n| operand(value, n).ty.axes.contains(axis));
-        operand(value, 2).ty.axes.iter().any(|axis| !shared(axis))
-    };
-    let is_power = |value: &&Value| operand(value, 2).op == Op::Unary(Unary::Exp);
+    let apart = |value: &Value| axes(value, 2).iter().any(|axis| !(0..2).any(|n| axes(value, n).contains(axis)));
     if decaying == Decaying::Never {
         Some("in numbers that are not rounded: chunks of it are no faster than steps")
-    } else if scores.iter().any(apart) {
+    } else if scores(body).any(apart) {
         Some("in each value of its own: there are no scores that values share, and so no product of matrices")
-    } else if !scores.iter().all(is_power) {
-        Some("by factors that are no powers of e: by halves of halves of a chunk this is no faster than steps")
     } else {
         None
     }
+}
+
+/// A chunk whose decays are powers of e, with operands that the step does not have where these come from outside; what is none may stay only if
+/// it goes by halves.
+///
+/// # Errors
+/// That decays are no such powers.
+fn by_powers(graph: &mut Graph, node: NodeId, chunk: Chunk, by_halves: bool) -> Result<Chunk, String> {
+    let Op::Recur(recur) = graph.op(node).clone() else { return Ok(chunk) };
+    let (mut changed, mut made) = (graph.clone(), chunk);
+    powers::as_powers(&mut changed, node, &recur, &mut made);
+    let is_power = |value: &Value| made.body.values[value.args[2].0 as usize].op == Op::Unary(Unary::Exp);
+    if !by_halves && !scores(&made.body).all(is_power) {
+        let why = "its keys decay row after row, by factors that are no powers of e: by halves of halves of a chunk this is no faster than steps";
+        return Err(why.into());
+    }
+    *graph = changed;
+    Ok(made)
 }
 
 /// The axes of chunks of so many rows, each once in a graph. A user's axis cannot have these names.
