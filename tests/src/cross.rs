@@ -17,11 +17,11 @@ const COMPILER: &str = "aarch64-linux-gnu-gcc";
 const EMULATOR: [&str; 3] = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"];
 
 /// Greedy tokens of the golden file, by code for ARM.
-fn check(name: &str, dtype: Dtype, chunks: Chunks) {
+pub fn check(name: &str, target: &str, dtype: Dtype, chunks: Chunks) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name);
     let (spec, map) = imported(&golden.join("config.json"));
     let folder = tempfile::tempdir().expect("a folder");
-    let manifest = write(&folder.path().join("model.braidart"), &spec, &map, "cpu:aarch64", dtype, chunks);
+    let manifest = write(&folder.path().join("model.braidart"), &spec, &map, target, dtype, chunks);
     let golden_file = Golden::open(&golden.join("golden.safetensors"), &manifest).expect("a golden file");
     let decoding = &golden_file.decoding[0];
     let found = generated(folder.path(), &manifest, &golden, (&decoding.prompt, decoding.generated.len()));
@@ -51,18 +51,18 @@ fn generated(folder: &Path, manifest: &Manifest, checkpoint: &Path, (prompt, cou
 
 #[test]
 fn attention_on_arm() {
-    check("llama", Dtype::F32, Chunks::Auto);
+    check("llama", "cpu:aarch64", Dtype::F32, Chunks::Auto);
 }
 
 #[test]
 fn recurrences_in_chunks_on_arm() {
-    check("mamba2", Dtype::F32, Chunks::Rows(8));
-    check("gated_deltanet", Dtype::F32, Chunks::Rows(8));
+    check("mamba2", "cpu:aarch64", Dtype::F32, Chunks::Rows(8));
+    check("gated_deltanet", "cpu:aarch64", Dtype::F32, Chunks::Rows(8));
 }
 
 #[test]
 fn experts_on_arm() {
-    check("mixtral", Dtype::F32, Chunks::Auto);
+    check("mixtral", "cpu:aarch64", Dtype::F32, Chunks::Auto);
 }
 
 /// Rows of bfloat16 and of eight bits, with weights that make one token after the other: each is told from others by far more than rounding takes.

@@ -204,6 +204,14 @@ impl Expr {
         }
     }
 
+    /// The largest parts that `wanted` holds of.
+    pub fn largest<'a>(&'a self, wanted: &dyn Fn(&Expr) -> bool, found: &mut Vec<&'a Expr>) {
+        match wanted(self) {
+            true => found.push(self),
+            false => self.children().into_iter().for_each(|child| child.largest(wanted, found)),
+        }
+    }
+
     /// Every view that is read.
     pub fn views(&self) -> Vec<&View> {
         let mut views = Vec::new();

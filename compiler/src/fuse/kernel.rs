@@ -172,7 +172,8 @@ pub struct Staging {
     /// Rows of a chunk that are copied while earlier work goes on, in the order in which their places become free; where chunks are done
     /// side by side, in that in which they are needed.
     pub staged: Vec<Staged>,
-    /// Factors of products may be rounded to what the matrix units take at once, as the model's weights are rounded to bfloat16.
+    /// Factors of products may be rounded to what the matrix units, or a processor's products of pairs, take at once, as the model's weights are
+    /// rounded to bfloat16.
     pub rounded: bool,
     /// Whether these and all temporaries are in the block's shared memory; there is nothing to copy otherwise. On a processor: whether
     /// temporaries have room for the task's block of the axis that is cut alone.

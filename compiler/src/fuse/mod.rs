@@ -63,6 +63,13 @@ pub struct Options {
     pub bytes: bool,
 }
 
+impl Options {
+    /// Whether a processor multiplies what meets in chunks of recurrences by pairs, both factors rounded: only where weights are rounded as well.
+    pub fn rounds_chunks(&self) -> bool {
+        self.pairs && self.blocks == 0 && self.dtype != Dtype::F32
+    }
+}
+
 /// A value in memory.
 #[derive(Clone, Debug)]
 pub struct Buffer {

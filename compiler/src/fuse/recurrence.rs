@@ -112,7 +112,10 @@ fn kernels(fuser: &mut Fuser, owner: Owner, members: &[NodeId], recur: &Recur, f
         true => {
             staging::Chunks { nests, tensors, setting, single: &single, rows: &[], walks: true, rounded: false, most: 0 }.beside()
         }
-        false => staging::Placed { nests, tensors, staging: Staging::default(), scratch },
+        false => {
+            let rounded = form.row.is_some() && fuser.options.rounds_chunks();
+            staging::Placed { nests, tensors, staging: Staging { rounded, ..Staging::default() }, scratch }
+        }
     };
     let walk = Walk::Segments { grid, blocked, part: form.part };
     let code = Nests { walk, sizes: axes.sizes, tensors, nests, scratch, staging };

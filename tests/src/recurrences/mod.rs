@@ -7,6 +7,7 @@ pub mod golden;
 mod linear_attention;
 mod linear_rnn;
 mod mixing;
+mod rounded;
 mod run;
 mod rwkv;
 mod state_space;

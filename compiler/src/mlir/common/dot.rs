@@ -50,6 +50,14 @@ impl<'c> Emitter<'c> {
         self.target_intrinsic(name, &[sums, a, b], sums.ty())
     }
 
+    /// Two vectors rounded to bfloat16, the numbers of `b` behind those of `a`, for [`Emitter::dot_bf16`].
+    pub fn both_bf16(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        match a.lanes() {
+            16 => self.target_intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", &[b, a], Ty::vector(Elem::Bf16, 32)),
+            _ => self.convert(self.beside(a, b), Elem::Bf16),
+        }
+    }
+
     /// `sums + a₀ · b₀ + … + a₃ · b₃` in each lane of 32 bits, of bytes: those of `a` have no sign, those of `b` have one. 16 lanes on x86-64, 4 on ARM.
     pub fn dot_quads(&self, sums: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         let name = if sums.lanes() == 4 { "llvm.aarch64.neon.usdot.v4i32.v16i8" } else { "llvm.x86.avx512.vpdpbusd.512" };

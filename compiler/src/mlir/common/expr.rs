@@ -9,6 +9,9 @@ use braid_dsl::model::{self, Binary, Unary};
 /// The value of an expression at the site's indices.
 pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
     let e = site.e;
+    if let Some((_, known)) = site.held.iter().find(|(held, _)| held == expr) {
+        return *known;
+    }
     match expr {
         Expr::Load(view, elem) => load(site, view, *elem),
         Expr::Gather { view, stride, index, elem } => gather(site, view, *stride, index, *elem),

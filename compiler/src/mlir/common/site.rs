@@ -1,7 +1,7 @@
 //! The place of a computation inside a kernel: addresses of tensors, indices, lanes.
 
 use super::{Emitter, Field, KernelArgs, Val};
-use crate::fuse::expr::{KAxis, View};
+use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::{Base, INNER, Matmul, Rows, Store, Tensor};
 use crate::schedule::Schedule;
 use std::collections::HashMap;
@@ -46,6 +46,8 @@ pub struct Site<'k, 'c> {
     pub mask: Option<Val<'c>>,
     /// Values stored in this iteration.
     pub fresh: Vec<(View, Val<'c>)>,
+    /// What was made ahead of a loop that does not change it.
+    pub held: Vec<(Expr, Val<'c>)>,
 }
 
 impl<'k, 'c> Site<'k, 'c> {
@@ -65,6 +67,7 @@ impl<'k, 'c> Site<'k, 'c> {
             whole: false,
             mask: None,
             fresh: vec![],
+            held: vec![],
         }
     }
 

@@ -8,6 +8,7 @@ mod driver;
 mod largest;
 mod matmul;
 mod nest;
+mod pairs;
 pub(super) mod solve;
 mod top;
 
@@ -21,7 +22,7 @@ pub use crate::mlir::common::site::Setting;
 /// Scratch bytes that a thread needs for any kernel of a plan.
 pub fn scratch_bytes(plan: &Plan, setting: Setting) -> usize {
     let own = |function: &Function| match &function.code {
-        Code::Nests(nests) => nests.scratch,
+        Code::Nests(nests) => pairs::scratch_bytes(nests, setting),
         Code::Matmul(product) => matmul::scratch_bytes(product, setting),
         Code::Attention(attention) => attention::scratch_bytes(attention),
         Code::Along(_) | Code::Top(_) | Code::Largest(_) => 0,

@@ -1,7 +1,8 @@
 //! Kernels of nests: loops over a row's axes, row by row or along each sequence.
 
+use super::pairs::Pairs;
 use super::solve;
-use crate::fuse::expr::KAxis;
+use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::{Nest, Nests, Reduction, Rows, Stmt, Walk};
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::segment::{own_block, place_in_grid, rows};
@@ -18,7 +19,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
                 if *rows != Rows::Once {
                     site.set_row(task, *rows == Rows::Wanted);
                 }
-                all(&mut site, code);
+                all(&mut site, code, setting);
             }),
             Walk::Segments { .. } => {
                 for_each(e, args.begin, args.end, e.i64(1), |task| segment(&mut site, code, task, (args, setting)));
@@ -27,9 +28,9 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, setting: Setting) {
     });
 }
 
-fn all(site: &mut Site, code: &Nests) {
+fn all(site: &mut Site, code: &Nests, setting: Setting) {
     for nest in &code.nests {
-        Loops { code, nest }.run(site);
+        Loops { code, nest, pairs: None }.run(site, setting);
     }
 }
 
@@ -54,7 +55,7 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, (args, sett
         for nest in nests {
             let in_block = blocked.is_some() && nest.vector == blocked.map(|(axis, _)| axis);
             site.mask = if in_block { block_mask } else { None };
-            Loops { code, nest }.run(site);
+            Loops { code, nest, pairs: None }.run(site, setting);
         }
     };
     let walk = |site: &mut Site<'_, 'c>| {
@@ -70,16 +71,19 @@ fn segment<'c>(site: &mut Site<'_, 'c>, code: &Nests, task: Val<'c>, (args, sett
     }
 }
 
-struct Loops<'n> {
+struct Loops<'n, 'c> {
     code: &'n Nests,
     nest: &'n Nest,
+    /// The factors of a product that is done by pairs.
+    pairs: Option<Pairs<'c>>,
 }
 
-impl Loops<'_> {
-    fn run(&self, site: &mut Site) {
+impl<'c> Loops<'_, 'c> {
+    fn run(mut self, site: &mut Site<'_, 'c>, setting: Setting) {
         if let Some(system) = &self.nest.stmts[0].system {
             return solve::emit(site, &self.nest.parallel, &self.code.sizes, (&self.nest.stmts[0], system, self.nest.lanes));
         }
+        self.pairs = Pairs::of(site, self.code, self.nest, setting);
         site.vector = self.nest.vector;
         site.lanes = self.nest.lanes;
         self.parallel(site, &self.nest.parallel, 1);
@@ -89,7 +93,7 @@ impl Loops<'_> {
     }
 
     /// The parallel loops; `rows`: how many indices of the tile's axis are done at once.
-    fn parallel(&self, site: &mut Site, axes: &[KAxis], rows: usize) {
+    fn parallel(&self, site: &mut Site<'_, 'c>, axes: &[KAxis], rows: usize) {
         let Some((axis, inner)) = axes.split_first() else { return self.reduced(site, rows) };
         let e = site.e;
         let size = self.code.sizes[axis.0];
@@ -134,7 +138,7 @@ impl Loops<'_> {
     }
 
     /// Past the last index of a loop.
-    fn end<'c>(&self, site: &Site<'_, 'c>, axis: KAxis) -> Val<'c> {
+    fn end(&self, site: &Site<'_, 'c>, axis: KAxis) -> Val<'c> {
         let e = site.e;
         match self.nest.stmts[0].below.filter(|below| below.axis == axis) {
             Some(below) => e.add(site.index[&below.by], e.i64(usize::from(below.inclusive))),
@@ -159,7 +163,7 @@ impl Loops<'_> {
     }
 
     /// Goes to one row of a tile.
-    fn at_row<'c>(&self, site: &mut Site<'_, 'c>, first: Option<Val<'c>>, row: usize) {
+    fn at_row(&self, site: &mut Site<'_, 'c>, first: Option<Val<'c>>, row: usize) {
         if let (Some((axis, _)), Some(first)) = (self.nest.tile, first) {
             let e = site.e;
             site.index.insert(axis, e.add(first, e.i64(row)));
@@ -167,7 +171,7 @@ impl Loops<'_> {
     }
 
     /// The reduced loops, or the statements alone.
-    fn reduced<'c>(&self, site: &mut Site<'_, 'c>, rows: usize) {
+    fn reduced(&self, site: &mut Site<'_, 'c>, rows: usize) {
         let totals = self.totals();
         let first = self.nest.tile.and_then(|(axis, _)| site.index.get(&axis).copied());
         let mut starts: Vec<Val<'c>> = vec![];
@@ -184,9 +188,15 @@ impl Loops<'_> {
             }
         }
         let mask = site.mask;
-        let ends = self.accumulate(site, &self.nest.reduced, starts, (first, rows));
+        self.at_row(site, first, 0);
+        self.hold(site);
+        let ends = match &self.pairs {
+            Some(pairs) => pairs.accumulate(site, starts, rows),
+            None => self.accumulate(site, &self.nest.reduced, starts, (first, rows)),
+        };
         site.mask = mask;
         site.fresh.clear();
+        site.held.clear();
         if self.across() {
             return self.store_across(site, &totals, &ends, (first, rows));
         }
@@ -198,8 +208,25 @@ impl Loops<'_> {
         }
     }
 
+    /// Makes what the reduced loops do not change ahead of them: what is stored there might lie where it is read, as far as LLVM knows.
+    fn hold(&self, site: &mut Site<'_, 'c>) {
+        if self.pairs.is_some() || self.nest.reduced.is_empty() {
+            return;
+        }
+        let tile = self.nest.tile.map(|(axis, _)| axis);
+        let changes = |axis: &KAxis| self.nest.reduced.contains(axis) || tile == Some(*axis);
+        let written = |view: &&View| self.nest.stmts.iter().any(|stmt| stmt.writes(view.tensor));
+        let stays = |expr: &Expr| !expr.axes().iter().any(changes) && !expr.views().iter().any(written);
+        let mut found = vec![];
+        self.nest.stmts.iter().for_each(|stmt| stmt.expr.largest(&stays, &mut found));
+        for expr in found.into_iter().filter(|expr| !expr.views().is_empty()) {
+            let made = value(site, expr);
+            site.held.push((expr.clone(), made));
+        }
+    }
+
     /// Totals that are spread over the lanes: one by one, or those of a tile side by side.
-    fn store_across<'c>(
+    fn store_across(
         &self,
         site: &mut Site<'_, 'c>,
         totals: &[(&Stmt, &Reduction)],
@@ -225,7 +252,7 @@ impl Loops<'_> {
         (site.vector, site.lanes, site.mask) = (vector, lanes, mask);
     }
 
-    fn accumulate<'c>(
+    fn accumulate(
         &self,
         site: &mut Site<'_, 'c>,
         axes: &[KAxis],
@@ -259,7 +286,7 @@ impl Loops<'_> {
         totals
     }
 
-    fn statements<'c>(
+    fn statements(
         &self,
         site: &mut Site<'_, 'c>,
         mut totals: Vec<Val<'c>>,
@@ -292,7 +319,7 @@ impl Loops<'_> {
     }
 
     /// What a total starts with; a vector wherever the nest has one.
-    fn identity<'c>(&self, site: &Site<'_, 'c>, stmt: &Stmt) -> Val<'c> {
+    fn identity(&self, site: &Site<'_, 'c>, stmt: &Stmt) -> Val<'c> {
         let is_float = stmt.expr.elem() == braid_dsl::model::Elem::Float;
         let how = stmt.reduce.as_ref().map_or(Reduce::Sum, |reduction| reduction.how);
         let float = match how {
