@@ -123,16 +123,20 @@ fn decode(name: &str, spec: &str, dtype: Dtype) {
 fn prefill(name: &str, spec: &str, dtype: Dtype) {
     let (mut session, _, elements) = session(build(spec, "", "cpu", dtype), 1);
     let tokens: Vec<i32> = (0..256).map(|i| i % 1000).collect();
-    let mut paired = false;
+    let mut instruction = "FMA";
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         session.reset(0).expect("a slot");
         let start = Instant::now();
         black_box(session.forward(&[Feed::new(0, &tokens, Wanted::All)]).expect("a prompt"));
         ours.push(start.elapsed().as_secs_f64());
-        let bf16 = if dtype == Dtype::Bf16 { pairs::flops(threads()) } else { None };
-        paired |= bf16.is_some();
-        ceiling.push(bf16.unwrap_or_else(|| peak::flops(threads())));
+        let (name, own) = match dtype {
+            Dtype::Bf16 => ("BF16-dot", pairs::flops(threads())),
+            Dtype::Int8 | Dtype::Int4 | Dtype::Int4z => ("VNNI", pairs::of_bytes(threads())),
+            _ => ("FMA", None),
+        };
+        instruction = if own.is_some() { name } else { "FMA" };
+        ceiling.push(own.unwrap_or_else(|| peak::flops(threads())));
     }
     let peak = ceiling.iter().copied().fold(0.0, f64::max);
     let seconds = median(ours);
@@ -143,7 +147,7 @@ fn prefill(name: &str, spec: &str, dtype: Dtype) {
         called(dtype),
         tokens.len() as f64 / seconds,
         rate / 1e9,
-        if paired { "BF16-dot" } else { "FMA" },
+        instruction,
         peak / 1e9,
         rate / peak
     );

@@ -32,6 +32,9 @@ struct Args {
     /// Rows of a chunk, instead of the compiler's choice
     #[arg(long)]
     chunk: Option<usize>,
+    /// Weights in bfloat16, and what meets in chunks rounded to it where a processor multiplies such pairs
+    #[arg(long)]
+    bf16: bool,
     /// Runs of which the median is taken
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -104,8 +107,8 @@ fn spec(name: &str, states: &str, step: &str, size: usize) -> String {
     )
 }
 
-fn session(text: &str, chunks: Chunks, threads: usize) -> Session {
-    let built = build_in_chunks(text, "", "cpu", Dtype::F32, chunks);
+fn session(text: &str, chunks: Chunks, threads: usize, bf16: bool) -> Session {
+    let built = build_in_chunks(text, "", "cpu", if bf16 { Dtype::Bf16 } else { Dtype::F32 }, chunks);
     let weights =
         Weights::open(&built.artifact.manifest, "random:1", threads, &braid_runtime::progress::Hidden).expect("weights");
     let settings = Settings { threads, capacity: 16, slots: 1 };
@@ -158,8 +161,8 @@ fn main() {
 /// One class, all its forms and the ceiling in turns.
 fn row(name: &str, states: &str, step: &str, args: &Args, chunks: Chunks, peer: Option<&Peer>) -> String {
     let (text, tokens) = (spec(name, states, step, args.size), ids(args.length));
-    let mut steps = session(&text, Chunks::Off, args.threads);
-    let mut at_once = session(&text, chunks, args.threads);
+    let mut steps = session(&text, Chunks::Off, args.threads, args.bf16);
+    let mut at_once = session(&text, chunks, args.threads, args.bf16);
     let (mut times, mut peak) = ([vec![], vec![], vec![]], 0.0f64);
     for _ in 0..args.runs {
         times[0].push(single(&mut steps, &tokens));
@@ -208,7 +211,7 @@ impl Peer {
 
 /// Seconds for whole sequences of rising length, and the memory that each needs beside the weights.
 fn growth(name: &str, states: &str, step: &str, args: &Args) -> plot::Curve {
-    let mut session = session(&spec(name, states, step, args.size), Chunks::Auto, args.threads);
+    let mut session = session(&spec(name, states, step, args.size), Chunks::Auto, args.threads, args.bf16);
     let lengths = (10..=17).map(|power| 1usize << power);
     let mut point = |length: usize| {
         let times = (0..args.runs).map(|_| whole(&mut session, &ids(length))).collect();
