@@ -386,12 +386,22 @@ const GATED: &str = "model gated(vocab: dim = 32, h: dim = 4, k: dim = 64, v: di
 /// Where keys decay each in its own way a model goes in chunks if its decays are powers of e, and may be rounded.
 #[test]
 fn powers_of_e_go_in_chunks() {
-    let spec =
-        |decay: &str| GATED.replace("ta, tb: [vocab, h]", "tb: [vocab, h]   param ta: [vocab, h, k]").replace("exp(a)", decay);
-    assert!(spec("exp(a)").contains("param ta: [vocab, h, k]"));
-    for (decay, dtype, chunks) in
-        [("exp(a)", Dtype::Bf16, true), ("exp(a)", Dtype::F32, false), ("(1 / (1 - a))", Dtype::Bf16, false)]
-    {
+    let spec = |decay: &str| {
+        let wide = GATED.replace("ta, tb: [vocab, h]", "tb: [vocab, h]   param ta: [vocab, h, k]").replace("exp(a)", decay);
+        wide.replace("  recur ", "  gate = sigmoid(a)\n  power = exp(a)\n  other = 1 / (1 - a)\n  recur ")
+    };
+    assert!(spec("exp(a)").contains("param ta: [vocab, h, k]") && spec("gate").contains("gate = sigmoid(a)\n"));
+    for (decay, dtype, chunks) in [
+        ("exp(a)", Dtype::Bf16, true),
+        ("exp(a)", Dtype::F32, false),
+        ("sigmoid(a)", Dtype::Bf16, true),
+        ("(1 / (1 - a))", Dtype::Bf16, false),
+        // Made ahead of the recurrence.
+        ("gate", Dtype::Bf16, true),
+        ("gate", Dtype::F32, false),
+        ("power", Dtype::Bf16, true),
+        ("other", Dtype::Bf16, false),
+    ] {
         let plan = planned_in(&spec(decay), dtype);
         assert_eq!(plan.functions.iter().any(|function| function.name.starts_with("chunks")), chunks, "{decay} {dtype:?}");
     }

@@ -76,17 +76,16 @@ impl<'c> Emitter<'c> {
         (0..x.lanes()).fold(self.poison(x.ty()), |whole, lane| self.insert(whole, lane, one(self.extract(x, lane))))
     }
 
-    /// `e^x`. Cody and Waite's reduction by ln 2 and the polynomial of degree 6 that comes nearest
-    /// (Remez), within 3.1e-9; on a GPU the hardware's power of two, which is off by
-    /// `|x| · 2^-23` of the value or two units of the last place.
+    /// `e^x`. Cody and Waite's reduction by ln 2 and the polynomial of degree 6 that comes nearest (Remez), within 3.1e-9; on a GPU the hardware's
+    /// power of two, which is off by `|x| · 2^-23` of the value or two units of the last place.
     pub fn exp(&self, x: Val<'c>) -> Val<'c> {
         // Past this bound the result is infinite anyway. NaN passes, as the comparison is false.
         let high = self.like(x, 89.0);
-        self.shrunk(if self.is_device() { x } else { self.select(self.cmp(Cmp::Gt, x, high), high, x) })
+        self.bounded_exp(if self.is_device() { x } else { self.select(self.cmp(Cmp::Gt, x, high), high, x) })
     }
 
     /// `e^x` of what is at most 89.
-    fn shrunk(&self, x: Val<'c>) -> Val<'c> {
+    fn bounded_exp(&self, x: Val<'c>) -> Val<'c> {
         if self.is_device() {
             return self.power_of_two_of(self.mul(x, self.like(x, std::f64::consts::LOG2_E)));
         }
@@ -121,25 +120,26 @@ impl<'c> Emitter<'c> {
         })
     }
 
-    /// `1 / x` of numbers from 1 to 2, within a unit of the last place: by a GPU's hardware, or with AVX-512 from an estimate of 14 bits by a step of
-    /// Newton's, as a division takes as long as ten multiplications.
-    fn reciprocal(&self, x: Val<'c>) -> Val<'c> {
-        let one = self.like(x, 1.0);
+    /// `a / b` for `b` in `1 ..= 2`, within two units of the last place. A division takes as long as ten multiplications: a GPU's reciprocal is right
+    /// to its last bit there, and with AVX-512 a step of Newton's makes one of an estimate of 14 bits.
+    fn over(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         if self.is_device() {
-            return self.singly(x, "llvm.nvvm.rcp.approx.ftz.f");
+            return self.mul(a, self.singly(b, "llvm.nvvm.rcp.approx.ftz.f"));
         }
-        let near = self.by_sixteen(x.lanes(), |at, all| {
-            let x = self.slice(x, at, SIXTEEN);
-            self.target_intrinsic("llvm.x86.avx512.rcp14.ps.512", &[x, x, all], x.ty())
+        if !self.scales(b.lanes()) {
+            return self.div(a, b);
+        }
+        let near = self.by_sixteen(b.lanes(), |at, all| {
+            let b = self.slice(b, at, SIXTEEN);
+            self.target_intrinsic("llvm.x86.avx512.rcp14.ps.512", &[b, b, all], b.ty())
         });
-        self.fma(near, self.fma(self.neg(x), near, one), near)
+        self.mul(a, self.fma(near, self.fma(self.neg(b), near, self.like(b, 1.0)), near))
     }
 
     /// Vectors of 16, of which each is made from a lane on with a mask of all, as one.
     fn by_sixteen(&self, lanes: usize, make: impl Fn(usize, Val<'c>) -> Val<'c>) -> Val<'c> {
         let all = self.int(Ty::scalar(Elem::I16), -1);
-        let parts: Vec<Val> = (0..lanes).step_by(SIXTEEN).map(|at| make(at, all)).collect();
-        parts[1..].iter().fold(parts[0], |whole, part| self.beside(whole, *part))
+        self.joined(&(0..lanes).step_by(SIXTEEN).map(|at| make(at, all)).collect::<Vec<_>>())
     }
 
     /// The natural logarithm.
@@ -212,20 +212,15 @@ impl<'c> Emitter<'c> {
 
     /// `1 / (1 + e^-x)`.
     pub fn sigmoid(&self, x: Val<'c>) -> Val<'c> {
-        let shrunk = self.shrunk(self.neg(self.abs(x)));
+        let shrunk = self.bounded_exp(self.neg(self.abs(x)));
         let one = self.like(x, 1.0);
         let upper = self.select(self.cmp(Cmp::Lt, x, self.like(x, 0.0)), shrunk, one);
-        let below = self.add(one, shrunk);
-        // Between one and two the hardware's reciprocal is right to its last bit.
-        if self.is_device() || self.scales(x.lanes()) {
-            return self.mul(upper, self.reciprocal(below));
-        }
-        self.div(upper, below)
+        self.over(upper, self.add(one, shrunk))
     }
 
     /// `log(1 + e^x)`.
     pub fn softplus(&self, x: Val<'c>) -> Val<'c> {
-        let shrunk = self.shrunk(self.neg(self.abs(x)));
+        let shrunk = self.bounded_exp(self.neg(self.abs(x)));
         self.add(self.max(x, self.like(x, 0.0)), self.log1p_unit(shrunk))
     }
 

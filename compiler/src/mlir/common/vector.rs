@@ -68,6 +68,11 @@ impl<'c> Emitter<'c> {
         self.shuffle(a, b, &lanes)
     }
 
+    /// The lanes of all, one vector behind the other.
+    pub fn joined(&self, parts: &[Val<'c>]) -> Val<'c> {
+        parts[1..].iter().fold(parts[0], |whole, part| self.beside(whole, *part))
+    }
+
     /// Folds all lanes by halves, always in the same order.
     fn fold_lanes(&self, mut v: Val<'c>, combine: impl Fn(Val<'c>, Val<'c>) -> Val<'c>) -> Val<'c> {
         while v.lanes() > 1 {

@@ -2,10 +2,10 @@
 //! each time that the product is done; sums are of single precision. Only where the model's weights are rounded as well.
 
 use crate::fuse::expr::{KAxis, View};
-use crate::fuse::kernel::{Base, Nest, Nests, Store, Walk};
+use crate::fuse::kernel::{Nest, Nests, Store, Walk};
 use crate::fuse::product::Product;
 use crate::mlir::common::site::{Setting, Site, for_each, scratch};
-use crate::mlir::common::{Elem, Emitter, Ty, Val};
+use crate::mlir::common::{Elem, Ty, Val};
 use braid_runtime::artifact::ALIGN;
 
 /// A product whose factors lie in pairs.
@@ -40,8 +40,7 @@ impl Shape {
         let product = if product.axes[1] == columns { product } else { product.turned()? };
         let block = blocked.filter(|(axis, _)| nest.stmts[0].space.contains(axis));
         let side_by_side = product.left.stride(product.axes[2]) == 1;
-        let plain =
-            |view: &View| code.tensors[view.tensor.0].store == Store::F32 && code.tensors[view.tensor.0].base != Base::Tile;
+        let plain = |view: &View| code.tensors[view.tensor.0].store == Store::F32;
         let [m, all, depth] = product.sizes;
         let n = block.map_or(all, |(_, width)| width);
         let fits = product.axes[..2] == [rows, columns]
@@ -160,17 +159,6 @@ impl<'c> Pairs<'c> {
             }
             made
         });
-        parts.chunks(vectors).map(|parts| joined(e, parts)).collect()
-    }
-}
-
-/// Vectors as one.
-fn joined<'c>(e: &Emitter<'c>, parts: &[Val<'c>]) -> Val<'c> {
-    match parts {
-        [one] => *one,
-        _ => {
-            let (low, high) = parts.split_at(parts.len() / 2);
-            e.beside(joined(e, low), joined(e, high))
-        }
+        parts.chunks(vectors).map(|parts| e.joined(parts)).collect()
     }
 }
