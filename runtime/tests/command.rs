@@ -53,6 +53,23 @@ fn run_streams_token_ids() {
     assert_ne!(again.out, braid_run(&fake, "run fake.so -w . --ids 3,1,4,1 -n 30 --temperature 2 --top-k 20 --seed 6").out);
 }
 
+/// `… 2>&1 | head`: whoever reads stops early, and no message has a reader.
+#[test]
+fn nobody_reads() {
+    let fake = Fake::new();
+    for line in ["run fake.so --weights . --ids 3,1,4,1 --max-tokens 9", "info fake.so", "info missing.so"] {
+        let closed = || Stdio::from(std::io::pipe().unwrap().1);
+        let status = command(&fake, line).stdout(closed()).stderr(closed()).status().unwrap();
+        assert!(matches!(status.code(), Some(0..=2)), "{line}: {status}");
+        // With nobody for messages alone, results come as ever.
+        let output = command(&fake, line).stderr(closed()).output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.is_empty()),
+            if line.contains("missing") { (Some(1), true) } else { (Some(0), false) }
+        );
+    }
+}
+
 #[test]
 fn run_prints_json() {
     let fake = Fake::new();

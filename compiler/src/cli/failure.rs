@@ -5,6 +5,7 @@ use braid_compiler::import::ImportError;
 use braid_dsl::diagnostic::Diagnostic;
 use braid_dsl::source::SourceMap;
 use braid_dsl::span::Span;
+use braid_runtime::cli::tell;
 use codespan_reporting::diagnostic::{Diagnostic as Shown, Label};
 use codespan_reporting::files::SimpleFiles;
 use codespan_reporting::term::termcolor::{ColorChoice, StandardStream};
@@ -59,7 +60,7 @@ impl Failure {
             Self::Spec(found, sources) => {
                 found.iter().for_each(|d| show(&with_place(d), sources));
                 if found.len() > 1 {
-                    eprintln!("{} errors", found.len());
+                    tell(&format!("{} errors", found.len()));
                 }
             }
             Self::Compiler(error, sources) => show(&of_compiler(error), sources),
@@ -121,6 +122,6 @@ fn show(found: &Shown<usize>, sources: &SourceMap) {
     let stream = StandardStream::stderr(choice);
     // A place outside of the sources must not hide the message.
     if term::emit(&mut stream.lock(), &Config::default(), &files, found).is_err() {
-        eprintln!("error: {}", found.message);
+        tell(&format!("error: {}", found.message));
     }
 }

@@ -1,7 +1,7 @@
 //! `run --chat`: turns of a conversation instead of a text to continue.
 
 use super::run::{Output, Prefilling, RunOptions, report, summary};
-use super::{print, print_json};
+use super::{print, print_json, tell};
 use crate::chat::{Message, Template};
 use crate::checkpoint::GenerationConfig;
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ pub fn chat(artifact: &Path, options: &RunOptions) -> Result<()> {
         if options.json {
             return print_json(&report(&chat.session, &request, &outcome, Some(&chat.tokenizer), load)?);
         }
-        eprintln!("{}", summary(&chat.session, &request, &outcome, load));
+        tell(&summary(&chat.session, &request, &outcome, load));
         return Ok(());
     }
     let (input, asks) = (std::io::stdin(), std::io::stdin().is_terminal());

@@ -1,6 +1,6 @@
 //! `run` for models that fill masks: the text is shown with its masks, and tokens appear in place.
 
-use super::{RunOptions, print, print_json, rate};
+use super::{RunOptions, print, print_json, rate, tell};
 use crate::artifact::Unmask;
 use crate::error::{Error, Result};
 use crate::load::Artifact;
@@ -69,7 +69,7 @@ pub fn run(
         return print_json(&report(&session, &prompt, (&filled, end), &steps, (tokenizer, load))?);
     }
     screen.end(&filled.text[..end])?;
-    eprintln!("{}", summary(&session, &filled, load));
+    tell(&summary(&session, &filled, load));
     Ok(())
 }
 

@@ -127,11 +127,16 @@ pub fn main() -> ExitCode {
 /// Prints an error with its hint, and makes an exit code of it.
 pub fn finish(result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
+    tell(&format!("error: {error}"));
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        tell(&format!("hint: {hint}"));
     }
     ExitCode::from(error.exit_code())
+}
+
+/// Writes a line to standard error. Where nobody reads it (`2>&1 | head`), nobody can be told either.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes to standard output, at once.

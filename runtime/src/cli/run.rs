@@ -1,7 +1,7 @@
 //! `run`: a prompt goes in, a stream of text comes out.
 
 use super::fill::{self, Wish};
-use super::{Bar, InputOptions, ModelOptions, chat::chat, print, print_json, rate};
+use super::{Bar, InputOptions, ModelOptions, chat::chat, print, print_json, rate, tell};
 use crate::artifact::Manifest;
 use crate::checkpoint::{Checkpoint, GenerationConfig, gguf};
 use crate::error::{Error, Result};
@@ -212,7 +212,7 @@ pub fn run(artifact: &Path, options: &RunOptions) -> Result<()> {
     if options.json {
         return print_json(&report(&session, &request, &outcome, tokenizer.as_ref(), load)?);
     }
-    eprintln!("{}", summary(&session, &request, &outcome, load));
+    tell(&summary(&session, &request, &outcome, load));
     Ok(())
 }
 
