@@ -130,9 +130,11 @@ fn apart(launch: &gpu::apart::Launch, own: &plan::Apart) -> Apart {
             (groups * code.per, Multiplied::Attention { groups, key, value, positions, ring, word: code.caches })
         }
     };
+    let few = matches!(launch.what, gpu::apart::What::Attention(_)).then_some(plan::FEW_ROWS);
     Apart {
         name: launch.name(),
         from: own.from,
+        few,
         rows: plan::TILE_ROWS,
         across,
         numbers: plan::NUMBERS,

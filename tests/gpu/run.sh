@@ -47,6 +47,14 @@ apart() { # name
     "$run" verify "$out/$1/bf16.braidart" --weights random:1 --golden "$scratch/portable" --relative 1e-2
 }
 
+# Sequences side by side, token after token and each at another position, against each as a whole.
+sides() { # arguments of the second command…
+  rows=$(for row in $(seq 40); do seq -s , "$row" $((row + 23)) | tr '\n' ';'; done | sed 's/;$//')
+  "$run" logits "$out/sides/bf16.braidart" --weights random:1 --ids "$rows" -o "$scratch/whole" &&
+    "$@" "$run" logits "$out/sides/bf16.braidart" --weights random:1 --ids "$rows" --steps 8 -o "$scratch/sides" &&
+    "$run" verify "$out/sides/bf16.braidart" --weights random:1 --golden "$scratch/sides" --relative 1e-2
+}
+
 # The same command, time after time, has to write the same bits.
 repeats() { # name, dtype
   ids=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32
@@ -67,6 +75,7 @@ for artifact in "$out"/*/*.braidart; do
   case $name in
     portable_*) continue ;;
     apart | handed | experts | wide | window) check "launches of their own ($name)" apart "$name" && continue ;;
+    sides) check "sequences side by side" sides && continue ;;
   esac
   check "$name $dtype" verify "$name" "$dtype"
 done
@@ -86,6 +95,11 @@ if [ -n "$sanitizer" ]; then
       check "$name f32, $tool" verify "$name" f32 "$sanitizer" --tool "$tool" --error-exitcode 9
     done
   done
+  if [ -f "$out/sides/bf16.braidart" ]; then
+    for tool in memcheck racecheck; do
+      check "sequences side by side, $tool" sides "$sanitizer" --tool "$tool" --error-exitcode 9
+    done
+  fi
   for name in apart handed experts wide window; do
     [ -f "$out/$name/bf16.braidart" ] || continue
     for tool in memcheck racecheck; do

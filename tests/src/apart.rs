@@ -78,6 +78,32 @@ fn tiles_cover_all_rows_and_columns() {
     assert_eq!(seen, [3, 1]);
 }
 
+/// Sequences of few rows each have the launch of an attention whatever their number, and every block then; products have tiles to fill.
+#[test]
+fn sequences_side_by_side_have_attention() {
+    let (ptx, manifest) = built("cuda:sm_90a", Dtype::Bf16);
+    let mut seen = [0; 2];
+    for apart in &device(&manifest).apart {
+        let attends = matches!(apart.what, Multiplied::Attention { .. });
+        seen[usize::from(attends)] += 1;
+        assert_eq!(apart.few, attends.then_some(8), "{}", apart.name);
+        assert_eq!(
+            [(17, 17), (17, 3), (17, 2), (17, 1)].map(|(rows, segments)| apart.is_for(rows, segments)),
+            [attends, attends, false, false]
+        );
+        assert!(apart.is_for(apart.from, 1));
+        assert_eq!(apart.blocks(apart.from, 1), apart.tiles(apart.from));
+        assert_eq!(apart.blocks(17, 17) == usize::MAX, attends);
+    }
+    assert!(seen.iter().all(|count| *count > 0));
+    // Heads are rows of small fragments there, and of whole tiles elsewhere.
+    let (_, entry) = ptx.split_once(".entry attention_").expect("an attention");
+    let entry = entry.split(".entry ").next().unwrap_or(entry);
+    for instruction in ["ldmatrix.sync.aligned.m8n8.x4.trans", "mma.sync.aligned.m16n8k16", "wgmma.mma_async"] {
+        assert!(entry.contains(instruction), "{instruction}");
+    }
+}
+
 /// Products of the same rows are one launch; what only they need is made where they are rounded, and what only the next one needs is
 /// handed on.
 #[test]

@@ -4,6 +4,7 @@ mod convert;
 mod levels;
 mod policies;
 mod schedules;
+mod sides;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -8,6 +8,12 @@ use braid_dsl::model::Op;
 /// Most blocks of keys that are looked at together: kernels have scratch for so many.
 pub const MOST_BLOCKS: usize = 4;
 
+/// Counters of tasks that stand first in the workspace of attentions, whatever their shapes: parts of one lie where no other one counts.
+pub const COUNTERS: usize = 2048;
+/// Most parts that the positions of all rows are cut into in a call of many sequences.
+pub const MOST_PARTS: usize = 1024;
+const _: () = assert!(MOST_PARTS <= COUNTERS);
+
 /// Views of attention: [`super::kernel::INNER`] runs along groups, [`super::kernel::BATCH`] along `per`, [`super::kernel::COLUMN`] along a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionViews {
@@ -191,12 +197,32 @@ impl Attention {
         (1..=8).rev().find(|n| self.per.is_multiple_of(*n)).unwrap_or(1)
     }
 
-    /// Bytes of workspace for calls of at most `rows` rows: a counter for each task, and what each part of the positions leaves of
-    /// each head: its sums, their maximum and their total.
+    /// Bytes of workspace for calls of at most `rows` rows, and for calls of many sequences: behind the counters what each part of the
+    /// positions leaves of each head: its sums, their maximum and their total.
     pub fn workspace_bytes(&self, rows: usize) -> usize {
         let tasks = rows * self.groups * self.per / self.heads_of_a_block();
-        let part = self.heads_of_a_block() * (self.value + 2) * 4;
-        if self.splits == 1 { 0 } else { (tasks * 4).next_multiple_of(64) + tasks * self.splits * part }
+        let steps = if self.splits == 1 { 0 } else { tasks * self.splits * self.part_bytes(self.heads_of_a_block()) };
+        let decodes = if self.is_packed() { MOST_PARTS * self.part_bytes(self.packed_heads()) } else { 0 };
+        debug_assert!(self.splits == 1 || tasks <= COUNTERS);
+        match steps.max(decodes) {
+            0 => 0,
+            bytes => 4 * COUNTERS + bytes,
+        }
+    }
+
+    /// Bytes of what a part of the positions leaves of so many heads.
+    pub fn part_bytes(&self, heads: usize) -> usize {
+        heads * (self.value + 2) * 4
+    }
+
+    /// Whether a GPU may look at keys with the heads of a group, which are rows of one product then: each has its place, and all are rounded.
+    pub fn is_packed(&self) -> bool {
+        self.is_tiled() && self.has_every_position() && self.keyed.is_empty()
+    }
+
+    /// How many of them: as many as rows that the matrix units multiply, or half, where what all warps leave would not fit shared memory.
+    pub fn packed_heads(&self) -> usize {
+        self.per.min(if self.value > 128 { 8 } else { 16 })
     }
 
     /// [`Attention::heads_at_once`] for a GPU, where each thread of a warp keeps sums for some elements of every head's value.

@@ -1,7 +1,7 @@
 //! Kernels as data: what is computed over which loops, and which tensors are touched. Two kernels with equal [`Code`] share one
 //! function of the artifact; only their operands (offsets) differ.
 
-pub use super::attention::{Attention, AttentionViews, Chosen};
+pub use super::attention::{Attention, AttentionViews, COUNTERS, Chosen, MOST_PARTS};
 use super::expr::{Expr, KAxis, TensorId, View};
 pub use super::stmt::{Below, Order, Reduction, Stmt, System};
 use braid_dsl::model::Op;

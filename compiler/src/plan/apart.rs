@@ -21,6 +21,9 @@ pub const NUMBERS: usize = 64;
 pub const TILE_ROWS: usize = 128;
 /// Columns of a box of weights.
 pub const BOX: usize = 128;
+/// Most rows of a sequence, on average, that an attention does row by row: it reads keys and values for each, where tiles would be of little else
+/// than rows that are not there.
+pub const FEW_ROWS: usize = 8;
 /// Most choices of a row: there are so many rounded rows for each row of a call.
 const MOST_CHOICES: usize = 16;
 
@@ -135,7 +138,7 @@ impl Apart {
 /// Whether attention can be one: heads in whole lines, and a cache in which every position has its place.
 fn attends(code: &Attention) -> bool {
     let lines = [code.key, code.value].iter().all(|size| [1, 2, 4].contains(&(size / NUMBERS)) && size.is_multiple_of(NUMBERS));
-    code.is_tiled() && lines && code.has_every_position() && code.keyed.is_empty()
+    lines && code.is_packed()
 }
 
 /// Whether a product can be part of one.

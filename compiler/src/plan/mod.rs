@@ -22,7 +22,7 @@ use crate::target::Target;
 use memory::Memory;
 
 pub use alone::operands_of_convolution;
-pub use apart::{Apart, BOX, Choice, Member, NUMBERS, Products, Second, TILE_ROWS, What};
+pub use apart::{Apart, BOX, Choice, FEW_ROWS, Member, NUMBERS, Products, Second, TILE_ROWS, What};
 pub use braid_runtime::artifact::Order;
 pub use heads::Places;
 pub use joined::Joint;

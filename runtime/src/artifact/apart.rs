@@ -24,6 +24,9 @@ pub struct Apart {
     pub name: String,
     /// Least rows of a call.
     pub from: usize,
+    /// Calls of fewer rows have it, too, if their sequences have at most so many rows each, on average: it does these one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few: Option<usize>,
     /// Rows of a tile.
     pub rows: usize,
     /// Tiles side by side.
@@ -134,6 +137,20 @@ impl Chosen {
 }
 
 impl Apart {
+    /// Whether a call of many rows has it, of so many sequences.
+    pub fn is_for(&self, rows: usize, segments: usize) -> bool {
+        rows >= self.from || self.does_one_by_one(rows, segments)
+    }
+
+    fn does_one_by_one(&self, rows: usize, segments: usize) -> bool {
+        self.few.is_some_and(|few| rows <= few.saturating_mul(segments))
+    }
+
+    /// Most blocks that a call of so many rows of so many sequences has work for.
+    pub fn blocks(&self, rows: usize, segments: usize) -> usize {
+        if self.does_one_by_one(rows, segments) { usize::MAX } else { self.tiles(rows) }
+    }
+
     /// Most tiles of a call of so many rows.
     pub fn tiles(&self, rows: usize) -> usize {
         let down = match self.chosen() {
@@ -178,7 +195,7 @@ impl Apart {
             }
         };
         let sound = sound && lines(self.rows) && (1..=64).contains(&self.numbers) && size(self.across) && self.place < 2;
-        let sound = sound && self.hands.is_none_or(size);
+        let sound = sound && self.hands.is_none_or(size) && self.few.is_none_or(lines);
         ensure(sound, || "a launch apart is out of range".into())?;
         let rounds = matches!(self.what, Multiplied::Products { .. });
         ensure(self.round.is_some() == rounds, || "a launch apart rounds what it should not, or not what it should".into())?;

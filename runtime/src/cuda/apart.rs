@@ -53,9 +53,16 @@ struct Own {
     places: Vec<u64>,
     /// Its first map among all.
     map: usize,
-    /// From how many rows of a call on the launch before leaves its rows, and the one behind takes what it hands on.
-    handed: usize,
-    taken: usize,
+    /// The launch before, if that leaves its rows where a call has it, and the one behind, if that takes what it hands on.
+    handed: Option<usize>,
+    taken: Option<usize>,
+}
+
+/// Rows of a call, and the sequences that they are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) segments: usize,
 }
 
 /// What a session has room for.
@@ -127,12 +134,9 @@ impl Apart {
                 let map = maps;
                 maps += count(&device.apart[launch]);
                 let (what, behind) = (&device.apart[launch], &device.steps[at + 1..]);
-                let of = |step: Option<&artifact::Launch>| {
-                    step.and_then(|step| device.apart.get(step.apart?)).map_or(usize::MAX, |own| own.from)
-                };
-                let is_own = |step: &&artifact::Launch| step.apart.is_some();
-                let handed = if what.handed { of(device.steps[..at].iter().rev().find(is_own)) } else { usize::MAX };
-                let taken = if what.hands.is_some() { of(behind.iter().find(is_own)) } else { usize::MAX };
+                let own = |step: &artifact::Launch| step.apart;
+                let handed = device.steps[..at].iter().rev().find_map(own).filter(|_| what.handed);
+                let taken = behind.iter().find_map(own).filter(|_| what.hands.is_some());
                 Own { launch, places, map, handed, taken }
             });
             Step { own, until, most: step.most.unwrap_or(usize::MAX) }
@@ -141,14 +145,19 @@ impl Apart {
         Ok(Self { launches, steps, maps })
     }
 
-    /// How many of the steps from this one on are a launch of their own in calls of so many rows; 0: such calls do without the step.
-    pub(super) fn takes(&self, step: usize, rows: usize) -> Option<usize> {
+    /// How many of the steps from this one on are a launch of their own in such calls; 0: they do without the step.
+    pub(super) fn takes(&self, step: usize, shape: Shape) -> Option<usize> {
         let own = self.steps.get(step)?;
-        if rows >= own.until {
+        if shape.rows >= own.until {
             return Some(0);
         }
-        let what = &self.launches[own.own.as_ref()?.launch].what;
-        (rows >= what.from).then(|| what.steps())
+        let launch = own.own.as_ref()?.launch;
+        self.is_for(launch, shape).then(|| self.launches[launch].what.steps())
+    }
+
+    /// Whether such calls have a launch.
+    fn is_for(&self, launch: usize, Shape { rows, segments }: Shape) -> bool {
+        self.launches[launch].what.is_for(rows, segments)
     }
 
     /// Some steps without those at both ends that have nothing to do in calls of so many rows: nothing is begun for them alone.
@@ -160,7 +169,7 @@ impl Apart {
 
     /// Memory for calls that a session has room for, if any of them need it.
     pub(super) fn memory(&self, gpu: &Arc<Gpu>, stream: &CudaStream, begin: Begin, room: Room) -> Result<Option<Rounded>> {
-        let used = || self.launches.iter().map(|launch| &launch.what).filter(|what| room.rows >= what.from);
+        let used = || self.launches.iter().map(|launch| &launch.what).filter(|what| what.is_for(room.rows, room.rows));
         if used().next().is_none() {
             return Ok(None);
         }
@@ -173,7 +182,7 @@ impl Apart {
         let rounded = Rounded { places, lists, maps, _numbers: numbers };
         let mut made = vec![[0; MAP]; self.maps];
         for own in self.steps.iter().filter_map(|step| step.own.as_ref()) {
-            if room.rows >= self.launches[own.launch].what.from {
+            if self.is_for(own.launch, Shape { rows: room.rows, segments: room.rows }) {
                 let own_maps = self.maps_of(&rounded, own, begin, room)?;
                 made[own.map..own.map + own_maps.len()].copy_from_slice(&own_maps);
             }
@@ -212,28 +221,30 @@ impl Apart {
     /// Begins the launches of a step that takes others with it, whose words are at `words`.
     ///
     /// # Safety
-    /// As for `Program::launch`; [`Apart::takes`] gives steps for a call of so many rows, and `rounded` was made for at least so many.
+    /// As for `Program::launch`; [`Apart::takes`] gives steps for such a call, and `rounded` was made for at least so many rows.
     pub(super) unsafe fn launch(
         &self,
         stream: &CudaStream,
-        (step, rows): (usize, usize),
+        (step, shape): (usize, Shape),
         (call, words): (u64, u64),
         rounded: &Rounded,
     ) -> Result<()> {
         let Some(own) = &self.steps[step].own else { return Ok(()) };
+        let Shape { rows, segments } = shape;
+        let has = |launch: Option<usize>| launch.is_some_and(|launch| self.is_for(launch, shape));
         let Launches { what, sort, round, multiply } = &self.launches[own.launch];
         let maps = rounded.maps.address() + (own.map * MAP) as u64;
         let lists: &[u64] = if sort.is_some() { &[rounded.lists] } else { &[] };
         // SAFETY: the parameters are those of the entries; what they point to is promised by the caller, or lives as long as `rounded`.
         unsafe {
-            if let Some(round) = round.as_ref().filter(|_| rows < own.handed) {
+            if let Some(round) = round.as_ref().filter(|_| !has(own.handed)) {
                 if let Some(sort) = sort {
                     begin(stream, sort, 1, &[call, words, rounded.lists])?;
                 }
                 begin(stream, round, rows, &[&[call, words, rounded.rows(what)], lists].concat())?;
             }
-            let next = if rows < own.taken { 0 } else { rounded.next(what) };
-            begin(stream, multiply, what.tiles(rows), &[&[call, words, maps, next], lists].concat())
+            let next = if has(own.taken) { rounded.next(what) } else { 0 };
+            begin(stream, multiply, what.blocks(rows, segments), &[&[call, words, maps, next], lists].concat())
         }
     }
 }

@@ -5,7 +5,7 @@
 //! that has several launches becomes one when it comes a second time in a row, as the pieces of a long prompt do. The host waits only for
 //! logits, and for a block that is still to be copied.
 
-use super::apart::{Begin, Room, Rounded};
+use super::apart::{Begin, Room, Rounded, Shape};
 use super::gpu::Said;
 use super::measure::{self, Timer};
 use super::memory::{Memory, Pinned};
@@ -26,14 +26,17 @@ use std::time::Duration;
 /// Bytes of the two words that blocks wait at.
 const BARRIER: usize = 8;
 
+/// What calls have a graph in common: their rows, and how many of these are wanted.
+type Key = (Shape, usize);
+
 /// The GPU's side of a session.
 pub(crate) struct Cuda {
     // Graphs first: they name what follows.
-    graphs: HashMap<(usize, usize), CudaGraph>,
-    /// The graph of a call of many rows, by the same numbers.
-    many: Option<((usize, usize), CudaGraph)>,
-    /// Those of the last call of many rows.
-    before: Option<(usize, usize)>,
+    graphs: HashMap<Key, CudaGraph>,
+    /// The graph of a call of many rows, by the same.
+    many: Option<(Key, CudaGraph)>,
+    /// That of the last call of many rows.
+    before: Option<Key>,
     stream: Arc<CudaStream>,
     program: Arc<Program>,
     weights: Arc<Weights>,
@@ -57,9 +60,9 @@ pub(crate) struct Cuda {
     /// Logits of the wanted rows of the last call.
     logits: Pinned<f32>,
     wanted: usize,
-    /// Of the last call: its phase, and how many rows it had.
+    /// Of the last call: its phase, and its rows.
     phase: Phase,
-    rows: usize,
+    shape: Shape,
     timer: Timer,
 }
 
@@ -102,7 +105,7 @@ impl Cuda {
             logits: Pinned::new(gpu, manifest.vocab, "logits")?,
             wanted: 0,
             phase: Phase::Prepare,
-            rows: 0,
+            shape: Shape { rows: 0, segments: 0 },
             timer: Timer::new(gpu)?,
             weights,
         })
@@ -171,10 +174,10 @@ impl Cuda {
     }
 
     /// Begins the call of the block on the device, and the copy of its logits.
-    fn run(&mut self, phase: Phase, rows: usize) -> Result<()> {
+    fn run(&mut self, phase: Phase, shape: Shape) -> Result<()> {
         // SAFETY: the block holds a call whose addresses are those of memory that was made in `new` with the sizes that the manifest
         // asks for, with checked tables; all of it is freed only after the stream's end.
-        unsafe { self.program.launch(phase, &self.stream, self.told(), Launched::Call(rows)) }?;
+        unsafe { self.program.launch(phase, &self.stream, self.told(), Launched::Call(shape)) }?;
         if self.wanted > 0 {
             // SAFETY: the logits are read, and freed, only after the stream's end.
             unsafe { self.output.fetch(&self.stream, &mut self.logits, self.wanted * self.vocab) }?;
@@ -182,11 +185,11 @@ impl Cuda {
         Ok(())
     }
 
-    /// The graph of a call of so many rows.
-    fn capture(&mut self, phase: Phase, rows: usize) -> Result<CudaGraph> {
+    /// The graph of a call.
+    fn capture(&mut self, phase: Phase, shape: Shape) -> Result<CudaGraph> {
         self.program.gpu().bind()?;
         self.stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).said("begin a graph")?;
-        let begun = self.send(rows).and_then(|()| self.run(phase, rows));
+        let begun = self.send(shape.rows).and_then(|()| self.run(phase, shape));
         // The capture must end in any case.
         let graph = self.stream.end_capture(Flags(0));
         begun?;
@@ -198,12 +201,12 @@ impl Cuda {
 
     /// The median of some launches of one step of the last call, whose block is still on the device.
     fn step_alone(&mut self, step: usize, flush: &Memory, repeats: usize) -> Result<Duration> {
-        let (told, rows) = (self.told(), self.rows);
+        let (told, shape) = (self.told(), self.shape);
         let once = || {
             flush.clear(&self.stream)?;
             self.timer.start(&self.stream)?;
             // SAFETY: as in `run`; the step is one of the entry's.
-            unsafe { self.program.launch(self.phase, &self.stream, told, Launched::Step(step, rows)) }?;
+            unsafe { self.program.launch(self.phase, &self.stream, told, Launched::Step(step, shape)) }?;
             self.timer.stop(&self.stream)
         };
         once()?;
@@ -217,26 +220,26 @@ impl Cuda {
         self.taken.record(&self.stream).said("record an event")
     }
 
-    fn step(&mut self, rows: usize) -> Result<()> {
-        let key = (rows, self.wanted);
+    fn step(&mut self, shape: Shape) -> Result<()> {
+        let key = (shape, self.wanted);
         if !self.graphs.contains_key(&key) {
-            let graph = self.capture(Phase::Step, rows)?;
+            let graph = self.capture(Phase::Step, shape)?;
             self.graphs.insert(key, graph);
         }
         self.graphs[&key].launch().said("launch a graph")
     }
 
     /// A call of many rows, or of what is prepared.
-    fn many(&mut self, phase: Phase, rows: usize) -> Result<()> {
-        let key = (rows, self.wanted);
+    fn many(&mut self, phase: Phase, shape: Shape) -> Result<()> {
+        let key = (shape, self.wanted);
         let repeats = phase == Phase::Prefill && self.rounded.is_some() && self.before.replace(key) == Some(key);
         if !repeats {
-            self.send(rows)?;
+            self.send(shape.rows)?;
             self.took()?;
-            return self.run(phase, rows);
+            return self.run(phase, shape);
         }
         if self.many.as_ref().is_none_or(|(own, _)| *own != key) {
-            self.many = Some((key, self.capture(phase, rows)?));
+            self.many = Some((key, self.capture(phase, shape)?));
         }
         if let Some((_, graph)) = &self.many {
             graph.launch().said("launch a graph")?;
@@ -250,17 +253,17 @@ impl Engine for Cuda {
         let phase = if phase == Phase::Step && batch.rows() > self.step_rows { Phase::Prefill } else { phase };
         // Steps one by one are those of the entry that did the call.
         self.phase = if phase == Phase::Prefill && batch.rows() <= self.step_rows { Phase::Step } else { phase };
-        self.rows = batch.rows();
+        self.shape = Shape { rows: batch.rows(), segments: batch.segments() };
         self.want(batch.wanted())?;
         self.stage(phase, batch)?;
         for (place, bytes) in batch.given() {
             self.arena.write(&self.stream, place * self.size.rows, bytes)?;
         }
         if phase == Phase::Step {
-            self.step(batch.rows())?;
+            self.step(self.shape)?;
             self.took()?;
         } else {
-            self.many(phase, batch.rows())?;
+            self.many(phase, self.shape)?;
         }
         if self.wanted > 0 || phase == Phase::Prepare {
             self.stream.synchronize().said("run the model on the GPU")?;

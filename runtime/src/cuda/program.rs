@@ -1,6 +1,6 @@
 //! PTX, translated by the driver for its device, and launches of its entries.
 
-use super::apart::{Apart, Rounded};
+use super::apart::{Apart, Rounded, Shape};
 use super::gpu::{Gpu, Said, failure};
 use super::memory::Memory;
 use super::upload::upload;
@@ -34,10 +34,10 @@ pub(crate) struct Program {
 /// What is launched of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Launched {
-    /// What a call of so many rows needs.
-    Call(usize),
-    /// One step of a call of so many rows.
-    Step(usize, usize),
+    /// What a call needs.
+    Call(Shape),
+    /// One step of a call.
+    Step(usize, Shape),
 }
 
 /// Where the steps of an entry are.
@@ -140,17 +140,18 @@ impl Program {
     /// manifest give, `barrier` that of two zero words, and `rounded` made by [`Apart::memory`] for at least as many rows as the call
     /// has, all until the stream has done it; a single step is one of the entry's.
     pub(super) unsafe fn launch(&self, phase: Phase, stream: &CudaStream, told: Told<'_>, part: Launched) -> Result<()> {
-        let (entry, table, steps, rows) = match part {
-            Launched::Step(step, rows) => (&self.entries[phase as usize], self.table(phase), step..step + 1, rows),
-            Launched::Call(rows) => {
-                let (entry, table) = self.call(phase, rows);
-                (entry, table, 0..table.count, rows)
+        let (entry, table, steps, shape) = match part {
+            Launched::Step(step, shape) => (&self.entries[phase as usize], self.table(phase), step..step + 1, shape),
+            Launched::Call(shape) => {
+                let (entry, table) = self.call(phase, shape.rows);
+                (entry, table, 0..table.count, shape)
             }
         };
+        let rows = shape.rows;
         let rounded = told.rounded.filter(|_| std::ptr::eq(table, &self.forward) && phase == Phase::Prefill);
         let (mut begin, mut at) = (steps.start, steps.start);
         while at < steps.end {
-            let taken = rounded.and_then(|rounded| Some((rounded, self.apart.takes(at, rows)?)));
+            let taken = rounded.and_then(|rounded| Some((rounded, self.apart.takes(at, shape)?)));
             let Some((rounded, taken)) = taken else {
                 at += 1;
                 continue;
@@ -160,7 +161,7 @@ impl Program {
             unsafe {
                 self.walk(stream, told, entry, table, self.apart.busy(begin..at, rows))?;
                 if taken > 0 {
-                    self.apart.launch(stream, (at, rows), (told.call, words), rounded)?;
+                    self.apart.launch(stream, (at, shape), (told.call, words), rounded)?;
                 }
             }
             at += taken.max(1);

@@ -7,10 +7,12 @@
 
 mod chunks;
 mod goldens;
+mod halves;
 mod machine;
 mod memory;
 mod model;
 mod ops;
+mod packed;
 mod parse;
 mod single;
 mod sorted;

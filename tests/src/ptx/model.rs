@@ -61,13 +61,16 @@ impl Played {
         let capacity = capacity.next_multiple_of(16);
         let slot_bytes = manifest.slot_bytes(capacity).ok_or("too many positions")?;
         let mut machine = Machine::new(Module::parse(ptx)?);
-        // Nothing says what memory holds at first.
+        // Counters of tasks, and of parts of tiles, begin with zero.
+        let [prepared, scratch] =
+            [manifest.prepared_bytes, manifest.scratch_bytes * BLOCKS].map(|bytes| machine.memory.add(vec![0; bytes]));
+        // Nothing says what other memory holds at first.
         let mut add = |bytes: usize| machine.memory.add(vec![0xA5; bytes]);
         let places = Places {
-            prepared: add(manifest.prepared_bytes),
+            prepared,
             arena: add(manifest.arena_row_bytes * rows),
             states: add(slot_bytes * slots),
-            scratch: add(manifest.scratch_bytes * BLOCKS),
+            scratch,
             output: add(manifest.vocab * 4 * rows),
             rows: [4 * rows, 4 * rows, 4 * rows, 4 * rows, SEGMENT_BYTES * slots].map(&mut add),
             barrier: machine.memory.add(vec![0; 8]),

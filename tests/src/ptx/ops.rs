@@ -140,6 +140,8 @@ fn integer(opcode: &str) -> Option<Pure> {
         "sub.s16" | "sub.u16" => |[a, b, ..]| a.wrapping_sub(b) & 0xFFFF,
         "mul.lo.s64" | "mul.lo.u64" => |[a, b, ..]| a.wrapping_mul(b),
         "mul.lo.s32" | "mul.lo.u32" => |[a, b, ..]| low(a.wrapping_mul(b)),
+        "div.u16" => |[a, b, ..]| (a & 0xFFFF).checked_div(b & 0xFFFF).unwrap_or(0xFFFF),
+        "rem.u16" => |[a, b, ..]| (a & 0xFFFF).checked_rem(b & 0xFFFF).unwrap_or(a & 0xFFFF),
         "mul.lo.s16" | "mul.lo.u16" => |[a, b, ..]| a.wrapping_mul(b) & 0xFFFF,
         "mul.hi.s64" => |[a, b, ..]| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64,
         "mul.hi.u64" => |[a, b, ..]| ((u128::from(a) * u128::from(b)) >> 64) as u64,
@@ -243,7 +245,8 @@ fn converted(opcode: &str) -> Option<Pure> {
         "cvt.s32.s16" => |[a, ..]| of(i32::from(a as i16)),
         "cvt.s64.s8" => |[a, ..]| i64::from(a as i8) as u64,
         "cvt.s32.s8" => |[a, ..]| of(i32::from(a as i8)),
-        "cvt.s16.s8" => |[a, ..]| u64::from(i16::from(a as i8) as u16),
+        // A register has at least 16 bits.
+        "cvt.s16.s8" | "cvt.s8.s64" | "cvt.s8.s32" => |[a, ..]| u64::from(i16::from(a as i8) as u16),
         "cvt.rn.f32.s32" => |[a, ..]| bits(s(a) as f32),
         "cvt.rn.f32.u32" => |[a, ..]| bits(low(a) as f32),
         "cvt.rn.f32.s64" => |[a, ..]| bits(a as i64 as f32),

@@ -82,6 +82,7 @@ pub enum Do {
 pub enum Together {
     ShuffleXor,
     ShuffleIndex,
+    Any,
     LoadMatrices { turned: bool },
     MultiplyBf16,
     MultiplyTf32,
@@ -110,12 +111,12 @@ pub struct Instruction {
 impl Instruction {
     /// Whether all lanes of a warp have to be here at a time.
     pub fn is_of_all(&self) -> bool {
-        use Together::{LoadMatrices, MultiplyBf16, MultiplyTf32, ShuffleIndex, ShuffleXor};
+        use Together::{Any, LoadMatrices, MultiplyBf16, MultiplyTf32, ShuffleIndex, ShuffleXor};
         matches!(
             self.does,
             Do::Call(_)
                 | Do::Gather
-                | Do::Together(ShuffleXor | ShuffleIndex | LoadMatrices { .. } | MultiplyBf16 | MultiplyTf32, ..)
+                | Do::Together(ShuffleXor | ShuffleIndex | Any | LoadMatrices { .. } | MultiplyBf16 | MultiplyTf32, ..)
         )
     }
 }
@@ -255,6 +256,7 @@ impl Module {
                 || line.starts_with(".pragma")
                 || line.starts_with(".param")
                 || line.starts_with(".local")
+                || line.starts_with(".shared")
             {
                 continue;
             }

@@ -8,6 +8,7 @@ pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
     Some(match parts[0] {
         "shfl" if has("bfly") => (Together::ShuffleXor, 1),
         "shfl" if has("idx") => (Together::ShuffleIndex, 1),
+        "vote" if has("any") => (Together::Any, 1),
         "ldmatrix" => (Together::LoadMatrices { turned: has("trans") }, 4),
         "mma" if has("tf32") => (Together::MultiplyTf32, 4),
         "mma" => (Together::MultiplyBf16, 4),

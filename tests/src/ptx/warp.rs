@@ -193,6 +193,7 @@ impl Step<'_> {
     pub(super) fn together(&mut self, what: Together, into: &[usize], sources: &[Source]) -> Result<(), String> {
         match what {
             Together::ShuffleXor | Together::ShuffleIndex => self.shuffle(what, into[0], sources),
+            Together::Any => self.any(into[0], sources),
             Together::LoadMatrices { turned } => self.load_matrices(into, sources, turned),
             Together::MultiplyBf16 | Together::MultiplyTf32 => self.multiply(what, into, sources),
             Together::Add(space) => self.add(space, into[0], sources),
@@ -207,6 +208,14 @@ impl Step<'_> {
 
     fn whole(&self) -> Result<(), String> {
         if self.group == u32::MAX { Ok(()) } else { Err("only some lanes of a warp are here".into()) }
+    }
+
+    /// Whether a predicate holds in any lane.
+    fn any(&mut self, into: usize, sources: &[Source]) -> Result<(), String> {
+        self.whole()?;
+        let any = (0..LANES).any(|lane| self.operand(sources, 0, lane) != 0);
+        (0..LANES).for_each(|lane| self.write(into, lane, u64::from(any)));
+        Ok(())
     }
 
     fn shuffle(&mut self, what: Together, into: usize, sources: &[Source]) -> Result<(), String> {

@@ -106,6 +106,7 @@ fn apart() -> Apart {
     Apart {
         name: "head".into(),
         from: 5,
+        few: None,
         rows: 1,
         across: 2,
         numbers: 8,

@@ -220,10 +220,15 @@ impl<'c> Emitter<'c> {
     /// Whether the block is the last of `count` (an `i64`) to come here with this counter, which is zero before the first and after
     /// the last. The last one sees what the others wrote. All threads of the block take part.
     pub fn last_of(&self, counter: Val<'c>, count: Val<'c>) -> Val<'c> {
-        self.sync();
-        let first = self.cmp(Cmp::Eq, self.thread(), self.i32(0));
         let flag = self.offset_by(self.shared_memory(), LAST_AT);
-        self.if_then(first, || {
+        self.last_of_some((counter, count), self.thread(), flag, || self.sync())
+    }
+
+    /// The same by some threads of each block, the first of which is number 0 and which meet by `meet`: `flag` is a number in shared memory
+    /// that nobody else uses meanwhile.
+    pub fn last_of_some(&self, (counter, count): (Val<'c>, Val<'c>), thread: Val<'c>, flag: Val<'c>, meet: impl Fn()) -> Val<'c> {
+        meet();
+        self.if_then(self.cmp(Cmp::Eq, thread, self.i32(0)), || {
             let before = self.count_up(counter, self.i32(1));
             let last = self.cmp(Cmp::Eq, self.to_i64(before), self.sub(count, self.i64(1)));
             self.if_then(last, || {
@@ -232,9 +237,9 @@ impl<'c> Emitter<'c> {
             });
             self.store(flag, self.select(last, self.i32(1), self.i32(0)));
         });
-        self.sync();
+        meet();
         let last = self.load(flag, Ty::I32);
-        self.sync();
+        meet();
         self.cmp(Cmp::Ne, last, self.i32(0))
     }
 

@@ -72,6 +72,12 @@ impl<'c> Emitter<'c> {
         self.mul(value, self.like(value, 1.0 + 0.3466 / 1024.0))
     }
 
+    /// The lower halves of two words in one, and the higher ones in another.
+    pub fn joined_halves(&self, low: Val<'c>, high: Val<'c>) -> [Val<'c>; 2] {
+        let join = |bytes: i32| self.target_intrinsic("llvm.nvvm.prmt", &[low, high, self.i32(bytes)], Ty::I32);
+        [0x5410, 0x7632].map(join)
+    }
+
     /// Two numbers rounded to bfloat16 (to the nearest, ties to even), the first in the low half of an `i32`.
     pub fn pack_bf16(&self, low: Val<'c>, high: Val<'c>) -> Val<'c> {
         let pair = self.insert(self.insert(self.poison(Ty::f32(2)), 0, low), 1, high);

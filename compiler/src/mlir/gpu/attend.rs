@@ -8,7 +8,7 @@
 use super::THREADS;
 use super::attention::{CHUNK, Sum, Work, join};
 use super::kept::Kept;
-use super::softmax::{self, CARRIED, Rows};
+use super::softmax::{self, CARRIED, Row};
 use crate::forms::TILE;
 use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
 use crate::mlir::common::cache::Caches;
@@ -143,7 +143,7 @@ impl<'c> Work<'_, 'c> {
         let rows = [within, e.add(within, e.i32(8))].map(|at| part.row(e, at));
         let queries = rows.map(|row| e.to_i32(position(row)));
         let sums = layout.columns / 2;
-        let start: Vec<Val> = softmax::nothing(e).into_iter().chain(vec![e.f32(0.0); sums]).collect();
+        let start: Vec<Val> = softmax::nothing(e, 2).into_iter().chain(vec![e.f32(0.0); sums]).collect();
         let stage = e.i64(KEYS);
         let stages = (e.div(before, stage), e.add(e.div(seen, stage), e.i64(1)));
         let ends = e.for_loop(stages.0, stages.1, e.i64(1), &start, |at, state| {
@@ -265,11 +265,11 @@ impl<'c> Work<'_, 'c> {
         let e = self.e;
         let mut scores = self.scores(layout, lane, first);
         let positions = self.positions(layout, lane, first);
-        let own = Rows { rows, queries };
-        self.score(&mut scores, &positions, own);
-        self.hide(&mut scores, &positions, own, |key| e.cmp(Cmp::Ge, key, e.i32(0)));
+        let own = [0, 1].map(|at| Row { row: rows[at], query: queries[at], head: None });
+        self.score(&mut scores, &positions, &own);
+        self.hide(&mut scores, &positions, &own, |key| e.cmp(Cmp::Ge, key, e.i32(0)));
         let step = softmax::weigh(e, &mut scores, 1.0, &state[..CARRIED]);
-        let sums = softmax::rescale(e, &state[CARRIED..], step.scales);
+        let sums = softmax::rescale(e, &state[CARRIED..], &step.scales);
         self.add_rows(layout, lane, (first, column), &scores, step.carried.into_iter().chain(sums).collect())
     }
 
@@ -400,7 +400,7 @@ fn copy<'c>(e: &Emitter<'c>, kept: Kept<'_, 'c>, (first, last): (Val<'c>, Val<'c
 }
 
 /// Adds the products with two fragments of eight columns to their sums.
-fn add_products<'c>(e: &Emitter<'c>, left: [Val<'c>; 4], right: [Val<'c>; 4], sums: &mut [Val<'c>]) {
+pub(super) fn add_products<'c>(e: &Emitter<'c>, left: [Val<'c>; 4], right: [Val<'c>; 4], sums: &mut [Val<'c>]) {
     for (right, sum) in right.chunks_exact(2).zip(sums.chunks_exact_mut(4)) {
         sum.copy_from_slice(&e.multiply_fragments(left, [right[0], right[1]], [sum[0], sum[1], sum[2], sum[3]]));
     }

@@ -3,9 +3,11 @@
 //! Warps take chunks of positions in turn (chunk.rs), each with a running softmax of its own, and are merged through shared memory at the end.
 
 use super::kept::Kept;
+use super::left::Left;
+use super::packed::{self, Look};
 use super::{STEP_ROWS, THREADS, WARPS, ask};
 use crate::forms::BLOCK;
-use crate::fuse::kernel::{Attention, BATCH, COLUMN, INNER};
+use crate::fuse::kernel::{Attention, BATCH, COLUMN, COUNTERS, INNER};
 use crate::mlir::common::cache::{Caches, slot_of};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::pair::capture;
@@ -21,7 +23,7 @@ const CACHE_WORDS: usize = 6;
 /// Shared memory: the queries, then each warp's sums, maxima and totals; bytes.
 pub fn shared_bytes(code: &Attention) -> usize {
     let heads = code.heads_of_a_block();
-    4 * (heads * code.key + WARPS * heads * (code.value + 2))
+    heads * packed::query_bytes(code) + WARPS * code.part_bytes(heads)
 }
 
 /// Emits the storing or the reading kernel.
@@ -122,23 +124,28 @@ impl<'c> Work<'_, 'c> {
         let chunks = e.sub(e.add(e.div(seen, e.i64(CHUNK)), e.i64(1)), start);
         let own = self.split_of(chunks, number, split);
         let own = Split { from: e.add(own.from, start), to: e.add(own.to, start), ..own };
-        Place { caches, heads: (group, first), own, position }
+        let look = Look { caches, segment, row, position, heads: (group, first), chunks: (own.from, own.to) };
+        Place { look, own }
     }
 
     fn read_row(&mut self, task: Val<'c>) {
         let e = self.e;
-        let Place { caches, heads, own, position } = self.place(task);
-        e.if_then(e.cmp(Cmp::Lt, own.from, own.to), || {
-            self.walk(caches, heads, (own.from, own.to), position);
-            e.sync();
-            self.merge(heads.1, own);
+        // Others are not even looked up.
+        let used = e.cmp(Cmp::Lt, self.without_split(task).1, self.splits());
+        e.if_then(used, || {
+            let Place { look, own } = self.place(task);
+            e.if_then(e.cmp(Cmp::Lt, own.from, own.to), || {
+                self.walk(look);
+                e.sync();
+                self.merge(look.heads.1, own);
+            });
         });
     }
 
     /// Asks for what a task is about to look at.
     fn ask_for_row(&mut self, task: Val<'c>) {
-        let Place { caches, heads, own, .. } = self.place(task);
-        self.ask(caches, heads.0, (own.from, own.to));
+        let Place { look, .. } = self.place(task);
+        self.ask(look.caches, look.heads.0, look.chunks);
     }
 
     /// The task's number without its part of the positions, and that part.
@@ -150,30 +157,46 @@ impl<'c> Work<'_, 'c> {
         }
     }
 
-    /// A part is at least two chunks for each warp; in a call of many rows there is one.
+    /// Most parts of the positions in this call: with more rows there are fewer, as blocks have work without; in a call of many there is one.
+    fn splits(&self) -> Val<'c> {
+        let e = self.e;
+        let rows = e.to_i32(e.call_field(self.args.call, Field::Rows));
+        let few = e.cmp(Cmp::Le, rows, e.i32(STEP_ROWS as i32));
+        let splits = e.max(e.div(e.i32(self.code.splits as i32), rows), e.i32(1));
+        e.to_i64(e.select(few, splits, e.i32(1)))
+    }
+
+    /// A part is at least two chunks for each warp.
     fn split_of(&self, chunks: Val<'c>, number: Val<'c>, split: Val<'c>) -> Split<'c> {
         let e = self.e;
         let one = e.i64(1);
         if self.code.splits == 1 {
             return Split { number, split, from: split, to: chunks, used: one };
         }
-        let many = e.cmp(Cmp::Gt, e.call_field(self.args.call, Field::Rows), e.i64(STEP_ROWS));
-        let above = e.sub(e.add(chunks, e.i64(self.code.splits)), one);
-        let span = e.max(e.div(above, e.i64(self.code.splits)), e.i64(2 * WARPS));
-        let span = e.select(many, chunks, span);
+        let splits = self.splits();
+        let above = e.sub(e.add(chunks, splits), one);
+        let span = e.max(e.div(above, splits), e.i64(2 * WARPS));
         let from = e.mul(split, span);
         let used = e.to_i64(e.div(e.to_i32(e.sub(e.add(chunks, span), one)), e.to_i32(span)));
         Split { number, split, from, to: e.min(e.add(from, span), chunks), used }
     }
 
     /// Chunks of positions, and what each warp leaves of them.
-    fn walk(&mut self, caches: Caches<'c>, heads: (Val<'c>, Val<'c>), (from, to): (Val<'c>, Val<'c>), position: Val<'c>) {
-        let e = self.e;
+    fn walk(&mut self, look: Look<'c>) {
+        let (e, packed) = (self.e, packed::is_used(self.code));
+        let Look { caches, heads, position, chunks: (from, to), .. } = look;
         e.sync();
         let own = self.own_key(caches, heads.0, position);
-        self.fetch_queries(heads.1);
+        if packed {
+            self.fetch_halved_queries(heads.1)
+        } else {
+            self.fetch_queries(heads.1)
+        }
         own.into_iter().for_each(|own| own.store(e));
         e.sync();
+        if packed {
+            return self.look(look);
+        }
         let thread = e.to_i64(e.thread());
         let (warp, lane) = (e.div(thread, e.i64(WARP)), e.rem(thread, e.i64(WARP)));
         let sums = self.sums();
@@ -201,9 +224,9 @@ impl<'c> Work<'_, 'c> {
     }
 
     /// Where a warp leaves its sums (`[warps][heads][value]`), maxima and totals (`[warps][heads][2]`).
-    fn left(&self) -> (Val<'c>, Val<'c>) {
+    pub(super) fn left(&self) -> (Val<'c>, Val<'c>) {
         let e = self.e;
-        let sums = e.offset_by(e.shared_memory(), 4 * self.heads * self.code.key);
+        let sums = e.offset_by(e.shared_memory(), self.heads * packed::query_bytes(self.code));
         (sums, e.offset_by(sums, 4 * WARPS * self.heads * self.code.value))
     }
 
@@ -250,53 +273,43 @@ impl<'c> Work<'_, 'c> {
     }
 
     fn merge_splits(&mut self, first: Val<'c>, own: Split<'c>) {
-        let e = self.e;
-        let (value, heads) = (self.code.value, self.heads);
-        let workspace = {
-            let prepared = e.call_field(self.args.call, Field::Prepared);
-            e.device_memory(e.offset(prepared, e.operand(self.args.operands, self.code.caches + CACHE_WORDS)))
-        };
-        let tasks = STEP_ROWS * self.code.groups * self.code.per / self.heads;
+        let (e, code) = (self.e, self.code);
+        let workspace = self.workspace();
         let counter = e.element(workspace, own.number, 4);
-        let parts = e.offset_by(workspace, (tasks * 4).next_multiple_of(64));
-        let (part_bytes, splits) = (heads * (value + 2) * 4, self.code.splits);
-        let part = |split: Val<'c>| e.element(parts, e.add(e.mul(own.number, e.i64(splits)), split), part_bytes);
-        // `[heads][value]` sums, then `[heads][2]` maxima and totals.
-        let totals = |part: Val<'c>, head: Val<'c>| e.element(e.offset_by(part, heads * value * 4), head, 8);
-        let heads_value = |head: Val<'c>, column: Val<'c>| e.add(e.mul(head, e.i64(value)), column);
-        self.each(|this, head, column| {
-            let made = this.of_warps(head, column);
-            let place = part(own.split);
-            e.store(e.element(place, heads_value(head, column), 4), made.sum);
-            e.if_then(e.cmp(Cmp::Eq, column, e.i64(0)), || {
-                let totals = totals(place, head);
-                e.store(totals, made.most);
-                e.store(e.offset_by(totals, 4), made.total);
-            });
-        });
+        let number = e.mul(own.number, e.i64(code.splits));
+        let at = e.element(e.offset_by(workspace, 4 * COUNTERS), number, code.part_bytes(self.heads));
+        let parts = Left { e, at, heads: self.heads, value: code.value };
+        self.each(|this, head, column| parts.put(own.split, (head, column), &[this.of_warps(head, column)]));
         let last = e.last_of(counter, own.used);
+        // Two columns a thread, so that all of them wait for what parts have left at the same time.
+        let columns = if code.value.is_multiple_of(2) { 2 } else { 1 };
         e.if_then(last, || {
-            self.each(|this, head, column| {
-                let start = [e.f32(f32::NEG_INFINITY), e.f32(0.0), e.f32(0.0)];
-                let all = e.for_loop(e.i64(0), own.used, e.i64(1), &start, |split, state| {
-                    let place = part(split);
-                    let totals = totals(place, head);
-                    let (most, total) = (e.load(totals, Ty::F32), e.load(e.offset_by(totals, 4), Ty::F32));
-                    let sum = e.load(e.element(place, heads_value(head, column), 4), Ty::F32);
-                    let both = join(e, Sum { most: state[0], total: state[1], sum: state[2] }, Sum { most, total, sum });
-                    vec![both.most, both.total, both.sum]
-                });
-                this.finish(first, head, column, Sum { most: all[0], total: all[1], sum: all[2] });
+            self.each_of(columns, |this, head, column| {
+                for (at, sum) in parts.all(own.used, (head, column), columns).into_iter().enumerate() {
+                    this.finish(first, head, e.add(column, e.i64(at)), sum);
+                }
             });
         });
     }
 
+    /// Where counters of tasks stand, and behind them what parts of the positions leave.
+    pub(super) fn workspace(&self) -> Val<'c> {
+        let e = self.e;
+        let prepared = e.call_field(self.args.call, Field::Prepared);
+        e.device_memory(e.offset(prepared, e.operand(self.args.operands, self.code.caches + CACHE_WORDS)))
+    }
+
     /// Does `body` for each head of the task and each element of a value, an element a thread.
     fn each(&mut self, body: impl FnOnce(&mut Self, Val<'c>, Val<'c>)) {
+        self.each_of(1, body);
+    }
+
+    /// The same for so many elements side by side.
+    fn each_of(&mut self, columns: usize, body: impl FnOnce(&mut Self, Val<'c>, Val<'c>)) {
         let e = self.e;
-        let value = e.i64(self.code.value);
-        for_each(e, e.to_i64(e.thread()), e.i64(self.heads * self.code.value), e.i64(THREADS), |at| {
-            body(self, e.div(at, value), e.rem(at, value));
+        let across = e.i64(self.code.value / columns);
+        for_each(e, e.to_i64(e.thread()), e.i64(self.heads * self.code.value / columns), e.i64(THREADS), |at| {
+            body(self, e.div(at, across), e.mul(e.rem(at, across), e.i64(columns)));
         });
     }
 
@@ -336,12 +349,8 @@ impl<'c> Work<'_, 'c> {
 
 /// Where a task is.
 struct Place<'c> {
-    caches: Caches<'c>,
-    /// Its group, and the first of its heads.
-    heads: (Val<'c>, Val<'c>),
+    look: Look<'c>,
     own: Split<'c>,
-    /// The row's.
-    position: Val<'c>,
 }
 
 /// A part of the positions of a task.

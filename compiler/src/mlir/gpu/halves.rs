@@ -32,19 +32,30 @@ pub fn are_used(dot: Dot) -> bool {
     dot.rows == 1 && dot.weights == Store::Bf16 && dot.vector > 1
 }
 
+/// Some numbers as their first halves, in single precision, and what is left.
+fn parted<'c>(e: &Emitter<'c>, numbers: Val<'c>) -> [Val<'c>; 2] {
+    let like = |bits: i64| match numbers.lanes() {
+        1 => e.i32(bits as i32),
+        lanes => e.int(Ty::i32(lanes), bits),
+    };
+    // Dropped bits are a rest of the same sign: no number becomes infinite.
+    let first = e.bitcast(e.and(e.bitcast(numbers, Elem::I32), like(-65536)), Elem::F32);
+    // What is infinite has no rest.
+    let rest = e.select(e.cmp(Cmp::Eq, first, numbers), e.like(numbers, 0.0), e.sub(numbers, first));
+    [first, rest]
+}
+
+/// Two first halves in a word.
+fn joined<'c>(e: &Emitter<'c>, [low, high]: [Val<'c>; 2]) -> Val<'c> {
+    let [low, high] = [low, high].map(|half| e.bitcast(half, Elem::I32));
+    e.or(e.and(e.shift_right(low, 16), e.i32(0xFFFF)), high)
+}
+
 /// Eight numbers, in two fours: four words of first halves, and four of what is left.
 pub fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
     let made = fours.map(|four| {
-        let bits = e.bitcast(four, Elem::I32);
-        // Dropped bits are a rest of the same sign: no number becomes infinite.
-        let first = e.and(bits, e.int(Ty::i32(4), -65536));
-        let number = e.bitcast(first, Elem::F32);
-        // What is infinite has no rest.
-        let rest = e.select(e.cmp(Cmp::Eq, number, four), e.float(Ty::f32(4), 0.0), e.sub(four, number));
-        let high = |at: usize| {
-            let below = e.and(e.shift_right(e.extract(first, at), 16), e.i32(0xFFFF));
-            e.or(below, e.extract(first, at + 1))
-        };
+        let [first, rest] = parted(e, four);
+        let high = |at: usize| joined(e, [at, at + 1].map(|at| e.extract(first, at)));
         let low = |at: usize| e.pack_bf16(e.extract(rest, at), e.extract(rest, at + 1));
         [[high(0), high(2)], [low(0), low(2)]]
     });
@@ -52,6 +63,12 @@ pub fn halved<'c>(e: &Emitter<'c>, fours: [Val<'c>; 2]) -> [Val<'c>; 2] {
         let words = made.iter().flat_map(|four| four[half]);
         words.enumerate().fold(e.poison(Ty::i32(4)), |all, (at, word)| e.insert(all, at, word))
     })
+}
+
+/// The same of a pair: a word of first halves, and one of what is left.
+pub fn halved_pair<'c>(e: &Emitter<'c>, pair: [Val<'c>; 2]) -> [Val<'c>; 2] {
+    let [a, b] = pair.map(|number| parted(e, number));
+    [joined(e, [a[0], b[0]]), e.pack_bf16(a[1], b[1])]
 }
 
 /// The two fours from `place` on.

@@ -1,4 +1,4 @@
-//! A running softmax over fragments of scores on the matrix units: a lane has two rows, and of each some positions at a time.
+//! A running softmax over fragments of scores on the matrix units: a lane has two rows, or one, and of each some positions at a time.
 //!
 //! Weights are powers of two relative to a *base*, which is the largest exponent so far or a little below: it follows only if exponents rise
 //! above it by [`RISE`], so that sums are seldom brought to another one. What comes out is the same, as sums and totals have the same base.
@@ -6,7 +6,7 @@
 
 use super::attention::Work;
 use super::team::across_lanes;
-use crate::fuse::kernel::Attention;
+use crate::fuse::kernel::{Attention, BATCH};
 use crate::mlir::common::pair::{Pair, Scores, body};
 use crate::mlir::common::{Cmp, Emitter, Val};
 use braid_dsl::model::{Binary, Body, Op, Reduce, Unary, ValueId};
@@ -16,14 +16,17 @@ use std::f32::consts::{LN_2, LOG2_E};
 const RISE: f32 = 8.0;
 /// Maxima and totals that are made side by side: one after the other each would wait for the last.
 const SIDE_BY_SIDE: usize = 4;
-/// What is carried ahead of the sums: for two rows the base, then the lane's part of the total.
-pub(super) const CARRIED: usize = 4;
+/// What is carried of two rows ahead of the sums: for each the base, then for each the lane's part of the total.
+pub(super) const CARRIED: usize = 2 * 2;
 
-/// A lane's two rows, and the positions of their queries (`i32`).
+/// A lane's row.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'c> {
-    pub(super) rows: [Val<'c>; 2],
-    pub(super) queries: [Val<'c>; 2],
+pub(super) struct Row<'c> {
+    pub(super) row: Val<'c>,
+    /// The position of its query (`i32`).
+    pub(super) query: Val<'c>,
+    /// Which head of its group it is, if that is not the site's.
+    pub(super) head: Option<Val<'c>>,
 }
 
 /// What has become of a step.
@@ -31,19 +34,19 @@ pub(super) struct Step<'c> {
     /// The new bases and totals.
     pub(super) carried: Vec<Val<'c>>,
     /// What each row's sums until now are multiplied with.
-    pub(super) scales: [Val<'c>; 2],
+    pub(super) scales: Vec<Val<'c>>,
     /// Whether one of them is not one.
     pub(super) rises: Val<'c>,
 }
 
-/// Bases and totals before the first position.
-pub(super) fn nothing<'c>(e: &Emitter<'c>) -> Vec<Val<'c>> {
-    [f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0, 0.0].map(|x| e.f32(x)).to_vec()
+/// Bases and totals of so many rows before the first position.
+pub(super) fn nothing<'c>(e: &Emitter<'c>, rows: usize) -> Vec<Val<'c>> {
+    [f32::NEG_INFINITY, 0.0].into_iter().flat_map(|x| vec![e.f32(x); rows]).collect()
 }
 
-/// Where the numbers of a row are in a lane's fragments of `count` positions: two of each eight.
-pub(super) fn of_row(row: usize, count: usize) -> impl Iterator<Item = usize> {
-    (0..count).map(move |at| 4 * (at / 2) + 2 * row + at % 2)
+/// Where the numbers of a row are, of so many, in a lane's fragments of `count` positions: two of each eight.
+fn of_row(row: usize, rows: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |at| 2 * (rows * (at / 2) + row) + at % 2)
 }
 
 /// What the score of an attention multiplies a dot product with, if it does nothing else and more is more.
@@ -75,12 +78,13 @@ pub(super) fn most<'c>(e: &Emitter<'c>, base: Val<'c>) -> Val<'c> {
 
 /// Makes weights of exponents times `factor`, of natural ones, in fragments of a lane, and goes on from what was carried.
 pub(super) fn weigh<'c>(e: &Emitter<'c>, scores: &mut [Val<'c>], factor: f32, carried: &[Val<'c>]) -> Step<'c> {
-    let (factor, count) = (e.f32(factor * LOG2_E), scores.len() / 2);
+    let rows = carried.len() / 2;
+    let (factor, count) = (e.f32(factor * LOG2_E), scores.len() / rows);
     let mut next = carried.to_vec();
-    let mut scales = [e.f32(1.0); 2];
-    let mut risen = [e.bool(false); 2];
-    for row in 0..2 {
-        let own: Vec<usize> = of_row(row, count).collect();
+    let mut scales = vec![e.f32(1.0); rows];
+    let mut risen = vec![e.bool(false); rows];
+    for row in 0..rows {
+        let own: Vec<usize> = of_row(row, rows, count).collect();
         let most = side_by_side(&own.iter().map(|at| scores[*at]).collect::<Vec<_>>(), |a, b| e.larger(a, b));
         let most = e.mul(across_lanes_larger(e, most), factor);
         // Before anything is seen the base is minus infinity, and stays so while nothing is.
@@ -92,13 +96,14 @@ pub(super) fn weigh<'c>(e: &Emitter<'c>, scores: &mut [Val<'c>], factor: f32, ca
         let anchor = e.neg(anchor);
         own.iter().for_each(|at| scores[*at] = e.power_of_two_of(e.fma(scores[*at], factor, anchor)));
         let total = side_by_side(&own.iter().map(|at| scores[*at]).collect::<Vec<_>>(), |a, b| e.add(a, b));
-        (next[row], next[2 + row]) = (base, e.fma(carried[2 + row], scales[row], total));
+        (next[row], next[rows + row]) = (base, e.fma(carried[rows + row], scales[row], total));
     }
-    Step { carried: next, scales, rises: e.or(risen[0], risen[1]) }
+    let rises = risen.into_iter().reduce(|a, b| e.or(a, b)).unwrap_or_else(|| e.bool(false));
+    Step { carried: next, scales, rises }
 }
 
-/// Brings sums, fragments of a lane, to the new bases.
-pub(super) fn rescale<'c>(e: &Emitter<'c>, sums: &[Val<'c>], scales: [Val<'c>; 2]) -> Vec<Val<'c>> {
+/// Brings sums, fragments of a lane's two rows, to the new bases.
+pub(super) fn rescale<'c>(e: &Emitter<'c>, sums: &[Val<'c>], scales: &[Val<'c>]) -> Vec<Val<'c>> {
     sums.iter().enumerate().map(|(at, sum)| e.mul(*sum, scales[at / 2 % 2])).collect()
 }
 
@@ -120,7 +125,7 @@ pub(super) fn total<'c>(e: &Emitter<'c>, part: Val<'c>) -> Val<'c> {
 
 impl<'c> Work<'_, 'c> {
     /// What dot products of a lane's fragments are as scores, with the positions of the lane's keys; in their place.
-    pub(super) fn score(&mut self, scores: &mut [Val<'c>], positions: &[Val<'c>], rows: Rows<'c>) {
+    pub(super) fn score(&mut self, scores: &mut [Val<'c>], positions: &[Val<'c>], rows: &[Row<'c>]) {
         let attend = &self.code.attend;
         self.each_pair(scores, positions, rows, |this, dot, pair| {
             body(&mut this.site, this.code, &attend.score, attend.score_result, Pair { score: Some(Scores::Here(dot)), ..pair })
@@ -132,7 +137,7 @@ impl<'c> Work<'_, 'c> {
         &mut self,
         scores: &mut [Val<'c>],
         positions: &[Val<'c>],
-        rows: Rows<'c>,
+        rows: &[Row<'c>],
         there: impl Fn(Val<'c>) -> Val<'c>,
     ) {
         let (e, attend) = (self.e, &self.code.attend);
@@ -146,13 +151,16 @@ impl<'c> Work<'_, 'c> {
         &mut self,
         scores: &mut [Val<'c>],
         positions: &[Val<'c>],
-        Rows { rows, queries }: Rows<'c>,
+        rows: &[Row<'c>],
         made: impl Fn(&mut Self, Val<'c>, Pair<'c>) -> Val<'c>,
     ) {
-        for row in 0..2 {
-            self.site.set_row(rows[row], false);
-            for (at, key) in of_row(row, positions.len()).zip(positions) {
-                let pair = Pair { query: queries[row], key: *key, channels: None, score: None };
+        for (number, Row { row, query, head }) in rows.iter().enumerate() {
+            self.site.set_row(*row, false);
+            if let Some(head) = head {
+                self.site.index.insert(BATCH, *head);
+            }
+            for (at, key) in of_row(number, rows.len(), positions.len()).zip(positions) {
+                let pair = Pair { query: *query, key: *key, channels: None, score: None };
                 scores[at] = made(self, scores[at], pair);
             }
         }

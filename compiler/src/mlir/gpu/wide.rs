@@ -42,8 +42,8 @@ pub fn beside<'c>(e: &Emitter<'c>, store: Store, place: Val<'c>, count: usize) -
 /// Numbers of a view's neighbouring columns, from a multiple of as many on, at the site's other indices.
 pub fn numbers<'c>(site: &mut Site<'_, 'c>, view: &View, column: Val<'c>, count: usize) -> Vec<Val<'c>> {
     let e = site.e;
-    let fours = count.is_multiple_of(SIDE) && view.stride(COLUMN) == 1 && lies_in_fours(site.tensor(view), view);
-    let at_once = if fours { SIDE } else { 1 };
+    let fours = view.stride(COLUMN) == 1 && lies_in_fours(site.tensor(view), view);
+    let at_once = [SIDE, 2].into_iter().find(|own| fours && count.is_multiple_of(*own)).unwrap_or(1);
     let mut part = |at: usize| {
         site.index.insert(COLUMN, e.add(column, e.i64(at)));
         beside(e, site.store_of(view), site.address(view), at_once)

@@ -1,9 +1,11 @@
 //! Attention of many rows as a launch of its own: 128 rows of one head against 128 positions at a time, or 64. One thread asks the copy engine
-//! for keys and values, far ahead; two groups of four warps have 64 rows each, so that one weighs scores while the other multiplies.
+//! for keys and values, far ahead; two groups of four warps have 64 rows each, so that one weighs scores while the other multiplies. Rows of many
+//! sequences, few of each, go another way (decode.rs).
 //!
 //! Queries are rounded to bfloat16 on their way into shared memory, weights where they are, in registers; scores, maxima and sums are in
 //! single precision. Dao, FlashAttention-2 (2023); Shah et al., FlashAttention-3 (2024).
 
+use super::decode::{self, Decode};
 use super::pipeline::Pipeline;
 use super::queries::Rows;
 use super::{ALIGNED, GROUP, GROUPS, LINE, MAP, Next, ROWS, positions};
@@ -28,6 +30,11 @@ fn own_bytes(code: &Attention) -> usize {
     code.key * ROWS * 2
 }
 
+/// Bytes of both groups' queries, or of what warps leave for each other.
+fn ahead_bytes(code: &Attention) -> usize {
+    (GROUPS * own_bytes(code)).max(decode::shared_bytes(code)).next_multiple_of(ALIGNED)
+}
+
 /// Stages with places for keys or values.
 fn most_bytes(code: &Attention) -> usize {
     place_bytes(code, code.key.max(code.value))
@@ -35,7 +42,7 @@ fn most_bytes(code: &Attention) -> usize {
 
 /// Dynamic shared memory of a block.
 pub fn shared_bytes(code: &Attention) -> usize {
-    ALIGNED + GROUPS * own_bytes(code) + Pipeline::shared_bytes(PLACES, most_bytes(code))
+    ALIGNED + ahead_bytes(code) + Pipeline::shared_bytes(PLACES, most_bytes(code))
 }
 
 /// Emits the body of the entry, with the maps of keys and of values; `next`: where results go, rounded.
@@ -47,10 +54,22 @@ pub fn emit<'c>(
     (maps, next): (Val<'c>, Option<Next<'c>>),
 ) {
     let own = e.aligned(e.shared_memory(), ALIGNED);
-    let memory = e.offset_by(own, GROUPS * own_bytes(code));
+    let memory = e.offset_by(own, ahead_bytes(code));
     let pipeline = Pipeline { e, memory, stages: PLACES, bytes: most_bytes(code) };
     let launch = Launch { e, code, args, pipeline, own, next };
-    super::roles(e, &pipeline, || launch.ask(maps, e.offset_by(maps, MAP)), |group| launch.multiply(setting, group));
+    let maps = [maps, e.offset_by(maps, MAP)];
+    let decode = Decode { launch };
+    let ask = || {
+        let few = decode.is_used();
+        e.if_then(few, || decode.ask(maps));
+        e.if_then(e.not(few), || launch.ask(maps));
+    };
+    let multiply = |group: Val<'c>| {
+        let few = decode.is_used();
+        e.if_then(few, || decode.multiply(setting, group));
+        e.if_then(e.not(few), || launch.multiply(setting, group));
+    };
+    super::roles(e, &pipeline, ask, multiply);
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +79,7 @@ pub(super) struct Launch<'k, 'c> {
     pub(super) args: KernelArgs<'c>,
     pub(super) pipeline: Pipeline<'k, 'c>,
     /// Where the groups' own memory begins.
-    own: Val<'c>,
+    pub(super) own: Val<'c>,
     /// Where results go, rounded.
     pub(super) next: Option<Next<'c>>,
 }
@@ -114,7 +133,8 @@ impl<'c> Launch<'_, 'c> {
         });
     }
 
-    fn stages(&self, segment: SegmentFields<'c>, (first, rows): (Val<'c>, Val<'c>)) -> (Val<'c>, Val<'c>) {
+    /// The stages that rows of a sequence see: the first, and past the last.
+    pub(super) fn stages(&self, segment: SegmentFields<'c>, (first, rows): (Val<'c>, Val<'c>)) -> (Val<'c>, Val<'c>) {
         let e = self.e;
         let caches = Caches::of(e, self.args, self.code, segment.slot);
         let position = |row: Val<'c>| e.table_entry(self.args.call, Field::Positions, row);
@@ -125,28 +145,37 @@ impl<'c> Launch<'_, 'c> {
         (e.div(before, size), e.add(e.div(seen, size), e.i64(1)))
     }
 
-    /// One thread asks for all stages of all parts.
-    fn ask(&self, keys: Val<'c>, values: Val<'c>) {
+    /// One thread asks for all stages of all parts; the maps are those of keys and of values.
+    fn ask(&self, maps: [Val<'c>; 2]) {
+        self.parts(|part, turn| self.bring(maps, (part.group, part.segment), part.stages, turn));
+    }
+
+    /// Asks for some stages of a sequence's group of keys, and gives the next turn.
+    pub(super) fn bring(
+        &self,
+        [keys, values]: [Val<'c>; 2],
+        (group, segment): (Val<'c>, SegmentFields<'c>),
+        (from, to): (Val<'c>, Val<'c>),
+        turn: Val<'c>,
+    ) -> Val<'c> {
         let (e, code) = (self.e, self.code);
-        self.parts(|part, turn| {
-            let [group, slot] = [part.group, part.segment.slot].map(|x| e.to_i32(x));
-            let bring = |(map, numbers): (Val<'c>, usize), first: Val<'c>, turn: Val<'c>| {
-                let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(code, numbers)));
-                for part in 0..numbers / NUMBERS {
-                    let place = [e.i32((part * NUMBERS) as i32), first, group, slot];
-                    e.begin_matrix_copy(e.offset_by(to, part * positions(code) * LINE), map, &place, barrier);
-                }
-            };
-            let end = e.for_loop(part.stages.0, part.stages.1, e.i64(1), &[turn], |stage, state| {
-                let turn = state[0];
-                let first = e.to_i32(Caches::block_at(e, code, e.mul(stage, e.i64(positions(code)))));
-                let behind = e.add(turn, e.i32(1));
-                bring((keys, code.key), first, turn);
-                bring((values, code.value), first, behind);
-                vec![e.add(behind, e.i32(1))]
-            });
-            end[0]
+        let [group, slot] = [group, segment.slot].map(|x| e.to_i32(x));
+        let bring = |(map, numbers): (Val<'c>, usize), first: Val<'c>, turn: Val<'c>| {
+            let (to, barrier) = (self.pipeline.place(turn), self.pipeline.begin(turn, place_bytes(code, numbers)));
+            for part in 0..numbers / NUMBERS {
+                let place = [e.i32((part * NUMBERS) as i32), first, group, slot];
+                e.begin_matrix_copy(e.offset_by(to, part * positions(code) * LINE), map, &place, barrier);
+            }
+        };
+        let end = e.for_loop(from, to, e.i64(1), &[turn], |stage, state| {
+            let turn = state[0];
+            let first = e.to_i32(Caches::block_at(e, code, e.mul(stage, e.i64(positions(code)))));
+            let behind = e.add(turn, e.i32(1));
+            bring((keys, code.key), first, turn);
+            bring((values, code.value), first, behind);
+            vec![e.add(behind, e.i32(1))]
         });
+        end[0]
     }
 
     /// Group `group` of warps does its rows of all parts.

@@ -8,6 +8,7 @@
 //! results so; caches are kept so.
 
 mod attend;
+mod decode;
 mod finish;
 mod pipeline;
 mod product;

@@ -1,14 +1,14 @@
 //! A group's queries of a part: scores of some positions are asked for before the weights of those before are multiplied by their values,
 //! so that the matrix units have work while the group weighs.
 
-use super::attend::{Launch, Part, Turns, count};
+use super::attend::{Launch, Part, Turns};
 use super::{AT_ONCE, GROUP, LINE, ROWS, positions};
-use crate::forms::{Form, Whole, whole};
 use crate::fuse::kernel::{BATCH, COLUMN};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Emitter, Field, Val};
 use crate::mlir::gpu::attention::{Sum, Work};
 use crate::mlir::gpu::kept::side_by_side;
+use crate::mlir::gpu::sight::Sight;
 use crate::mlir::gpu::softmax::{self, CARRIED, Step};
 use crate::mlir::gpu::wide::{lies_in_fours, numbers};
 use crate::plan::NUMBERS;
@@ -30,20 +30,6 @@ pub(super) struct Rows<'k, 'c> {
     /// Where its queries lie.
     pub(super) own: Val<'c>,
     pub(super) turns: Turns<'k, 'c>,
-}
-
-/// What a group sees of a sequence.
-struct Sight<'c> {
-    /// The lane's rows.
-    rows: softmax::Rows<'c>,
-    /// Positions of the group's first and last query.
-    queries: [Val<'c>; 2],
-    /// Positions that there are.
-    last: Val<'c>,
-    /// Where all of a stage is seen, if that can be told.
-    whole: Option<Whole>,
-    /// What makes scores of dot products, if that is all.
-    factor: Option<f32>,
 }
 
 impl<'c> Rows<'_, 'c> {
@@ -77,13 +63,8 @@ impl<'c> Rows<'_, 'c> {
         let position = |row: Val<'c>| e.to_i32(e.table_entry(args.call, Field::Positions, row));
         let rows = self.lane_rows().map(|at| self.row(at));
         let own = [0, ROWS as i32 - 1].map(|at| position(self.row(e.i32(at))));
-        Sight {
-            rows: softmax::Rows { rows, queries: rows.map(position) },
-            queries: own,
-            last: e.to_i32(count(e, self.part.segment)),
-            whole: whole(&code.attend),
-            factor: softmax::factor(code),
-        }
+        let rows = rows.map(|row| softmax::Row { row, query: position(row), head: None });
+        Sight::of(e, code, self.part.segment, (rows.to_vec(), own))
     }
 
     /// All stages; gives the next turn.
@@ -95,7 +76,7 @@ impl<'c> Rows<'_, 'c> {
         let scores = self.begin_scores(turn);
         let mut scores = e.await_products_of(0, &scores);
         self.leave(turn);
-        let Step { carried, .. } = self.weigh(work, &sight, self.part.stages.0, &mut scores, &softmax::nothing(e));
+        let Step { carried, .. } = self.weigh(work, &sight, self.part.stages.0, &mut scores, &softmax::nothing(e, 2));
         let start: Vec<Val> =
             std::iter::once(turn).chain(carried).chain(packed(e, &scores)).chain(vec![e.f32(0.0); code.value / 2]).collect();
         let behind = e.add(self.part.stages.0, e.i64(1));
@@ -151,23 +132,7 @@ impl<'c> Rows<'_, 'c> {
     ) -> Step<'c> {
         let e = self.launch.e;
         let first = e.to_i32(e.mul(stage, e.i64(self.stage())));
-        if sight.factor.is_none() {
-            work.score(scores, &self.positions(first), sight.rows);
-        }
-        let there = |key: Val<'c>| e.cmp(Cmp::Lt, key, sight.last);
-        let end = e.add(first, e.i32(self.stage() as i32 - 1));
-        let mut hidden = |mut scores: Vec<Val<'c>>| {
-            work.hide(&mut scores, &self.positions(first), sight.rows, there);
-            scores
-        };
-        *scores = match &sight.whole {
-            Some(whole) => {
-                let all = e.and(there(end), holds(e, whole, (sight.queries, [first, end])));
-                e.if_else(all, || scores.clone(), || hidden(scores.clone()))
-            }
-            None => hidden(scores.clone()),
-        };
-        softmax::weigh(e, scores, sight.factor.unwrap_or(1.0), carried)
+        sight.weigh(work, (first, self.lane), scores, carried)
     }
 
     /// Brings sums that are under way to the new bases, if those of one of the warp's rows rose.
@@ -176,7 +141,7 @@ impl<'c> Rows<'_, 'c> {
         // What asks for the totals cannot be done before the weights: the assembler would wait for the products first, and weigh alone.
         let [a, b] = [2, 3].map(|at| e.cmp(Cmp::Ge, step.carried[at], e.f32(0.0)));
         let rises = e.in_any_lane(e.and(step.rises, e.and(a, b)));
-        let scaled = || softmax::rescale(e, &e.await_products_of(0, &sums), step.scales);
+        let scaled = || softmax::rescale(e, &e.await_products_of(0, &sums), &step.scales);
         e.if_else(rises, scaled, || sums.clone())
     }
 
@@ -236,13 +201,6 @@ impl<'c> Rows<'_, 'c> {
         e.begin_products_of(weights, &values, sums)
     }
 
-    /// The positions of the lane's scores in a stage whose first is this one.
-    fn positions(&self, first: Val<'c>) -> Vec<Val<'c>> {
-        let e = self.launch.e;
-        let own = e.add(first, e.shift_left(e.and(self.lane, e.i32(3)), 1));
-        (0..self.stage() / 4).map(|at| e.add(own, e.i32((8 * (at / 2) + at % 2) as i32))).collect()
-    }
-
     /// Divides the sums by their totals, and stores them.
     fn finish(&self, work: &mut Work<'_, 'c>, carried: &[Val<'c>], sums: &[Val<'c>]) {
         let Launch { e, code, .. } = self.launch;
@@ -285,27 +243,6 @@ impl<'c> Rows<'_, 'c> {
 }
 
 /// Weights as the matrix units take them.
-fn packed<'c>(e: &Emitter<'c>, weights: &[Val<'c>]) -> Vec<Val<'c>> {
+pub(super) fn packed<'c>(e: &Emitter<'c>, weights: &[Val<'c>]) -> Vec<Val<'c>> {
     weights.chunks_exact(2).map(|pair| e.pack_bf16(pair[0], pair[1])).collect()
-}
-
-/// Whether a predicate holds for all queries and keys from the first positions to the last.
-fn holds<'c>(e: &Emitter<'c>, whole: &Whole, (queries, keys): ([Val<'c>; 2], [Val<'c>; 2])) -> Val<'c> {
-    let both = |parts: &[Whole; 2]| [0, 1].map(|at| holds(e, &parts[at], (queries, keys)));
-    match whole {
-        Whole::Always => e.bool(true),
-        Whole::Below(Form { query, key, constant }) => {
-            let most = |factor: i64, ends: [Val<'c>; 2]| e.mul(ends[usize::from(factor > 0)], e.i32(factor as i32));
-            let most = e.add(most(*query, queries), most(*key, keys));
-            e.cmp(Cmp::Lt, e.add(most, e.i32(*constant as i32)), e.i32(0))
-        }
-        Whole::Both(parts) => {
-            let [a, b] = both(parts);
-            e.and(a, b)
-        }
-        Whole::Either(parts) => {
-            let [a, b] = both(parts);
-            e.or(a, b)
-        }
-    }
 }
