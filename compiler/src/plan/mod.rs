@@ -5,6 +5,7 @@
 
 mod alone;
 mod apart;
+mod cut;
 mod heads;
 mod joined;
 mod memory;
@@ -31,7 +32,7 @@ pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, ROWS_OF_A_BLOCK, STEP_ROWS, THREADS, VECTORS_A_TASK,
     along_in_pieces, by_warps, channels_in_pieces, column_bytes, columns_of_a_task, is_shared_by_blocks,
 };
-pub use tiling::{QUERIES, Tiling, attention_tiles, chosen_tiling, tilings};
+pub use tiling::{QUERIES, SMALL, Tiling, attention_tiles, chosen_tiling, tilings};
 pub use verify::verify;
 
 /// What the number of tasks of a call depends on.
@@ -100,6 +101,8 @@ pub struct Function {
     pub stores_keys: bool,
     /// What it does alone in calls of one row, whose tasks are other ones then.
     pub alone: Option<Alone>,
+    /// Of a product: most parts of a small tile's contracted axis (cut.rs).
+    pub parts: usize,
 }
 
 impl Function {
@@ -204,6 +207,9 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
         alone::add(&mut plan, &cuts);
     }
     order::mark(&mut plan);
+    if target.gpu.is_some() {
+        cut::mark(&mut plan);
+    }
     if target.has_groups() {
         apart::find(&mut plan);
     }
@@ -247,7 +253,8 @@ impl Plan {
         }
         let kind = if alone.is_some() { alone_kind(code) } else { kind(code, stores_keys) };
         let count = self.functions.iter().filter(|f| f.name.rsplit_once('_').is_some_and(|(k, _)| k == kind)).count();
-        self.functions.push(Function { name: format!("{kind}_{count}"), code: code.clone(), stores_keys, alone });
+        let name = format!("{kind}_{count}");
+        self.functions.push(Function { name, code: code.clone(), stores_keys, alone, parts: 1 });
         self.functions.len() - 1
     }
 }

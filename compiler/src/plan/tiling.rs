@@ -14,8 +14,10 @@ pub struct Tiling {
     pub columns: usize,
 }
 
-/// The shapes that there are: one for few rows or columns, and one that reads each operand less often.
-const TILINGS: [Tiling; 2] = [Tiling { rows: 64, columns: 64 }, Tiling { rows: 128, columns: 128 }];
+/// The shape for few rows or columns.
+pub const SMALL: Tiling = Tiling { rows: 64, columns: 64 };
+/// The shapes that there are: that one, and one that reads each operand less often.
+const TILINGS: [Tiling; 2] = [SMALL, Tiling { rows: 128, columns: 128 }];
 
 /// Rows of a tile of attention.
 pub const QUERIES: usize = 64;

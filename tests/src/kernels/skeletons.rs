@@ -80,7 +80,7 @@ pub fn compile(target: &Target, code: Code, stores_keys: bool) -> Loaded {
     let vnni = target.has("avx512vnni");
     let setting = Setting { lanes: target.lanes(), scratch: SCRATCH, schedule: target.schedule, shared: None, vnni };
     build(target, |e| {
-        emit_alone(e, &Function { name: "kernel".into(), code, stores_keys, alone: None }, setting);
+        emit_alone(e, &Function { name: "kernel".into(), code, stores_keys, alone: None, parts: 1 }, setting);
         let params = [Ty::PTR, Ty::PTR, Ty::I64, Ty::I64, Ty::I64];
         e.function("run", Linkage::Public, &params, None, |v| e.call("kernel", v, None));
     })

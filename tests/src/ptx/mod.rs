@@ -6,6 +6,7 @@
 //! executed. NVIDIA, PTX ISA 8.3.
 
 mod chunks;
+mod cut;
 mod goldens;
 mod halves;
 mod machine;

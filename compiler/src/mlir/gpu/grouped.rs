@@ -37,13 +37,13 @@ impl<'c> Product<'_, 'c> {
             let whole = e.mul(e.div(found, rows), rows);
             for_each(e, e.i64(0), whole, rows, |from| {
                 let list = e.element(list, from, 4);
-                self.tile_at(tile, Place { list: Some(list), ..place }, rows);
+                self.tile_at(tile, Place { list: Some(list), ..place }, rows, None);
             });
             let left = e.sub(found, whole);
             move_up(e, list, (whole, left));
             vec![left]
         });
-        e.if_then(e.cmp(Cmp::Gt, left[0], e.i64(0)), || self.tile_at(tile, place, left[0]));
+        e.if_then(e.cmp(Cmp::Gt, left[0], e.i64(0)), || self.tile_at(tile, place, left[0], None));
     }
 
     /// Adds those of a round's rows to the list that chose the element, in their order; gives how many are there then.

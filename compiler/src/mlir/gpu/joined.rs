@@ -81,7 +81,7 @@ pub fn emit(e: &Emitter, name: &str, (plan, members): (&Plan, &[Joint]), setting
     let columns: usize = joined.iter().map(|own| own.columns).sum();
     e.kernel(name, |args| {
         let (code, site) = (*first_code, Site::new(e, args, &first_code.tensors, setting));
-        let mut product = Product { e, code, site, args, stream: Some((stream, &one)), streams, joined: &joined };
+        let mut product = Product { e, code, site, args, stream: Some((stream, &one)), streams, joined: &joined, parts: 1 };
         product.site.index.insert(BATCH, e.i64(0));
         let (first, end) = columns_of_block(e, e.i32(columns as i32));
         product.one(e.i64(0), (e.to_i64(first), e.to_i64(end)), e.i64(0));

@@ -59,11 +59,11 @@ pub fn is_tiled(code: &Matmul) -> bool {
     code.rows == Rows::All && !tilings(code).is_empty()
 }
 
-/// Emits the code for calls of many rows of a product that is split: of these few may be wanted, or choose.
-pub fn emit_many(e: &Emitter, (many, name): (&str, &str), code: &Matmul, setting: Setting, streams: Streams) {
+/// Emits the code for calls of many rows of a product that is split: of these few may be wanted, or choose. `parts`: of a tile's contracted axis.
+pub fn emit_many(e: &Emitter, (many, name): (&str, &str), code: &Matmul, setting: Setting, (streams, parts): (Streams, usize)) {
     e.kernel(many, |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[] };
+        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[], parts };
         let done = product.tiles(product.count());
         if !is_tiled(code) {
             e.if_then(e.not(done), || pass(e, name, args));
@@ -87,7 +87,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     }
     let product = |args| {
         let site = Site::new(e, args, &code.tensors, setting);
-        Product { e, code, site, args, stream: stream.map(|stream| (stream, &one)), streams, joined: &[] }
+        Product { e, code, site, args, stream: stream.map(|stream| (stream, &one)), streams, joined: &[], parts: 1 }
     };
     if stream.is_none() || !is_shared_by_blocks(code) {
         return e.kernel(name, |args| product(args).tasks());
@@ -173,6 +173,8 @@ pub(super) struct Product<'k, 'c> {
     pub(super) streams: Streams,
     /// Of products that are one in a call of one row: all of them.
     pub(super) joined: &'k [Joined],
+    /// Most parts of a tile's contracted axis.
+    pub(super) parts: usize,
 }
 
 impl<'k, 'c> Product<'k, 'c> {
@@ -188,7 +190,7 @@ impl<'k, 'c> Product<'k, 'c> {
         let nothing = e.i64(0);
         let args = KernelArgs { call, operands, begin: nothing, end: nothing, thread: nothing };
         let site = Site::new(e, args, &code.tensors, setting);
-        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[] };
+        let mut product = Product { e, code, site, args, stream: None, streams, joined: &[], parts: 1 };
         product.site.set_product_row(code, row);
         product.site.index.insert(BATCH, batch);
         Some(product)

@@ -13,6 +13,7 @@ mod chains;
 mod chunk;
 mod clerk;
 mod cursor;
+mod cut;
 mod dot;
 mod factor;
 mod few;
@@ -93,6 +94,8 @@ struct Streams {
     table: usize,
     /// Its bytes, which grow with the model's depth: it lies behind all else, whose places are in the code.
     table_bytes: usize,
+    /// Bytes of a block's scratch memory.
+    scratch: usize,
 }
 
 impl Streams {
@@ -122,7 +125,7 @@ impl Streams {
         let second = if two { Ring { at: end, slots: way.1[1], ..first(way) } } else { first(way) };
         let table = end + beside(way);
         let first = first(way);
-        Streams { rings: (first, second), several, table, table_bytes }
+        Streams { rings: (first, second), several, table, table_bytes, scratch: scratch_bytes(plan) }
     }
 
     /// How several rows of a product are multiplied, if on the matrix units.
@@ -216,7 +219,10 @@ pub fn scratch_bytes(plan: &Plan) -> usize {
         Code::Nests(nests) if !is_shared(nests) => nests.scratch,
         _ => 0,
     };
-    plan.functions.iter().map(own).max().unwrap_or(0).next_multiple_of(ALIGN)
+    let nests = plan.functions.iter().map(own).max().unwrap_or(0);
+    // Behind it what parts of tiles leave.
+    let parts = if plan.functions.iter().any(|function| function.parts > 1) { cut::SCRATCH.next_multiple_of(ALIGN) } else { 0 };
+    nests.next_multiple_of(ALIGN) + parts
 }
 
 fn is_shared(nests: &Nests) -> bool {
@@ -278,7 +284,7 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             }
             // It calls the code for few rows, which stands before it.
             if matmul::is_split(product) && function.alone.is_none() {
-                matmul::emit_many(e, (&walk::name_for_many(function), name), product, setting, streams);
+                matmul::emit_many(e, (&walk::name_for_many(function), name), product, setting, (streams, function.parts));
             }
         }
         Code::Along(along) => {

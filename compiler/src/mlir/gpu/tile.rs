@@ -76,21 +76,22 @@ impl Tile {
         e.to_i64(e.shift_left(e.add(e.mul(row, e.i32(self.tiling.columns as i32)), turned), 2))
     }
 
-    /// Defines it, `(rows, weights, columns, depth, memory)`: in shared memory the addresses of the tile's rows; the first of so many
-    /// columns that are there, how many numbers they have, and [`Tile::shared_bytes`] of shared memory, where the sums are afterwards.
+    /// Defines it, `(rows, weights, columns, depth, memory, stride)`: in shared memory the addresses of the tile's rows; the first of so many
+    /// columns that are there, how many numbers of them are multiplied, [`Tile::shared_bytes`] of shared memory, where the sums are afterwards, and
+    /// how many numbers a column has, which counts for those of bfloat16.
     pub fn emit(&self, e: &Emitter) {
         if !e.first_time(&self.name()) {
             return;
         }
         let (shared, global) = (Ty::scalar(Elem::Shared), Ty::scalar(Elem::Global));
-        e.function(&self.name(), Linkage::Private, &[shared, global, Ty::I64, Ty::I64, shared], None, |values| {
-            let [rows, weights, columns, depth, memory] = *values else { return None };
+        e.function(&self.name(), Linkage::Private, &[shared, global, Ty::I64, Ty::I64, shared, Ty::I64], None, |values| {
+            let [rows, weights, columns, depth, memory, stride] = *values else { return None };
             let weights_at = e.offset_by(memory, STAGES_OF_ROWS * self.tiling.rows * self.row_bytes());
             let work = Work { e, tile: *self, depth: e.to_i32(depth), memory, weights_at };
             let rows = Rows::new(&work, rows);
             let columns = match self.parts {
                 Some(parts) => Weights::Pieces(Pieces::new(&work, parts, weights, columns)),
-                None => Weights::Columns(Columns::new(&work, weights, columns)),
+                None => Weights::Columns(Columns::new(&work, weights, (columns, e.to_i32(stride)))),
             };
             match self.groups {
                 true => work.walk_in_groups(rows, columns),
@@ -173,7 +174,7 @@ pub(super) struct Columns<'c> {
 }
 
 impl<'c> Columns<'c> {
-    fn new(work: &Work<'_, 'c>, weights: Val<'c>, columns: Val<'c>) -> Self {
+    fn new(work: &Work<'_, 'c>, weights: Val<'c>, (columns, stride): (Val<'c>, Val<'c>)) -> Self {
         let (e, tile) = (work.e, work.tile);
         let threads = tile.depth / PIECE;
         let (column, piece) = (e.div(e.thread(), e.i32(threads as i32)), e.rem(e.thread(), e.i32(threads as i32)));
@@ -181,7 +182,7 @@ impl<'c> Columns<'c> {
         // There are more than fit 32 bits in no tile.
         let last = e.to_i32(e.sub(e.min(columns, e.i64(tile.tiling.columns)), e.i64(1)));
         let base = e.offset(weights, e.mul(e.to_i64(piece), e.i64(2 * PIECE)));
-        let bytes = e.shift_left(work.depth, 1);
+        let bytes = e.shift_left(stride, 1);
         // Past the last column the last one is read again.
         let place = |at: usize| e.mul(e.min(e.add(column, e.i32((at * step) as i32)), last), bytes);
         let places = (0..tile.tiling.columns / step).map(place).collect();

@@ -1,5 +1,6 @@
 //! Products of many rows, tile by tile on the matrix units (tile.rs): where a tile's rows and columns are, and its epilogue.
 
+use super::cut::Part;
 use super::matmul::Product;
 use super::tile::Tile;
 use super::{THREADS, grouped};
@@ -93,13 +94,13 @@ impl<'c> Product<'_, 'c> {
 
     /// The tile of a task. Of all blocks the second half is as a rule on the multiprocessors of the first, in the same order: tasks are
     /// dealt such that both have tiles of one pair, and the second block finds the rows in the first-level cache.
-    fn number(&self, task: Val<'c>) -> Val<'c> {
+    pub(super) fn number(&self, (task, tiles): (Val<'c>, Val<'c>)) -> Val<'c> {
         let e = self.e;
         let (blocks, two) = (e.blocks(), e.i64(2));
         let within = e.rem(task, blocks);
         let before = e.sub(task, within);
         let half = e.div(e.add(blocks, e.i64(1)), two);
-        let pairs = e.max(e.sub(e.min(blocks, e.sub(self.args.end, before)), half), e.i64(0));
+        let pairs = e.max(e.sub(e.min(blocks, e.sub(tiles, before)), half), e.i64(0));
         let first = e.add(within, e.min(within, pairs));
         let second = e.add(e.mul(e.sub(within, half), two), e.i64(1));
         e.add(before, e.select(e.cmp(Cmp::Lt, within, half), first, second))
@@ -112,15 +113,25 @@ impl<'c> Product<'_, 'c> {
 
     fn one_tile(&mut self, tile: Tile, task: Val<'c>, count: Val<'c>) {
         let e = self.e;
-        let place = self.place(tile, self.number(task), count);
-        let rows = e.min(e.i64(tile.tiling.rows), e.sub(count, place.row));
-        self.tile_at(tile, place, rows);
+        let at = |this: &Self, number: Val<'c>| {
+            let place = this.place(tile, number, count);
+            (place, e.min(e.i64(tile.tiling.rows), e.sub(count, place.row)))
+        };
+        if !self.is_cut(tile) {
+            let (place, rows) = at(self, self.number((task, self.args.end)));
+            return self.tile_at(tile, place, rows, None);
+        }
+        self.part(tile, (task, count), |this, part| {
+            let (place, rows) = at(this, part.tile);
+            this.tile_at(tile, place, rows, Some(part));
+        });
     }
 
-    /// One tile, of which so many rows are there.
-    pub(super) fn tile_at(&mut self, tile: Tile, place: Place<'c>, count: Val<'c>) {
+    /// One tile, of which so many rows are there, or a part of it.
+    pub(super) fn tile_at(&mut self, tile: Tile, place: Place<'c>, count: Val<'c>, part: Option<Part<'c>>) {
         let e = self.e;
-        let [_, _, depth, columns] = self.code.sizes;
+        let [_, _, depth, columns] = self.code.sizes.map(|size| e.i64(size));
+        let (begin, numbers) = part.map_or((e.i64(0), depth), |part| (part.first, part.depth));
         let rows = e.i64(tile.tiling.rows);
         let (memory, thread) = (self.tile_memory(), e.to_i64(e.thread()));
         let table = e.offset_by(memory, tile.shared_bytes());
@@ -131,14 +142,19 @@ impl<'c> Product<'_, 'c> {
             // Past the last row it is read again.
             let row = e.min(thread, e.sub(count, e.i64(1)));
             self.site.set_product_row(self.code, place.number(e, row));
-            e.store(e.element(table, thread, 8), self.site.address(&self.code.left));
+            let row = self.site.address(&self.code.left);
+            e.store(e.element(table, thread, 8), if part.is_some() { e.element(row, begin, 4) } else { row });
         });
         e.sync();
         let weights = self.weights(place.element, place.column);
-        let arguments = [table, weights, e.sub(e.i64(columns), place.column), e.i64(depth), memory];
+        let weights = if part.is_some() { e.element(weights, begin, 2) } else { weights };
+        let arguments = [table, weights, e.sub(columns, place.column), numbers, memory, depth];
         e.call(&tile.name(), &arguments, None);
         e.sync();
-        self.finish_tile(tile, place, count);
+        match part {
+            Some(part) => self.joined(tile, part, |this| this.finish_tile(tile, place, count)),
+            None => self.finish_tile(tile, place, count),
+        }
     }
 
     /// The epilogue: a thread has results of one column, of which it makes some before it stores them.
