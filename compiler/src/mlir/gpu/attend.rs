@@ -235,7 +235,7 @@ impl<'c> Work<'_, 'c> {
         let kept = [Kept::keys(e, self.code, &caches, part.group), Kept::values(e, self.code, &caches, part.group)];
         let places = [(layout.keys_at, layout.query_row), (layout.values_at, layout.value_row)];
         for (kept, (at, row)) in kept.into_iter().zip(places) {
-            copy(e, kept, (first, e.sub(caches.slots, e.i64(1))), (e.offset_by(memory, at), row));
+            kept.copy(KEYS, (first, e.sub(caches.slots, e.i64(1))), (e.offset_by(memory, at), row));
         }
     }
 
@@ -371,31 +371,6 @@ impl<'c> Work<'_, 'c> {
             self.site.set_row(e.add(part.first, row), false);
             self.finish(head, e.i64(0), column, own);
         });
-    }
-}
-
-/// Copies rows of a cache from a slot on into shared memory, in rows of so many bytes; `last`: the last slot. All loads of some come before
-/// the stores.
-fn copy<'c>(e: &Emitter<'c>, kept: Kept<'_, 'c>, (first, last): (Val<'c>, Val<'c>), (to, row): (Val<'c>, usize)) {
-    let wide = kept.wide();
-    let units = kept.numbers / wide;
-    // Some units may be done twice.
-    let unit = |turn: usize| {
-        let unit = e.add(e.thread(), e.i32((turn * THREADS) as i32));
-        let unit = if (turn + 1) * THREADS <= KEYS * units { unit } else { e.min(unit, e.i32((KEYS * units) as i32 - 1)) };
-        (e.div(unit, e.i32(units as i32)), e.mul(e.rem(unit, e.i32(units as i32)), e.i32(wide as i32)))
-    };
-    let turns: Vec<(Val, Val)> = (0..(KEYS * units).div_ceil(THREADS)).map(unit).collect();
-    for turns in turns.chunks(AHEAD) {
-        let load = |(at, number): &(Val<'c>, Val<'c>)| {
-            let slot = e.min(e.add(first, e.to_i64(*at)), last);
-            kept.load_stored(kept.place(kept.row(slot), e.to_i64(*number)), wide)
-        };
-        let loaded: Vec<Val> = turns.iter().map(load).collect();
-        for ((at, number), loaded) in turns.iter().zip(loaded) {
-            let place = e.add(e.mul(*at, e.i32(row as i32)), e.shift_left(*number, 1));
-            e.store_aligned(e.offset(to, e.to_i64(place)), loaded);
-        }
     }
 }
 

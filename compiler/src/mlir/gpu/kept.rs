@@ -1,12 +1,15 @@
 //! Keys and values as a GPU keeps them: those of a position one behind the other, `[groups][slots][numbers]`, in bfloat16 where the
 //! model's weights are rounded, and in single precision elsewhere.
 
+use super::THREADS;
 use crate::fuse::kernel::{Attention, Store};
 use crate::mlir::common::cache::Caches;
 use crate::mlir::common::{Elem, Emitter, Ty, Val};
 
 /// Bytes that a thread loads or stores at once, if so many lie side by side.
 const AT_ONCE: usize = 16;
+/// Loads of a thread that are under way at once.
+const AHEAD: usize = 8;
 
 /// The keys of a group, or its values.
 #[derive(Clone, Copy)]
@@ -76,6 +79,31 @@ impl<'k, 'c> Kept<'k, 'c> {
             (Store::Bf16, 1) => e.load_bf16(place, 1),
             (Store::Bf16, _) => e.load_aligned(place, Ty::i32(count / 2)),
             _ => e.load_aligned(place, Ty::f32(count)),
+        }
+    }
+
+    /// Copies so many rows, from a slot on, as they are stored into shared memory, in rows of so many bytes, by all threads of the block; past
+    /// the slot `last` that one again. All loads of some come before the stores.
+    pub(super) fn copy(&self, rows: usize, (first, last): (Val<'c>, Val<'c>), (to, row): (Val<'c>, usize)) {
+        let (e, wide) = (self.e, self.wide());
+        let units = self.numbers / wide;
+        // Some units may be done twice.
+        let unit = |turn: usize| {
+            let unit = e.add(e.thread(), e.i32((turn * THREADS) as i32));
+            let unit = if (turn + 1) * THREADS <= rows * units { unit } else { e.min(unit, e.i32((rows * units) as i32 - 1)) };
+            (e.div(unit, e.i32(units as i32)), e.mul(e.rem(unit, e.i32(units as i32)), e.i32(wide as i32)))
+        };
+        let turns: Vec<(Val, Val)> = (0..(rows * units).div_ceil(THREADS)).map(unit).collect();
+        for turns in turns.chunks(AHEAD) {
+            let load = |(at, number): &(Val<'c>, Val<'c>)| {
+                let slot = e.min(e.add(first, e.to_i64(*at)), last);
+                self.load_stored(self.place(self.row(slot), e.to_i64(*number)), wide)
+            };
+            let loaded: Vec<Val> = turns.iter().map(load).collect();
+            for ((at, number), loaded) in turns.iter().zip(loaded) {
+                let place = e.add(e.mul(*at, e.i32(row as i32)), e.shift_left(*number, 1));
+                e.store_aligned(e.offset(to, e.to_i64(place)), loaded);
+            }
         }
     }
 

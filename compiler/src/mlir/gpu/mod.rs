@@ -12,6 +12,7 @@ mod attention;
 mod chains;
 mod chunk;
 mod clerk;
+mod columns;
 mod cursor;
 mod cut;
 mod dot;

@@ -5,6 +5,7 @@
 //! stages ahead; quantised ones are unpacked behind that (unpack.rs). Rows are in single precision: a thread loads its part of a stage two stages ahead, and rounds it on its way into shared
 //! memory. Both lie in rows of 16-byte pieces, whose order differs from row to row so that warps read without conflicts.
 
+use super::columns::Columns;
 use super::parts::Parts;
 use super::unpack::{Pieces, stage_bytes};
 use super::{THREADS, WARPS};
@@ -159,37 +160,6 @@ pub(super) enum Weights<'c> {
     Pieces(Pieces<'c>),
 }
 
-/// Pieces of some columns, which are copied as they are.
-pub(super) struct Columns<'c> {
-    /// Where the tile's columns begin, at the thread's piece.
-    base: Val<'c>,
-    /// Bytes from there to the thread's columns; `i32`, as there are few registers.
-    places: Vec<Val<'c>>,
-    /// The first number.
-    first: Val<'c>,
-    /// Where the pieces go in a stage.
-    place: Val<'c>,
-    /// Columns from one to the next.
-    step: usize,
-}
-
-impl<'c> Columns<'c> {
-    fn new(work: &Work<'_, 'c>, weights: Val<'c>, (columns, stride): (Val<'c>, Val<'c>)) -> Self {
-        let (e, tile) = (work.e, work.tile);
-        let threads = tile.depth / PIECE;
-        let (column, piece) = (e.div(e.thread(), e.i32(threads as i32)), e.rem(e.thread(), e.i32(threads as i32)));
-        let step = THREADS / threads;
-        // There are more than fit 32 bits in no tile.
-        let last = e.to_i32(e.sub(e.min(columns, e.i64(tile.tiling.columns)), e.i64(1)));
-        let base = e.offset(weights, e.mul(e.to_i64(piece), e.i64(2 * PIECE)));
-        let bytes = e.shift_left(stride, 1);
-        // Past the last column the last one is read again.
-        let place = |at: usize| e.mul(e.min(e.add(column, e.i32((at * step) as i32)), last), bytes);
-        let places = (0..tile.tiling.columns / step).map(place).collect();
-        Columns { base, places, first: e.mul(piece, e.i32(PIECE as i32)), place: e.to_i64(tile.piece(e, column, piece)), step }
-    }
-}
-
 impl<'c> Work<'_, 'c> {
     /// All stages.
     fn walk(&self, rows: Rows<'c>, columns: Weights<'c>) {
@@ -269,25 +239,12 @@ impl<'c> Work<'_, 'c> {
         (tiling.rows / warps.0 / 16, tiling.columns / warps.1 / 8)
     }
 
-    /// Begins the copies of a stage of weights; what is past the end becomes zero.
+    /// Begins the copies of a stage of weights.
     fn copy_weights(&self, columns: &Weights<'c>, stage: Val<'c>) {
-        let (e, tile) = (self.e, self.tile);
-        let columns = match columns {
-            Weights::Columns(columns) => columns,
-            Weights::Pieces(own) => return self.copy_pieces(own, stage),
-        };
-        let k = e.mul(stage, e.i32(tile.depth as i32));
-        let there = e.cmp(Cmp::Lt, e.add(k, columns.first), self.depth);
-        let bytes = e.select(there, e.i32(16), e.i32(0));
-        let skip = e.to_i64(e.select(there, e.shift_left(k, 1), e.sub(e.i32(0), e.shift_left(columns.first, 1))));
-        let size = tile.tiling.columns * tile.row_bytes();
-        let ring = e.mul(e.and(stage, e.i32(STAGES as i32 - 1)), e.i32(size as i32));
-        let to = e.offset(e.offset(self.weights_at, columns.place), e.to_i64(ring));
-        let from = e.offset(columns.base, skip);
-        for (at, place) in columns.places.iter().enumerate() {
-            e.begin_copy(e.offset_by(to, at * columns.step * tile.row_bytes()), e.offset(from, e.to_i64(*place)), bytes);
+        match columns {
+            Weights::Columns(own) => self.copy_columns(own, stage),
+            Weights::Pieces(own) => self.copy_pieces(own, stage),
         }
-        e.close_copies();
     }
 
     /// Begins the loads of a thread's part of a stage of rows.
