@@ -15,8 +15,9 @@ pub(super) fn mark(plan: &mut Plan) {
         let Code::Matmul(product) = &plan.functions[function].code else { continue };
         let parts = parts(product);
         let own: Vec<usize> = (0..plan.steps.len()).filter(|at| plan.steps[*at].function == function).collect();
-        let alone = plan.functions[function].alone.is_some();
-        if parts < 2 || alone || own.is_empty() || !own.iter().all(|at| is_between_meetings(plan, *at)) {
+        let elsewhere = plan.prepare.iter().chain(&plan.encode).any(|step| step.function == function);
+        let others = plan.functions[function].alone.is_some() || elsewhere;
+        if parts < 2 || others || own.is_empty() || !own.iter().all(|at| is_between_meetings(plan, *at)) {
             continue;
         }
         plan.functions[function].parts = parts;
