@@ -6,8 +6,10 @@ use braid_runtime::Weights;
 use braid_runtime::artifact::{Call, Device, Launch, Manifest};
 use std::mem::offset_of;
 
-/// Blocks of a launch: enough to wait for each other.
+/// Blocks of a launch, unless it is to have others: enough to wait for each other.
 const BLOCKS: usize = 3;
+/// Most blocks that there is scratch memory for.
+const MOST_BLOCKS: usize = 8;
 
 /// The addresses of a table of steps and of its streams, and their lengths.
 #[derive(Clone, Copy)]
@@ -50,6 +52,7 @@ pub struct Played {
     capacity: usize,
     slot_bytes: usize,
     rows: usize,
+    blocks: usize,
     /// How many positions each sequence has seen.
     positions: Vec<usize>,
 }
@@ -63,7 +66,7 @@ impl Played {
         let mut machine = Machine::new(Module::parse(ptx)?);
         // Counters of tasks, and of parts of tiles, begin with zero.
         let [prepared, scratch] =
-            [manifest.prepared_bytes, manifest.scratch_bytes * BLOCKS].map(|bytes| machine.memory.add(vec![0; bytes]));
+            [manifest.prepared_bytes, manifest.scratch_bytes * MOST_BLOCKS].map(|bytes| machine.memory.add(vec![0; bytes]));
         // Nothing says what other memory holds at first.
         let mut add = |bytes: usize| machine.memory.add(vec![0xA5; bytes]);
         let places = Places {
@@ -79,9 +82,15 @@ impl Played {
         let [one, few] = [1, device.step_rows].map(|rows| device.needed(rows));
         let tables = [&device.prepare, &one, &few, &device.steps].map(|steps| Table::of(&device, steps, &mut machine.memory));
         let positions = vec![0; slots];
-        let mut played = Played { machine, manifest, device, tables, places, capacity, slot_bytes, rows, positions };
+        let mut played =
+            Played { machine, manifest, device, tables, places, capacity, slot_bytes, rows, blocks: BLOCKS, positions };
         played.begin()?;
         Ok(played)
+    }
+
+    /// With so many blocks, at most [`MOST_BLOCKS`].
+    pub fn with_blocks(self, blocks: usize) -> Played {
+        Played { blocks: blocks.min(MOST_BLOCKS), ..self }
     }
 
     fn begin(&mut self) -> Result<(), String> {
@@ -157,7 +166,7 @@ impl Played {
         let (call, barrier) = (self.described(counts), self.places.barrier);
         let parameters = [self.machine.memory.add(call), steps, count as u64, streams, stream_count as u64, barrier];
         let grid = if entry == "braid_step" { self.device.step } else { self.device.prefill };
-        let grid = Grid { blocks: BLOCKS, threads: grid.threads, shared: grid.shared_bytes };
+        let grid = Grid { blocks: self.blocks, threads: grid.threads, shared: grid.shared_bytes };
         self.machine.launch(entry, &parameters, grid)?;
         match self.machine.memory.at(barrier, 8)? {
             [0, 0, 0, 0, 0, 0, 0, 0] => Ok(()),

@@ -70,4 +70,6 @@ fn heads_of_many_kinds() {
     check([1, 6, 128, 128], "cuda:sm_90a", CAUSAL, "0.2 * s - sigmoid(slope) * 0.05 * float(query - key)", 90);
     check([2, 1, 256, 256], "cuda:sm_80", CAUSAL, "20.0 * tanh(s / 20.0)", 60);
     check([1, 3, 64, 64], "cuda:sm_90a", "key <= query && query - key < 37", PLAIN, 300);
+    // Scores that rise, of some heads faster than of others: sums are brought to other maxima again and again.
+    check([1, 6, 32, 64], "cuda:sm_90a", CAUSAL, "0.1 * s + 0.05 * (1.0 + sigmoid(1000.0 * slope)) * float(key)", 300);
 }
