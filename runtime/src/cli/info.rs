@@ -148,7 +148,8 @@ fn apart(device: &Device, step: usize) -> Option<String> {
     let first = (0..=step).rev().find(|at| device.steps[*at].apart.is_some())?;
     let own = device.apart.get(device.steps[first].apart?)?;
     let with = if first == step { "a launch of its own".into() } else { format!("in that of {first}") };
-    (step < first + own.steps()).then(|| format!("; {with} from {} rows on", own.from))
+    let few = own.few.map_or(String::new(), |few| format!(", or where sequences have up to {few} each"));
+    (step < first + own.steps()).then(|| format!("; {with} from {} rows on{few}", own.from))
 }
 
 /// How matrices are stored of which the text of the model says so.

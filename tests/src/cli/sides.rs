@@ -21,3 +21,13 @@ fn sequences_side_by_side_are_what_each_is_alone() {
         has(&logits(1, &["--ids", "1,2;x"]), &["1,2;x"]);
     }
 }
+
+/// What calls of several sequences have as a launch of its own is told.
+#[test]
+fn launches_tell_of_sequences_side_by_side() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("sides.braid"), include_str!("../../gpu/sides.braid")).expect("a spec");
+    desk.check(0, &["build", "sides.braid", "--target", "cuda:sm_90a", "--dtype", "bf16", "-o", "sides.braidart"]);
+    let said = desk.check(0, &["info", "sides.braidart", "--launches"]);
+    has(&said, &["attention_", "a launch of its own from 385 rows on, or where sequences have up to 8 each"]);
+}
