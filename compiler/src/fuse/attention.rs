@@ -210,9 +210,14 @@ impl Attention {
         }
     }
 
-    /// Bytes of what a part of the positions leaves of so many heads.
+    /// Bytes of what a part of the positions leaves of so many heads: `[heads][value]` sums, then `[heads][2]` maxima and totals.
     pub fn part_bytes(&self, heads: usize) -> usize {
-        heads * (self.value + 2) * 4
+        self.sums_bytes(heads) + heads * 8
+    }
+
+    /// Bytes of the sums alone: maxima and totals behind them are pairs.
+    pub fn sums_bytes(&self, heads: usize) -> usize {
+        (heads * self.value * 4).next_multiple_of(8)
     }
 
     /// Whether a GPU may look at keys with the heads of a group, which are rows of one product then: each has its place, and all are rounded.

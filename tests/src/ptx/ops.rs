@@ -142,6 +142,7 @@ fn integer(opcode: &str) -> Option<Pure> {
         "mul.lo.s32" | "mul.lo.u32" => |[a, b, ..]| low(a.wrapping_mul(b)),
         "div.u16" => |[a, b, ..]| (a & 0xFFFF).checked_div(b & 0xFFFF).unwrap_or(0xFFFF),
         "rem.u16" => |[a, b, ..]| (a & 0xFFFF).checked_rem(b & 0xFFFF).unwrap_or(a & 0xFFFF),
+        "mad.lo.s16" | "mad.lo.u16" => |[a, b, c, _]| a.wrapping_mul(b).wrapping_add(c) & 0xFFFF,
         "mul.lo.s16" | "mul.lo.u16" => |[a, b, ..]| a.wrapping_mul(b) & 0xFFFF,
         "mul.hi.s64" => |[a, b, ..]| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64,
         "mul.hi.u64" => |[a, b, ..]| ((u128::from(a) * u128::from(b)) >> 64) as u64,

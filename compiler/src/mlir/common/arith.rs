@@ -57,6 +57,11 @@ impl<'c> Emitter<'c> {
         self.binary("arith.divsi", "arith.divf", a, b)
     }
 
+    /// `⌈a / b⌉` of integers that are not negative, and `b` positive.
+    pub fn div_up(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.div(self.sub(self.add(a, b), self.like(b, 1.0)), b)
+    }
+
     /// What is left of `a` after truncating division by `b`; the sign of `a`.
     pub fn rem(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         if !a.elem().is_float() {

@@ -88,7 +88,7 @@ fn one<'c>(e: &Emitter<'c>, call: Val<'c>, row: Val<'c>, words: Val<'c>) {
     let wanted = e.select(is(2), e.call_field(call, Field::Wanted), segments);
     let counted = e.select(is(1), e.call_field(call, Field::Rows), wanted);
     let scaled = e.mul(counted, times);
-    let tasks = e.mul(factor, e.div(e.sub(e.add(scaled, by), e.i64(1)), by));
+    let tasks = e.mul(factor, e.div_up(scaled, by));
     let tasks = e.select(e.cmp(Cmp::Ge, e.call_field(call, Field::Rows), least), tasks, e.i64(0));
     let place = e.offset_by(call, std::mem::offset_of!(Call, parallel));
     let (parallel, address) = (e.load(place, Ty::PTR), e.load(place, Ty::I64));

@@ -108,7 +108,7 @@ impl<'c> Work<'_, 'c> {
         let (per, heads) = (e.i64(self.code.per), e.i64(self.code.groups * self.code.per));
         let rows = e.call_field(self.args.call, Field::Rows);
         let queries = e.i64(QUERIES);
-        let tiles = e.div(e.sub(e.add(rows, queries), e.i64(1)), queries);
+        let tiles = e.div_up(rows, queries);
         let tile = e.sub(e.sub(tiles, e.i64(1)), e.div(task, heads));
         let head = e.rem(task, heads);
         let group = e.div(head, per);

@@ -169,15 +169,12 @@ impl<'c> Work<'_, 'c> {
     /// A part is at least two chunks for each warp.
     fn split_of(&self, chunks: Val<'c>, number: Val<'c>, split: Val<'c>) -> Split<'c> {
         let e = self.e;
-        let one = e.i64(1);
         if self.code.splits == 1 {
-            return Split { number, split, from: split, to: chunks, used: one };
+            return Split { number, split, from: split, to: chunks, used: e.i64(1) };
         }
-        let splits = self.splits();
-        let above = e.sub(e.add(chunks, splits), one);
-        let span = e.max(e.div(above, splits), e.i64(2 * WARPS));
+        let span = e.max(e.div_up(chunks, self.splits()), e.i64(2 * WARPS));
         let from = e.mul(split, span);
-        let used = e.to_i64(e.div(e.to_i32(e.sub(e.add(chunks, span), one)), e.to_i32(span)));
+        let used = e.to_i64(e.div_up(e.to_i32(chunks), e.to_i32(span)));
         Split { number, split, from, to: e.min(e.add(from, span), chunks), used }
     }
 
@@ -278,7 +275,7 @@ impl<'c> Work<'_, 'c> {
         let counter = e.element(workspace, own.number, 4);
         let number = e.mul(own.number, e.i64(code.splits));
         let at = e.element(e.offset_by(workspace, 4 * COUNTERS), number, code.part_bytes(self.heads));
-        let parts = Left { e, at, heads: self.heads, value: code.value };
+        let parts = Left { e, at, code, heads: self.heads };
         self.each(|this, head, column| parts.put(own.split, (head, column), &[this.of_warps(head, column)]));
         let last = e.last_of(counter, own.used);
         // Two columns a thread, so that all of them wait for what parts have left at the same time.

@@ -45,16 +45,14 @@ impl<'c> Product<'_, 'c> {
     /// Does `body` for the part of a tile that a task is, of so many rows; tasks behind the last part have nothing to do.
     pub(super) fn part(&mut self, tile: Tile, (task, count): (Val<'c>, Val<'c>), body: impl FnOnce(&mut Self, Part<'c>)) {
         let e = self.e;
-        let down = e.div(e.sub(e.add(count, e.i64(SMALL.rows)), e.i64(1)), e.i64(SMALL.rows));
-        let tiles = e.mul(down, e.i64(self.code.sizes[3].div_ceil(SMALL.columns)));
+        let tiles = e.mul(e.div_up(count, e.i64(SMALL.rows)), e.i64(self.code.sizes[3].div_ceil(SMALL.columns)));
         let depth = e.i64(self.code.sizes[2]);
         let stage = e.i64(tile.depth);
-        let above = |number: Val<'c>, by: Val<'c>| e.div(e.sub(e.add(number, by), e.i64(1)), by);
-        let stages = above(depth, stage);
+        let stages = e.div_up(depth, stage);
         // Each block has one part at most: its scratch memory is the part's.
         let most = e.min(e.min(e.div(e.blocks(), tiles), e.div(stages, e.i64(LEAST))), e.i64(self.parts));
-        let span = above(stages, e.max(most, e.i64(1)));
-        let parts = above(stages, span);
+        let span = e.div_up(stages, e.max(most, e.i64(1)));
+        let parts = e.div_up(stages, span);
         let cut = e.cmp(Cmp::Gt, parts, e.i64(1));
         e.if_then(e.cmp(Cmp::Lt, task, e.mul(tiles, parts)), || {
             let number = e.select(cut, e.rem(task, tiles), self.number((task, tiles)));

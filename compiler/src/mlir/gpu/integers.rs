@@ -60,7 +60,7 @@ impl Parts {
     /// Where a group's scale stands; its companion stands behind those of all `groups`. All `i32`.
     fn beside<'c>(self, e: &Emitter<'c>, row: Val<'c>, depth: Val<'c>, group: Val<'c>) -> [Val<'c>; 2] {
         let most = e.i32(self.part.numbers() as i32);
-        let count = e.div(e.sub(e.add(depth, most), e.i32(1)), most);
+        let count = e.div_up(depth, most);
         let integers = e.mul(count, e.i32(self.row_part() as i32));
         let scales = e.offset(row, e.to_i64(e.max(e.shift_left(depth, 2), integers)));
         let place = e.element(scales, e.to_i64(group), 4);

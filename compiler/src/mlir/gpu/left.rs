@@ -2,28 +2,30 @@
 
 use super::attention::{Sum, join};
 use super::kept::side_by_side;
+use crate::fuse::kernel::Attention;
 use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 
 /// How many are loaded together: one after the other each would wait for the last.
 const TOGETHER: usize = 16;
 
-/// What some have left: of each `[heads][value]` sums, then `[heads][2]` maxima and totals.
+/// What some have left, one behind the other ([`Attention::part_bytes`]).
 #[derive(Clone, Copy)]
 pub(super) struct Left<'k, 'c> {
     pub(super) e: &'k Emitter<'c>,
     /// Where that of the first begins.
     pub(super) at: Val<'c>,
+    pub(super) code: &'k Attention,
+    /// Of how many heads.
     pub(super) heads: usize,
-    pub(super) value: usize,
 }
 
 impl<'c> Left<'_, 'c> {
     /// Where number `number` has its totals, and the sum of a head and a column.
     fn places(&self, number: Val<'c>, (head, column): (Val<'c>, Val<'c>)) -> [Val<'c>; 2] {
         let e = self.e;
-        let own = e.element(self.at, number, self.heads * (self.value + 2) * 4);
-        let totals = e.element(e.offset_by(own, self.heads * self.value * 4), head, 8);
-        [totals, e.element(e.element(own, head, self.value * 4), column, 4)]
+        let own = e.element(self.at, number, self.code.part_bytes(self.heads));
+        let totals = e.element(e.offset_by(own, self.code.sums_bytes(self.heads)), head, 8);
+        [totals, e.element(e.element(own, head, self.code.value * 4), column, 4)]
     }
 
     /// Leaves sums that have a maximum and a total in common, of columns side by side from a multiple of as many on.
@@ -43,7 +45,7 @@ impl<'c> Left<'_, 'c> {
             let load = |by: usize| {
                 let number = e.add(first, e.i64(by));
                 let there = e.cmp(Cmp::Lt, number, count);
-                // Past the last one that is loaded again.
+                // Past the last one that is loaded again, and weighs nothing.
                 let [totals, sums] = self.places(e.min(number, e.sub(count, e.i64(1))), place);
                 let (totals, sums) = (e.load_aligned(totals, Ty::f32(2)), e.load_aligned(sums, Ty::f32(columns)));
                 (there, totals, sums)
@@ -52,7 +54,7 @@ impl<'c> Left<'_, 'c> {
             let before = Self::sums(state);
             let made = loaded.into_iter().fold(before, |all, (there, totals, sums)| {
                 let most = e.select(there, e.extract(totals, 0), e.f32(f32::NEG_INFINITY));
-                let total = e.select(there, e.extract(totals, 1), e.f32(0.0));
+                let total = e.extract(totals, 1);
                 let sum = |at: usize| if columns == 1 { sums } else { e.extract(sums, at) };
                 all.into_iter().enumerate().map(|(at, own)| join(e, own, Sum { most, total, sum: sum(at) })).collect()
             });

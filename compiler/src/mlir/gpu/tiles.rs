@@ -79,7 +79,7 @@ impl<'c> Product<'_, 'c> {
         let Tiling { rows, columns } = tile.tiling;
         let across = self.code.sizes[3].div_ceil(columns);
         let (rows, in_pairs) = (e.i64(rows), e.i64(across / 2 * 2));
-        let down = e.div(e.sub(e.add(count, rows), e.i64(1)), rows);
+        let down = e.div_up(count, rows);
         let (element, number) = match self.code.sizes[1] {
             1 => (e.i64(0), number),
             _ => (e.div(number, e.mul(down, e.i64(across))), e.rem(number, e.mul(down, e.i64(across)))),

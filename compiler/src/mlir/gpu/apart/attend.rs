@@ -105,9 +105,9 @@ impl<'c> Launch<'_, 'c> {
         let (e, code, call) = (self.e, self.code, self.args.call);
         let heads = e.i64(code.groups * code.per);
         let (rows, size) = (e.call_field(call, Field::Rows), e.i64(TILE_ROWS));
-        let tiles = e.div(e.sub(e.add(rows, size), e.i64(1)), size);
+        let tiles = e.div_up(rows, size);
         let (tasks, blocks) = (e.mul(tiles, heads), e.blocks());
-        let rounds = e.div(e.sub(e.add(tasks, blocks), e.i64(1)), blocks);
+        let rounds = e.div_up(tasks, blocks);
         e.for_loop(e.i64(0), rounds, e.i64(1), &[e.i32(0)], |round, state| {
             let (own, odd) = (e.block_number(), e.cmp(Cmp::Ne, e.and(round, e.i64(1)), e.i64(0)));
             let own = e.select(odd, e.sub(e.sub(blocks, e.i64(1)), own), own);

@@ -104,12 +104,11 @@ impl<'c> Decode<'_, 'c> {
         let segment = e.segment(args.call, e.table_entry(args.call, Field::RowSegments, row));
         let position = e.table_entry(args.call, Field::Positions, row);
         let (from, to) = self.launch.stages(segment, (row, e.i64(1)));
-        let (all, one) = (e.sub(to, from), e.i64(1));
-        let above = |number: Val<'c>, by: Val<'c>| e.div(e.sub(e.add(number, by), one), by);
-        let span = e.max(above(all, most), e.i64(LEAST));
+        let all = e.sub(to, from);
+        let span = e.max(e.div_up(all, most), e.i64(LEAST));
         let begin = e.add(from, e.mul(own, span));
         let stages = (begin, e.min(e.add(begin, span), to));
-        let parts = Parts { number, most, used: above(all, span), own };
+        let parts = Parts { number, most, used: e.div_up(all, span), own };
         Task { row, segment, position, group, heads: (first, count), stages, parts }
     }
 
@@ -297,7 +296,7 @@ impl<'c> Team<'_, 'c> {
         self.meet();
         self.put(ends);
         self.meet();
-        let left = Left { e, at: own, heads: code.packed_heads(), value: code.value };
+        let left = Left { e, at: own, code, heads: code.packed_heads() };
         let alone = e.cmp(Cmp::Eq, task.parts.used, e.i64(1));
         e.if_then(alone, || {
             self.each_pair(task, |head, column| {
@@ -310,7 +309,7 @@ impl<'c> Team<'_, 'c> {
     /// Leaves the warp's sums for the others.
     fn put(&self, ends: &[Val<'c>]) {
         let Launch { e, code, own, .. } = self.launch;
-        let left = Left { e, at: own, heads: code.packed_heads(), value: code.value };
+        let left = Left { e, at: own, code, heads: code.packed_heads() };
         let (head, within) = (e.shift_right(self.lane, 2), e.shift_left(e.and(self.lane, e.i32(3)), 1));
         for half in 0..code.packed_heads().div_ceil(EIGHT) {
             let head = e.add(head, e.i32((half * EIGHT) as i32));
