@@ -49,6 +49,8 @@ pub enum Per {
     Segment = 3,
     /// Blocks of the launch.
     Block = 4,
+    /// Sequences of the call, if one of them may have so many rows as are worth it: where each of many has one, there is nothing to do so.
+    Long = 5,
 }
 
 /// `factor · ⌈count · times / by⌉` tasks.
@@ -64,7 +66,7 @@ pub struct Tasks {
     pub factor: usize,
     /// Rough work of one task, in additions; calls with little work stay on one thread.
     pub cost: usize,
-    /// Calls of fewer rows have no task.
+    /// Calls of fewer rows have no task; by [`Per::Long`] those in which no sequence can have so many.
     pub least: usize,
     /// Calls of more rows have no task.
     pub most: usize,
@@ -79,7 +81,7 @@ pub struct Tiles {
     pub per: Per,
     /// How often.
     pub times: usize,
-    /// Least count of a call that is cut so; its rows are more than [`STEP_ROWS`].
+    /// Least count of a call that is cut so, or by [`Per::Long`] least rows that a sequence may have; its rows are more than [`STEP_ROWS`].
     pub from: usize,
     /// Rows of a tile, a power of two.
     pub by: usize,

@@ -71,7 +71,8 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
                         Part::All | Part::Rest(_) | Part::Ahead(_) | Part::Behind(_) => (0, 1),
                     };
                     let factor = factor * side;
-                    Tasks { per: Per::Segment, factor, cost: cost / factor + 1, least, ..rows }
+                    let per = if least > 0 && target.gpu.is_some() { Per::Long } else { Per::Segment };
+                    Tasks { per, factor, cost: cost / factor + 1, least, ..rows }
                 }
             }
         }
@@ -94,7 +95,7 @@ pub fn tasks(kernel: &Kernel, stores_keys: bool, target: &Target) -> Tasks {
             let block = if target.gpu.is_some() { THREADS } else { target.lanes() * VECTORS_A_TASK };
             let factor = along.channels.div_ceil(block);
             let side_by_side = along.channels.div_ceil(block * channels_in_pieces(along));
-            let pieces = Tiles { per: Per::Segment, times: 1, from: 1, by: 1, factor: side_by_side * ALONG_PIECES };
+            let pieces = Tiles { per: Per::Long, times: 1, from: STEP_ROWS + 1, by: 1, factor: side_by_side * ALONG_PIECES };
             let tiles = [(target.gpu.is_some() && along_in_pieces(along)).then_some(pieces), None];
             Tasks { per: Per::Segment, factor, cost: block * along.taps, tiles, ..rows }
         }
@@ -125,7 +126,7 @@ fn rows_of_warps(per: Per) -> Tiles {
     Tiles { per, times: 1, from: STEP_ROWS + 1, by: ROWS_OF_A_BLOCK, factor: 1 }
 }
 
-/// Whether a GPU does pieces of a sequence side by side in calls of many rows.
+/// Whether a GPU does pieces of a sequence side by side in calls in which one may have more than [`STEP_ROWS`] rows.
 pub fn along_in_pieces(along: &Along) -> bool {
     along.taps <= MOST_TAPS_IN_PIECES
 }

@@ -73,7 +73,7 @@ pub struct Launch {
     pub function: usize,
     /// Its operands.
     pub words: Vec<i64>,
-    /// What is counted: 0 nothing (1), 1 rows, 2 wanted rows, 3 segments, 4 blocks.
+    /// What is counted: 0 nothing (1), 1 rows, 2 wanted rows, 3 segments, 4 blocks, 5 segments where one of them may have `least` rows.
     pub per: usize,
     /// See the type.
     pub times: usize,
@@ -144,7 +144,8 @@ impl Stream {
     }
 }
 
-/// `factor · ⌈count · times / by⌉` tasks of tiles, in calls whose `count · times` is at least `from`.
+/// `factor · ⌈count · times / by⌉` tasks of tiles, in calls whose `count · times` is at least `from`; or, of long segments, in which one may have
+/// `from` rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiles {
     /// What is counted, as [`Launch::per`]; the same in all tiles of a step.
@@ -163,13 +164,20 @@ impl Launch {
     /// How many tasks it has in a call of so many rows, of which `step_rows` are too few for tiles. `counts`: what [`Launch::per`]
     /// counts there.
     pub fn count(&self, counts: [usize; 5], rows: usize, step_rows: usize) -> usize {
-        let tiled = |tiles: &&Tiles| rows > step_rows && counts[tiles.per.min(4)].saturating_mul(tiles.times) >= tiles.from;
+        // All other segments have a row each, or more.
+        let longest = (rows + 1).saturating_sub(counts[index(LONG)]);
+        let measured = |tiles: &Tiles| match tiles.per {
+            LONG => longest,
+            per => counts[index(per)].saturating_mul(tiles.times),
+        };
+        let tiled = |tiles: &&Tiles| rows > step_rows && measured(tiles) >= tiles.from;
         if let Some(tiles) = self.tiles.iter().rev().find(tiled) {
-            let counted = counts[tiles.per.min(4)].saturating_mul(tiles.times);
+            let counted = counts[index(tiles.per)].saturating_mul(tiles.times);
             return counted.div_ceil(tiles.by.max(1)).saturating_mul(tiles.factor);
         }
-        let counted = counts[self.per.min(4)].saturating_mul(self.times).div_ceil(self.by.max(1));
-        if self.has(rows) { counted.saturating_mul(self.factor) } else { 0 }
+        let counted = counts[index(self.per)].saturating_mul(self.times).div_ceil(self.by.max(1));
+        let long = self.per != LONG || longest >= self.least;
+        if self.has(rows) && long { counted.saturating_mul(self.factor) } else { 0 }
     }
 
     /// Whether a call of so many rows has work for it.
@@ -180,7 +188,8 @@ impl Launch {
     /// How many tasks it has, for people: `3 rows`, `2 ⌈rows / 8⌉, from 9 rows on`.
     pub fn tasks(&self) -> String {
         let tasks = counted(self.per, self.times, self.by, self.factor);
-        let tasks = if self.least > 1 { format!("{tasks}, from {} rows on", self.least) } else { tasks };
+        let rows = if self.per == LONG { "rows of one" } else { "rows" };
+        let tasks = if self.least > 1 { format!("{tasks}, from {} {rows} on", self.least) } else { tasks };
         let tasks = self.most.map_or(tasks.clone(), |most| format!("{tasks}, up to {most} rows"));
         self.tiles.iter().fold(tasks, |text, tiles| format!("{text}; {}", tiles.text()))
     }
@@ -189,7 +198,7 @@ impl Launch {
 impl Tiles {
     fn is_sound(&self) -> bool {
         let small = [self.times, self.from, self.by, self.factor].iter().all(|number| *number <= 1 << 31);
-        self.per <= 3 && self.by.is_power_of_two() && small
+        (self.per <= 3 || self.per == LONG) && self.by.is_power_of_two() && small
     }
 
     /// What [`Tiles::by`] is where all that is counted is one.
@@ -201,16 +210,25 @@ impl Tiles {
             Self::ALL => self.factor.to_string(),
             _ => counted(self.per, self.times, self.by, self.factor),
         };
-        format!("{tasks} from {} on", self.from)
+        let rows = if self.per == LONG { " rows of one" } else { "" };
+        format!("{tasks} from {}{rows} on", self.from)
     }
 }
 
 /// `2 ⌈3 rows / 8⌉`.
 fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
-    let counted = ["1", "rows", "wanted rows", "segments", "blocks"][per.min(4)];
+    let counted = ["1", "rows", "wanted rows", "segments", "blocks"][index(per)];
     let times = if times == 1 { counted.into() } else { format!("{times} {counted}") };
     let by = if by == 1 { times } else { format!("⌈{times} / {by}⌉") };
     if factor == 1 { by } else { format!("{factor} {by}") }
+}
+
+/// [`Launch::per`] of segments where one of them may have [`Launch::least`] rows.
+const LONG: usize = 5;
+
+/// Where what [`Launch::per`] says is counted among what a call can count.
+fn index(per: usize) -> usize {
+    if per == LONG { 3 } else { per.min(4) }
 }
 
 impl Device {
@@ -296,7 +314,7 @@ impl Device {
             ensure(step.tiles.len() <= TILES && step.tiles.iter().all(Tiles::is_sound), || {
                 "a step's tiles are out of range".into()
             })?;
-            ensure(step.per <= 4 && step.by > 0 && small, || "a step's tasks are out of range".into())
+            ensure(step.per <= LONG && step.by > 0 && small, || "a step's tasks are out of range".into())
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Artifacts and checkpoints that are broken in every way that comes to mind: each a clear error.
 
 use super::fake::{D, Fake, VOCAB, device, manifest};
-use braid_runtime::artifact::{self, ArtifactError, Device, Manifest};
+use braid_runtime::artifact::{self, ArtifactError, Device, Launch, Manifest, Tiles};
 use braid_runtime::checkpoint::{self, Checkpoint};
 use braid_runtime::progress::Hidden;
 use braid_runtime::{Artifact, Error, Weights};
@@ -267,6 +267,16 @@ fn manifests_of_gpus() {
     let tasks = |rows| first.count([1, rows, 1, 2, 8], rows, 4);
     assert_eq!([tasks(2), tasks(4), tasks(5), tasks(8), tasks(9)], [2, 2, 6, 6, 9]);
     assert_eq!(first.tasks(), "segments; 3 ⌈rows / 4⌉ from 5 on");
+    // Of sequences that may have 16 rows: none of 20 can in a call of 34, one can in a call of 35.
+    let long = Launch { per: 5, factor: 3, least: 16, tiles: vec![], ..first.clone() };
+    let tasks = |rows, segments| long.count([1, rows, 1, segments, 8], rows, 4);
+    assert_eq!([tasks(15, 1), tasks(16, 1), tasks(34, 20), tasks(35, 20)], [0, 3, 0, 60]);
+    assert_eq!(long.tasks(), "3 segments, from 16 rows of one on");
+    let pieces = Launch { tiles: vec![Tiles { per: 5, times: 1, from: 17, by: 1, factor: 64 }], per: 3, least: 0, ..long };
+    let tasks = |rows, segments| pieces.count([1, rows, 1, segments, 8], rows, 4);
+    assert_eq!([tasks(16, 1), tasks(17, 1), tasks(36, 21), tasks(37, 21)], [3, 64, 63, 64 * 21]);
+    assert_eq!(pieces.tasks(), "3 segments; 64 segments from 17 rows of one on");
+    assert!(wrong(&|device| device.steps[0].per = 6).contains("out of range"));
     let mut runs = device();
     assert!(runs.runs_on((9, 0)) && !runs.runs_on((9, 1)) && !runs.runs_on((10, 0)) && !runs.runs_on((8, 9)));
     runs.arch = "sm_80".into();

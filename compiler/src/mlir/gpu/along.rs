@@ -1,15 +1,16 @@
-//! Convolutions and shifts along a sequence: a thread has a channel; the rows under the window stay in its registers. In calls of many
-//! rows, pieces of a sequence are done side by side, and a thread has two channels if they lie in pairs.
+//! Convolutions and shifts along a sequence: a thread has a channel; the rows under the window stay in its registers. Where a sequence may have
+//! many rows, pieces of it are done side by side, and a thread has two channels if they lie in pairs.
 
 use super::ahead::columns_of_block;
 use super::ask::asking;
+use super::clerk::longest;
 use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::{Expr, TensorId, View};
 use crate::fuse::kernel::{Along, Base, COLUMN, Store};
 use crate::mlir::common;
 use crate::mlir::common::expr::{store, value};
 use crate::mlir::common::site::{Setting, Site, for_each};
-use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, SegmentFields, Ty, Val};
+use crate::mlir::common::{Cmp, Emitter, KernelArgs, SegmentFields, Ty, Val};
 use crate::plan::{ALONG_PIECES, MOST_TAPS_IN_PIECES, along_in_pieces, channels_in_pieces, operands_of_convolution};
 use braid_dsl::model::Elem;
 
@@ -31,7 +32,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Along, (setting, alone): (Setting, b
         if !along_in_pieces(code) {
             return all(&mut site, code, (args, false));
         }
-        let many = e.cmp(Cmp::Gt, e.call_field(args.call, Field::Rows), e.i64(STEP_ROWS));
+        let many = e.cmp(Cmp::Gt, longest(e, args.call), e.i64(STEP_ROWS));
         e.if_then(many, || all(&mut site, code, (args, true)));
         e.if_then(e.not(many), || all(&mut site, code, (args, false)));
     });

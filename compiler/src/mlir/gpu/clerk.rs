@@ -93,11 +93,12 @@ impl<'c> Clerk<'_, 'c> {
 
     fn tasks(&self, [per, times, factor]: [Val<'c>; 3], [least, most]: [Val<'c>; 2]) -> Val<'c> {
         let e = self.e;
-        let is = |n: i64| e.cmp(Cmp::Eq, per, e.i64(n));
-        let segments = e.select(is(3), e.call_field(self.call, Field::Segments), e.i64(1));
-        let wanted = e.select(is(2), e.call_field(self.call, Field::Wanted), segments);
-        let rows = e.call_field(self.call, Field::Rows);
-        let counted = e.select(is(1), rows, e.select(is(4), e.blocks(), wanted));
+        let is = |what: Per| e.cmp(Cmp::Eq, per, e.i64(what as i64));
+        let (rows, segments) = (e.call_field(self.call, Field::Rows), e.call_field(self.call, Field::Segments));
+        let long = e.select(e.cmp(Cmp::Ge, longest(e, self.call), least), segments, e.i64(0));
+        let sequences = e.select(is(Per::Segment), segments, e.select(is(Per::Long), long, e.i64(1)));
+        let wanted = e.select(is(Per::Wanted), e.call_field(self.call, Field::Wanted), sequences);
+        let counted = e.select(is(Per::Row), rows, e.select(is(Per::Block), e.blocks(), wanted));
         // On a GPU no task has several of what is counted: `by` is 1.
         let tasks = e.mul(factor, e.mul(counted, times));
         let fits = e.and(e.cmp(Cmp::Ge, rows, least), e.cmp(Cmp::Le, rows, most));
@@ -109,13 +110,20 @@ impl<'c> Clerk<'_, 'c> {
         let e = self.e;
         let rows = e.call_field(self.call, Field::Rows);
         let is = |what: Per| e.cmp(Cmp::Eq, per, e.i64(what as i64));
-        let others = e.select(is(Per::Segment), e.call_field(self.call, Field::Segments), rows);
+        let others = e.select(is(Per::Long), e.call_field(self.call, Field::Segments), rows);
         let counted = e.mul(e.select(is(Per::Wanted), e.call_field(self.call, Field::Wanted), others), times);
+        let measured = e.select(is(Per::Long), longest(e, self.call), counted);
         let many = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));
         own.chunks_exact(3).fold(tasks, |tasks, own| {
             let above = e.sub(e.add(counted, e.shifted_left(e.i64(1), own[1])), e.i64(1));
             let tiles = e.mul(own[2], e.shifted_right(above, own[1]));
-            e.select(e.and(many, e.cmp(Cmp::Ge, counted, own[0])), tiles, tasks)
+            e.select(e.and(many, e.cmp(Cmp::Ge, measured, own[0])), tiles, tasks)
         })
     }
+}
+
+/// Most rows that a sequence of a call may have: all others have one each, or more.
+pub(super) fn longest<'c>(e: &Emitter<'c>, call: Val<'c>) -> Val<'c> {
+    let [rows, segments] = [Field::Rows, Field::Segments].map(|field| e.call_field(call, field));
+    e.sub(rows, e.sub(segments, e.i64(1)))
 }
