@@ -12,6 +12,7 @@ mod halves;
 mod machine;
 mod memory;
 mod model;
+mod once;
 mod ops;
 mod packed;
 mod parse;

@@ -99,8 +99,12 @@ impl<'c> Rows<'_, '_, 'c> {
             known.put(view, own.to_vec());
             rest = others;
         }
-        for slot in &lanes.slots {
-            known.put(&slot.view, self.slot(slot, row));
+        for slot in lanes.slots.iter().filter(|slot| !self.is_alone() || !slot.made) {
+            let numbers = if self.is_alone() { self.own.load(site, slot) } else { self.slot(slot, row) };
+            known.put(&slot.view, numbers);
+        }
+        if self.is_alone() {
+            lanes.ahead.iter().for_each(|stmt| self.make(site, stmt, &mut known));
         }
         for power in &lanes.powers {
             let count = if power.inner { self.own.walk.form.each } else { 1 };
@@ -113,6 +117,23 @@ impl<'c> Rows<'_, '_, 'c> {
             known.put(&power.view, made);
         }
         known
+    }
+
+    /// Whether the row comes alone, and nothing of it lies in shared memory.
+    fn is_alone(&self) -> bool {
+        self.own.walk.form.across
+    }
+
+    /// What no state is needed for, where each thread makes its own.
+    fn make(&self, site: &mut Site<'_, 'c>, stmt: &Stmt, known: &mut Known<'c>) {
+        let made = |at: usize| {
+            self.own.stand_at(site, at);
+            site.fresh = known.at(at);
+            value(site, &stmt.expr)
+        };
+        let made = (0..self.own.count_of(&stmt.target)).map(made).collect();
+        site.fresh.clear();
+        known.put(&stmt.target, made);
     }
 
     /// The thread's numbers of a slot.
@@ -166,10 +187,13 @@ impl<'c> Rows<'_, '_, 'c> {
             }
         }
         own.stand(site);
+        if self.is_alone() {
+            self.put_together(group, &mut totals);
+        }
         for (stmt, total) in group.iter().zip(totals) {
             let (Some(reduction), Some(total)) = (&stmt.reduce, total) else { continue };
             let later = reduction.how == Reduce::Sum && reduction.start.is_none() && !lanes.is_read(stmt);
-            if later && own.walk.form.team > 1 {
+            if later && own.walk.form.team > 1 && !self.is_alone() {
                 match sums.iter_mut().find(|(other, _)| std::ptr::eq(*other, stmt)) {
                     Some((_, sums)) => sums.push(total),
                     None => sums.push((stmt, vec![total])),
@@ -190,6 +214,19 @@ impl<'c> Rows<'_, '_, 'c> {
             }
         }
         site.fresh.clear();
+    }
+
+    /// Puts together what the threads of a channel have of a group's sums.
+    fn put_together(&self, group: &[Stmt], totals: &mut [Option<Val<'c>>]) {
+        let all = || self.own.walk.lanes.steps.iter().flatten().filter(|stmt| stmt.reduce.is_some());
+        let number = |stmt: &Stmt| all().position(|other| std::ptr::eq(other, stmt)).unwrap_or(0);
+        let sums: Vec<(usize, &Stmt, Val)> =
+            group.iter().zip(&*totals).filter_map(|(stmt, total)| Some((number(stmt), stmt, (*total)?))).collect();
+        if sums.is_empty() {
+            return;
+        }
+        let made = self.own.totals(&sums);
+        totals.iter_mut().filter(|total| total.is_some()).zip(made).for_each(|(total, made)| *total = Some(made));
     }
 
     /// Bits of a lane's number below `from`, down to `to`.

@@ -31,8 +31,10 @@ const AT_ONCE: usize = 32;
 /// How a block does it.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
-    /// Lanes that share a channel, a power of two; in a warp they stand as far apart as they can.
+    /// Threads that share a channel, a power of two; in a warp they stand as far apart as they can.
     pub team: usize,
+    /// Whether they are in as many warps, all of whose lanes have channels that lie side by side.
+    pub across: bool,
     /// Elements of a channel that a lane has.
     pub each: usize,
     /// How many of them lie side by side.
@@ -61,12 +63,22 @@ impl Form {
         let most = MOST_BYTES[usize::from(!groups)];
         let fits = |(places, batch): &(usize, usize)| 4 * places * batch * lanes.pitch() <= most;
         let (places, batch) = BATCHES.into_iter().find(fits)?;
-        (each <= MOST_EACH).then_some(Form { team, each, side, together, places, batch })
+        (each <= MOST_EACH).then_some(Form { team, across: false, each, side, together, places, batch })
+    }
+
+    /// Of steps that come alone: elements of a thread come at once, and go.
+    pub fn alone(lanes: &Lanes) -> Option<Form> {
+        let (width, (_, elements)) = (lanes.cut.1, lanes.inner?);
+        let team = THREADS.checked_div(width).filter(|team| team * width == THREADS && width.is_multiple_of(WARP))?;
+        let each = elements / team;
+        let fits = each * team == elements && each * lanes.states.len() <= MOST_EACH && lanes.channels.is_multiple_of(width);
+        let side = [4, 2].into_iter().find(|side| each.is_multiple_of(*side)).unwrap_or(1);
+        fits.then_some(Form { team, across: true, each, side, together: 1, places: 1, batch: 1 })
     }
 
     /// Channels of a warp.
     pub fn channels(self) -> usize {
-        WARP / self.team
+        if self.across { WARP } else { WARP / self.team }
     }
 }
 
@@ -85,9 +97,14 @@ impl Walk {
     pub fn of(code: &Nests, groups: bool) -> Option<Walk> {
         let lanes = Lanes::of(code)?;
         let form = Form::of(&lanes, groups)?;
+        Some(Walk::new(code, lanes, form))
+    }
+
+    /// The walk of a kernel in some form.
+    pub fn new(code: &Nests, lanes: Lanes, form: Form) -> Walk {
         let targets = lanes.steps.iter().flatten().map(|stmt| stmt.target.tensor);
         let leaves = targets.filter(|id| !matches!(code.tensors[id.0].base, Base::State | Base::Scratch(_))).collect();
-        Some(Walk { lanes, form, leaves })
+        Walk { lanes, form, leaves }
     }
 
     /// Shared bytes of a block.
@@ -168,13 +185,22 @@ pub(super) struct Own<'w, 'c> {
 }
 
 impl<'w, 'c> Own<'w, 'c> {
-    fn new(walk: &'w Walk, site: &Site<'w, 'c>, (first, to): (Val<'c>, Val<'c>)) -> Self {
+    pub fn new(walk: &'w Walk, site: &Site<'w, 'c>, (first, to): (Val<'c>, Val<'c>)) -> Self {
         let e = site.e;
         let (channels, width, all) = (walk.form.channels(), walk.lanes.cut.1, walk.lanes.channels);
         let lane = e.and(e.thread(), e.i32(WARP as i32 - 1));
-        let begin = e.mul(e.to_i64(e.shift_right(e.thread(), i64::from(WARP.ilog2()))), e.i64(channels));
-        let channel = e.add(begin, e.to_i64(e.and(lane, e.i32(channels as i32 - 1))));
-        let member = e.to_i64(e.shift_right(lane, i64::from(channels.ilog2())));
+        let own = |of: Val<'c>, count: usize| {
+            let within = e.to_i64(e.and(of, e.i32(count as i32 - 1)));
+            (within, e.to_i64(e.shift_right(of, i64::from(count.ilog2()))))
+        };
+        let (begin, (channel, member)) = match walk.form.across {
+            true => (e.i64(0), own(e.thread(), width)),
+            false => {
+                let begin = e.mul(e.to_i64(e.shift_right(e.thread(), i64::from(WARP.ilog2()))), e.i64(channels));
+                let (within, member) = own(lane, channels);
+                (begin, (e.add(begin, within), member))
+            }
+        };
         let there = |channel: Val<'c>| {
             let inside = e.cmp(Cmp::Lt, channel, e.i64(width));
             e.and(inside, e.cmp(Cmp::Lt, e.add(first, channel), e.i64(all)))
@@ -225,7 +251,7 @@ impl<'w, 'c> Own<'w, 'c> {
     }
 
     /// The thread's elements of all states, one state after the other.
-    fn states(&self, site: &mut Site<'_, 'c>) -> Vec<Val<'c>> {
+    pub fn states(&self, site: &mut Site<'_, 'c>) -> Vec<Val<'c>> {
         let mut states = vec![];
         for view in &self.walk.lanes.states {
             for at in 0..self.count_of(view) {
@@ -237,7 +263,7 @@ impl<'w, 'c> Own<'w, 'c> {
     }
 
     /// Writes them back.
-    fn leave(&self, site: &mut Site<'_, 'c>, states: &[Val<'c>]) {
+    pub fn leave(&self, site: &mut Site<'_, 'c>, states: &[Val<'c>]) {
         let mut places = vec![];
         for view in &self.walk.lanes.states {
             for at in 0..self.count_of(view) {
@@ -250,7 +276,7 @@ impl<'w, 'c> Own<'w, 'c> {
     }
 
     /// What is the same in all rows.
-    fn fixed(&self, site: &mut Site<'_, 'c>) -> Known<'c> {
+    pub fn fixed(&self, site: &mut Site<'_, 'c>) -> Known<'c> {
         let mut known = Known::default();
         for (view, expr) in &self.walk.lanes.fixed {
             let count = self.count(&expr.axes());

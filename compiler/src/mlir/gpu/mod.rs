@@ -31,6 +31,7 @@ mod lanes;
 mod left;
 mod matmul;
 mod nest;
+mod once;
 mod one_row;
 mod own_key;
 mod packed;

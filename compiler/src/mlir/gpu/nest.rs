@@ -1,6 +1,7 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
 use super::chains;
+use super::once::Once;
 use super::pairs::Pairs;
 use super::substitution::Substitution;
 use super::team::{Teams, member_of};
@@ -20,7 +21,8 @@ use crate::plan::{PIECE, Places, by_warps};
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
 pub fn shared_bytes(code: &Nests) -> usize {
     let sums = code.nests.iter().map(|nest| teams(code, nest, THREADS).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
-    sums_at(code) + sums
+    let once = Once::of(code, false).map_or(0, |once| once.shared_bytes());
+    once.max(sums_at(code) + sums)
 }
 
 pub(super) fn sums_at(code: &Nests) -> usize {
@@ -58,25 +60,33 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, O
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
         let scratch = |at| scratch(e, args, setting, at);
-        for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
-            Walk::Rows(_) if let Some(places) = alone => {
-                at_place(&mut site, places, task);
-                site.set_row(e.i64(0), false);
-                e.sync();
-                all(&mut site, code, None, 0);
-            }
-            Walk::Rows(rows) if many && by_warps(code) => small::task(&mut site, code, (*rows, task)),
-            Walk::Rows(rows) => {
-                let pieces = code.pieces(PIECE);
-                let (row, piece) = (e.div(task, e.i64(pieces)), e.rem(task, e.i64(pieces)));
-                if *rows != Rows::Once {
-                    site.set_row(row, *rows == Rows::Wanted);
+        let once = Once::of(code, many).filter(|_| alone.is_none());
+        let done = once.map(|once| once.emit(&mut site, args));
+        let mut tasks = || {
+            for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
+                Walk::Rows(_) if let Some(places) = alone => {
+                    at_place(&mut site, places, task);
+                    site.set_row(e.i64(0), false);
+                    e.sync();
+                    all(&mut site, code, None, 0);
                 }
-                e.sync();
-                all(&mut site, code, Some((piece, pieces)), 0);
-            }
-            Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch), many),
-        });
+                Walk::Rows(rows) if many && by_warps(code) => small::task(&mut site, code, (*rows, task)),
+                Walk::Rows(rows) => {
+                    let pieces = code.pieces(PIECE);
+                    let (row, piece) = (e.div(task, e.i64(pieces)), e.rem(task, e.i64(pieces)));
+                    if *rows != Rows::Once {
+                        site.set_row(row, *rows == Rows::Wanted);
+                    }
+                    e.sync();
+                    all(&mut site, code, Some((piece, pieces)), 0);
+                }
+                Walk::Segments { .. } => segments::task_of(&mut site, code, task, (args, &scratch), many),
+            })
+        };
+        match done {
+            None => tasks(),
+            Some(done) => e.if_then(e.not(done), tasks),
+        }
     });
 }
 
