@@ -77,10 +77,11 @@ fn heads_of_many_kinds() {
     check([1, 6, 32, 64], "cuda:sm_90a", CAUSAL, "0.1 * s + 0.05 * (1.0 + sigmoid(1000.0 * slope)) * float(key)", 300);
 }
 
-/// Parts of values of an odd length: maxima and totals behind their sums are pairs.
+/// Parts of values of an odd length: maxima and totals behind their sums are pairs. Positions lie behind values of an odd number of bytes by two.
 #[test]
 fn parts_of_odd_values() {
     check_spec(&spec([1, 3, 16, 33], CAUSAL, PLAIN), ("cuda:sm_80", Dtype::F32), 300);
+    check([1, 3, 16, 33], "cuda:sm_90a", CAUSAL, PLAIN, 300);
 }
 
 /// Parts of one attention lie where no other one counts, whatever their shapes: the second has more tasks than the first.
