@@ -113,7 +113,8 @@ impl Played {
             positions.extend(position..position + count);
             of_rows.extend(vec![slot as i32; tokens.len()]);
             wanted.extend(if all { first..first + count } else { first + count - 1..first + count });
-            segments.extend([slot as i32, first, count, position, 0]);
+            // States lie in another order than rows do.
+            segments.extend([(self.positions.len() - 1 - slot) as i32, first, count, position, 0]);
             self.positions[slot] += tokens.len();
         }
         let lists = [&feeds.concat(), &positions, &of_rows, &wanted, &segments];
