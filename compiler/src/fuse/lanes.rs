@@ -95,12 +95,19 @@ impl Slot {
 impl Lanes {
     /// The recurrence of a kernel, if it is one of these.
     pub fn of(code: &Nests) -> Option<Lanes> {
-        let Walk::Segments { grid, blocked: Some(cut), part } = &code.walk else { return None };
+        let Walk::Segments { blocked: Some((_, width)), .. } = &code.walk else { return None };
+        Lanes::of_width(code, *width)
+    }
+
+    /// The same where tasks have so many channels.
+    pub fn of_width(code: &Nests, width: usize) -> Option<Lanes> {
+        let Walk::Segments { grid, blocked: Some((axis, _)), part } = &code.walk else { return None };
+        let cut = (*axis, width);
         if matches!(part, Part::Chunks(_) | Part::Intra(_) | Part::Batches(_)) {
             return None;
         }
         let single = grid.iter().copied().filter(|axis| *axis != cut.0).collect();
-        Finder { code, cut: *cut, single }.find()
+        Finder { code, cut, single }.find()
     }
 
     /// Numbers of shared memory for a row.

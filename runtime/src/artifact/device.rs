@@ -66,7 +66,7 @@ impl Grid {
     }
 }
 
-/// One call of a function: `factor · ⌈count · times / by⌉` tasks, none if the call has fewer than `least` rows.
+/// One call of a function: `factor · ⌈count · times / by⌉` tasks, none if the call has fewer than `least` rows, or by long segments if none can have so many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// Index into [`Device::functions`].
@@ -223,10 +223,10 @@ fn counted(per: usize, times: usize, by: usize, factor: usize) -> String {
     if factor == 1 { by } else { format!("{factor} {by}") }
 }
 
-/// [`Launch::per`] of segments where one of them may have [`Launch::least`] rows.
+/// [`Launch::per`] and [`Tiles::per`] of segments where one of them may have [`Launch::least`] or [`Tiles::from`] rows.
 const LONG: usize = 5;
 
-/// Where what [`Launch::per`] says is counted among what a call can count.
+/// Which of the five counts of [`Launch::count`] is meant by what is counted.
 fn index(per: usize) -> usize {
     if per == LONG { 3 } else { per.min(4) }
 }

@@ -110,7 +110,8 @@ impl<'c> Clerk<'_, 'c> {
         let e = self.e;
         let rows = e.call_field(self.call, Field::Rows);
         let is = |what: Per| e.cmp(Cmp::Eq, per, e.i64(what as i64));
-        let others = e.select(is(Per::Long), e.call_field(self.call, Field::Segments), rows);
+        let of_segments = e.or(is(Per::Segment), is(Per::Long));
+        let others = e.select(of_segments, e.call_field(self.call, Field::Segments), rows);
         let counted = e.mul(e.select(is(Per::Wanted), e.call_field(self.call, Field::Wanted), others), times);
         let measured = e.select(is(Per::Long), longest(e, self.call), counted);
         let many = e.cmp(Cmp::Gt, rows, e.i64(STEP_ROWS));

@@ -182,7 +182,7 @@ impl<'c> Rows<'_, '_, 'c> {
                 }
                 known.put_one(&stmt.target, (at, count), made);
                 if self.leaves(&stmt.target) {
-                    puts.push(Put { place: site.address(&stmt.target), value: stored(site, &stmt.target, made), all: count > 1 });
+                    puts.push(Put { place: site.address(&stmt.target), value: stored(site, &stmt.target, made), all: inner });
                 }
             }
         }
@@ -219,9 +219,14 @@ impl<'c> Rows<'_, '_, 'c> {
     /// Puts together what the threads of a channel have of a group's sums.
     fn put_together(&self, group: &[Stmt], totals: &mut [Option<Val<'c>>]) {
         let all = || self.own.walk.lanes.steps.iter().flatten().filter(|stmt| stmt.reduce.is_some());
-        let number = |stmt: &Stmt| all().position(|other| std::ptr::eq(other, stmt)).unwrap_or(0);
-        let sums: Vec<(usize, &Stmt, Val)> =
-            group.iter().zip(&*totals).filter_map(|(stmt, total)| Some((number(stmt), stmt, (*total)?))).collect();
+        let number = |stmt: &Stmt| {
+            all().position(|other| std::ptr::eq(other, stmt)).unwrap_or_else(|| {
+                self.own.e.fault("a sum that is none of its step's");
+                0
+            })
+        };
+        let made = group.iter().zip(&*totals).filter_map(|(stmt, total)| Some((stmt, (*total)?)));
+        let sums: Vec<(usize, &Stmt, Val)> = made.map(|(stmt, total)| (number(stmt), stmt, total)).collect();
         if sums.is_empty() {
             return;
         }

@@ -1,6 +1,6 @@
 //! Walks of recurrences whose threads keep the states in registers. A channel's elements are dealt to a team of lanes of one warp; what
 //! rows bring is copied to shared memory a batch of rows ahead; a few rows at a time are worked through without a stop, and their sums
-//! over a team are added up together.
+//! over a team are added up together. Single steps (once.rs) have teams across warps, and nothing in shared memory but sums.
 
 use super::lane_rows::{Known, Rows};
 use super::wide::beside;
@@ -20,6 +20,8 @@ pub const FEWEST: usize = STEP_ROWS + 1;
 const WORKERS: usize = THREADS / 2;
 /// Most elements of one state that a thread keeps.
 const MOST_EACH: usize = 32;
+/// Most numbers that a thread keeps and loads for a step that comes alone: a few more than it has registers, as not all are there at once.
+const MOST_ALONE: usize = 128;
 /// Batches that have places in shared memory, of which one is worked through while the others come, and rows of a batch: the first that
 /// fit. Whatever a batch has, copying it and meeting for it takes as long as some twenty rows of little work.
 const BATCHES: [(usize, usize); 7] = [(4, 128), (4, 64), (4, 32), (4, 16), (4, 8), (2, 16), (2, 8)];
@@ -33,7 +35,7 @@ const AT_ONCE: usize = 32;
 pub struct Form {
     /// Threads that share a channel, a power of two; in a warp they stand as far apart as they can.
     pub team: usize,
-    /// Whether they are in as many warps, all of whose lanes have channels that lie side by side.
+    /// Instead: they are in as many warps, all of whose lanes have channels that lie side by side.
     pub across: bool,
     /// Elements of a channel that a lane has.
     pub each: usize,
@@ -66,12 +68,15 @@ impl Form {
         (each <= MOST_EACH).then_some(Form { team, across: false, each, side, together, places, batch })
     }
 
-    /// Of steps that come alone: elements of a thread come at once, and go.
+    /// Of steps that come alone: elements of a thread come at once, and go; there are no batches.
     pub fn alone(lanes: &Lanes) -> Option<Form> {
         let (width, (_, elements)) = (lanes.cut.1, lanes.inner?);
         let team = THREADS.checked_div(width).filter(|team| team * width == THREADS && width.is_multiple_of(WARP))?;
         let each = elements / team;
-        let fits = each * team == elements && each * lanes.states.len() <= MOST_EACH && lanes.channels.is_multiple_of(width);
+        let inner = |slot: &&Slot| slot.axes.iter().any(|(axis, _)| lanes.inner.is_some_and(|(own, _)| own == *axis));
+        // States, those that are on their way, and what the row brings to each element.
+        let numbers = each * (2 * lanes.states.len() + lanes.slots.iter().filter(inner).count());
+        let fits = each * team == elements && numbers <= MOST_ALONE && lanes.channels.is_multiple_of(width);
         let side = [4, 2].into_iter().find(|side| each.is_multiple_of(*side)).unwrap_or(1);
         fits.then_some(Form { team, across: true, each, side, together: 1, places: 1, batch: 1 })
     }

@@ -21,8 +21,8 @@ use crate::plan::{PIECE, Places, by_warps};
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
 pub fn shared_bytes(code: &Nests) -> usize {
     let sums = code.nests.iter().map(|nest| teams(code, nest, THREADS).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
-    let once = Once::of(code, false).map_or(0, |once| once.shared_bytes());
-    once.max(sums_at(code) + sums)
+    let once = [false, true].into_iter().filter_map(|many| Once::of(code, many)).map(|once| once.shared_bytes()).max();
+    once.unwrap_or(0).max(sums_at(code) + sums)
 }
 
 pub(super) fn sums_at(code: &Nests) -> usize {
@@ -60,7 +60,9 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, O
     e.kernel(name, |args| {
         let mut site = Site::new(e, args, &code.tensors, setting);
         let scratch = |at| scratch(e, args, setting, at);
-        let once = Once::of(code, many).filter(|_| alone.is_none());
+        // Where calls of many rows have no code of their own, this is that of one row, too.
+        let wide = many && segments::is_split(code, e.has_groups());
+        let once = Once::of(code, wide).filter(|_| alone.is_none());
         let done = once.map(|once| once.emit(&mut site, args));
         let mut tasks = || {
             for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {

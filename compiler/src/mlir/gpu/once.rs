@@ -1,23 +1,23 @@
 //! Single steps of recurrences, as decoding has them: all of a task's states come to its threads' registers at once, and those of the block's next
 //! task meanwhile. Such a step reads and writes states, and does little else.
 
-use super::THREADS;
 use super::lane_rows::Rows;
 use super::lanes::{Form, Own, Walk};
 use super::team::combine;
 use super::wide::beside;
+use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::KAxis;
 use crate::fuse::kernel::{Nests, Part, Stmt, Walk as Kind};
 use crate::fuse::lanes::{Lanes, Slot};
 use crate::mlir::common::segment::{place_in_grid, rows};
 use crate::mlir::common::site::Site;
-use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Ty, Val};
+use crate::mlir::common::{Cmp, Emitter, Field, KernelArgs, Val};
+use crate::plan::BLOCKS;
 
 /// A kernel whose steps are done so in calls in which all sequences have one row.
 pub struct Once<'n> {
     code: &'n Nests,
     grid: &'n [KAxis],
-    cut: (KAxis, usize),
     part: Part,
     walk: Walk,
 }
@@ -27,24 +27,27 @@ const WIDE: usize = 64;
 
 impl<'n> Once<'n> {
     /// The kernel, if it is one: the elements of channels side by side lie side by side, and all are dealt to the block's threads. `many`: for
-    /// calls of many rows.
+    /// code of calls of more than [`STEP_ROWS`] rows alone. In one of one row a block's tasks have to be those of the step before.
     pub fn of(code: &'n Nests, many: bool) -> Option<Once<'n>> {
-        let Kind::Segments { blocked: Some((_, width)), .. } = &code.walk else { return None };
-        let wide = (many && WIDE.is_multiple_of(*width)).then(|| Once::of_width(code, WIDE)).flatten();
+        let Kind::Segments { grid, blocked: Some((axis, width)), .. } = &code.walk else { return None };
+        let tasks: usize = grid.iter().map(|own| code.sizes[own.0] / if own == axis { WIDE } else { 1 }).product();
+        let enough = many && tasks * (STEP_ROWS + 1) >= BLOCKS && WIDE.is_multiple_of(*width);
+        let wide = enough.then(|| Once::of_width(code, WIDE)).flatten();
         wide.or_else(|| Once::of_width(code, *width))
     }
 
     /// The same where a task has so many channels.
     fn of_width(code: &'n Nests, width: usize) -> Option<Once<'n>> {
-        let Kind::Segments { grid, blocked: Some((axis, _)), part: part @ (Part::All | Part::Rest(_)) } = &code.walk else {
-            return None;
-        };
-        let cut = (*axis, width);
-        let mut lanes = Lanes::of(code)?;
-        lanes.cut = cut;
+        let Kind::Segments { grid, part: part @ (Part::All | Part::Rest(_)), .. } = &code.walk else { return None };
+        let lanes = Lanes::of_width(code, width)?;
         let form = Form::alone(&lanes)?;
-        let dense = lanes.states.iter().all(|view| view.stride(*axis) == 1);
-        dense.then(|| Once { code, grid, cut, part: *part, walk: Walk::new(code, lanes, form) })
+        let dense = lanes.states.iter().all(|view| view.stride(lanes.cut.0) == 1);
+        dense.then(|| Once { code, grid, part: *part, walk: Walk::new(code, lanes, form) })
+    }
+
+    /// The axis of which a task has a block, and how wide that is.
+    fn cut(&self) -> (KAxis, usize) {
+        self.walk.lanes.cut
     }
 
     /// Shared bytes of a block: what its threads add up of each sum.
@@ -57,7 +60,7 @@ impl<'n> Once<'n> {
         let e = site.e;
         let [rows, segments] = [Field::Rows, Field::Segments].map(|field| e.call_field(args.call, field));
         let single = e.cmp(Cmp::Eq, rows, segments);
-        let places = self.grid.iter().map(|axis| self.code.sizes[axis.0] / if *axis == self.cut.0 { self.cut.1 } else { 1 });
+        let places = self.grid.iter().map(|axis| self.code.sizes[axis.0] / if *axis == self.cut().0 { self.cut().1 } else { 1 });
         let end = e.mul(segments, e.i64(places.product::<usize>()));
         let some = e.and(single, e.cmp(Cmp::Lt, args.begin, end));
         e.if_then(some, || self.tasks(site, KernelArgs { end, ..args }));
@@ -91,7 +94,7 @@ impl<'n> Once<'n> {
 
     /// Whose states a task has, and its row.
     fn segment<'c>(&self, site: &mut Site<'_, 'c>, args: KernelArgs<'c>, task: Val<'c>) -> [Val<'c>; 2] {
-        let sequence = place_in_grid(site, self.grid, Some(self.cut), (&self.code.sizes, task));
+        let sequence = place_in_grid(site, self.grid, Some(self.cut()), (&self.code.sizes, task));
         let own = site.e.segment(args.call, sequence);
         [own.slot, rows(site.e, self.part, own).0]
     }
@@ -99,8 +102,8 @@ impl<'n> Once<'n> {
     /// Stands at a task.
     fn stand<'s, 'k: 's, 'c>(&'s self, site: &mut Site<'k, 'c>, (task, [slot, row]): Task<'c>) -> Own<'s, 'c> {
         let e = site.e;
-        place_in_grid(site, self.grid, Some(self.cut), (&self.code.sizes, task));
-        let first = site.index[&self.cut.0];
+        place_in_grid(site, self.grid, Some(self.cut()), (&self.code.sizes, task));
+        let first = site.index[&self.cut().0];
         site.set_slot(slot);
         site.set_row(row, false);
         let own = Own::new(&self.walk, site, (first, e.add(row, e.i64(1))));
@@ -153,7 +156,7 @@ impl<'c> Own<'_, 'c> {
         e.sync();
         let total = |(number, stmt, sum): &(usize, &Stmt, Val<'c>)| {
             let Some(reduction) = &stmt.reduce else { return *sum };
-            let parts = (0..form.team).map(|member| e.load(place(*number, e.i64(member)), Ty::F32));
+            let parts = (0..form.team).map(|member| e.load(place(*number, e.i64(member)), sum.ty()));
             parts.reduce(|total, part| combine(e, reduction.how, total, part)).unwrap_or(*sum)
         };
         sums.iter().map(total).collect()
