@@ -49,8 +49,8 @@ apart() { # name
 
 # Sequences side by side, token after token and each at another position, against each as a whole.
 sides() { # arguments of the second command…
-  # More than 16 rows ahead of the last eight: where a block's threads wait for others of it and ask for weights meanwhile, as calls of few rows have it, racecheck names
-  # the number that the first thread shows and the others look at.
+  # More than 16 rows ahead of the last eight. In calls of fewer, warps ask for weights while the first thread watches for other blocks: racecheck
+  # names the number by which it tells them, though a later look will do.
   rows=$(for row in $(seq 40); do seq -s , "$row" $((row + 27)) | tr '\n' ';'; done | sed 's/;$//')
   "$run" logits "$out/sides/bf16.braidart" --weights random:1 --ids "$rows" -o "$scratch/whole" &&
     "$@" "$run" logits "$out/sides/bf16.braidart" --weights random:1 --ids "$rows" --steps 8 -o "$scratch/sides" &&

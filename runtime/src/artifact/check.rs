@@ -81,8 +81,8 @@ impl Manifest {
     fn check_state(&self, state: &State) -> Checked {
         ensure(matches!(state.element_bytes, 1 | 2 | 4), || format!("elements of {} bytes", state.element_bytes))?;
         // A capacity is a multiple of `POSITIONS`: what lies behind odd values begins at a whole element all the same.
-        let position = state.position_offset.saturating_mul(POSITIONS);
-        let whole = [state.fixed_offset, position, state.fixed_bytes, state.position_bytes];
+        let first = state.position_offset.saturating_mul(POSITIONS);
+        let whole = [state.fixed_offset, first, state.fixed_bytes, state.position_bytes];
         ensure(whole.iter().all(|bytes| *bytes <= LIMIT && bytes % state.element_bytes == 0), || "broken elements".into())?;
         let fixed = state.fixed_offset + state.fixed_bytes;
         let position = state.position_offset + state.position_bytes;

@@ -84,6 +84,13 @@ fn steps_whose_rows_are_large() {
     }
 }
 
+/// The largest of some integers, below zero as well, which are no numbers as bits.
+#[test]
+fn integers_of_a_step() {
+    let spec = spec("S = sigmoid(a) * S + kk * vv\n o = vv * float(max[k] select(S > 0.0, index[k] - 20, -30))", [2, 16, 64]);
+    check(&spec, ("cuda:sm_90a", Dtype::F32, Chunks::Rows(16)), &[single(3), single(3)], 1e-5);
+}
+
 /// Results of each element of a state, of which a thread has one, in a walk of many rows; in single steps behind it.
 #[test]
 fn results_of_each_element() {

@@ -99,41 +99,38 @@ impl<'c> Rows<'_, '_, 'c> {
             known.put(view, own.to_vec());
             rest = others;
         }
-        for slot in lanes.slots.iter().filter(|slot| !self.is_alone() || !slot.made) {
-            let numbers = if self.is_alone() { self.own.load(site, slot) } else { self.slot(slot, row) };
-            known.put(&slot.view, numbers);
-        }
-        if self.is_alone() {
-            lanes.ahead.iter().for_each(|stmt| self.make(site, stmt, &mut known));
+        match self.own.walk.form.across {
+            // The row comes alone: nothing of it lies in shared memory, and each thread makes its own of what no state is needed for.
+            true => {
+                lanes.slots.iter().filter(|slot| !slot.made).for_each(|slot| known.put(&slot.view, self.own.load(site, slot)));
+                for stmt in &lanes.ahead {
+                    let made = self.each(site, (self.own.count_of(&stmt.target), &known), |site| value(site, &stmt.expr));
+                    known.put(&stmt.target, made);
+                }
+            }
+            false => lanes.slots.iter().for_each(|slot| known.put(&slot.view, self.slot(slot, row))),
         }
         for power in &lanes.powers {
             let count = if power.inner { self.own.walk.form.each } else { 1 };
-            let made = |at| {
-                self.own.stand_at(site, at);
-                site.fresh = known.at(at);
-                self.own.e.power_of_two_of(value(site, &power.exponent))
-            };
-            let made = (0..count).map(made).collect();
+            let made = self.each(site, (count, &known), |site| self.own.e.power_of_two_of(value(site, &power.exponent)));
             known.put(&power.view, made);
         }
         known
     }
 
-    /// Whether the row comes alone, and nothing of it lies in shared memory.
-    fn is_alone(&self) -> bool {
-        self.own.walk.form.across
-    }
-
-    /// What no state is needed for, where each thread makes its own.
-    fn make(&self, site: &mut Site<'_, 'c>, stmt: &Stmt, known: &mut Known<'c>) {
-        let made = |at: usize| {
+    /// Makes a value for each of the thread's elements, or one.
+    fn each(
+        &self,
+        site: &mut Site<'_, 'c>,
+        (count, known): (usize, &Known<'c>),
+        make: impl Fn(&mut Site<'_, 'c>) -> Val<'c>,
+    ) -> Vec<Val<'c>> {
+        let one = |at| {
             self.own.stand_at(site, at);
             site.fresh = known.at(at);
-            value(site, &stmt.expr)
+            make(site)
         };
-        let made = (0..self.own.count_of(&stmt.target)).map(made).collect();
-        site.fresh.clear();
-        known.put(&stmt.target, made);
+        (0..count).map(one).collect()
     }
 
     /// The thread's numbers of a slot.
@@ -187,23 +184,25 @@ impl<'c> Rows<'_, '_, 'c> {
             }
         }
         own.stand(site);
-        if self.is_alone() {
-            self.put_together(group, &mut totals);
-        }
         for (stmt, total) in group.iter().zip(totals) {
             let (Some(reduction), Some(total)) = (&stmt.reduce, total) else { continue };
             let later = reduction.how == Reduce::Sum && reduction.start.is_none() && !lanes.is_read(stmt);
-            if later && own.walk.form.team > 1 && !self.is_alone() {
+            let teams = own.walk.form.across();
+            if later && own.walk.form.team > 1 && teams.is_none() {
                 match sums.iter_mut().find(|(other, _)| std::ptr::eq(*other, stmt)) {
                     Some((_, sums)) => sums.push(total),
                     None => sums.push((stmt, vec![total])),
                 }
                 continue;
             }
-            let mut total = total;
-            for by in self.bits(WARP, own.walk.form.channels()) {
-                total = combine(e, reduction.how, total, e.exchange(total, by));
-            }
+            let shuffled = |total| {
+                let bits = self.bits(WARP, own.walk.form.channels()).into_iter();
+                bits.fold(total, |total, by| combine(e, reduction.how, total, e.exchange(total, by)))
+            };
+            let mut total = match teams {
+                Some(teams) => teams.reduce(e, reduction.how, total, e.shared_memory()),
+                None => shuffled(total),
+            };
             if let Some(start) = &reduction.start {
                 site.fresh = known.at(0);
                 total = e.add(value(site, start), total);
@@ -214,24 +213,6 @@ impl<'c> Rows<'_, '_, 'c> {
             }
         }
         site.fresh.clear();
-    }
-
-    /// Puts together what the threads of a channel have of a group's sums.
-    fn put_together(&self, group: &[Stmt], totals: &mut [Option<Val<'c>>]) {
-        let all = || self.own.walk.lanes.steps.iter().flatten().filter(|stmt| stmt.reduce.is_some());
-        let number = |stmt: &Stmt| {
-            all().position(|other| std::ptr::eq(other, stmt)).unwrap_or_else(|| {
-                self.own.e.fault("a sum that is none of its step's");
-                0
-            })
-        };
-        let made = group.iter().zip(&*totals).filter_map(|(stmt, total)| Some((stmt, (*total)?)));
-        let sums: Vec<(usize, &Stmt, Val)> = made.map(|(stmt, total)| (number(stmt), stmt, total)).collect();
-        if sums.is_empty() {
-            return;
-        }
-        let made = self.own.totals(&sums);
-        totals.iter_mut().filter(|total| total.is_some()).zip(made).for_each(|(total, made)| *total = Some(made));
     }
 
     /// Bits of a lane's number below `from`, down to `to`.

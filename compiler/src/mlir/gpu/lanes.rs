@@ -3,6 +3,7 @@
 //! over a team are added up together. Single steps (once.rs) have teams across warps, and nothing in shared memory but sums.
 
 use super::lane_rows::{Known, Rows};
+use super::team::Teams;
 use super::wide::beside;
 use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::{KAxis, TensorId, View};
@@ -84,6 +85,11 @@ impl Form {
     /// Channels of a warp.
     pub fn channels(self) -> usize {
         if self.across { WARP } else { WARP / self.team }
+    }
+
+    /// The teams of a form whose threads are in several warps.
+    pub fn across(self) -> Option<Teams> {
+        self.across.then_some(Teams { threads: THREADS, size: self.team, together: false })
     }
 }
 

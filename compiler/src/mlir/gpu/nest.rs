@@ -21,8 +21,8 @@ use crate::plan::{PIECE, Places, by_warps};
 /// Shared memory: scratch that fits, then what sums over teams need; bytes.
 pub fn shared_bytes(code: &Nests) -> usize {
     let sums = code.nests.iter().map(|nest| teams(code, nest, THREADS).map_or(0, Teams::shared_bytes)).max().unwrap_or(0);
-    let once = [false, true].into_iter().filter_map(|many| Once::of(code, many)).map(|once| once.shared_bytes()).max();
-    once.unwrap_or(0).max(sums_at(code) + sums)
+    let once = [false, true].into_iter().find_map(|many| Once::of(code, many)).map_or(0, |once| once.shared_bytes());
+    once.max(sums_at(code) + sums)
 }
 
 pub(super) fn sums_at(code: &Nests) -> usize {

@@ -1,13 +1,13 @@
 //! Single steps of recurrences, as decoding has them: all of a task's states come to its threads' registers at once, and those of the block's next
 //! task meanwhile. Such a step reads and writes states, and does little else.
 
+use super::STEP_ROWS;
 use super::lane_rows::Rows;
 use super::lanes::{Form, Own, Walk};
-use super::team::combine;
+use super::team::Teams;
 use super::wide::beside;
-use super::{STEP_ROWS, THREADS};
 use crate::fuse::expr::KAxis;
-use crate::fuse::kernel::{Nests, Part, Stmt, Walk as Kind};
+use crate::fuse::kernel::{Nests, Part, Walk as Kind};
 use crate::fuse::lanes::{Lanes, Slot};
 use crate::mlir::common::segment::{place_in_grid, rows};
 use crate::mlir::common::site::Site;
@@ -50,9 +50,9 @@ impl<'n> Once<'n> {
         self.walk.lanes.cut
     }
 
-    /// Shared bytes of a block: what its threads add up of each sum.
+    /// Shared bytes of a block: what its threads have of a sum.
     pub fn shared_bytes(&self) -> usize {
-        4 * THREADS * self.walk.lanes.steps.iter().flatten().filter(|stmt| stmt.reduce.is_some()).count()
+        self.walk.form.across().map_or(0, Teams::shared_bytes)
     }
 
     /// Does the call if it is one of these, and gives whether it is.
@@ -118,8 +118,6 @@ impl<'n> Once<'n> {
 
     fn task<'c>(&self, site: &mut Site<'_, 'c>, task: Task<'c>, states: &[Val<'c>]) {
         let e = site.e;
-        // All are done with the sums of the task before.
-        e.sync();
         let own = self.stand(site, task);
         let fixed = own.fixed(site);
         let made = Rows { own: &own, fixed: &fixed, at: task.1[1], place: e.shared_memory(), count: 1 }.emit(site, states);
@@ -143,22 +141,5 @@ impl<'c> Own<'_, 'c> {
             beside(e, slot.store, site.address(&slot.view), at_once)
         };
         (0..count).step_by(at_once).flat_map(piece).collect()
-    }
-
-    /// What the channel's threads have made of sums, in order, put together; those are of these numbers among all of a step.
-    pub fn totals(&self, sums: &[(usize, &Stmt, Val<'c>)]) -> Vec<Val<'c>> {
-        let (e, form, width) = (self.e, self.walk.form, self.walk.lanes.cut.1);
-        let place = |number: usize, member: Val<'c>| {
-            let at = e.add(e.mul(member, e.i64(width)), self.channel);
-            e.element(e.offset_by(e.shared_memory(), 4 * THREADS * number), at, 4)
-        };
-        sums.iter().for_each(|(number, _, sum)| e.store(place(*number, self.member), *sum));
-        e.sync();
-        let total = |(number, stmt, sum): &(usize, &Stmt, Val<'c>)| {
-            let Some(reduction) = &stmt.reduce else { return *sum };
-            let parts = (0..form.team).map(|member| e.load(place(*number, e.i64(member)), sum.ty()));
-            parts.reduce(|total, part| combine(e, reduction.how, total, part)).unwrap_or(*sum)
-        };
-        sums.iter().map(total).collect()
     }
 }
