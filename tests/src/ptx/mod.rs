@@ -17,6 +17,7 @@ mod ops;
 mod packed;
 mod parse;
 mod single;
+mod slots;
 mod sorted;
 mod text;
 mod warp;

@@ -86,6 +86,7 @@ pub enum Together {
     LoadMatrices { turned: bool },
     MultiplyBf16,
     MultiplyTf32,
+    MultiplyBytes,
     Add(Space),
     Copy,
     CloseCopies,
@@ -111,12 +112,15 @@ pub struct Instruction {
 impl Instruction {
     /// Whether all lanes of a warp have to be here at a time.
     pub fn is_of_all(&self) -> bool {
-        use Together::{Any, LoadMatrices, MultiplyBf16, MultiplyTf32, ShuffleIndex, ShuffleXor};
+        use Together::{Any, LoadMatrices, MultiplyBf16, MultiplyBytes, MultiplyTf32, ShuffleIndex, ShuffleXor};
         matches!(
             self.does,
             Do::Call(_)
                 | Do::Gather
-                | Do::Together(ShuffleXor | ShuffleIndex | Any | LoadMatrices { .. } | MultiplyBf16 | MultiplyTf32, ..)
+                | Do::Together(
+                    ShuffleXor | ShuffleIndex | Any | LoadMatrices { .. } | MultiplyBf16 | MultiplyTf32 | MultiplyBytes,
+                    ..
+                )
         )
     }
 }

@@ -11,6 +11,7 @@ pub fn together(parts: &[&str]) -> Option<(Together, usize)> {
         "vote" if has("any") => (Together::Any, 1),
         "ldmatrix" => (Together::LoadMatrices { turned: has("trans") }, 4),
         "mma" if has("tf32") => (Together::MultiplyTf32, 4),
+        "mma" if has("s8") => (Together::MultiplyBytes, 4),
         "mma" => (Together::MultiplyBf16, 4),
         "atom" if has("add") && has("shared") => (Together::Add(Space::Shared), 1),
         "atom" if has("add") => (Together::Add(Space::Global), 1),

@@ -195,7 +195,7 @@ impl Step<'_> {
             Together::ShuffleXor | Together::ShuffleIndex => self.shuffle(what, into[0], sources),
             Together::Any => self.any(into[0], sources),
             Together::LoadMatrices { turned } => self.load_matrices(into, sources, turned),
-            Together::MultiplyBf16 | Together::MultiplyTf32 => self.multiply(what, into, sources),
+            Together::MultiplyBf16 | Together::MultiplyTf32 | Together::MultiplyBytes => self.multiply(what, into, sources),
             Together::Add(space) => self.add(space, into[0], sources),
             Together::Copy | Together::CloseCopies | Together::WaitCopies => self.copy(what, sources),
             Together::BulkCopy
@@ -246,32 +246,36 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// `mma.m16n8k16` of bfloat16 numbers, or `mma.m16n8k8` of single ones, of which the unit takes the first bits.
+    /// `mma.m16n8k16` of bfloat16 numbers, `mma.m16n8k32` of bytes with signs, or `mma.m16n8k8` of single ones, of which the unit takes the first bits.
     fn multiply(&mut self, what: Together, into: &[usize], sources: &[Source]) -> Result<(), String> {
         self.whole()?;
-        let narrow = what == Together::MultiplyBf16;
-        let depth = if narrow { 16 } else { 8 };
+        let bytes = what == Together::MultiplyBytes;
+        // Numbers of a register.
+        let each = numbers(0, what).len();
+        let depth = 8 * each;
         let (mut left, mut right) = (vec![0f32; 16 * depth], vec![0f32; depth * 8]);
         for lane in 0..LANES {
             let (group, within) = (lane / 4, lane % 4);
             // Where the numbers of register `at` begin along the depth.
-            let along = |at: usize| if narrow { 2 * within + 8 * at } else { within + 4 * at };
+            let along = |at: usize| each * (within + 4 * at);
             for at in 0..4 {
                 let row = group + 8 * (at % 2);
-                let own = numbers(self.operand(sources, at, lane), narrow);
+                let own = numbers(self.operand(sources, at, lane), what);
                 own.into_iter().enumerate().for_each(|(n, x)| left[row * depth + along(at / 2) + n] = x);
             }
             for at in 0..2 {
-                let own = numbers(self.operand(sources, 4 + at, lane), narrow);
+                let own = numbers(self.operand(sources, 4 + at, lane), what);
                 own.into_iter().enumerate().for_each(|(n, x)| right[(along(at) + n) * 8 + group] = x);
             }
         }
         for lane in 0..LANES {
             for (at, register) in into.iter().enumerate() {
                 let (row, column) = (lane / 4 + 8 * (at / 2), 2 * (lane % 4) + at % 2);
-                let start = f64::from(single(self.operand(sources, 6 + at, lane)));
+                let start = self.operand(sources, 6 + at, lane);
+                let start = if bytes { f64::from(start as u32 as i32) } else { f64::from(single(start)) };
                 let pair = |k: usize| f64::from(left[row * depth + k]) * f64::from(right[k * 8 + column]);
-                self.write(*register, lane, bits((0..depth).map(pair).fold(start, |sum, x| sum + x) as f32));
+                let made = (0..depth).map(pair).fold(start, |sum, x| sum + x);
+                self.write(*register, lane, if bytes { u64::from(made as i32 as u32) } else { bits(made as f32) });
             }
         }
         Ok(())
@@ -383,9 +387,10 @@ impl Step<'_> {
 }
 
 /// The numbers of a fragment's register.
-fn numbers(register: u64, narrow: bool) -> Vec<f32> {
-    match narrow {
-        true => [register, register >> 16].map(|half| bf16::from_bits(half as u16).to_f32()).to_vec(),
-        false => vec![f32::from_bits(register as u32 & !0x1FFF)],
+fn numbers(register: u64, what: Together) -> Vec<f32> {
+    match what {
+        Together::MultiplyBf16 => [register, register >> 16].map(|half| bf16::from_bits(half as u16).to_f32()).to_vec(),
+        Together::MultiplyBytes => (register as u32).to_le_bytes().map(|byte| f32::from(byte as i8)).to_vec(),
+        _ => vec![f32::from_bits(register as u32 & !0x1FFF)],
     }
 }

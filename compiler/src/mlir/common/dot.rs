@@ -84,6 +84,11 @@ impl<'c> Emitter<'c> {
         self.sub(shifted, self.int(shifted.ty(), i64::from(SHIFTER.to_bits())))
     }
 
+    /// The lowest 16 bits are those of the nearest integer of `x · by`, if that has no more.
+    pub fn round_low(&self, x: Val<'c>, by: Val<'c>) -> Val<'c> {
+        self.bitcast(self.fma(x, by, self.like(x, f64::from(SHIFTER))), Elem::I32)
+    }
+
     /// Numbers of eight bits at `ptr`, e4m3, as single precision, each 256 times smaller than it is: so it has the bits of a half-precision number.
     pub fn load_e4m3(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
         let bits = self.convert(self.load(ptr, Ty::vector(Elem::I8, lanes)), Elem::I16);

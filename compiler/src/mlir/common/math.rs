@@ -124,7 +124,7 @@ impl<'c> Emitter<'c> {
     /// to its last bit there, and with AVX-512 a step of Newton's makes one of an estimate of 14 bits.
     fn over(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         if self.is_device() {
-            return self.mul(a, self.singly(b, "llvm.nvvm.rcp.approx.ftz.f"));
+            return self.mul(a, self.reciprocal(b));
         }
         if !self.scales(b.lanes()) {
             return self.div(a, b);
@@ -134,6 +134,11 @@ impl<'c> Emitter<'c> {
             self.target_intrinsic("llvm.x86.avx512.rcp14.ps.512", &[b, b, all], b.ty())
         });
         self.mul(a, self.fma(near, self.fma(self.neg(b), near, self.like(b, 1.0)), near))
+    }
+
+    /// `1 / b` on a GPU, right to the last bit but one. Of a `b` below 2^-126 it is infinite, and a result below that is zero.
+    pub fn reciprocal(&self, b: Val<'c>) -> Val<'c> {
+        self.singly(b, "llvm.nvvm.rcp.approx.ftz.f")
     }
 
     /// Vectors of 16, of which each is made from a lane on with a mask of all, as one.

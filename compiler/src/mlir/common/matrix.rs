@@ -33,36 +33,45 @@ impl<'c> Emitter<'c> {
 
     /// `left · right + sums` of a whole warp: 16 x 16 by 16 x 8 bfloat16 numbers, sums in single precision.
     pub fn multiply_fragments(&self, left: [Val<'c>; 4], right: [Val<'c>; 2], sums: [Val<'c>; 4]) -> [Val<'c>; 4] {
-        let bf16 = self.attribute("#nvvm.mma_type<bf16>");
-        let attributes = [
-            ("shape", self.attribute("#nvvm.shape<m = 16, n = 8, k = 16>")),
-            ("layoutA", self.attribute("#nvvm.mma_layout<row>")),
-            ("layoutB", self.attribute("#nvvm.mma_layout<col>")),
-            ("multiplicandAPtxType", bf16),
-            ("multiplicandBPtxType", bf16),
-            ("operandSegmentSizes", DenseI32ArrayAttribute::new(self.cx(), &[4, 2, 4]).into()),
-        ];
-        let operands: Vec<Val> = left.into_iter().chain(right).chain(sums).collect();
-        let made = self.op_members("nvvm.mma.sync", &operands, &attributes, &[Ty::F32; 4]);
-        std::array::from_fn(|at| made[at])
+        self.multiply_all(("#nvvm.mma_type<bf16>", "#nvvm.shape<m = 16, n = 8, k = 16>"), left, right, sums)
+    }
+
+    /// `left · right + sums` of a whole warp: 16 x 32 by 32 x 8 bytes with signs, sums of 32 bits. A lane has four bytes side by side where it
+    /// has pairs of [`Emitter::multiply_fragments`].
+    pub fn multiply_bytes(&self, left: [Val<'c>; 4], right: [Val<'c>; 2], sums: [Val<'c>; 4]) -> [Val<'c>; 4] {
+        self.multiply_all(("#nvvm.mma_type<s8>", "#nvvm.shape<m = 16, n = 8, k = 32>"), left, right, sums)
     }
 
     /// `left · right + sums` of a whole warp: 16 x 8 by 8 x 8 numbers of single precision, of which the first 10 bits behind the point
     /// count. Lane `l` has of the left matrix columns `l % 4` and that plus 4, each in rows `l / 4` and that plus 8, and of the right
     /// one rows `l % 4` and that plus 4 of column `l / 4`; sums as ever.
     pub fn multiply_singles(&self, left: [Val<'c>; 4], right: [Val<'c>; 2], sums: [Val<'c>; 4]) -> [Val<'c>; 4] {
-        let tf32 = self.attribute("#nvvm.mma_type<tf32>");
-        let attributes = [
-            ("shape", self.attribute("#nvvm.shape<m = 16, n = 8, k = 8>")),
+        let bits = |value: Val<'c>| self.bitcast(value, Elem::I32);
+        self.multiply_all(("#nvvm.mma_type<tf32>", "#nvvm.shape<m = 16, n = 8, k = 8>"), left.map(bits), right.map(bits), sums)
+    }
+
+    /// A product of numbers of a kind, in a shape.
+    fn multiply_all(
+        &self,
+        (kind, shape): (&'static str, &'static str),
+        left: [Val<'c>; 4],
+        right: [Val<'c>; 2],
+        sums: [Val<'c>; 4],
+    ) -> [Val<'c>; 4] {
+        let kind = self.attribute(kind);
+        let mut attributes = vec![
+            ("shape", self.attribute(shape)),
             ("layoutA", self.attribute("#nvvm.mma_layout<row>")),
             ("layoutB", self.attribute("#nvvm.mma_layout<col>")),
-            ("multiplicandAPtxType", tf32),
-            ("multiplicandBPtxType", tf32),
+            ("multiplicandAPtxType", kind),
+            ("multiplicandBPtxType", kind),
             ("operandSegmentSizes", DenseI32ArrayAttribute::new(self.cx(), &[4, 2, 4]).into()),
         ];
-        let bits = |value: Val<'c>| self.bitcast(value, Elem::I32);
-        let operands: Vec<Val> = left.into_iter().chain(right).map(bits).chain(sums).collect();
-        let made = self.op_members("nvvm.mma.sync", &operands, &attributes, &[Ty::F32; 4]);
+        if sums[0].elem() == Elem::I32 {
+            attributes.push(("intOverflowBehavior", self.attribute("#nvvm.mma_int_overflow<wrapped>")));
+        }
+        let operands: Vec<Val> = left.into_iter().chain(right).chain(sums).collect();
+        let made = self.op_members("nvvm.mma.sync", &operands, &attributes, &[sums[0].ty(); 4]);
         std::array::from_fn(|at| made[at])
     }
 
@@ -83,5 +92,13 @@ impl<'c> Emitter<'c> {
         let pair = self.insert(self.insert(self.poison(Ty::f32(2)), 0, low), 1, high);
         let narrow = self.convert(pair, Elem::Bf16);
         self.op("llvm.bitcast", &[narrow], &[], Ty::I32)
+    }
+
+    /// Byte `at` of each of four words, as one word.
+    pub fn bytes_of(&self, words: [Val<'c>; 4], at: usize) -> Val<'c> {
+        let pick =
+            |low, high, bytes: usize| self.target_intrinsic("llvm.nvvm.prmt", &[low, high, self.i32(bytes as i32)], Ty::I32);
+        let two = |low, high| pick(low, high, at | (4 + at) << 4);
+        pick(two(words[0], words[1]), two(words[2], words[3]), 0x5410)
     }
 }

@@ -68,6 +68,11 @@ impl<'k, 'c> Ahead<'k, 'c> {
         Ahead { e, places: Places::new(e, ring) }
     }
 
+    /// The same, of a thread whose number is read anew.
+    pub fn anew(e: &'k Emitter<'c>, ring: Ring) -> Self {
+        Ahead { e, places: Places::of(e, ring, e.thread_anew()) }
+    }
+
     /// Whether this launch reads ahead what one row needs.
     pub fn is_on(e: &Emitter<'c>) -> Val<'c> {
         e.cmp(Cmp::Eq, known(e, 0), e.i32(ONE))

@@ -78,7 +78,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     let stream = has_stream(code).then(|| Stream::of(dot, streams.rings));
     stream.iter().for_each(|stream| stream.emit(e));
     let several = streams.of_several(code);
-    several.iter().for_each(|several| several.emit(e, streams.table));
+    several.iter().for_each(|several| several.emit(e, code, streams.table));
     let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() && several.is_none() };
     dot::ROWS.iter().filter(needed).for_each(|rows| Dot::of(code, *rows).emit(e));
     let one = OneRow { name: name.into() };

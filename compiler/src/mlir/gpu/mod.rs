@@ -40,11 +40,13 @@ mod parts;
 mod reduce;
 mod resident;
 mod ring;
+mod rounds;
 mod row;
 mod segments;
 mod several;
 mod sight;
 mod singles;
+mod slots;
 mod small;
 mod softmax;
 mod stream;
@@ -143,13 +145,20 @@ impl Streams {
 /// How several rows are multiplied on the matrix units, in so many bytes of shared memory; none if nothing needs it, or it does not fit.
 fn several(plan: &Plan, target: &Target, limit: usize) -> Option<Several> {
     let used = |function: &&Function| matches!(&function.code, Code::Matmul(code) if several::are_used(code));
-    plan.functions.iter().find(used)?;
+    let products = plan.functions.iter().filter(used).filter_map(|function| match &function.code {
+        Code::Matmul(code) => Some(code),
+        _ => None,
+    });
+    let unit = products.clone().map(several::unit_of).min()?;
+    let scales = |unit| products.clone().map(|code| several::scales_of_warp(code, unit)).max().unwrap_or(0);
     let work = plan.functions.iter().filter(|function| !used(function)).map(own_bytes).max().unwrap_or(0);
     let ahead = reads_ahead_for_several(plan);
     Several::ways(target.has_groups()).iter().find_map(|(part, slots, rows)| {
-        let at = work.max(Several::shared_bytes(*rows)).next_multiple_of(ALIGN);
-        let ring = Ring { at, slots: *slots, part: *part, order: Order::Parts, engine: target.has_groups() };
-        (ring.end() <= limit).then_some(Several { ring, rows: *rows, ahead })
+        let part = unit.min(*part);
+        let scales = scales(part);
+        let at = work.max(Several::shared_bytes(*rows, scales)).next_multiple_of(ALIGN);
+        let ring = Ring { at, slots: *slots, part, order: Order::Parts, engine: target.has_groups() };
+        (ring.end() <= limit).then_some(Several { ring, rows: *rows, scales, ahead })
     })
 }
 

@@ -155,7 +155,11 @@ pub struct Places<'k, 'c> {
 impl<'k, 'c> Places<'k, 'c> {
     /// For the thread at hand.
     pub fn new(e: &'k Emitter<'c>, ring: Ring) -> Self {
-        let thread = e.thread();
+        Places::of(e, ring, e.thread())
+    }
+
+    /// The same, told its number.
+    pub fn of(e: &'k Emitter<'c>, ring: Ring, thread: Val<'c>) -> Self {
         let warp = e.shift_right(thread, i64::from(WARP.ilog2()));
         let lane = e.and(thread, e.i32(WARP as i32 - 1));
         let rings = e.offset_by(e.shared_memory(), ring.at);

@@ -1,27 +1,29 @@
-//! Dot products of several rows with many columns of 16-bit weights, on the matrix units: each weight is read once for all rows.
+//! Dot products of several rows with many columns of 16-bit or quantised weights, on the matrix units: each weight is read once for all rows.
 //!
-//! As one row does (halves.rs), each row goes as two halves, what the units take of its numbers and what is left: eight rows and their rests
-//! are the sixteen rows that the units multiply, eight columns of weights their columns. Rows are too many for shared memory, so a warp has a
-//! part of their depth in registers and walks along all columns of the round with it: units come in that order ([`Order::Parts`]). Each warp has
-//! sums of all columns, which are added up in the order of the warps.
+//! With weights of 16 bits (slots.rs has the others), as one row does (halves.rs), each row goes as two halves, what the units take of its numbers
+//! and what is left: eight rows and their rests are the sixteen rows that the units multiply, eight columns of weights their columns. Rows are too
+//! many for shared memory, so a warp has a part of their depth in registers and walks along all columns of the round with it: units come in that
+//! order ([`Order::Parts`]). Each warp has sums of all columns, which are added up in the order of the warps (rounds.rs).
 
-use super::ahead::{self, Ahead, Source};
+use super::ahead::{Ahead, Source};
 use super::cursor::{Cursor, Share, groups, units};
 use super::dot::Dot;
 use super::halves;
-use super::matmul::{Product, is_read_ahead};
+use super::matmul::is_read_ahead;
+use super::parts::Parts;
 use super::ring::{Order, PART, Ring};
-use super::{BLOCKS, STEP_ROWS, THREADS, WARPS};
-use crate::fuse::kernel::{DEPTH, Matmul};
+use super::slots::{Columns, Met, Slots};
+use super::{BLOCKS, STEP_ROWS, WARPS};
+use crate::fuse::kernel::Matmul;
 use crate::mlir::common::copies::COPY;
-use crate::mlir::common::site::for_each;
-use crate::mlir::common::{Cmp, Elem, Emitter, Field, Linkage, Ty, Val};
-use crate::plan::column_bytes;
+use crate::mlir::common::device::WARP;
+use crate::mlir::common::{Cmp, Elem, Emitter, Linkage, Ty, Val};
+use braid_runtime::artifact::GROUP;
 
 /// Rows that the units take at once, with their rests; and columns.
-const EIGHT: usize = 8;
+pub(super) const EIGHT: usize = 8;
 /// Columns of a round.
-const ROUND: usize = Order::Parts.round();
+pub(super) const ROUND: usize = Order::Parts.round();
 /// Bytes of the sums of eight rows and eight columns: two of each lane.
 const PAIR: usize = 8;
 const TILE: usize = 4 * EIGHT * EIGHT;
@@ -35,6 +37,8 @@ pub struct Several {
     pub ring: Ring,
     /// Most rows at once.
     pub rows: usize,
+    /// Bytes of the scales that a warp has at hand.
+    pub scales: usize,
     /// Whether they are asked for ahead.
     pub ahead: bool,
 }
@@ -42,11 +46,26 @@ pub struct Several {
 /// Whether several rows of a product go so.
 pub fn are_used(code: &Matmul) -> bool {
     let dot = Dot::of(code, 1);
-    halves::are_used(dot) && dot.aligned && code.chosen.is_none()
+    let stored = halves::are_used(dot) || parts(code).is_some() && code.sizes[2].is_multiple_of(GROUP);
+    stored && dot.aligned && code.chosen.is_none()
+}
+
+pub(super) fn parts(code: &Matmul) -> Option<Parts> {
+    Parts::of(code.tensors[code.weights.0].store)
+}
+
+/// Most bytes of a unit of a column of a product's weights: registers have what it meets of all rows.
+pub fn unit_of(code: &Matmul) -> usize {
+    parts(code).map_or(PART / 2, Slots::unit_of)
+}
+
+/// Bytes of the scales of a round's columns, in units of so many bytes.
+pub fn scales_of_warp(code: &Matmul, unit: usize) -> usize {
+    parts(code).map_or(0, |parts| Slots { parts, unit }.bytes(ROUND))
 }
 
 impl Several {
-    /// The ring's shapes and most rows, best first, where the copy engine fills it and elsewhere.
+    /// The ring's shapes (most bytes of a unit of a column, units) and most rows, best first, where the copy engine fills it and elsewhere.
     pub fn ways(engine: bool) -> &'static [(usize, usize, usize)] {
         match engine {
             true => &[(256, 4, STEP_ROWS), (256, 2, STEP_ROWS), (256, 2, EIGHT)],
@@ -54,9 +73,9 @@ impl Several {
         }
     }
 
-    /// Bytes of all warps' sums of so many rows, and of the rows' addresses.
-    pub const fn shared_bytes(rows: usize) -> usize {
-        sums_of_warp(rows) * WARPS + 8 * rows
+    /// Bytes of all warps' sums of so many rows, of the rows' addresses and that of the weights, and of so many of scales for each warp.
+    pub const fn shared_bytes(rows: usize, scales: usize) -> usize {
+        scales_at(rows) + scales * WARPS
     }
 
     /// Whether weights of a product may be asked for ahead.
@@ -64,35 +83,44 @@ impl Several {
         self.ahead && is_read_ahead(code)
     }
 
-    fn addresses<'c>(self, e: &Emitter<'c>) -> Val<'c> {
+    pub(super) fn addresses<'c>(self, e: &Emitter<'c>) -> Val<'c> {
         e.offset_by(e.shared_memory(), sums_of_warp(self.rows) * WARPS)
     }
 
-    /// Numbers of rows that there are functions for.
-    fn kinds(self) -> impl Iterator<Item = Kind> {
-        [EIGHT, STEP_ROWS].into_iter().filter(move |rows| *rows <= self.rows).map(move |rows| Kind { several: self, rows })
+    /// The function for at most so many rows of a product.
+    pub(super) fn kind(self, code: &Matmul, rows: usize) -> Kind {
+        Kind { several: self, rows, slots: parts(code).map(|parts| Slots { parts, unit: self.ring.part }) }
     }
 
-    /// Defines the functions, unless they are there. `table`: where the table of streams lies in shared memory.
-    pub fn emit(self, e: &Emitter, table: usize) {
-        self.kinds().for_each(|kind| kind.emit(e, table));
+    /// Defines the functions of a product, unless they are there. `table`: where the table of streams lies in shared memory.
+    pub fn emit(self, e: &Emitter, code: &Matmul, table: usize) {
+        let rows = [EIGHT, STEP_ROWS].into_iter().filter(|rows| *rows <= self.rows);
+        rows.for_each(|rows| self.kind(code, rows).emit(e, table));
     }
 }
 
 /// Bytes of a warp's sums, `[groups][eights of rows][lanes][2]`.
-const fn sums_of_warp(rows: usize) -> usize {
+pub(super) const fn sums_of_warp(rows: usize) -> usize {
     ROUND / EIGHT * rows.div_ceil(EIGHT) * TILE
 }
 
+/// Where scales lie, behind the sums, addresses of rows and that of the weights, and how many columns these are.
+const fn scales_at(rows: usize) -> usize {
+    (sums_of_warp(rows) * WARPS + 8 * (rows + 2)).next_multiple_of(COPY)
+}
+
 /// One function of an artifact: for at most so many rows.
-struct Kind {
+pub(super) struct Kind {
     several: Several,
     rows: usize,
+    /// Of quantised weights.
+    slots: Option<Slots>,
 }
 
 impl Kind {
-    fn name(&self) -> String {
-        format!("stream_of_{}", self.rows)
+    pub(super) fn name(&self) -> String {
+        let stored = self.slots.map_or(String::new(), |slots| format!("_{}", slots.parts.name()));
+        format!("stream_of_{}{stored}", self.rows)
     }
 
     /// Defines it: `(columns of the round, bytes of a column, all weights)`.
@@ -164,13 +192,18 @@ impl<'c> Walk<'_, 'c> {
             let made = e.for_loop(group, to, e.i32(1), &start, |group, state| {
                 let turn = state[0];
                 let cursor = ahead.turn(Cursor::from(&state[1..]), turn, self.source);
-                self.multiply((turn, group), rest, &met);
+                let sums = match &met {
+                    Rows::Halves(met) => self.multiply(turn, rest, met),
+                    Rows::Slots(slots, met) => self.multiply_slots(*slots, (turn, group), met),
+                };
+                self.add(group, &sums);
                 std::iter::once(e.add(turn, e.i32(1))).chain(cursor.values()).collect()
             });
             let place = [e.sub(rest, size), e.i32(0), left];
             place.into_iter().chain(made).collect()
         });
-        ahead.leave(Cursor::from(&end[4..]), end[3]);
+        // Where that is would stay in a register all the time.
+        Ahead::anew(e, ahead.places.ring).leave(Cursor::from(&end[4..]), end[3]);
     }
 
     /// Where the lane's pair of sums of a group is, of some eight rows.
@@ -189,22 +222,44 @@ impl<'c> Walk<'_, 'c> {
         });
     }
 
-    /// Where the lane's numbers of its row of some eight begin.
-    fn row(&self, eight: usize) -> Val<'c> {
+    /// Where the lane's row of some eight begins, of which it is number `own`.
+    fn row(&self, own: Val<'c>, eight: usize) -> Val<'c> {
         let e = self.e;
-        let place = e.element(self.kind.several.addresses(e), e.to_i64(self.own()), 8);
-        let row = e.load(e.offset_by(place, 8 * EIGHT * eight), Ty::scalar(Elem::Global));
-        e.element(row, e.to_i64(self.within()), 2 * COPY)
+        let place = e.element(self.kind.several.addresses(e), e.to_i64(own), 8);
+        e.load(e.offset_by(place, 8 * EIGHT * eight), Ty::scalar(Elem::Global))
     }
 
-    /// What a part of the weights meets of the rows, as the units take it: for each instruction and eight rows the numbers and what is left.
-    /// `before`: bytes of a column before the part; `rest`: from there on.
-    fn met(&self, (before, rest): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
+    /// What a part of the weights meets of the rows. `place`: bytes of a column before the part, and from there on.
+    fn met(&self, place: (Val<'c>, Val<'c>)) -> Rows<'c> {
+        let e = self.e;
+        // Looked up anew: between parts, registers are for what is multiplied.
+        let rows = |own| -> Vec<Val> { (0..self.eights()).map(|eight| self.row(own, eight)).collect() };
+        let Some(slots) = self.kind.slots else { return Rows::Halves(self.met_halves(&rows(self.own()), place)) };
+        let (spot, lane) = (slots.spot(e, place), self.lane_anew());
+        let told = e.offset_by(self.kind.several.addresses(e), 8 * self.kind.several.rows);
+        let (first, count) = (e.load(told, Ty::scalar(Elem::Global)), e.load(e.offset_by(told, 8), Ty::I32));
+        slots.bring(e, (self.scales(), lane), Columns { first, count, bytes: self.bytes }, spot);
+        Rows::Slots(slots, slots.met(e, (&rows(e.shift_right(lane, 2)), e.and(lane, e.i32(3))), spot))
+    }
+
+    /// The lane, read anew: what is made of it would stay in registers.
+    fn lane_anew(&self) -> Val<'c> {
+        self.e.and(self.e.thread_anew(), self.e.i32(WARP as i32 - 1))
+    }
+
+    /// The warp's scales.
+    fn scales(&self) -> Val<'c> {
+        let (e, several) = (self.e, self.kind.several);
+        let warp = e.shift_right(e.thread_anew(), i64::from(WARP.ilog2()));
+        e.element(e.offset_by(e.shared_memory(), scales_at(several.rows)), e.to_i64(warp), several.scales)
+    }
+
+    /// The same as the units take it: for each instruction and eight rows the numbers and what is left.
+    fn met_halves(&self, rows: &[Val<'c>], (before, rest): (Val<'c>, Val<'c>)) -> Vec<Val<'c>> {
         let e = self.e;
         let part = self.ahead.places.ring.part;
         let own = e.mul(self.within(), e.i32(COPY as i32));
-        // Looked up anew: between parts, registers are for what is multiplied.
-        let rows: Vec<Val> = (0..self.eights()).map(|eight| self.row(eight)).collect();
+        let rows: Vec<Val> = rows.iter().map(|row| e.element(*row, e.to_i64(self.within()), 2 * COPY)).collect();
         let load = |whole: bool| -> Vec<Val<'c>> {
             let loads = (0..part).step_by(LOAD).flat_map(|at| rows.iter().map(move |row| (at, *row)));
             let loaded = loads.map(|(at, row)| {
@@ -224,8 +279,8 @@ impl<'c> Walk<'_, 'c> {
         e.if_else(e.cmp(Cmp::Ge, rest, e.i32(part as i32)), || load(true), || load(false))
     }
 
-    /// Adds the products of the unit whose turn it is to the sums of its group.
-    fn multiply(&self, (turn, group): (Val<'c>, Val<'c>), rest: Val<'c>, met: &[Val<'c>]) {
+    /// The products of the unit whose turn it is: the lane's two sums of each eight rows.
+    fn multiply(&self, turn: Val<'c>, rest: Val<'c>, met: &[Val<'c>]) -> Vec<[Val<'c>; 2]> {
         let e = self.e;
         let (part, eights) = (self.ahead.places.ring.part, self.eights());
         let own = e.mul(self.within(), e.i32(COPY as i32));
@@ -250,88 +305,38 @@ impl<'c> Walk<'_, 'c> {
             sums.into_iter().flatten().collect()
         };
         let made = e.if_else(e.cmp(Cmp::Ge, rest, e.i32(part as i32)), || add(true), || add(false));
-        for (eight, sums) in made.chunks_exact(4).enumerate() {
+        made.chunks_exact(4).map(|sums| [0, 1].map(|n| e.add(sums[n], sums[n + 2]))).collect()
+    }
+
+    /// The same of quantised weights.
+    fn multiply_slots(&self, slots: Slots, (turn, group): (Val<'c>, Val<'c>), met: &Met<'c>) -> Vec<[Val<'c>; 2]> {
+        let e = self.e;
+        let mut sums = vec![[e.f32(0.0); 2]; self.eights()];
+        let lane = self.lane_anew();
+        let weights = self.ahead.places.column(turn, e.shift_right(lane, 2));
+        slots.multiply(e, (weights, lane), (self.scales(), group), met, &mut sums);
+        sums
+    }
+
+    /// Adds to the sums of a group.
+    fn add(&self, group: Val<'c>, sums: &[[Val<'c>; 2]]) {
+        let e = self.e;
+        for (eight, sums) in sums.iter().enumerate() {
             let place = self.pair(group, eight);
             let before = e.load_aligned(place, Ty::f32(2));
-            let both = [0, 1].map(|n| e.add(e.extract(before, n), e.add(sums[n], sums[n + 2])));
+            let both = [0, 1].map(|n| e.add(e.extract(before, n), sums[n]));
             e.store_aligned(place, e.insert(e.insert(e.poison(Ty::f32(2)), 0, both[0]), 1, both[1]));
         }
     }
 }
 
-impl<'c> Product<'_, 'c> {
-    /// All rows times some columns of a batch element.
-    pub(super) fn several(&mut self, several: Several, element: Val<'c>, (start, end): (Val<'c>, Val<'c>), count: Val<'c>) {
-        let e = self.e;
-        for_each(e, e.i64(0), count, e.i64(several.rows), |row| {
-            let rows = e.min(e.sub(count, row), e.i64(several.rows));
-            for_each(e, start, end, e.i64(ROUND), |first| {
-                let columns = e.min(e.sub(end, first), e.i64(ROUND));
-                self.round_of_several(several, element, (first, columns), (row, rows));
-            });
-        });
-    }
-
-    fn round_of_several(
-        &mut self,
-        several: Several,
-        element: Val<'c>,
-        (first, columns): (Val<'c>, Val<'c>),
-        (row, rows): (Val<'c>, Val<'c>),
-    ) {
-        let (e, code) = (self.e, self.code);
-        let weights = e.device_memory(e.call_field(self.args.call, Field::Weights));
-        let source = Source { weights, table: e.offset_by(e.shared_memory(), self.streams.table) };
-        let (count, bytes) = (e.to_i32(columns), e.i32(column_bytes(code) as i32));
-        several.ring.release(e);
-        // Threads may still be at the sums of a round before this one.
-        e.sync();
-        let ahead = if several.is_ahead(code) { Ahead::is_on_for_several(e) } else { e.bool(false) };
-        e.if_then(e.not(ahead), || ahead::begin_alone(e, several.ring, self.weights(element, first), (count, bytes), source));
-        let thread = e.to_i64(e.thread());
-        e.if_then(e.cmp(Cmp::Lt, thread, e.i64(several.rows)), || {
-            // Past the last row that is read again.
-            self.site.set_product_row(code, e.add(row, e.min(thread, e.sub(rows, e.i64(1)))));
-            self.site.index.insert(DEPTH, e.i64(0));
-            e.store(e.element(several.addresses(e), thread, 8), self.site.address(&code.left));
-        });
-        e.sync();
-        let arguments = [count, bytes, source.weights];
-        let call = |kind: Kind| {
-            e.call(&kind.name(), &arguments, None);
-        };
-        let kind = |rows: usize| Kind { several, rows };
-        if several.rows > EIGHT {
-            let few = e.cmp(Cmp::Le, rows, e.i64(EIGHT));
-            e.if_then(few, || call(kind(EIGHT)));
-            e.if_then(e.not(few), || call(kind(several.rows)));
-        } else {
-            call(kind(EIGHT));
-        }
-        e.sync();
-        for_each(e, e.to_i64(e.thread()), e.mul(rows, e.i64(ROUND)), e.i64(THREADS), |result| {
-            let (own, column) = (e.shift_right(result, i64::from(ROUND.ilog2())), e.and(result, e.i64(ROUND as i64 - 1)));
-            e.if_then(e.cmp(Cmp::Lt, column, columns), || {
-                let sum = sum_of(e, several, rows, (e.to_i32(own), e.to_i32(column)));
-                self.site.set_product_row(code, e.add(row, own));
-                self.end(e.add(first, column), sum);
-            });
-        });
-    }
-}
-
-/// The sum of a row and a column (`i32`): those of all warps.
-fn sum_of<'c>(e: &Emitter<'c>, several: Several, rows: Val<'c>, (row, column): (Val<'c>, Val<'c>)) -> Val<'c> {
-    let bits = i64::from(EIGHT.ilog2());
-    let within = |number: Val<'c>| e.and(number, e.i32(EIGHT as i32 - 1));
-    let eights = e.select(e.cmp(Cmp::Le, rows, e.i64(EIGHT)), e.i32(1), e.i32(several.rows.div_ceil(EIGHT) as i32));
-    let tile = e.add(e.mul(e.shift_right(column, bits), eights), e.shift_right(row, bits));
-    let number = e.add(e.mul(within(row), e.i32(EIGHT as i32)), within(column));
-    let place = e.add(e.mul(tile, e.i32((EIGHT * EIGHT) as i32)), number);
-    let own = e.element(e.shared_memory(), e.to_i64(place), 4);
-    let part = |warp: usize| e.load(e.offset_by(own, warp * sums_of_warp(several.rows)), Ty::F32);
-    (1..WARPS).fold(part(0), |sum, warp| e.add(sum, part(warp)))
+/// What weights of a part meet of all rows.
+enum Rows<'c> {
+    /// For each instruction and eight rows the numbers and what is left.
+    Halves(Vec<Val<'c>>),
+    /// What they are in slots.
+    Slots(Slots, Met<'c>),
 }
 
 /// Loads are whole instructions' numbers; two blocks have their sums.
-const _: () = assert!(PART.is_multiple_of(LOAD) && BLOCKS * Several::shared_bytes(STEP_ROWS) <= 80 << 10);
+const _: () = assert!((PART / 8).is_multiple_of(LOAD) && BLOCKS * Several::shared_bytes(STEP_ROWS, 0) <= 80 << 10);
