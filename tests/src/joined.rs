@@ -1,8 +1,8 @@
-//! Products of the same row that are one step in a call of one row.
+//! Products of the same rows that are one step in calls of few rows.
 
 use crate::gpu::planned_in;
 use braid_compiler::fuse::kernel::{Code, Matmul};
-use braid_compiler::plan::{Alone, Joint, Plan, Step, column_bytes};
+use braid_compiler::plan::{Alone, Joint, Order, Plan, STEP_ROWS, Step, column_bytes};
 use braid_runtime::artifact::Dtype;
 use std::path::Path;
 
@@ -29,6 +29,14 @@ fn members<'p>(plan: &'p Plan, step: &Step) -> &'p [Joint] {
 
 fn joined(plan: &Plan) -> Vec<&Step> {
     plan.steps.iter().filter(|step| !members(plan, step).is_empty()).collect()
+}
+
+/// The products that a step of calls of several rows joins.
+fn members_of_rows<'p>(plan: &'p Plan, step: &Step) -> Option<&'p [Joint]> {
+    match &plan.functions[step.function].alone {
+        Some(Alone::Rows(members)) => Some(members),
+        _ => None,
+    }
 }
 
 /// How many there are in each layer is what the models say: queries, keys and values; all that a state space or a delta rule projects; an expert's
@@ -62,14 +70,37 @@ fn is_one_stream(plan: &Plan, step: &Step) {
         words = &rest[member.tail.map_or(0, |(_, words)| words)..];
         let code = product(plan, *kernel);
         assert_eq!(plan.functions[member.function].code, Code::Matmul(code.clone()));
-        let alone = plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of several rows have it");
-        assert_eq!((&alone.words[..], alone.tasks.least), (own, 2));
+        let alone = plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of many rows have it");
+        let several = plan.steps.iter().any(|step| members_of_rows(plan, step).is_some() && step.kernels.contains(kernel));
+        assert_eq!((&alone.words[..], alone.tasks.least), (own, if several { STEP_ROWS + 1 } else { 2 }));
         let weights = own[code.tensors[code.weights.0].operand];
         assert!(behind.is_none_or(|behind| behind == weights), "{weights} is not behind the weights before");
         behind = Some(weights + (code.sizes[3] * column_bytes(code)) as i64);
         let writes = &plan.fused.kernels[*kernel].writes;
         let others = step.kernels[..members.len()].iter().filter(|other| *other != kernel);
         assert!(others.into_iter().all(|other| plan.fused.kernels[*other].reads.iter().all(|read| !writes.contains(read))));
+    }
+}
+
+/// Calls of several rows have the same products as one step, without convolutions, whose state is a sequence's: unless weights are in single precision,
+/// which nothing is made of rows for. The step waits if one of its products would.
+#[test]
+fn products_of_several_rows_are_one_step() {
+    for (name, dtype) in [("llama", Dtype::Bf16), ("mamba2", Dtype::Bf16), ("mamba2", Dtype::Int8), ("jamba", Dtype::F32)] {
+        let plan = of_the_benchmarks(name, dtype);
+        let runs = joined(&plan).into_iter().filter(|step| members(&plan, step).len() > 1);
+        let of_one: Vec<&[usize]> = runs.map(|step| &step.kernels[..members(&plan, step).len()]).collect();
+        let found: Vec<&Step> = plan.steps.iter().filter(|step| members_of_rows(&plan, step).is_some()).collect();
+        let kernels: Vec<&[usize]> = found.iter().map(|step| &step.kernels[..]).collect();
+        assert_eq!(kernels, if dtype == Dtype::F32 { vec![] } else { of_one }, "{name} {dtype:?}");
+        for step in found {
+            assert_eq!((step.tasks.least, step.tasks.most), (2, STEP_ROWS));
+            let alone = |kernel: &usize| plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of many rows");
+            let words: Vec<i64> = step.kernels.iter().flat_map(|kernel| alone(kernel).words.clone()).collect();
+            assert_eq!(words, step.words);
+            let waits = step.kernels.iter().any(|kernel| alone(kernel).order != Order::Free);
+            assert_eq!(step.order, if waits { Order::Wait } else { Order::Free }, "{name}");
+        }
     }
 }
 

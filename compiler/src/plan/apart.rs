@@ -9,7 +9,7 @@
 
 use super::joined::has_rows_of;
 use super::tiling::{Tiling, is_for_units, rows_for_all};
-use super::{MOST_ROWS, Order, Plan, Step};
+use super::{MOST_ROWS, Order, Plan, STEP_ROWS, Step};
 use crate::fuse::expr::{KAxis, TensorId, View};
 use crate::fuse::kernel::{Attention, BATCH, Base, COLUMN, Code, DEPTH, INNER, Matmul, Rows, Store};
 use crate::fuse::{Kernel, Operand};
@@ -206,7 +206,7 @@ fn attention(plan: &Plan, at: usize) -> Option<Found> {
 
 fn product<'p>(plan: &'p Plan, step: &Step) -> Option<&'p Matmul> {
     match &plan.functions[step.function].code {
-        Code::Matmul(product) if multiplies(product) && step.tasks.most > 1 => Some(product),
+        Code::Matmul(product) if multiplies(product) && step.tasks.most > STEP_ROWS => Some(product),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 //! A block keeps what it has made of its part where others find it, until the last part of the tile is there. So all blocks have to meet behind
 //! such a step before the next one is cut, and it has to begin where they have met, or else the first of them would be late for it.
 
-use super::tasks::{BLOCKS, is_shared_by_blocks};
+use super::tasks::{BLOCKS, STEP_ROWS, is_shared_by_blocks};
 use super::tiling::tilings;
 use super::{Order, Plan};
 use crate::fuse::kernel::{Code, Matmul, Store};
@@ -41,6 +41,6 @@ fn parts(product: &Matmul) -> usize {
 /// Whether all blocks meet ahead of a step and behind it, in calls of many rows.
 fn is_between_meetings(plan: &Plan, at: usize) -> bool {
     let waits = |at: usize| plan.steps[at].order == Order::Wait;
-    let next = (at + 1..plan.steps.len()).find(|at| plan.steps[*at].tasks.most > 1);
+    let next = (at + 1..plan.steps.len()).find(|at| plan.steps[*at].tasks.most > STEP_ROWS);
     waits(at) && next.is_none_or(waits)
 }

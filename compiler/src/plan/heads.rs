@@ -83,7 +83,7 @@ fn user(at: usize, kernel: &Kernel) -> Option<(Vec<usize>, User)> {
     match &kernel.code {
         Code::Attention(code) if code.tally.is_none() && kernel.rows == Rows::All => {
             let heads = code.heads_of_a_block();
-            let sizes = vec![code.groups, code.per / heads, code.splits];
+            let sizes = vec![code.splits, code.groups, code.per / heads];
             let group = (code.per - 1) * code.views.query.stride(BATCH);
             let views = &code.views;
             let own = |view: &View, rest: usize| {
@@ -99,7 +99,7 @@ fn user(at: usize, kernel: &Kernel) -> Option<(Vec<usize>, User)> {
                 seen(&views.values, own(&views.values, reach(&views.values, code.value))),
             ];
             all.extend(views.captures.iter().map(|view| seen(view, None)));
-            let axes = vec![Some(INNER), None, None];
+            let axes = vec![None, Some(INNER), None];
             Some((sizes, User { kernel: at, views: all.into_iter().flatten().collect(), axes }))
         }
         Code::Nests(nests) => {

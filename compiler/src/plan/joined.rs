@@ -1,13 +1,14 @@
-//! Products of the same row one after the other, whose weights lie one behind the other: in a call of one row they are one product, whose
-//! columns blocks share. What a block does once for a product (its part of the columns, the row, the walk's next step) it does once for all
-//! of them. A convolution whose channels are a product's columns goes with it: the thread that has the sum has all that the channel needs.
+//! Products of the same row one after the other, whose weights lie one behind the other: in calls of few rows they are one product, whose
+//! columns blocks share. What a block does once for a product (its part of the columns, the rows, the walk's next step) it does once for all
+//! of them. In a call of one row a convolution whose channels are a product's columns goes with it: the thread that has the sum has all that the
+//! channel needs.
 
 use super::alone::{has_columns, operands_of_convolution};
 use super::order::Touched;
 use super::tasks::is_shared_by_blocks;
-use super::{Alone, Plan, Step, column_bytes};
-use crate::fuse::kernel::{Along, Base, Code, Matmul, Rows};
-use std::ops::Range;
+use super::{Alone, Order, Plan, STEP_ROWS, Step, column_bytes};
+use crate::fuse::kernel::{Along, Base, Code, Matmul, Rows, Store};
+use std::ops::{Range, RangeInclusive};
 
 /// Most words of such a step.
 const WORDS: usize = 96;
@@ -29,7 +30,7 @@ pub struct Joint {
 /// A convolution that goes with a product of a run: which product, and which step.
 type Tail = (usize, usize);
 
-/// Gives calls of one row a step for each run of such products, ahead of them.
+/// Gives calls of one row a step for each run of such products, ahead of them, and calls of several.
 pub(super) fn add(plan: &mut Plan) {
     let mut at = 0;
     while at < plan.steps.len() {
@@ -37,16 +38,38 @@ pub(super) fn add(plan: &mut Plan) {
         at = run.end.max(at + 1);
         let tails = tails(plan, run.clone());
         if run.len() > 1 || !tails.is_empty() {
-            let joint = join(plan, run.clone(), &tails);
-            let alone = run.clone().chain(tails.iter().map(|(_, step)| *step));
-            alone.for_each(|step| plan.steps[step].tasks.least = 2);
-            plan.steps.insert(run.start, joint);
-            at += 1;
+            let one = join(plan, run.clone(), &tails, 0..=1);
+            let several = gains_by_rows(plan, run.clone()).then(|| join(plan, run.clone(), &[], 2..=STEP_ROWS));
+            let least = if several.is_some() { STEP_ROWS + 1 } else { 2 };
+            run.clone().for_each(|step| plan.steps[step].tasks.least = least);
+            tails.iter().for_each(|(_, step)| plan.steps[*step].tasks.least = 2);
+            let joint: Vec<Step> = std::iter::once(one).chain(several).collect();
+            at += joint.len();
+            plan.steps.splice(run.start..run.start, joint);
         }
     }
 }
 
-fn join(plan: &mut Plan, run: Range<usize>, tails: &[Tail]) -> Step {
+/// Whether several rows gain where a run is one step: of products of which blocks make something else of each row.
+fn gains_by_rows(plan: &Plan, run: Range<usize>) -> bool {
+    let first = product(plan, &plan.steps[run.start]);
+    run.len() > 1 && first.is_some_and(|code| code.tensors[code.weights.0].store != Store::F32)
+}
+
+/// What the steps of runs need in calls of several rows: one waits if one of its products does. The steps of the products, which such calls do not
+/// have, leave their waits to whoever comes behind them.
+pub(super) fn mark(plan: &mut Plan) {
+    let is_run = |step: &Step| step.tasks.most == STEP_ROWS;
+    for at in (0..plan.steps.len()).filter(|at| is_run(&plan.steps[*at])).collect::<Vec<_>>() {
+        let members = &plan.steps[at].kernels;
+        let of_many = |step: &&Step| step.tasks.most > STEP_ROWS && members.contains(&step.kernel());
+        let free = plan.steps.iter().filter(of_many).all(|step| step.order == Order::Free);
+        plan.steps[at].order = if free { Order::Free } else { Order::Wait };
+    }
+}
+
+/// The step of a run, in calls of so many rows.
+fn join(plan: &mut Plan, run: Range<usize>, tails: &[Tail], rows: RangeInclusive<usize>) -> Step {
     let steps = plan.steps[run].to_vec();
     let widths: Vec<usize> = steps.iter().map(|step| product(plan, step).map_or(0, |code| code.sizes[3])).collect();
     let (mut words, mut kernels): (Vec<i64>, Vec<usize>) = (vec![], steps.iter().map(|step| step.kernel()).collect());
@@ -65,9 +88,10 @@ fn join(plan: &mut Plan, run: Range<usize>, tails: &[Tail]) -> Step {
     let members = (0..steps.len()).map(&mut member).collect();
     let first = steps[0].clone();
     let code = plan.functions[first.function].code.clone();
-    let function = plan.function(&code, false, Some(Alone::Joined(members)));
+    let alone = if *rows.end() > 1 { Alone::Rows(members) } else { Alone::Joined(members) };
+    let function = plan.function(&code, false, Some(alone));
     let mut tasks = first.tasks;
-    (tasks.least, tasks.most, tasks.tiles) = (0, 1, [None; 2]);
+    (tasks.least, tasks.most, tasks.tiles) = (*rows.start(), *rows.end(), [None; 2]);
     Step { function, words, tasks, kernels, ..first }
 }
 

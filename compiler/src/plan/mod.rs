@@ -101,7 +101,7 @@ pub struct Function {
     pub code: Code,
     /// Whether it is the storing part of attention.
     pub stores_keys: bool,
-    /// What it does alone in calls of one row, whose tasks are other ones then.
+    /// What it does in calls of few rows alone, whose tasks are other ones then.
     pub alone: Option<Alone>,
     /// Of a product: most parts of a small tile's contracted axis (cut.rs).
     pub parts: usize,
@@ -117,7 +117,7 @@ impl Function {
     }
 }
 
-/// What a function does in calls of one row.
+/// What a function does in calls of one row, or of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Alone {
     /// Nests: where a task is, of none of whose places it makes the whole row; a search: so; a convolution: a block has its share of the
@@ -126,6 +126,8 @@ pub enum Alone {
     At(Places),
     /// Products, one beside the other. Its code is that of the first; the words of each stand behind those of the one before.
     Joined(Vec<Joint>),
+    /// The same of calls of several rows, which have no convolution in it.
+    Rows(Vec<Joint>),
 }
 
 /// One call of a function.
@@ -210,6 +212,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     }
     order::mark(&mut plan);
     if target.gpu.is_some() {
+        joined::mark(&mut plan);
         cut::mark(&mut plan);
     }
     if target.has_groups() {
@@ -253,7 +256,11 @@ impl Plan {
         if let Some(known) = self.functions.iter().position(same) {
             return known;
         }
-        let kind = if alone.is_some() { alone_kind(code) } else { kind(code, stores_keys) };
+        let kind = match &alone {
+            Some(Alone::Rows(_)) => "joined_rows",
+            Some(_) => alone_kind(code),
+            None => kind(code, stores_keys),
+        };
         let count = self.functions.iter().filter(|f| f.name.rsplit_once('_').is_some_and(|(k, _)| k == kind)).count();
         let name = format!("{kind}_{count}");
         self.functions.push(Function { name, code: code.clone(), stores_keys, alone, parts: 1 });

@@ -1,7 +1,7 @@
 //! What a step needs of those before: what blocks of a GPU do side by side must not touch the same memory.
 
 use super::alone::has_columns;
-use super::{Order, Per, Plan, Step, chosen_tiling, is_shared_by_blocks, tilings};
+use super::{Order, Per, Plan, STEP_ROWS, Step, chosen_tiling, is_shared_by_blocks, tilings};
 use crate::fuse::expr::View;
 use crate::fuse::kernel::{Code, Matmul, Rows};
 use crate::fuse::{Kernel, Operand};
@@ -183,7 +183,7 @@ fn orders(plan: &Plan, steps: &[Step]) -> Vec<Order> {
     let mut orders = Vec::new();
     let mut last: Option<&Kernel> = None;
     for step in steps {
-        if step.tasks.most == 1 {
+        if step.tasks.most <= STEP_ROWS {
             orders.push(Order::Free);
             continue;
         }

@@ -148,12 +148,16 @@ impl<'c> Work<'_, 'c> {
         self.ask(look.caches, look.heads.0, look.chunks);
     }
 
-    /// The task's number without its part of the positions, and that part.
+    /// The task's number without its part of the positions, and that part: all tasks of the first part come first, so that blocks have as many of
+    /// them, however few parts there are.
     fn without_split(&self, task: Val<'c>) -> (Val<'c>, Val<'c>) {
         let e = self.e;
         match self.code.splits {
             1 => (task, e.i64(0)),
-            splits => (e.div(task, e.i64(splits)), e.rem(task, e.i64(splits))),
+            splits => {
+                let (task, all) = (e.to_i32(task), e.to_i32(e.div(self.args.end, e.i64(splits))));
+                (e.to_i64(e.rem(task, all)), e.to_i64(e.div(task, all)))
+            }
         }
     }
 

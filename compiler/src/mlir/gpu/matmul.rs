@@ -10,6 +10,7 @@ use super::cursor::divisor_of;
 use super::dot::{self, Dot};
 use super::joined::Joined;
 use super::one_row::OneRow;
+use super::rounds;
 use super::row;
 use super::stream::{self, ROUND, Round, Stream};
 use crate::fuse::expr::{TensorId, View};
@@ -78,7 +79,10 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
     let stream = has_stream(code).then(|| Stream::of(dot, streams.rings));
     stream.iter().for_each(|stream| stream.emit(e));
     let several = streams.of_several(code);
-    several.iter().for_each(|several| several.emit(e, code, streams.table));
+    if let Some(several) = several {
+        several.emit(e, code, streams.table);
+        rounds::emit_end(e, name, code, setting, (streams, several));
+    }
     let needed = |rows: &&usize| if **rows == 1 { stream.is_none() } else { code.chosen.is_none() && several.is_none() };
     dot::ROWS.iter().filter(needed).for_each(|rows| Dot::of(code, *rows).emit(e));
     let one = OneRow { name: name.into() };
@@ -102,7 +106,7 @@ pub fn emit(e: &Emitter, name: &str, code: &Matmul, setting: Setting, streams: S
 }
 
 /// Calls a kernel with another one's arguments.
-fn pass<'c>(e: &Emitter<'c>, kernel: &str, args: KernelArgs<'c>) {
+pub(super) fn pass<'c>(e: &Emitter<'c>, kernel: &str, args: KernelArgs<'c>) {
     let KernelArgs { call, operands, begin, end, thread } = args;
     e.call(kernel, &[call, operands, begin, end, thread], None);
 }
@@ -199,7 +203,7 @@ impl<'k, 'c> Product<'k, 'c> {
 
 impl<'c> Product<'_, 'c> {
     /// All rows of the call (inner rows counted).
-    fn count(&self) -> Val<'c> {
+    pub(super) fn count(&self) -> Val<'c> {
         count(self.e, self.code, self.args.call)
     }
 

@@ -291,6 +291,7 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             }
             match &function.alone {
                 Some(Alone::Joined(all)) => joined::emit(e, name, (plan, all), setting, streams),
+                Some(Alone::Rows(all)) => joined::emit_rows(e, name, (plan, all), setting, streams),
                 _ => matmul::emit(e, name, product, setting, streams),
             }
             // It calls the code for few rows, which stands before it.

@@ -2,13 +2,18 @@
 //! the ends of sums.
 
 use super::ahead::{self, Ahead, Source};
+use super::joined::Joined;
 use super::matmul::Product;
 use super::several::{EIGHT, Kind, ROUND, Several, parts, sums_of_warp};
-use super::{THREADS, WARPS};
-use crate::fuse::kernel::DEPTH;
-use crate::mlir::common::site::for_each;
-use crate::mlir::common::{Cmp, Emitter, Field, Ty, Val};
+use super::{Streams, THREADS, WARPS};
+use crate::fuse::kernel::{BATCH, DEPTH, Matmul};
+use crate::mlir::common::site::{Setting, for_each};
+use crate::mlir::common::{Cmp, Elem, Emitter, Field, Linkage, Ty, Val};
 use crate::plan::column_bytes;
+
+/// What a function that ends sums is told: the call, words, the first row, rows, the batch element, the first column, columns, where they begin in
+/// the round.
+const TOLD: [Elem; 8] = [Elem::Shared, Elem::Shared, Elem::I64, Elem::I64, Elem::I64, Elem::I64, Elem::I32, Elem::I32];
 
 impl<'c> Product<'_, 'c> {
     /// All rows times some columns of a batch element.
@@ -68,15 +73,51 @@ impl<'c> Product<'_, 'c> {
             call(kind(EIGHT));
         }
         e.sync();
+        let told = [self.args.call, self.args.operands, row, rows, self.site.index[&BATCH]];
+        match (self.joined, self.stream) {
+            ([], Some((_, one))) => call_end(e, &end_name(&one.name), told, (first, e.to_i32(columns), e.i32(0))),
+            ([], None) => e.fault("several rows of a product that is no stream"),
+            (all, _) => all.iter().for_each(|own| own.finish_rows(e, told, (first, columns))),
+        }
+    }
+}
+
+impl Joined {
+    /// Ends the sums of several rows of those columns of a round that are its own; `told`: as for a product alone.
+    fn finish_rows<'c>(&self, e: &Emitter<'c>, told: [Val<'c>; 5], (first, columns): (Val<'c>, Val<'c>)) {
+        let [call, operands, others @ ..] = told;
+        let ([row, rows, batch], operands) = (others, e.offset_by(operands, 8 * self.words));
+        self.of_round(e, (first, columns), |own| call_end(e, &self.behind, [call, operands, row, rows, batch], own));
+    }
+}
+
+/// The name of what ends the sums of several rows of a product.
+pub(super) fn end_name(product: &str) -> String {
+    format!("{product}_ends")
+}
+
+/// Calls it, for some columns: the first one, how many, and where they begin in the round.
+fn call_end<'c>(e: &Emitter<'c>, name: &str, told: [Val<'c>; 5], (first, columns, at): (Val<'c>, Val<'c>, Val<'c>)) {
+    let arguments: Vec<Val> = told.into_iter().chain([first, columns, at]).collect();
+    e.call(name, &arguments, None);
+}
+
+/// Defines what ends the sums of several rows of a product; all threads of a block.
+pub(super) fn emit_end(e: &Emitter, name: &str, code: &Matmul, setting: Setting, (streams, several): (Streams, Several)) {
+    e.function(&end_name(name), Linkage::Private, &TOLD.map(Ty::scalar), None, |values| {
+        let [call, operands, row, rows, batch, first, columns, at] = *values else { return None };
+        let mut product = Product::of_row(e, code, setting, streams, &[call, operands, row, batch])?;
+        let columns = e.to_i64(columns);
         for_each(e, e.to_i64(e.thread()), e.mul(rows, e.i64(ROUND)), e.i64(THREADS), |result| {
             let (own, column) = (e.shift_right(result, i64::from(ROUND.ilog2())), e.and(result, e.i64(ROUND as i64 - 1)));
             e.if_then(e.cmp(Cmp::Lt, column, columns), || {
-                let sum = sum_of(e, several, rows, (e.to_i32(own), e.to_i32(column)));
-                self.site.set_product_row(code, e.add(row, own));
-                self.end(e.add(first, column), sum);
+                let sum = sum_of(e, several, rows, (e.to_i32(own), e.add(at, e.to_i32(column))));
+                product.site.set_product_row(code, e.add(row, own));
+                product.end(e.add(first, column), sum);
             });
         });
-    }
+        None
+    });
 }
 
 /// The sum of a row and a column (`i32`): those of all warps.

@@ -29,7 +29,7 @@ pub fn row_words(plan: &Plan) -> usize {
 pub fn emit(e: &Emitter, plan: &Plan, streams: Streams) {
     // What calls of few rows never do is no code of theirs.
     let used = |steps: &[Step], most: usize| -> Vec<usize> {
-        let does = |step: &Step| step.tasks.least <= most && (most <= STEP_ROWS || step.tasks.most > 1);
+        let does = |step: &Step| step.tasks.least <= most && (most <= STEP_ROWS || step.tasks.most > STEP_ROWS);
         let uses = |at: usize| steps.iter().any(|step| step.function == at && does(step));
         (0..plan.functions.len()).filter(|at| uses(*at)).collect()
     };
