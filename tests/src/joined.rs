@@ -7,7 +7,7 @@ use braid_runtime::artifact::Dtype;
 use std::path::Path;
 
 /// A model of docs/benchmarks.md.
-fn of_the_benchmarks(name: &str, dtype: Dtype) -> Plan {
+pub fn of_the_benchmarks(name: &str, dtype: Dtype) -> Plan {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/gpu/{name}.braid"));
     planned_in(&std::fs::read_to_string(path).expect("text"), dtype)
 }
@@ -25,6 +25,12 @@ fn members<'p>(plan: &'p Plan, step: &Step) -> &'p [Joint] {
         Some(Alone::Joined(members)) => members,
         _ => &[],
     }
+}
+
+/// The step of a kernel in calls of many rows.
+fn of_many(plan: &Plan, kernel: usize) -> &Step {
+    let of_many = |step: &&Step| step.kernels == [kernel] && step.tasks.most > STEP_ROWS;
+    plan.steps.iter().find(of_many).expect("a step of calls of many rows")
 }
 
 fn joined(plan: &Plan) -> Vec<&Step> {
@@ -70,7 +76,7 @@ fn is_one_stream(plan: &Plan, step: &Step) {
         words = &rest[member.tail.map_or(0, |(_, words)| words)..];
         let code = product(plan, *kernel);
         assert_eq!(plan.functions[member.function].code, Code::Matmul(code.clone()));
-        let alone = plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of many rows have it");
+        let alone = of_many(plan, *kernel);
         let several = plan.steps.iter().any(|step| members_of_rows(plan, step).is_some() && step.kernels.contains(kernel));
         assert_eq!((&alone.words[..], alone.tasks.least), (own, if several { STEP_ROWS + 1 } else { 2 }));
         let weights = own[code.tensors[code.weights.0].operand];
@@ -95,7 +101,7 @@ fn products_of_several_rows_are_one_step() {
         assert_eq!(kernels, if dtype == Dtype::F32 { vec![] } else { of_one }, "{name} {dtype:?}");
         for step in found {
             assert_eq!((step.tasks.least, step.tasks.most), (2, STEP_ROWS));
-            let alone = |kernel: &usize| plan.steps.iter().find(|step| step.kernels == [*kernel]).expect("calls of many rows");
+            let alone = |kernel: &usize| of_many(&plan, *kernel);
             let words: Vec<i64> = step.kernels.iter().flat_map(|kernel| alone(kernel).words.clone()).collect();
             assert_eq!(words, step.words);
             let waits = step.kernels.iter().any(|kernel| alone(kernel).order != Order::Free);
@@ -124,7 +130,7 @@ fn convolutions_go_with_their_columns() {
                 let Code::Along(along) = &plan.functions[function].code else { panic!("{name}: no convolution") };
                 let (own, rest) = words.split_at(count);
                 let told = [widths[..at].iter().sum::<usize>() as i64, widths.iter().sum::<usize>() as i64];
-                let alone = plan.steps.iter().find(|step| step.kernels == [kernel]).expect("calls of several rows have it");
+                let alone = of_many(&plan, kernel);
                 assert_eq!((&own[..count - 2], &own[count - 2..]), (&alone.words[..], &told[..]), "{name}");
                 assert_eq!((widths[at], alone.tasks.least), (along.channels, 2), "{name}");
                 assert!(plan.fused.kernels[step.kernels[at]].writes.contains(&plan.fused.kernels[kernel].reads[0]), "{name}");

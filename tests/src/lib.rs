@@ -80,6 +80,8 @@ mod quantised;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod ready;
+#[cfg(test)]
 mod recurrences;
 pub mod reference;
 #[cfg(test)]

@@ -256,6 +256,8 @@ pub struct Matmul {
     pub chosen: Option<(View, usize)>,
     /// What makes the row of the left operand in a call of one row.
     pub prologue: Option<Box<Prologue>>,
+    /// Whether a call of several rows on a GPU finds integers in the place of the left operand's rows.
+    pub ready: bool,
 }
 
 /// The making of a row before it is multiplied. What it needs stands in the kernel behind what the product itself needs.

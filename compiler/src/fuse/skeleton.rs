@@ -68,7 +68,19 @@ impl Fuser<'_> {
         let sizes = [self.count(&product.inner), batch, self.count(&product.depth), self.count(&product.columns)];
         let tensors = draft.tensors.clone();
         let width = self.options.width;
-        let code = Matmul { rows: owner.rows, sizes, width, tensors, left, weights, out, epilogue, chosen, prologue: None };
+        let code = Matmul {
+            rows: owner.rows,
+            sizes,
+            width,
+            tensors,
+            left,
+            weights,
+            out,
+            epilogue,
+            chosen,
+            prologue: None,
+            ready: false,
+        };
         Ok(draft.finish(Code::Matmul(code), members.to_vec()))
     }
 

@@ -12,6 +12,7 @@ mod memory;
 mod order;
 mod print;
 mod prologue;
+mod ready;
 mod tasks;
 mod tiling;
 mod verify;
@@ -28,6 +29,7 @@ pub use braid_runtime::artifact::Order;
 pub use heads::Places;
 pub use joined::Joint;
 pub use print::print;
+pub use ready::MOST as MOST_READY;
 pub use tasks::{
     ALONG_PIECES, BLOCKS, COLUMNS_AT_ONCE, MOST_TAPS_IN_PIECES, PIECE, ROWS_OF_A_BLOCK, STEP_ROWS, THREADS, VECTORS_A_TASK,
     along_in_pieces, by_warps, channels_in_pieces, column_bytes, columns_of_a_task, is_shared_by_blocks,
@@ -128,6 +130,8 @@ pub enum Alone {
     Joined(Vec<Joint>),
     /// The same of calls of several rows, which have no convolution in it.
     Rows(Vec<Joint>),
+    /// Not the product, but integers of its rows, in calls of several.
+    Ready,
 }
 
 /// One call of a function.
@@ -154,6 +158,12 @@ pub struct Step {
 }
 
 impl Step {
+    /// One that does a kernel, and needs nothing.
+    fn new(function: usize, words: Vec<i64>, tasks: Tasks, kernel: usize) -> Step {
+        let kernels = vec![kernel];
+        Step { function, words, tasks, order: Order::Free, apart: None, until: None, alone: Order::Free, cut_for: None, kernels }
+    }
+
     /// The kernel that it does, or the first of them.
     pub fn kernel(&self) -> usize {
         self.kernels[0]
@@ -184,6 +194,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     let mut fused = fused.clone();
     if target.gpu.is_some() {
         prologue::add(&mut fused);
+        ready::mark(&mut fused);
     }
     let cuts = if target.gpu.is_some() { heads::cuts(&fused) } else { vec![] };
     let lasting: Vec<(usize, usize)> = match target.gpu {
@@ -213,6 +224,7 @@ pub fn plan(fused: &Fused, target: &Target) -> Plan {
     order::mark(&mut plan);
     if target.gpu.is_some() {
         joined::mark(&mut plan);
+        ready::add(&mut plan);
         cut::mark(&mut plan);
     }
     if target.has_groups() {
@@ -234,17 +246,7 @@ impl Plan {
         let words = self.words(at);
         let function = self.function(&kernel.code, stores_keys, None);
         let tasks = tasks::tasks(&kernel, stores_keys, target);
-        Step {
-            function,
-            words,
-            tasks,
-            order: Order::Free,
-            apart: None,
-            until: None,
-            alone: Order::Free,
-            cut_for: None,
-            kernels: vec![at],
-        }
+        Step::new(function, words, tasks, at)
     }
 
     fn words(&self, kernel: usize) -> Vec<i64> {
@@ -258,6 +260,7 @@ impl Plan {
         }
         let kind = match &alone {
             Some(Alone::Rows(_)) => "joined_rows",
+            Some(Alone::Ready) => "ready_rows",
             Some(_) => alone_kind(code),
             None => kind(code, stores_keys),
         };

@@ -64,14 +64,19 @@ fn fits(kernel: &Kernel, buffer: usize, rows: Rows, depth: usize) -> bool {
     let weights = product.tensors[product.weights.0].store;
     let whole_copies = matches!(weights, Store::Panels(_)) || (depth * weights.bytes()).is_multiple_of(16);
     let one = product.sizes[1] == 1 && (product.sizes[0] == 1 || product.chosen.is_some());
+    let fresh = product.prologue.is_none() && product.rows == rows;
+    whole_copies && one && fresh && is_its_row(kernel, product, buffer, depth)
+}
+
+/// Whether a buffer of so many numbers a row is what a product multiplies, and nothing else of it.
+pub(super) fn is_its_row(kernel: &Kernel, product: &Matmul, buffer: usize, numbers: usize) -> bool {
     let left = &product.left;
     let straight = left.offset == 0 && left.strides.iter().all(|(axis, stride)| *axis == DEPTH && *stride == 1);
     let reads = |tensor: usize| is_buffer(kernel, product, tensor, buffer);
     let only_left = (0..product.tensors.len()).all(|tensor| reads(tensor) == (tensor == left.tensor.0));
     let others = [Some(&product.out), product.chosen.as_ref().map(|(ids, _)| ids)];
     let apart = others.into_iter().flatten().chain(product.epilogue.views()).all(|view| view.tensor != left.tensor);
-    let fresh = product.prologue.is_none() && product.rows == rows && product.sizes[2] == depth;
-    whole_copies && one && straight && only_left && apart && fresh
+    straight && only_left && apart && product.sizes[2] == numbers
 }
 
 fn is_buffer(kernel: &Kernel, product: &Matmul, tensor: usize, buffer: usize) -> bool {

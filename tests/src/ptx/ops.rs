@@ -168,6 +168,8 @@ fn integer(opcode: &str) -> Option<Pure> {
         "shl.b64" => |[a, b, ..]| a.checked_shl(low(b) as u32).unwrap_or(0),
         "shl.b32" => |[a, b, ..]| low(low(a).checked_shl(low(b) as u32).unwrap_or(0)),
         "shl.b16" => |[a, b, ..]| (a & 0xFFFF).checked_shl(low(b) as u32).unwrap_or(0) & 0xFFFF,
+        // The upper word of two, the second of which is the upper one.
+        "shf.l.wrap.b32" => |[a, b, count, _]| low(((low(b) << 32 | low(a)) << (count & 31)) >> 32),
         "shr.u64" => |[a, b, ..]| a.checked_shr(low(b) as u32).unwrap_or(0),
         "shr.u32" => |[a, b, ..]| low(a).checked_shr(low(b) as u32).unwrap_or(0),
         "shr.u16" => |[a, b, ..]| (a & 0xFFFF).checked_shr(low(b) as u32).unwrap_or(0),

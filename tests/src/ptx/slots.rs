@@ -26,6 +26,33 @@ fn several_rows_of_slots() {
     }
 }
 
+/// Rows that a step makes integers of: rows of a norm that the same step makes, in registers (of which some threads have none) or not, whose factor
+/// others need, too; and rows that a product makes, longer than what threads have at once. The convolution looks at nothing but its row: for one that
+/// looks back, rows are needed that nobody wants. What is of other numbers of its row, too, stays in single precision.
+#[test]
+fn rows_that_are_ready() {
+    let spec = "model m(vocab: dim = 48, d: dim = WIDE, g: dim = DEEP, width: dim = 1)(tokens: [t]) -> [t, vocab] {
+  param embed: [vocab, d] as \"f32\"   param s: [d]   param c: [d, width]   param w1: [d, g]   param w2: [g, d]   param w3: [d, vocab] as \"f32\"
+  x = embed[vocab: tokens]
+  r = rsqrt(mean[d] x * x + 0.1)
+  y = sum[d] (x * r * s) * w1
+  z = r * (sum[g] (y * r) * w2)
+  u = r * convolve[width](z, c)
+  generate autoregressive
+  return sum[d] u * w3
+}";
+    let calls: Calls = vec![(vec![0..1, 1..3], true), (vec![1..5, 5..7], false), (vec![0..8, 8..9], true)];
+    for (wide, deep, target) in [("288", "2336", "cuda:sm_90a"), ("160", "256", "cuda:sm_90a"), ("288", "992", "cuda:sm_80")] {
+        let spec = spec.replace("WIDE", wide).replace("DEEP", deep);
+        for (dtype, name) in [(Dtype::Int8, "int8"), (Dtype::Int4, "int4"), (Dtype::Int4z, "int4z")] {
+            let code = Code::of(&spec, "", "random:1", (target, dtype), Chunks::Auto);
+            let has = |text: String| code.ptx.contains(&text);
+            assert!(has(format!(".func stream_of_8_{name}_ready(")) && has(".func ready_rows_1(".into()), "{target}, {name}");
+            beside_as_alone(&code, &calls, &format!("{wide} wide, {deep} deep, {target}, {name}"));
+        }
+    }
+}
+
 /// What is infinite, or no number, stays so, and what is large finite.
 #[test]
 fn slots_keep_what_is_infinite() {

@@ -40,7 +40,7 @@ pub fn name(function: &Function) -> Option<String> {
     let asks = match &function.code {
         Code::Attention(_) => function.alone.is_some(),
         Code::Nests(nests) => !kept(nests).is_empty(),
-        Code::Matmul(_) if matches!(function.alone, Some(Alone::Rows(_))) => false,
+        Code::Matmul(_) if matches!(function.alone, Some(Alone::Rows(_) | Alone::Ready)) => false,
         Code::Matmul(_) if joined::has_tails(function) => true,
         Code::Matmul(product) => {
             is_chosen(product) || product.prologue.as_ref().is_some_and(|prologue| !vectors(prologue).is_empty())

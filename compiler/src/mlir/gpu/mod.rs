@@ -37,6 +37,7 @@ mod own_key;
 mod packed;
 mod pairs;
 mod parts;
+mod ready;
 mod reduce;
 mod resident;
 mod ring;
@@ -144,7 +145,9 @@ impl Streams {
 
 /// How several rows are multiplied on the matrix units, in so many bytes of shared memory; none if nothing needs it, or it does not fit.
 fn several(plan: &Plan, target: &Target, limit: usize) -> Option<Several> {
-    let used = |function: &&Function| matches!(&function.code, Code::Matmul(code) if several::are_used(code));
+    let used = |function: &&Function| {
+        function.alone != Some(Alone::Ready) && matches!(&function.code, Code::Matmul(code) if several::are_used(code))
+    };
     let products = plan.functions.iter().filter(used).filter_map(|function| match &function.code {
         Code::Matmul(code) => Some(code),
         _ => None,
@@ -178,7 +181,8 @@ fn reads_ahead_for_several(plan: &Plan) -> bool {
 /// The stream of weights that a step's product reads where decoding has one row: its offset in the weights, how many columns, and
 /// their bytes.
 pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
-    let Code::Matmul(product) = &plan.functions[step.function].code else { return None };
+    let function = &plan.functions[step.function];
+    let Code::Matmul(product) = &function.code else { return None };
     let weights = product.tensors[product.weights.0];
     let of = |at: &usize| match &plan.fused.kernels[*at].code {
         Code::Matmul(product) => product.sizes[3],
@@ -186,7 +190,8 @@ pub fn stream(plan: &Plan, step: &Step) -> Option<[usize; 3]> {
     };
     let columns = step.kernels.iter().map(of).sum();
     let offset = usize::try_from(step.words[weights.operand]).ok()?;
-    matmul::is_read_ahead(product).then_some([offset, columns, crate::plan::column_bytes(product)])
+    let multiplies = function.alone != Some(Alone::Ready);
+    (multiplies && matmul::is_read_ahead(product)).then_some([offset, columns, crate::plan::column_bytes(product)])
 }
 
 /// Dynamic shared memory of a block, in bytes; `many`: in calls of more than [`STEP_ROWS`] rows, which read nothing ahead.
@@ -218,6 +223,7 @@ fn own_bytes(function: &Function) -> usize {
         // As tiles are, chunks are done in memory that nothing read ahead needs.
         Code::Nests(nests) if chunk(nests).is_some() => 0,
         Code::Nests(nests) => nest::shared_bytes(nests),
+        Code::Matmul(product) if function.alone == Some(Alone::Ready) => ready::shared_bytes(product),
         Code::Matmul(product) => matmul::shared_bytes(product),
         Code::Attention(attention) => attention::shared_bytes(attention),
         Code::Along(_) | Code::Top(_) | Code::Largest(_) => 0,
@@ -292,6 +298,7 @@ fn emit_function(e: &Emitter, plan: &Plan, function: &Function, (scratch, stream
             match &function.alone {
                 Some(Alone::Joined(all)) => joined::emit(e, name, (plan, all), setting, streams),
                 Some(Alone::Rows(all)) => joined::emit_rows(e, name, (plan, all), setting, streams),
+                Some(Alone::Ready) => ready::emit(e, name, product, setting, streams),
                 _ => matmul::emit(e, name, product, setting, streams),
             }
             // It calls the code for few rows, which stands before it.

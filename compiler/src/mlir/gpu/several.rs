@@ -89,7 +89,7 @@ impl Several {
 
     /// The function for at most so many rows of a product.
     pub(super) fn kind(self, code: &Matmul, rows: usize) -> Kind {
-        Kind { several: self, rows, slots: parts(code).map(|parts| Slots { parts, unit: self.ring.part }) }
+        Kind { several: self, rows, slots: parts(code).map(|parts| Slots { parts, unit: self.ring.part }), ready: code.ready }
     }
 
     /// Defines the functions of a product, unless they are there. `table`: where the table of streams lies in shared memory.
@@ -115,12 +115,14 @@ pub(super) struct Kind {
     rows: usize,
     /// Of quantised weights.
     slots: Option<Slots>,
+    /// Whether a step before has made integers of rows.
+    ready: bool,
 }
 
 impl Kind {
     pub(super) fn name(&self) -> String {
         let stored = self.slots.map_or(String::new(), |slots| format!("_{}", slots.parts.name()));
-        format!("stream_of_{}{stored}", self.rows)
+        format!("stream_of_{}{stored}{}", self.rows, if self.ready { "_ready" } else { "" })
     }
 
     /// Defines it: `(columns of the round, bytes of a column, all weights)`.
@@ -239,7 +241,9 @@ impl<'c> Walk<'_, 'c> {
         let told = e.offset_by(self.kind.several.addresses(e), 8 * self.kind.several.rows);
         let (first, count) = (e.load(told, Ty::scalar(Elem::Global)), e.load(e.offset_by(told, 8), Ty::I32));
         slots.bring(e, (self.scales(), lane), Columns { first, count, bytes: self.bytes }, spot);
-        Rows::Slots(slots, slots.met(e, (&rows(e.shift_right(lane, 2)), e.and(lane, e.i32(3))), spot))
+        let (rows, within) = (rows(e.shift_right(lane, 2)), e.and(lane, e.i32(3)));
+        let met = if self.kind.ready { Slots::met_ready } else { Slots::met };
+        Rows::Slots(slots, met(slots, e, (&rows, within), spot))
     }
 
     /// The lane, read anew: what is made of it would stay in registers.

@@ -6,8 +6,10 @@
 
 use super::halves;
 use super::parts::Parts;
+use super::ready;
 use super::singles;
 use super::team::across_lanes;
+use crate::mlir::common::copies::COPY;
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::{Cmp, Elem, Emitter, Ty, Val};
 use braid_dsl::model::Reduce;
@@ -47,7 +49,6 @@ pub struct Met<'c>(Vec<Row<'c>>);
 struct Row<'c> {
     /// Of each slot. Integers: upper and lower bytes of four numbers, and of the next four. Numbers: pairs of first halves, then of what is left.
     words: Vec<Vec<Val<'c>>>,
-    /// What makes numbers of integers: the lanes of a row have one slot's each.
     scale: Option<Val<'c>>,
 }
 
@@ -187,19 +188,27 @@ impl Slots {
             let words = halves::halved(e, fours).into_iter().flat_map(|words| (0..4).map(move |at| e.extract(words, at)));
             return (words.collect(), None);
         }
-        // Sizes are compared as integers, so that what is no number is the largest of all, and stays in the scale.
-        let size = |four: Val<'c>| e.reduce_max(e.and(e.bitcast(four, Elem::I32), e.int(Ty::i32(4), i64::from(i32::MAX))));
-        let largest = across_lanes(e, Reduce::Max, e.max(size(fours[0]), size(fours[1])), LANES);
-        let largest = e.bitcast(largest, Elem::F32);
-        // In two steps, so that the reciprocal of a large number is not too small.
-        let inverse = e.mul(e.reciprocal(e.mul(largest, e.f32(1.0 / 16.0))), e.f32((LARGEST / 16.0) as f32));
-        let words = fours.into_iter().flat_map(|four| {
-            let integers = e.round_low(four, inverse);
-            let upper = e.add(integers, e.int(Ty::i32(4), 128));
-            [(upper, 1), (integers, 0)].map(|(all, byte)| e.bytes_of([0, 1, 2, 3].map(|at| e.extract(all, at)), byte))
-        });
-        let by = if self.parts.part.group_bytes < GROUP { 16.0 * LARGEST } else { LARGEST };
-        (words.collect(), Some(e.mul(largest, e.f32((1.0 / by) as f32))))
+        let (words, scale) = integers(e, self.parts, fours);
+        (words, Some(scale))
+    }
+
+    /// What a unit meets of some rows of which a step before has made integers.
+    pub fn met_ready<'c>(self, e: &Emitter<'c>, (rows, within): (&[Val<'c>], Val<'c>), spot: Spot<'c>) -> Met<'c> {
+        let before = e.mul(spot.part, e.i32(self.parts.part.groups as i32));
+        // Where there is no group the first is read again, and its products meet scales that are nothing.
+        let group = |slot: Val<'c>| e.select(spot.has(e, self, slot), e.add(before, e.add(spot.first, slot)), e.i32(0));
+        let all: Vec<Val> = (0..self.count()).map(|slot| group(e.i32(slot as i32))).collect();
+        let own = group(within);
+        let load = |row: &Val<'c>| {
+            let word = |group: &Val<'c>| {
+                let [place, _] = ready::places(e, *row, *group);
+                let words = e.load_aligned(e.element(place, e.to_i64(within), COPY), Ty::i32(4));
+                (0..4).map(|at| e.extract(words, at)).collect()
+            };
+            let [_, scale] = ready::places(e, *row, own);
+            Row { words: all.iter().map(word).collect(), scale: Some(e.load(scale, Ty::F32)) }
+        };
+        Met(rows.iter().map(load).collect())
     }
 
     /// Adds what a unit of eight columns makes with some rows to the lane's two sums of each. `weights`: where the lane's column of the unit begins;
@@ -265,6 +274,24 @@ impl Slots {
             }
         }
     }
+}
+
+/// Integers of a lane's eight numbers of a group: upper and lower bytes of four, then of the next four; and what makes numbers of them. Lanes that have
+/// a group stand side by side.
+pub fn integers<'c>(e: &Emitter<'c>, parts: Parts, fours: [Val<'c>; 2]) -> (Vec<Val<'c>>, Val<'c>) {
+    // Sizes are compared as integers, so that what is no number is the largest of all, and stays in the scale.
+    let size = |four: Val<'c>| e.reduce_max(e.and(e.bitcast(four, Elem::I32), e.int(Ty::i32(4), i64::from(i32::MAX))));
+    let largest = across_lanes(e, Reduce::Max, e.max(size(fours[0]), size(fours[1])), LANES);
+    let largest = e.bitcast(largest, Elem::F32);
+    // In two steps, so that the reciprocal of a large number is not too small.
+    let inverse = e.mul(e.reciprocal(e.mul(largest, e.f32(1.0 / 16.0))), e.f32((LARGEST / 16.0) as f32));
+    let words = fours.into_iter().flat_map(|four| {
+        let integers = e.round_low(four, inverse);
+        let upper = e.add(integers, e.int(Ty::i32(4), 128));
+        [(upper, 1), (integers, 0)].map(|(all, byte)| e.bytes_of([0, 1, 2, 3].map(|at| e.extract(all, at)), byte))
+    });
+    let by = if parts.part.group_bytes < GROUP { 16.0 * LARGEST } else { LARGEST };
+    (words.collect(), e.mul(largest, e.f32((1.0 / by) as f32)))
 }
 
 /// The sums of a lane's row of integers and its two columns.
