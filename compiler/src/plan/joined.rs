@@ -59,8 +59,10 @@ fn gains_by_rows(plan: &Plan, run: Range<usize>) -> bool {
 /// What the steps of runs need in calls of several rows: one waits if one of its products does. The steps of the products, which such calls do not
 /// have, leave their waits to whoever comes behind them.
 pub(super) fn mark(plan: &mut Plan) {
-    let is_run = |step: &Step| step.tasks.most == STEP_ROWS;
-    for at in (0..plan.steps.len()).filter(|at| is_run(&plan.steps[*at])).collect::<Vec<_>>() {
+    for at in 0..plan.steps.len() {
+        if !matches!(plan.functions[plan.steps[at].function].alone, Some(Alone::Rows(_))) {
+            continue;
+        }
         let members = &plan.steps[at].kernels;
         let of_many = |step: &&Step| step.tasks.most > STEP_ROWS && members.contains(&step.kernel());
         let free = plan.steps.iter().filter(of_many).all(|step| step.order == Order::Free);

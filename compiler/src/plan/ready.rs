@@ -3,8 +3,8 @@
 
 use super::prologue::is_its_row;
 use super::{Alone, Order, Per, Plan, STEP_ROWS, Step, Tasks, is_shared_by_blocks, tilings};
-use crate::fuse::Fused;
 use crate::fuse::kernel::{Code, Matmul, Rows, Store};
+use crate::fuse::{Fused, Operand};
 use braid_runtime::artifact::{Dtype, GROUP};
 
 /// Most numbers of a row: threads hold all of them before the first integer takes the place of some.
@@ -61,29 +61,38 @@ fn fits(fused: &Fused, at: usize, buffer: usize) -> bool {
 /// Gives calls of several rows the steps that make rows ready: in the place of who makes the rows, where products can, or else ahead of the first of
 /// them.
 pub(super) fn add(plan: &mut Plan) {
-    for buffer in 0..plan.fused.buffers.len() {
-        let readers = readers(&plan.fused, buffer);
-        let Some(&first) = readers.first() else { continue };
+    let mut made = vec![];
+    for first in 0..plan.fused.kernels.len() {
+        let Some(row) = ready_row(plan, first).filter(|row| !made.contains(row)) else { continue };
+        made.push(row);
         let kernel = plan.fused.kernels[first].clone();
         let Code::Matmul(product) = &kernel.code else { continue };
-        if !product.ready || !is_its_row(&kernel, product, buffer, product.sizes[2]) {
-            continue;
-        }
-        let own = |step: &Step, kernel: usize| step.kernels.contains(&kernel);
-        let maker = maker(&plan.fused, buffer).filter(|_| product.prologue.is_some());
-        // What a call of one row does with a maker's kernel stands elsewhere.
-        let place =
-            plan.steps.iter().position(|step| own(step, maker.unwrap_or(first)) && (maker.is_none() || step.tasks.most > 1));
-        let Some(place) = place else { continue };
-        let order = if maker.is_some() { plan.steps[place].order } else { Order::Wait };
-        if let Some(maker) = maker {
-            let makes = plan.steps.iter_mut().filter(|step| step.kernels == [maker] && step.tasks.most > 1);
-            makes.for_each(|step| step.tasks.least = STEP_ROWS + 1);
-        }
+        let maker = maker(&plan.fused, row).filter(|_| product.prologue.is_some());
+        let has = |step: &Step| step.kernels.contains(&maker.unwrap_or(first)) && step.tasks.most > 1;
+        let Some(place) = plan.steps.iter().position(has) else { continue };
+        let order = match maker {
+            Some(_) => {
+                plan.steps[place].tasks.least = STEP_ROWS + 1;
+                plan.steps[place].order
+            }
+            None => Order::Wait,
+        };
         let function = plan.function(&kernel.code, false, Some(Alone::Ready));
         let (tiles, cost) = ([None; 2], product.sizes[2]);
         let tasks = Tasks { per: Per::Row, times: 1, by: 1, factor: 1, cost, least: 2, most: STEP_ROWS, tiles };
         let step = Step::new(function, plan.words(first), tasks, first);
         plan.steps.insert(place, Step { order, ..step });
+    }
+}
+
+/// The buffer whose rows a kernel's product finds ready in calls of several rows.
+pub(super) fn ready_row(plan: &Plan, kernel: usize) -> Option<usize> {
+    let kernel = &plan.fused.kernels[kernel];
+    match &kernel.code {
+        Code::Matmul(product) if product.ready => match kernel.operands[product.tensors[product.left.tensor.0].operand] {
+            Operand::Buffer(row) => Some(row),
+            _ => None,
+        },
+        _ => None,
     }
 }

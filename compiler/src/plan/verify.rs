@@ -2,13 +2,15 @@
 //! - buffers that are alive together do not overlap
 //! - every buffer is written before it is read; inputs by the caller
 //! - every call has the words that its kernel names
+//! - rows that products of several rows find ready are made so, and waited for
 
-use super::Plan;
+use super::ready::ready_row;
+use super::{Alone, Order, Plan, STEP_ROWS, Step};
 use crate::fuse::kernel::{Code, Rows};
 
 type Rule = fn(&Plan) -> Result<(), String>;
 
-const RULES: &[Rule] = &[no_overlap, written_first, words_complete];
+const RULES: &[Rule] = &[no_overlap, written_first, words_complete, made_ready];
 
 /// Checks all rules.
 ///
@@ -58,6 +60,30 @@ fn words_complete(plan: &Plan) -> Result<(), String> {
         let columns = 2 * step.kernels.iter().filter(told).count();
         if step.words.len() != operands + columns {
             return Err(format!("{} has not all its operands", plan.functions[step.function].name));
+        }
+    }
+    Ok(())
+}
+
+fn made_ready(plan: &Plan) -> Result<(), String> {
+    let of_several = |step: &&Step| step.tasks.least <= STEP_ROWS && step.tasks.most > 1;
+    // The rows that are ready, and whether blocks have met since.
+    let mut made: Vec<(usize, bool)> = vec![];
+    for step in plan.steps.iter().filter(of_several) {
+        if step.order == Order::Wait {
+            made.iter_mut().for_each(|(_, met)| *met = true);
+        }
+        let rows = step.kernels.iter().filter_map(|kernel| ready_row(plan, *kernel));
+        let function = &plan.functions[step.function];
+        if function.alone == Some(Alone::Ready) {
+            // Another step has made what it does not make itself.
+            let makes = matches!(&function.code, Code::Matmul(product) if product.prologue.is_some());
+            if !makes && step.order != Order::Wait {
+                return Err(format!("{} does not wait for the rows", function.name));
+            }
+            made.extend(rows.map(|row| (row, false)));
+        } else if let Some(row) = rows.into_iter().find(|row| !made.contains(&(*row, true))) {
+            return Err(format!("rows of {} are multiplied before they are ready", plan.fused.buffers[row].node));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::nest;
 use super::parts::Parts;
 use super::row;
 use super::several;
-use super::slots;
+use super::slots::{self, LANES};
 use super::wide::side_by_side;
 use super::{Streams, THREADS};
 use crate::fuse::kernel::{DEPTH, Matmul, Store};
@@ -25,8 +25,6 @@ const FOUR: usize = 4;
 const WORDS: usize = 2 * GROUP;
 /// Bytes of four groups.
 const FOURS: usize = FOUR * (WORDS + 4);
-/// Lanes that have a group.
-const LANES: usize = GROUP / EIGHT;
 
 /// Where the integers of a group of a row that begins at `row` are, and its scale; `group`: `i32`.
 pub fn places<'c>(e: &Emitter<'c>, row: Val<'c>, group: Val<'c>) -> [Val<'c>; 2] {

@@ -20,7 +20,7 @@ const LARGEST: f64 = 127.0 * 256.0 + 127.0;
 /// Numbers of a group that a lane has.
 const EIGHT: usize = 8;
 /// Lanes that share a row, or a column.
-const LANES: usize = GROUP / EIGHT;
+pub const LANES: usize = GROUP / EIGHT;
 /// Columns of a unit.
 const COLUMNS: usize = 8;
 /// Bytes of a slot's scales.
