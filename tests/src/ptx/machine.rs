@@ -1,7 +1,7 @@
 //! Blocks and warps in turns.
 
 use super::memory::{Memory, number, put};
-use super::parse::{Do, Function, Instruction, Module, Place, Source, Space, UNPLACED};
+use super::parse::{Do, Instruction, Module, Place, Source, Space, UNPLACED};
 use super::warp::{Block, Frame, LANES, Lanes, Warp, lanes};
 use std::sync::Arc;
 
@@ -9,6 +9,9 @@ use std::sync::Arc;
 const TURN: usize = 4000;
 /// Instructions of a launch, of all warps, after which it counts as endless.
 const MOST: usize = 4_000_000_000;
+
+/// Most numbers that an access to memory has side by side.
+const SIDE: usize = 8;
 
 /// A GPU: a module and memory.
 pub struct Machine {
@@ -43,7 +46,7 @@ impl Machine {
         let module = Arc::clone(&self.module);
         let function = module.functions.get(entry).ok_or_else(|| format!("there is no entry `{entry}`"))?;
         let parameters: Vec<Lanes> = parameters.iter().map(|value| [*value; LANES]).collect();
-        let warp = |number| Warp::new(Frame::new(entry, function, parameters.clone()), number * LANES);
+        let warp = |number| Warp::new(Frame::new(function, parameters.clone()), number * LANES);
         let block = |number| Block {
             number,
             shared: vec![0xA5; module.shared + grid.shared],
@@ -81,14 +84,14 @@ impl Machine {
             }
             let Some((pc, group)) = warp.group() else { break };
             let frame = warp.frame();
-            let function = &module.functions[&frame.name];
-            let Some(instruction) = function.code.get(pc) else { return Err(format!("`{}` has no end", frame.name)) };
+            let function = Arc::clone(&frame.function);
+            let Some(instruction) = function.code.get(pc) else { return Err(format!("`{}` has no end", function.name)) };
             if instruction.is_of_all() && group != frame.live {
                 warp.held |= group;
                 continue;
             }
             let mut step = Step { machine: self, block, warp: &mut warp, module, group, blocks };
-            step.execute(instruction, pc).map_err(|what| format!("{}, line {}: {what}", step.name(), instruction.line))?;
+            step.execute(instruction, pc).map_err(|what| format!("{}, line {}: {what}", function.name, instruction.line))?;
             done += 1;
         }
         block.warps[at] = warp;
@@ -108,10 +111,6 @@ pub(super) struct Step<'m> {
 }
 
 impl Step<'_> {
-    fn name(&self) -> String {
-        self.warp.frames.last().map_or_else(String::new, |frame| frame.name.clone())
-    }
-
     /// What a lane reads.
     pub(super) fn read(&self, source: Source, lane: usize) -> u64 {
         match source {
@@ -124,6 +123,15 @@ impl Step<'_> {
             Source::Block => self.block.number as u64,
             Source::Blocks => self.blocks as u64,
             Source::Lane => lane as u64,
+        }
+    }
+
+    /// What all lanes read.
+    fn read_all(&self, source: Source) -> Lanes {
+        match source {
+            Source::Register(at) => self.warp.frame_ref().registers[at],
+            Source::Thread | Source::Lane => std::array::from_fn(|lane| self.read(source, lane)),
+            Source::Bits(_) | Source::Block | Source::Blocks => [self.read(source, 0); LANES],
         }
     }
 
@@ -154,18 +162,19 @@ impl Step<'_> {
     fn execute(&mut self, instruction: &Instruction, pc: usize) -> Result<(), String> {
         let group = self.group;
         let frame = self.warp.frame();
-        lanes(group).for_each(|lane| frame.pc[lane] = pc + 1);
+        lanes(group).for_each(|lane| frame.pc[lane] = pc as u32 + 1);
         if let Some((guard, negated)) = instruction.guard {
             let holds = lanes(group).filter(|lane| (frame.registers[guard][*lane] != 0) != negated);
             self.group = holds.fold(0, |mask, lane| mask | 1 << lane);
         }
         match &instruction.does {
             Do::Pure(pure, into, sources) => {
-                for lane in lanes(self.group) {
-                    let mut read = [0; 4];
-                    sources.iter().enumerate().for_each(|(at, source)| read[at] = self.read(*source, lane));
-                    self.write(*into, lane, pure(read));
-                }
+                let mut read = [[0; LANES]; 4];
+                sources.iter().zip(&mut read).for_each(|(source, own)| *own = self.read_all(*source));
+                let [a, b, c, d] = read;
+                let group = self.group;
+                let into = &mut self.warp.frame().registers[*into];
+                lanes(group).for_each(|lane| into[lane] = pure([a[lane], b[lane], c[lane], d[lane]]));
             }
             Do::Split(into, source, width) => {
                 for lane in lanes(self.group) {
@@ -184,9 +193,12 @@ impl Step<'_> {
             Do::Load(space, into, place, bytes, signed) => self.load(*space, into, *place, (*bytes, *signed))?,
             Do::Store(space, place, sources, bytes) => {
                 for lane in lanes(self.group) {
-                    let (address, values): (u64, Vec<u64>) =
-                        (self.address(*place, lane), sources.iter().map(|source| self.read(*source, lane)).collect());
-                    let to = self.bytes(*space, address, bytes * values.len())?;
+                    let mut values = [0; SIDE];
+                    sources
+                        .iter()
+                        .zip(&mut values[..sources.len()])
+                        .for_each(|(source, value)| *value = self.read(*source, lane));
+                    let to = self.bytes(*space, self.address(*place, lane), bytes * sources.len())?;
                     to.chunks_exact_mut(*bytes).zip(values).for_each(|(to, value)| put(to, value));
                 }
             }
@@ -207,7 +219,7 @@ impl Step<'_> {
             Do::Call(name) => self.call(name)?,
             Do::Jump(to) => {
                 let frame = self.warp.frame();
-                lanes(self.group).for_each(|lane| frame.pc[lane] = *to);
+                lanes(self.group).for_each(|lane| frame.pc[lane] = *to as u32);
             }
             Do::Return => self.warp.leave(self.group),
             Do::Meet => self.warp.waiting |= self.group,
@@ -223,20 +235,21 @@ impl Step<'_> {
             let address = self.address(place, lane);
             let from = self.bytes(space, address, bytes * into.len())?;
             let read = |bits: u64| if signed { (bits << (64 - 8 * bytes)) as i64 >> (64 - 8 * bytes) } else { bits as i64 };
-            let values: Vec<u64> = from.chunks_exact(bytes).map(|from| read(number(from)) as u64).collect();
+            let mut values = [0; SIDE];
+            from.chunks_exact(bytes).zip(&mut values[..into.len()]).for_each(|(from, value)| *value = read(number(from)) as u64);
             into.iter().zip(values).for_each(|(register, value)| self.write(*register, lane, value));
         }
         Ok(())
     }
 
     fn call(&mut self, name: &str) -> Result<(), String> {
-        let function: &Function = self.module.functions.get(name).ok_or_else(|| format!("there is no function `{name}`"))?;
+        let function = self.module.functions.get(name).ok_or_else(|| format!("there is no function `{name}`"))?;
         let frame = self.warp.frame();
         let arguments = std::mem::take(&mut frame.arguments);
         if arguments.len() != function.parameters {
             return Err(format!("`{name}` has {} parameters", function.parameters));
         }
-        self.warp.frames.push(Frame { live: self.group, ..Frame::new(name, function, arguments) });
+        self.warp.frames.push(Frame { live: self.group, ..Frame::new(function, arguments) });
         Ok(())
     }
 }

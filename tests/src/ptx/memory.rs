@@ -27,7 +27,9 @@ impl Memory {
 
 /// A number of 1 to 8 bytes.
 pub fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    let mut all = [0; 8];
+    all[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(all)
 }
 
 /// Writes one.

@@ -3,6 +3,7 @@
 use super::ops::{self, Pure};
 use super::text::{operands, together};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What an instruction reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,6 +129,8 @@ impl Instruction {
 /// A function.
 #[derive(Clone, Debug, Default)]
 pub struct Function {
+    /// Its name.
+    pub name: String,
     /// What it does, in order.
     pub code: Vec<Instruction>,
     /// Where labels point to.
@@ -153,7 +156,7 @@ pub struct Variable {
 #[derive(Clone, Debug, Default)]
 pub struct Module {
     /// Its functions and entries.
-    pub functions: HashMap<String, Function>,
+    pub functions: HashMap<String, Arc<Function>>,
     /// Variables of the device's memory.
     pub globals: Vec<Vec<u8>>,
     /// Bytes of shared memory that have names.
@@ -243,7 +246,7 @@ impl Module {
             .filter(|part| part.trim_start().starts_with(".param"))
             .filter_map(|part| part.split_whitespace().last().map(str::to_owned))
             .collect();
-        let mut function = Function { parameters: parameters.len(), ..Function::default() };
+        let mut function = Function { name, parameters: parameters.len(), ..Function::default() };
         let mut names = Names { registers: HashMap::new(), parameters, module: self };
         let (mut at, mut statement, mut depth) = (open + 1, String::new(), 1);
         while depth > 0 {
@@ -283,7 +286,7 @@ impl Module {
                 instruction.does = Do::Jump(*at);
             }
         }
-        self.functions.insert(name, function);
+        self.functions.insert(function.name.clone(), Arc::new(function));
         Ok(at)
     }
 }

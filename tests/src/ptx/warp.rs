@@ -6,6 +6,7 @@ use super::ops::{bits, single};
 use super::parse::{Function, Source, Space, Together};
 use half::bf16;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;
@@ -14,18 +15,23 @@ pub type Lanes = [u64; LANES];
 
 /// The lanes of a mask.
 pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let lane = (left != 0).then(|| left.trailing_zeros() as usize);
+        left &= left.wrapping_sub(1);
+        lane
+    })
 }
 
 /// A function that a warp is in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Frame {
-    /// Its name.
-    pub name: String,
+    /// Which.
+    pub function: Arc<Function>,
     /// Registers of each lane.
     pub registers: Vec<Lanes>,
     /// Where each lane is.
-    pub pc: [usize; LANES],
+    pub pc: [u32; LANES],
     /// Lanes that have not left it.
     pub live: u32,
     /// What it was called with, and what the next function will be.
@@ -36,10 +42,10 @@ pub struct Frame {
 
 impl Frame {
     /// At its beginning.
-    pub fn new(name: &str, function: &Function, parameters: Vec<Lanes>) -> Frame {
+    pub fn new(function: &Arc<Function>, parameters: Vec<Lanes>) -> Frame {
         // Nothing says what a register holds at first.
         let registers = vec![[0xA5A5_A5A5_A5A5_A5A5; LANES]; function.registers];
-        Frame { name: name.to_owned(), registers, pc: [0; LANES], live: u32::MAX, parameters, arguments: vec![] }
+        Frame { function: Arc::clone(function), registers, pc: [0; LANES], live: u32::MAX, parameters, arguments: vec![] }
     }
 }
 
@@ -94,8 +100,13 @@ impl Warp {
     pub fn group(&self) -> Option<(usize, u32)> {
         let frame = self.frames.last()?;
         let ready = frame.live & !self.waiting & !self.held;
+        // Mostly all are at one place.
+        if ready == u32::MAX && frame.pc == [frame.pc[0]; LANES] {
+            return Some((frame.pc[0] as usize, ready));
+        }
         let pc = lanes(ready).map(|lane| frame.pc[lane]).min()?;
-        Some((pc, lanes(ready).filter(|lane| frame.pc[*lane] == pc).fold(0, |mask, lane| mask | 1 << lane)))
+        let group = lanes(ready).filter(|lane| frame.pc[*lane] == pc).fold(0, |mask, lane| mask | 1 << lane);
+        Some((pc as usize, group))
     }
 
     /// Lets those go on that were held, if all are where they are.
@@ -104,7 +115,7 @@ impl Warp {
         let mut places = lanes(held).map(|lane| frame.pc[lane]);
         let first = places.next();
         let together = held == frame.live && places.all(|pc| Some(pc) == first);
-        if together { Ok(()) } else { Err(format!("`{}`: lanes of a warp do not meet where they have to", frame.name)) }
+        if together { Ok(()) } else { Err(format!("`{}`: lanes of a warp do not meet where they have to", frame.function.name)) }
     }
 
     /// Lanes leave their function.
@@ -153,7 +164,7 @@ impl Block {
     /// Where it is, for an error.
     pub fn whereabouts(&self) -> String {
         let places = self.warps.iter().filter_map(|warp| warp.frames.last());
-        let places = places.map(|frame| format!(" {}:{}", frame.name, frame.pc[0]));
+        let places = places.map(|frame| format!(" {}:{}", frame.function.name, frame.pc[0]));
         format!("block {}{}; ", self.number, places.collect::<String>())
     }
 }
@@ -251,9 +262,13 @@ impl Step<'_> {
         self.whole()?;
         let bytes = what == Together::MultiplyBytes;
         // Numbers of a register.
-        let each = numbers(0, what).len();
+        let each = match what {
+            Together::MultiplyBf16 => 2,
+            Together::MultiplyBytes => 4,
+            _ => 1,
+        };
         let depth = 8 * each;
-        let (mut left, mut right) = (vec![0f32; 16 * depth], vec![0f32; depth * 8]);
+        let (mut left, mut right) = ([[0f32; 32]; 16], [[0f32; 32]; 8]);
         for lane in 0..LANES {
             let (group, within) = (lane / 4, lane % 4);
             // Where the numbers of register `at` begin along the depth.
@@ -261,11 +276,11 @@ impl Step<'_> {
             for at in 0..4 {
                 let row = group + 8 * (at % 2);
                 let own = numbers(self.operand(sources, at, lane), what);
-                own.into_iter().enumerate().for_each(|(n, x)| left[row * depth + along(at / 2) + n] = x);
+                left[row][along(at / 2)..][..each].copy_from_slice(&own[..each]);
             }
             for at in 0..2 {
                 let own = numbers(self.operand(sources, 4 + at, lane), what);
-                own.into_iter().enumerate().for_each(|(n, x)| right[(along(at) + n) * 8 + group] = x);
+                right[group][along(at)..][..each].copy_from_slice(&own[..each]);
             }
         }
         for lane in 0..LANES {
@@ -273,8 +288,8 @@ impl Step<'_> {
                 let (row, column) = (lane / 4 + 8 * (at / 2), 2 * (lane % 4) + at % 2);
                 let start = self.operand(sources, 6 + at, lane);
                 let start = if bytes { f64::from(start as u32 as i32) } else { f64::from(single(start)) };
-                let pair = |k: usize| f64::from(left[row * depth + k]) * f64::from(right[k * 8 + column]);
-                let made = (0..depth).map(pair).fold(start, |sum, x| sum + x);
+                let pairs = left[row][..depth].iter().zip(&right[column]);
+                let made = pairs.fold(start, |sum, (a, b)| sum + f64::from(*a) * f64::from(*b));
                 self.write(*register, lane, if bytes { u64::from(made as i32 as u32) } else { bits(made as f32) });
             }
         }
@@ -367,10 +382,8 @@ impl Step<'_> {
                     barrier.bytes += value as i32;
                 }
                 _ => {
-                    let (own, rest): (Vec<_>, Vec<_>) =
-                        std::mem::take(&mut self.block.bulk).into_iter().partition(|c| c.0 == place);
-                    self.block.bulk = rest;
-                    for (_, to, from, bytes) in own {
+                    while let Some(at) = self.block.bulk.iter().position(|copy| copy.0 == place) {
+                        let (_, to, from, bytes) = self.block.bulk.remove(at);
                         self.arrive(Begun { to, from, bytes, read: bytes })?;
                         barrier.bytes -= bytes as i32;
                     }
@@ -386,11 +399,14 @@ impl Step<'_> {
     }
 }
 
-/// The numbers of a fragment's register.
-fn numbers(register: u64, what: Together) -> Vec<f32> {
+/// The numbers of a fragment's register; zeros behind them.
+fn numbers(register: u64, what: Together) -> [f32; 4] {
     match what {
-        Together::MultiplyBf16 => [register, register >> 16].map(|half| bf16::from_bits(half as u16).to_f32()).to_vec(),
-        Together::MultiplyBytes => (register as u32).to_le_bytes().map(|byte| f32::from(byte as i8)).to_vec(),
-        _ => vec![f32::from_bits(register as u32 & !0x1FFF)],
+        Together::MultiplyBf16 => {
+            let half = |at: u32| bf16::from_bits((register >> at) as u16).to_f32();
+            [half(0), half(16), 0.0, 0.0]
+        }
+        Together::MultiplyBytes => (register as u32).to_le_bytes().map(|byte| f32::from(byte as i8)),
+        _ => [f32::from_bits(register as u32 & !0x1FFF), 0.0, 0.0, 0.0],
     }
 }
