@@ -200,7 +200,7 @@ fn models_of_the_benchmarks_are_lowered() {
         |folder: &Path| std::fs::read_dir(folder).expect("specs").map(|entry| entry.expect("a file").path()).collect::<Vec<_>>();
     let all = ["", "recurrences", "ops"].into_iter().flat_map(|part| specs(&folder.join(part)));
     let all: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "braid")).collect();
-    assert_eq!(all.len(), 21);
+    assert_eq!(all.len(), 22);
     for path in all {
         let spec = std::fs::read_to_string(&path).expect("text");
         if let Err(error) = lowered(&spec, Dtype::Bf16) {

@@ -216,7 +216,7 @@ fn real(opcode: &str) -> Option<Pure> {
         "sub.f32" | "sub.rn.f32" => float!(|a, b, _| a - b),
         "mul.f32" | "mul.rn.f32" => float!(|a, b, _| a * b),
         "fma.rn.f32" => float!(f32::mul_add),
-        "div.rn.f32" => float!(|a, b, _| a / b),
+        "div.rn.f32" | "div.full.f32" => float!(|a, b, _| a / b),
         "sqrt.rn.f32" => float!(|a, _, _| a.sqrt()),
         "rcp.rn.f32" | "rcp.approx.ftz.f32" => float!(|a, _, _| 1.0 / a),
         "rsqrt.approx.f32" => float!(|a, _, _| 1.0 / a.sqrt()),

@@ -55,6 +55,73 @@ fn rows_in_registers() {
     }
 }
 
+/// Norms that are kernels of their own, of rows of which some threads have two groups, others one: a block asks for its next row ahead of the sums of
+/// the one at hand. Numbers cross in single precision and in bfloat16; more rows than blocks, one row, and rows of which some are wanted.
+#[test]
+fn kernels_of_rows_in_registers() {
+    let spec = "model m(vocab: dim = 32, d: dim = 2312, width: dim = 2)(tokens: [t]) -> [t, vocab] {
+  param embed, head: [vocab, d]   param taps: [d, width]   param gain, bias: [d]
+  x = convolve[width](embed[vocab: tokens], taps)
+  m = x - mean[d](x)
+  n = m / sqrt(mean[d](m * m) + 0.00001) * gain + bias
+  u = convolve[width](n, taps)
+  generate autoregressive
+  return sum[d] head * (u / sqrt(mean[d](u * u) + 0.1))
+}";
+    let ids = tokens(9, 32);
+    let calls: [&[i32]; 4] = [&ids[..7], &ids[7..8], &ids[8..9], &ids[..2]];
+    for (target, dtype, most) in
+        [("cuda:sm_90a", Dtype::Bf16, 1e-2), ("cuda:sm_90a", Dtype::F32, 1e-5), ("cuda:sm_80", Dtype::F32, 1e-5)]
+    {
+        let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
+        // From the first sum to the second one a row stays where it is: it is asked for ahead of the loop and in it, and so are gain and bias.
+        let (_, rows) = code.ptx.split_once(".func rows_1(").expect("a norm");
+        let loads = rows[..rows.find("ret;").expect("its end")].matches("ld.global").count();
+        assert_eq!(loads, 4 * 4, "{target} {dtype:?}: a group of numbers in single precision is two loads");
+        let mut model = code.model(1, 7);
+        let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
+        let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
+        let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
+        let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &feeds));
+        assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
+/// Rows of calls of many that are longer than what registers hold: threads have eight groups there and some one more in shared memory, what is made
+/// of it in its place. Numbers cross in single precision and in bfloat16; several rows of a block.
+#[test]
+fn rows_in_registers_and_shared_memory() {
+    let spec = "model m(vocab: dim = 32, d: dim = 16736, width: dim = 2)(tokens: [t]) -> [t, vocab] {
+  param embed, head: [vocab, d]   param taps: [d, width]
+  x = convolve[width](8.0 * embed[vocab: tokens], taps)
+  n = 100.0 * softmax[d](x)
+  u = convolve[width](n, taps)
+  recur behind: [d] over t {
+    behind = behind / 2 + u
+    o = behind
+  }
+  generate autoregressive
+  return sum[d] head * o
+}";
+    let ids = tokens(25, 32);
+    let calls: [&[i32]; 3] = [&ids[..18], &ids[18..20], &ids[20..]];
+    let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
+    let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
+    let right = calls_on_a_processor(spec, Dtype::F32, &feeds);
+    for (target, dtype, most) in [("cuda:sm_90a", Dtype::Bf16, 1e-2), ("cuda:sm_90a", Dtype::F32, 1e-5)] {
+        let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
+        let (_, rows) = code.ptx.split_once("_many(").expect("code for many rows");
+        let rows = &rows[..rows.find("ret;").expect("its end")];
+        assert_eq!(rows.matches("cp.async.cg").count(), 2, "{dtype:?}: a group of numbers in single precision");
+        // Nothing else is read but the eight other groups.
+        assert_eq!(rows.matches("ld.global").count(), 8 * 2, "{dtype:?}");
+        let mut model = code.model(1, 18);
+        let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
+        let (off, peak) = off(&made, &right);
+        assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e}");
+    }
+}
+
 /// A convolution is done by the thread that has the sum of its channel, whose state it moves on; also where the sum crosses in bfloat16.
 #[test]
 fn convolutions_behind_their_products() {

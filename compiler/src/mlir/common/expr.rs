@@ -34,6 +34,17 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
     }
 }
 
+/// The value of an expression that is rounded to bfloat16, and nothing else: a division need not be right to the last bit.
+pub fn value_to_round<'c>(site: &mut Site<'_, 'c>, expr: &Expr) -> Val<'c> {
+    match expr {
+        Expr::Binary(Binary::Div, model::Elem::Float, a, b) if site.e.is_device() => {
+            let (a, b) = (value(site, a), value(site, b));
+            site.e.quotient(a, b)
+        }
+        _ => value(site, expr),
+    }
+}
+
 /// Stores a value through a view; only lanes of the mask.
 pub fn store<'c>(site: &Site<'_, 'c>, view: &View, value: Val<'c>) {
     let e = site.e;

@@ -113,6 +113,11 @@ impl<'c> Emitter<'c> {
         self.bitcast(self.shift_left(wide, 16), Elem::F32)
     }
 
+    /// The two bfloat16 numbers of a word (`i32`) in single precision, the lower half first.
+    pub fn of_pair(&self, word: Val<'c>) -> [Val<'c>; 2] {
+        [self.shift_left(word, 16), self.and(word, self.i32(!0xFFFF))].map(|bits| self.bitcast(bits, Elem::F32))
+    }
+
     /// bfloat16 numbers at `ptr` as single precision.
     pub fn load_bf16(&self, ptr: Val<'c>, lanes: usize) -> Val<'c> {
         self.widened(self.load(ptr, Ty::vector(Elem::I16, lanes)))

@@ -1,16 +1,17 @@
 //! A row that a block makes for itself, whose numbers threads hold in registers from the first nest to the last: all that is read is asked for at
 //! once, and not again by each nest, and threads meet only where a sum is over all of them.
 
+use super::far::Slots;
 use super::reduce::identity;
 use super::team::{across_lanes, combine};
-use super::wide::{beside, side_by_side};
+use super::wide::side_by_side;
 use super::{THREADS, WARPS};
 use crate::fuse::expr::{Expr, KAxis, View};
 use crate::fuse::kernel::{Base, Nest, Nests, Stmt, Store};
 use crate::mlir::common::device::WARP;
-use crate::mlir::common::expr::{store, value};
+use crate::mlir::common::expr::{store, value, value_to_round};
 use crate::mlir::common::site::Site;
-use crate::mlir::common::{Cmp, Val};
+use crate::mlir::common::{Cmp, Emitter, Ty, Val};
 use braid_dsl::model::{Elem, Reduce};
 
 /// Numbers side by side that a thread has.
@@ -34,26 +35,36 @@ enum Kind {
 
 /// Nests whose rows are held so.
 pub struct Held<'n> {
-    code: &'n Nests,
+    pub(super) code: &'n Nests,
     kinds: Vec<Kind>,
     /// The row's axes, the last one fastest.
     axes: Vec<KAxis>,
     /// What is read side by side, or is the same for all that lie so.
-    reads: Vec<&'n View>,
+    pub(super) reads: Vec<&'n View>,
+    /// Where groups are that do not fit into registers; none: all of them do.
+    pub(super) far: Option<Slots>,
 }
 
 /// What a thread has of one of its groups of numbers.
-struct Group<'c> {
+#[derive(Clone)]
+pub struct Group<'c> {
     /// Indices along the row's axes.
     places: Vec<Val<'c>>,
     /// Whether there is such a group; none: always.
     alive: Option<Val<'c>>,
     known: Vec<(View, Vec<Val<'c>>)>,
+    /// Where its numbers are instead, if not in registers.
+    far: Option<Val<'c>>,
 }
 
 impl<'n> Held<'n> {
     /// The nests as such, if each is of the whole row or of one number, and reads whole eights, numbers for all of them, or what was made before.
     pub fn of(code: &'n Nests) -> Option<Held<'n>> {
+        Held::of_any(code).filter(|held| held.kept() <= KEPT)
+    }
+
+    /// The same, however long the row is.
+    pub(super) fn of_any(code: &'n Nests) -> Option<Held<'n>> {
         let long = |nest: &&Nest| !axes(code, nest).is_empty();
         let axes_of_row = axes(code, code.nests.iter().find(long)?);
         let kind = |nest: &Nest| match axes(code, nest) {
@@ -62,15 +73,15 @@ impl<'n> Held<'n> {
             _ => None,
         };
         let kinds = code.nests.iter().map(kind).collect::<Option<Vec<Kind>>>()?;
-        let mut held = Held { code, kinds, axes: axes_of_row, reads: vec![] };
+        let mut held = Held { code, kinds, axes: axes_of_row, reads: vec![], far: None };
         let last = code.sizes[held.fastest().0];
         let fits = last.is_multiple_of(EIGHT) && held.numbers() >= THREADS;
         let sums = code.nests.iter().flat_map(|nest| &nest.stmts).filter(|stmt| stmt.reduce.is_some()).count();
         held.reads = held.find_reads()?;
-        (fits && sums <= SUMS && held.kept() <= KEPT).then_some(held)
+        (fits && sums <= SUMS).then_some(held)
     }
 
-    fn fastest(&self) -> KAxis {
+    pub(super) fn fastest(&self) -> KAxis {
         self.axes[self.axes.len() - 1]
     }
 
@@ -80,17 +91,26 @@ impl<'n> Held<'n> {
     }
 
     /// Groups of a thread.
-    fn groups(&self) -> usize {
+    pub(super) fn groups(&self) -> usize {
         (self.numbers() / EIGHT).div_ceil(THREADS)
     }
 
     /// Bytes that a thread keeps of what is read.
-    fn kept(&self) -> usize {
-        let of = |view: &&View| match view.stride(self.fastest()) {
+    pub(super) fn kept(&self) -> usize {
+        self.groups() * self.reads.iter().map(|view| self.bytes_of(view)).sum::<usize>()
+    }
+
+    /// Bytes of a group of what is read.
+    pub(super) fn bytes_of(&self, view: &View) -> usize {
+        match view.stride(self.fastest()) {
             0 => Store::F32.bytes(),
             _ => EIGHT * self.code.tensors[view.tensor.0].store.bytes(),
-        };
-        self.groups() * self.reads.iter().map(of).sum::<usize>()
+        }
+    }
+
+    /// Whether what is read is another in each row.
+    pub(super) fn is_of_row(&self, view: &View) -> bool {
+        self.code.tensors[view.tensor.0].row > 0
     }
 
     /// What is read, if all of it can be held.
@@ -148,11 +168,25 @@ impl<'n> Held<'n> {
     /// Makes the site's row; all threads of the block, which must meet afterwards. `sums`: where sums over all threads lie in shared memory.
     /// `put` takes eight numbers of the row, and at which number of it they begin (`i64`).
     pub fn emit<'c>(&self, site: &mut Site<'_, 'c>, sums: Val<'c>, put: Put<'_, 'c>) {
+        let groups = self.groups_of(site);
+        let asked = self.ask(site, &groups, |_| true);
+        self.make(site, (groups, &asked), sums, put);
+    }
+
+    /// Makes the site's row of what was asked for.
+    pub(super) fn make<'c>(
+        &self,
+        site: &mut Site<'_, 'c>,
+        (mut groups, asked): (Vec<Group<'c>>, &[Val<'c>]),
+        sums: Val<'c>,
+        put: Put<'_, 'c>,
+    ) {
         let e = site.e;
-        for axis in (0..self.code.sizes.len()).filter(|axis| self.code.sizes[*axis] == 1) {
-            site.index.insert(KAxis(axis), e.i64(0));
+        let each = self.reads.len().max(1);
+        for (group, asked) in groups.iter_mut().zip(asked.chunks(each)) {
+            let lanes = |(view, asked): (&&View, &Val<'c>)| ((*view).clone(), self.lanes_of(site, view, *asked));
+            group.known = self.reads.iter().zip(asked).map(lanes).collect();
         }
-        let mut groups: Vec<Group> = (0..self.groups()).map(|at| self.group(site, at)).collect();
         let (mut numbers, mut place) = (vec![], sums);
         for (nest, kind) in self.code.nests.iter().zip(&self.kinds) {
             let mut totals = vec![];
@@ -192,8 +226,16 @@ impl<'n> Held<'n> {
         site.fresh.clear();
     }
 
-    /// The thread's group of that number, and what it reads.
-    fn group<'c>(&self, site: &mut Site<'_, 'c>, at: usize) -> Group<'c> {
+    /// The thread's groups.
+    pub(super) fn groups_of<'c>(&self, site: &mut Site<'_, 'c>) -> Vec<Group<'c>> {
+        for axis in (0..self.code.sizes.len()).filter(|axis| self.code.sizes[*axis] == 1) {
+            site.index.insert(KAxis(axis), site.e.i64(0));
+        }
+        (0..self.groups()).map(|at| self.group(site, at)).collect()
+    }
+
+    /// The thread's group of that number.
+    fn group<'c>(&self, site: &Site<'_, 'c>, at: usize) -> Group<'c> {
         let (e, count) = (site.e, self.numbers() / EIGHT);
         let number = e.add(e.thread(), e.i32((at * THREADS) as i32));
         let alive = (!count.is_multiple_of(THREADS)).then(|| e.cmp(Cmp::Lt, number, e.i32(count as i32)));
@@ -207,14 +249,41 @@ impl<'n> Held<'n> {
             rest = if at == 0 { rest } else { e.div(rest, steps) };
             places.insert(0, e.to_i64(e.mul(own, e.i32(side as i32))));
         }
-        let mut group = Group { places, alive, known: vec![] };
-        self.stand(site, &group, 0);
-        let read = |view: &&View| match view.stride(self.fastest()) {
-            0 => vec![beside(e, site.store_of(view), site.address(view), 1)[0]; EIGHT],
-            _ => beside(e, site.store_of(view), site.address(view), EIGHT),
-        };
-        group.known = self.reads.iter().map(|view| ((*view).clone(), read(view))).collect();
-        group
+        let far = self.far.as_ref().and_then(|slots| slots.place(e, at));
+        Group { places, alive, known: vec![], far }
+    }
+
+    /// Asks for what groups read of the site's row, of some views, as it is stored; group by group. What is not for registers is on its way then.
+    pub(super) fn ask<'c>(&self, site: &mut Site<'_, 'c>, groups: &[Group<'c>], which: impl Fn(&View) -> bool) -> Vec<Val<'c>> {
+        let e = site.e;
+        let mut asked = vec![];
+        for group in groups {
+            self.stand(site, group, 0);
+            for view in self.reads.iter().filter(|view| which(view)) {
+                let place = site.address(view);
+                if let (Some(slots), Some(own)) = (&self.far, group.far) {
+                    slots.ask(e, own, (view, self.bytes_of(view)), place);
+                    continue;
+                }
+                asked.push(match (view.stride(self.fastest()), site.store_of(view)) {
+                    (0, Store::Bf16) => e.load_bf16_aligned(place, 1),
+                    (0, _) => e.load(place, Ty::F32),
+                    (_, Store::Bf16) => e.load_aligned(place, Ty::i32(EIGHT / 2)),
+                    _ => e.load_aligned(place, Ty::f32(EIGHT)),
+                });
+            }
+        }
+        asked
+    }
+
+    /// The numbers of a group in what was asked for.
+    fn lanes_of<'c>(&self, site: &Site<'_, 'c>, view: &View, asked: Val<'c>) -> Vec<Val<'c>> {
+        let e = site.e;
+        match (view.stride(self.fastest()), site.store_of(view)) {
+            (0, _) => vec![asked; EIGHT],
+            (_, Store::Bf16) => pairs(e, asked),
+            _ => (0..EIGHT).map(|at| e.extract(asked, at)).collect(),
+        }
     }
 
     /// Sets the site's indices to a number of a group.
@@ -232,11 +301,18 @@ impl<'n> Held<'n> {
         stmt: &Stmt,
         (group, numbers): (&Group<'c>, &[(View, Val<'c>)]),
     ) -> Vec<Val<'c>> {
+        let e = site.e;
+        let last = self.code.nests.last().and_then(|nest| nest.stmts.last());
+        let rounded = last.is_some_and(|last| std::ptr::eq(last, stmt)) && site.store_of(&stmt.target) == Store::Bf16;
+        let far = match (&self.far, group.far) {
+            (Some(slots), Some(own)) => slots.lanes(e, own, stmt),
+            _ => vec![],
+        };
         let lane = |lane: usize| {
             self.stand(site, group, lane);
-            let own = group.known.iter().map(|(view, lanes)| (view.clone(), lanes[lane]));
+            let own = group.known.iter().chain(&far).map(|(view, lanes)| (view.clone(), lanes[lane]));
             site.fresh = numbers.iter().cloned().chain(own).collect();
-            value(site, &stmt.expr)
+            if rounded { value_to_round(site, &stmt.expr) } else { value(site, &stmt.expr) }
         };
         (0..EIGHT).map(lane).collect()
     }
@@ -265,7 +341,10 @@ impl<'n> Held<'n> {
                     e.store_aligned(site.address(&stmt.target), all);
                 }
             }
-            group.known.push((stmt.target.clone(), made));
+            match (&self.far, group.far) {
+                (Some(slots), Some(own)) => slots.keep(e, own, &stmt.target, &made),
+                _ => group.known.push((stmt.target.clone(), made)),
+            }
         }
     }
 
@@ -293,6 +372,11 @@ impl<'n> Held<'n> {
             e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || store(site, target, made));
         }
     }
+}
+
+/// The numbers of words of two each.
+pub(super) fn pairs<'c>(e: &Emitter<'c>, words: Val<'c>) -> Vec<Val<'c>> {
+    (0..EIGHT / 2).flat_map(|at| e.of_pair(e.extract(words, at))).collect()
 }
 
 /// A nest's axes with more than one index, the last one fastest.

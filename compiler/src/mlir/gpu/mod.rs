@@ -17,11 +17,13 @@ mod cursor;
 mod cut;
 mod dot;
 mod factor;
+mod far;
 mod few;
 mod group;
 mod grouped;
 mod halves;
 mod held;
+mod held_rows;
 mod integers;
 mod joined;
 mod keep;
@@ -204,7 +206,7 @@ pub fn shared_bytes(plan: &Plan, target: &Target, many: bool) -> usize {
         Code::Nests(nests) if chunk(nests).is_some_and(|rows| rows <= most) => nest::shared_bytes(nests),
         Code::Nests(nests) if many => {
             let walk = lanes::Walk::of(nests, target.has_groups()).map_or(0, |walk| walk.shared_bytes());
-            walk.max(small::shared_bytes(nests))
+            walk.max(small::shared_bytes(nests)).max(held_rows::shared_bytes(nests, target.has_groups()))
         }
         _ => 0,
     };

@@ -1,6 +1,7 @@
 //! Kernels of nests: a block does a row, or a sequence at one place of the grid; its threads share the elements of each nest.
 
 use super::chains;
+use super::held::Held;
 use super::once::Once;
 use super::pairs::Pairs;
 use super::substitution::Substitution;
@@ -64,7 +65,12 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, O
         let wide = many && segments::is_split(code, e.has_groups());
         let once = Once::of(code, wide).filter(|_| alone.is_none());
         let done = once.map(|once| once.emit(&mut site, args));
+        let long = || Held::of_long_rows(code, e.has_groups()).filter(|_| many);
+        let held = Held::of_rows(code).or_else(long).filter(|_| alone.is_none() && !(many && by_warps(code)));
         let mut tasks = || {
+            if let (Walk::Rows(rows @ (Rows::All | Rows::Wanted)), Some(held)) = (&code.walk, &held) {
+                return held.emit_rows(&mut site, *rows);
+            }
             for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
                 Walk::Rows(_) if let Some(places) = alone => {
                     at_place(&mut site, places, task);

@@ -1,5 +1,6 @@
 //! Walks along a sequence: step by step, or chunk by chunk, with states and the rows that products read in shared memory.
 
+use super::held::Held;
 use super::resident::Resident;
 use super::{THREADS, lanes, nest};
 use crate::fuse::expr::{KAxis, View};
@@ -14,9 +15,10 @@ use crate::plan::by_warps;
 const _: () = assert!(COPIED == COPY);
 
 /// Whether calls of many rows have code of their own: what walks ahead keeps more in registers than a step should save and bring back;
-/// rows that warps do are many.
+/// rows that warps do are many, and so are long ones, which need memory that is for what steps read ahead.
 pub fn is_split(code: &Nests, groups: bool) -> bool {
     by_warps(code)
+        || Held::of_long_rows(code, groups).is_some()
         || matches!(code.walk, Walk::Segments { .. })
             && code.staging == Staging::default()
             && lanes::Walk::of(code, groups).is_some()
