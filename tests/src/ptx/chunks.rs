@@ -8,7 +8,7 @@ use braid_compiler::fuse::kernel::{self, Nests, Walk};
 use braid_runtime::artifact::Dtype;
 
 /// The body of a function of an artifact's code.
-fn body<'p>(ptx: &'p str, name: &str) -> &'p str {
+pub fn body<'p>(ptx: &'p str, name: &str) -> &'p str {
     let begin = ptx.find(&format!(".func {name}(")).unwrap_or_else(|| panic!("no {name}"));
     &ptx[begin..][..ptx[begin..].find("\n}").expect("its end")]
 }

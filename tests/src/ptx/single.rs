@@ -1,5 +1,6 @@
 //! Calls of one row as code for a GPU, on the interpreter: rows that blocks make for themselves, and what goes with their products.
 
+use super::chunks::body;
 use super::goldens::{Code, calls_on_a_processor, off, tokens, told};
 use super::memory::{number, put};
 use super::{Grid, Machine, Module};
@@ -32,11 +33,16 @@ const NORMS: &str = "model m(vocab: dim = 32, d: dim = 264, c: dim = 2304)(token
 }";
 
 /// Some tokens, each in a call of its own, behind a prompt; against a processor in single precision.
-fn steps(spec: &str, (target, dtype): (&str, Dtype), most: f64) -> String {
+fn steps(spec: &str, kind: (&str, Dtype), most: f64) -> String {
     let ids = tokens(7, 32);
     let calls: Vec<&[i32]> = [&ids[..3]].into_iter().chain(ids[3..].chunks(1)).collect();
+    called(spec, &calls, kind, most)
+}
+
+/// Calls of one sequence, against a processor in single precision; gives the code.
+fn called(spec: &str, calls: &[&[i32]], (target, dtype): (&str, Dtype), most: f64) -> String {
     let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
-    let mut model = code.model(1, 3);
+    let mut model = code.model(1, calls.iter().map(|ids| ids.len()).max().unwrap_or(1));
     let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
     let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
     let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
@@ -73,29 +79,22 @@ fn kernels_of_rows_in_registers() {
     for (target, dtype, most) in
         [("cuda:sm_90a", Dtype::Bf16, 1e-2), ("cuda:sm_90a", Dtype::F32, 1e-5), ("cuda:sm_80", Dtype::F32, 1e-5)]
     {
-        let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
+        let ptx = called(spec, &calls, (target, dtype), most);
         // From the first sum to the second one a row stays where it is: it is asked for ahead of the loop and in it, and so are gain and bias.
-        let (_, rows) = code.ptx.split_once(".func rows_1(").expect("a norm");
-        let loads = rows[..rows.find("ret;").expect("its end")].matches("ld.global").count();
+        let loads = body(&ptx, "rows_1").matches("ld.global").count();
         assert_eq!(loads, 4 * 4, "{target} {dtype:?}: a group of numbers in single precision is two loads");
-        let mut model = code.model(1, 7);
-        let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
-        let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
-        let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
-        let (off, peak) = off(&made, &calls_on_a_processor(spec, Dtype::F32, &feeds));
-        assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e}");
     }
 }
 
-/// Rows of calls of many that are longer than what registers hold: threads have eight groups there and some one more in shared memory, what is made
-/// of it in its place. Numbers cross in single precision and in bfloat16; several rows of a block.
+/// Rows of calls of many that are longer than what registers hold beside the next one: threads have up to eight groups there, and some of them one
+/// more in shared memory, what is made of it in its place. Numbers cross in single precision, where quotients are exact, and in bfloat16; several rows
+/// of a block. Rows of a gate, which has no sums, are cut into tasks as ever.
 #[test]
 fn rows_in_registers_and_shared_memory() {
-    let spec = "model m(vocab: dim = 32, d: dim = 16736, width: dim = 2)(tokens: [t]) -> [t, vocab] {
+    let spec = "model m(vocab: dim = 32, d: dim = LONG, width: dim = 2)(tokens: [t]) -> [t, vocab] {
   param embed, head: [vocab, d]   param taps: [d, width]
   x = convolve[width](8.0 * embed[vocab: tokens], taps)
-  n = 100.0 * softmax[d](x)
-  u = convolve[width](n, taps)
+  u = convolve[width](MADE, taps)
   recur behind: [d] over t {
     behind = behind / 2 + u
     o = behind
@@ -103,23 +102,27 @@ fn rows_in_registers_and_shared_memory() {
   generate autoregressive
   return sum[d] head * o
 }";
+    let gate = "recur before: [d] over t {
+    before = before / 2 + x
+    y = before
+  }
+  u = convolve[width](silu(y), taps)";
+    let softmax = spec.replace("MADE", "softmax[d](x)");
+    let gated = spec.replace("u = convolve[width](MADE, taps)", gate);
     let ids = tokens(25, 32);
     let calls: [&[i32]; 3] = [&ids[..18], &ids[18..20], &ids[20..]];
-    let feeds: Vec<[&[i32]; 1]> = calls.iter().map(|ids| [*ids]).collect();
-    let feeds: Vec<&[&[i32]]> = feeds.iter().map(|feed| &feed[..]).collect();
-    let right = calls_on_a_processor(spec, Dtype::F32, &feeds);
-    for (target, dtype, most) in [("cuda:sm_90a", Dtype::Bf16, 1e-2), ("cuda:sm_90a", Dtype::F32, 1e-5)] {
-        let code = Code::of(spec, "", "random:1", (target, dtype), Chunks::Off);
-        let (_, rows) = code.ptx.split_once("_many(").expect("code for many rows");
-        let rows = &rows[..rows.find("ret;").expect("its end")];
-        assert_eq!(rows.matches("cp.async.cg").count(), 2, "{dtype:?}: a group of numbers in single precision");
-        // Nothing else is read but the eight other groups.
-        assert_eq!(rows.matches("ld.global").count(), 8 * 2, "{dtype:?}");
-        let mut model = code.model(1, 18);
-        let made: Vec<f32> = calls.iter().flat_map(|ids| told(model.call(&[ids], true))).collect();
-        let (off, peak) = off(&made, &right);
-        assert!(off <= most * peak, "{target} {dtype:?}: {off:e} of {peak:e}");
+    for (long, groups, far) in [("16736", 8, 1), ("10248", 6, 0)] {
+        for (dtype, most) in [(Dtype::Bf16, 1e-2), (Dtype::F32, 1e-5)] {
+            let ptx = called(&softmax.replace("LONG", long), &calls, ("cuda:sm_90a", dtype), most);
+            let rows = body(&ptx, "rows_1_many");
+            let count = |text: &str| rows.matches(text).count();
+            // A group of numbers in single precision is two loads or copies, and nothing else is read.
+            assert_eq!((count("ld.global"), count("cp.async.cg")), (2 * groups, 2 * far), "{long}, {dtype:?}");
+            assert_eq!((count("div.full") > 0, count("div.rn") > 0), (dtype == Dtype::Bf16, dtype == Dtype::F32), "{long}");
+        }
     }
+    let ptx = called(&gated.replace("LONG", "16736"), &calls, ("cuda:sm_90a", Dtype::F32), 1e-5);
+    assert!(ptx.contains(".func rows_1(") && !ptx.contains(".func rows_1_many("), "a gate of its own");
 }
 
 /// A convolution is done by the thread that has the sum of its channel, whose state it moves on; also where the sum crosses in bfloat16.

@@ -35,11 +35,10 @@ pub fn value<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
 }
 
 /// The value of an expression that is rounded to bfloat16, and nothing else: a division need not be right to the last bit.
-pub fn value_to_round<'c>(site: &mut Site<'_, 'c>, expr: &Expr) -> Val<'c> {
+pub fn value_to_round<'c>(site: &Site<'_, 'c>, expr: &Expr) -> Val<'c> {
     match expr {
         Expr::Binary(Binary::Div, model::Elem::Float, a, b) if site.e.is_device() => {
-            let (a, b) = (value(site, a), value(site, b));
-            site.e.quotient(a, b)
+            site.e.quotient(value(site, a), value(site, b))
         }
         _ => value(site, expr),
     }

@@ -113,9 +113,14 @@ impl<'c> Emitter<'c> {
         self.bitcast(self.shift_left(wide, 16), Elem::F32)
     }
 
-    /// The two bfloat16 numbers of a word (`i32`) in single precision, the lower half first.
-    pub fn of_pair(&self, word: Val<'c>) -> [Val<'c>; 2] {
-        [self.shift_left(word, 16), self.and(word, self.i32(!0xFFFF))].map(|bits| self.bitcast(bits, Elem::F32))
+    /// What was loaded, number by number in single precision: as it is, or of words (`i32`) of two bfloat16 numbers each, the lower half first.
+    pub fn singles(&self, loaded: Val<'c>) -> Vec<Val<'c>> {
+        let all = (0..loaded.lanes()).map(|at| self.extract(loaded, at));
+        if loaded.elem() == Elem::F32 {
+            return all.collect();
+        }
+        let halves = |word: Val<'c>| [self.shift_left(word, 16), self.and(word, self.i32(!0xFFFF))];
+        all.flat_map(halves).map(|bits| self.bitcast(bits, Elem::F32)).collect()
     }
 
     /// bfloat16 numbers at `ptr` as single precision.

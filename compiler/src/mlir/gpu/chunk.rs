@@ -3,7 +3,7 @@
 //! reads is under way in two parts, keys and values.
 
 use super::attention::{CHUNK, Work};
-use super::kept::{Kept, numbers, wide};
+use super::kept::{Kept, wide};
 use super::team::across_lanes;
 use crate::fuse::kernel::BATCH;
 use crate::mlir::common::cache::Caches;
@@ -136,7 +136,7 @@ impl<'c> Work<'_, 'c> {
             let loaded: Vec<Val> = pieces.iter().map(place).collect();
             let mut sums = sums.to_vec();
             for ([at, there], loaded) in pieces.into_iter().zip(loaded) {
-                let numbers = keys.numbers(loaded);
+                let numbers = e.singles(loaded);
                 for (head, sum) in sums.iter_mut().enumerate() {
                     let queries = self.queries(e.add(e.i64(head * keys.numbers), e.mul(at, e.i64(wide))), wide);
                     let added = numbers.iter().zip(queries).fold(*sum, |sum, (key, query)| e.fma(query, *key, sum));
@@ -214,7 +214,7 @@ impl<'c> Work<'_, 'c> {
     fn weighted(&self, weights: &[Val<'c>], first: Val<'c>, loaded: Vec<Vec<Val<'c>>>, mut state: Vec<Val<'c>>) -> Vec<Val<'c>> {
         let (e, sums) = (self.e, self.sums());
         for (at, parts) in loaded.into_iter().enumerate() {
-            let parts: Vec<Val> = parts.into_iter().flat_map(|part| numbers(e, part)).collect();
+            let parts: Vec<Val> = parts.into_iter().flat_map(|part| e.singles(part)).collect();
             let from = e.mul(e.to_i32(e.add(first, e.i64(at))), e.i32(LANES as i32));
             for (head, weight) in weights.iter().enumerate() {
                 let weight = e.of_lane(*weight, from);

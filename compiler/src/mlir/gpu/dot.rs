@@ -209,7 +209,7 @@ impl Dot {
 
     /// Adds the products of a lane's numbers at `k`.
     fn multiply<'c>(&self, e: &Emitter<'c>, lefts: &[Val<'c>], loaded: &[Val<'c>], k: Val<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
-        let weights: Vec<Vec<Val>> = loaded.iter().map(|loaded| single(e, *loaded)).collect();
+        let weights: Vec<Vec<Val>> = loaded.iter().map(|loaded| e.singles(*loaded)).collect();
         self.add_products(e, lefts, &weights, k, sums)
     }
 
@@ -241,18 +241,4 @@ impl Dot {
         let fours = (0..count / 4).map(|part| e.load_aligned(e.offset_by(place, 16 * part), Ty::f32(4)));
         fours.flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect()
     }
-}
-
-/// Loaded weights in single precision.
-fn single<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
-    let lanes = 0..loaded.lanes();
-    if loaded.elem() == Elem::F32 {
-        return lanes.map(|at| e.extract(loaded, at)).collect();
-    }
-    let halves = |at: usize| {
-        let word = e.extract(loaded, at);
-        // Low half first.
-        [e.shift_left(word, 16), e.and(word, e.i32(-65536))].map(|bits| e.bitcast(bits, Elem::F32))
-    };
-    lanes.flat_map(halves).collect()
 }

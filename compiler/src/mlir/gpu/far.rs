@@ -1,7 +1,7 @@
 //! Numbers of a row that registers have no room for: they lie in shared memory, each where the thread that has it looks for it, and nobody else.
 
 use super::THREADS;
-use super::held::{EIGHT, Held, pairs};
+use super::held::{EIGHT, Held};
 use super::held_rows::far_at;
 use super::wide::side_by_side;
 use crate::fuse::expr::View;
@@ -12,8 +12,8 @@ use crate::mlir::common::{Emitter, Ty, Val};
 /// Groups of a thread that are in registers, and most groups of all.
 const NEAR: usize = 8;
 const MOST: usize = 16;
-/// Most bytes of a block.
-const MOST_BYTES: usize = 96 << 10;
+/// Most copies of a group: one number in single precision for each place of the row is alive at a time. As many registers hold one of those near.
+const MOST_COPIES: usize = 4 * EIGHT / COPY;
 
 /// Where what is known of a group lies: the number of its first copy of [`COPY`] bytes, and how it is stored.
 #[derive(Clone, Debug)]
@@ -46,8 +46,7 @@ impl Slots {
                 slots.take_free(&stmt.target, read_later);
             }
         }
-        // As much is in registers, of more groups.
-        (slots.copies <= EIGHT * Store::F32.bytes() / COPY && slots.bytes() <= MOST_BYTES).then_some(slots)
+        (slots.copies <= MOST_COPIES).then_some(slots)
     }
 
     /// A place for what is made, if there is one whose numbers nobody reads behind that.
@@ -79,7 +78,9 @@ impl Slots {
 
     /// Begins to copy numbers of so many bytes, which stand at `from`, to a group whose first copy is `own`.
     pub fn ask<'c>(&self, e: &Emitter<'c>, own: Val<'c>, (view, bytes): (&View, usize), from: Val<'c>) {
-        let first = self.places.iter().find(|(known, ..)| known == view).map_or(0, |(_, first, _)| *first);
+        let Some((_, first, _)) = self.places.iter().find(|(known, ..)| known == view) else {
+            return e.fault("what is read of a row has no place in shared memory");
+        };
         for at in 0..bytes / COPY {
             e.begin_copy(self.copy(e, own, first + at), e.offset_by(from, COPY * at), e.i32(COPY as i32));
         }
@@ -90,11 +91,11 @@ impl Slots {
         let views = stmt.expr.views();
         let read = self.places.iter().filter(|(view, ..)| views.contains(&view));
         let lanes = |(view, first, store): &(View, usize, Store)| {
-            let fours =
-                |ty: Ty| (0..EIGHT * store.bytes() / COPY).map(move |at| e.load_aligned(self.copy(e, own, first + at), ty));
+            let load = |at: usize, ty: Ty| e.load_aligned(self.copy(e, own, first + at), ty);
+            let copies = |ty: Ty| (0..EIGHT * store.bytes() / COPY).flat_map(|at| e.singles(load(at, ty))).collect();
             let lanes = match store {
-                Store::Bf16 => fours(Ty::i32(EIGHT / 2)).flat_map(|all| pairs(e, all)).collect(),
-                _ => fours(Ty::f32(4)).flat_map(|four| (0..4).map(move |at| e.extract(four, at))).collect(),
+                Store::Bf16 => copies(Ty::i32(4)),
+                _ => copies(Ty::f32(4)),
             };
             (view.clone(), lanes)
         };

@@ -11,7 +11,7 @@ use crate::fuse::kernel::{Base, Nest, Nests, Stmt, Store};
 use crate::mlir::common::device::WARP;
 use crate::mlir::common::expr::{store, value, value_to_round};
 use crate::mlir::common::site::Site;
-use crate::mlir::common::{Cmp, Emitter, Ty, Val};
+use crate::mlir::common::{Cmp, Ty, Val};
 use braid_dsl::model::{Elem, Reduce};
 
 /// Numbers side by side that a thread has.
@@ -278,12 +278,7 @@ impl<'n> Held<'n> {
 
     /// The numbers of a group in what was asked for.
     fn lanes_of<'c>(&self, site: &Site<'_, 'c>, view: &View, asked: Val<'c>) -> Vec<Val<'c>> {
-        let e = site.e;
-        match (view.stride(self.fastest()), site.store_of(view)) {
-            (0, _) => vec![asked; EIGHT],
-            (_, Store::Bf16) => pairs(e, asked),
-            _ => (0..EIGHT).map(|at| e.extract(asked, at)).collect(),
-        }
+        if view.stride(self.fastest()) == 0 { vec![asked; EIGHT] } else { site.e.singles(asked) }
     }
 
     /// Sets the site's indices to a number of a group.
@@ -372,11 +367,6 @@ impl<'n> Held<'n> {
             e.if_then(e.cmp(Cmp::Eq, e.thread(), e.i32(0)), || store(site, target, made));
         }
     }
-}
-
-/// The numbers of words of two each.
-pub(super) fn pairs<'c>(e: &Emitter<'c>, words: Val<'c>) -> Vec<Val<'c>> {
-    (0..EIGHT / 2).flat_map(|at| e.of_pair(e.extract(words, at))).collect()
 }
 
 /// A nest's axes with more than one index, the last one fastest.

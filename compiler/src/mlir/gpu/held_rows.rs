@@ -8,6 +8,7 @@ use crate::fuse::expr::View;
 use crate::fuse::kernel::{Nests, Rows, Walk};
 use crate::mlir::common::site::{Site, for_each};
 use crate::mlir::common::{Cmp, Val};
+use crate::plan::by_warps;
 
 /// Most bytes that a thread keeps of the rows of a kernel: of the row at hand, of the next one, and of what all rows need; and most groups.
 const KEPT: usize = 256;
@@ -23,43 +24,52 @@ pub fn shared_bytes(code: &Nests, groups: bool) -> usize {
     Held::of_long_rows(code, groups).map_or(0, |held| far_at(code) + held.far.map_or(0, |slots| slots.bytes()))
 }
 
-/// Whether a sum is over all of a row, which is one task then.
-fn has_sums(code: &Nests) -> bool {
-    code.nests.iter().flat_map(|nest| &nest.stmts).any(|stmt| stmt.reduce.is_some())
+/// Whether each task is a row with sums over it; without any a row may be cut into tasks.
+fn has_rows(code: &Nests) -> bool {
+    let mut stmts = code.nests.iter().flat_map(|nest| &nest.stmts);
+    matches!(code.walk, Walk::Rows(Rows::All | Rows::Wanted)) && stmts.any(|stmt| stmt.reduce.is_some())
 }
 
 impl<'n> Held<'n> {
-    /// The nests of a kernel as such, if its rows have sums and are short enough to have the next one on its way.
-    pub fn of_rows(code: &'n Nests) -> Option<Held<'n>> {
-        let held = Held::of(code)?;
-        let rows: usize = held.reads.iter().filter(|view| held.is_of_row(view)).map(|view| held.bytes_of(view)).sum();
-        let short = held.groups() <= GROUPS && held.kept() + held.groups() * rows <= KEPT;
-        (has_sums(code) && short).then_some(held)
+    /// The nests of a kernel as such. `groups`: whether shared memory is large; `many`: whether calls have many rows.
+    pub fn of_kernel(code: &'n Nests, groups: bool, many: bool) -> Option<Held<'n>> {
+        let by_warps = many && by_warps(code);
+        Held::of_short_rows(code).or_else(|| Held::of_long_rows(code, groups).filter(|_| many)).filter(|_| !by_warps)
     }
 
-    /// The nests of a kernel of longer rows, a part of which may lie in shared memory, in calls of many rows. `groups`: whether there is so much of it.
+    /// Those whose rows are short enough to have the next one on its way.
+    fn of_short_rows(code: &'n Nests) -> Option<Held<'n>> {
+        let held = Held::of(code).filter(|_| has_rows(code))?;
+        let rows: usize = held.reads.iter().filter(|view| held.is_of_row(view)).map(|view| held.bytes_of(view)).sum();
+        let short = held.groups() <= GROUPS && held.kept() + held.groups() * rows <= KEPT;
+        short.then_some(held)
+    }
+
+    /// Those of longer rows, a part of which may lie in shared memory.
     pub fn of_long_rows(code: &'n Nests, groups: bool) -> Option<Held<'n>> {
-        if !groups || !matches!(code.walk, Walk::Rows(Rows::All | Rows::Wanted)) || Held::of_rows(code).is_some() {
+        if !groups || !has_rows(code) || Held::of_short_rows(code).is_some() {
             return None;
         }
-        let mut held = Held::of_any(code).filter(|_| has_sums(code))?;
+        let mut held = Held::of_any(code)?;
         held.far = Some(Slots::of(&held)?);
         Some(held)
     }
 
     /// Makes the block's rows of a kernel.
-    pub fn emit_rows(&self, site: &mut Site<'_, '_>, rows: Rows) {
+    pub fn emit_rows(&self, site: &mut Site<'_, '_>) {
+        let wanted = self.code.walk == Walk::Rows(Rows::Wanted);
         match self.far {
-            Some(_) => self.emit_long(site, rows),
-            None => self.emit_short(site, rows),
+            Some(_) => self.emit_long(site, wanted),
+            None => self.emit_short(site, wanted),
         }
     }
 
-    fn emit_long(&self, site: &mut Site<'_, '_>, rows: Rows) {
+    /// All of a row is asked for at once.
+    fn emit_long(&self, site: &mut Site<'_, '_>, wanted: bool) {
         let (e, args) = (site.e, site.args);
         let groups = self.groups_of(site);
         for_each(e, args.begin, args.end, e.blocks(), |row| {
-            site.set_row(row, rows == Rows::Wanted);
+            site.set_row(row, wanted);
             let asked = self.ask(site, &groups, |_| true);
             e.close_copies();
             // Others may still be at the sums of the row before.
@@ -70,8 +80,9 @@ impl<'n> Held<'n> {
         });
     }
 
-    fn emit_short<'c>(&self, site: &mut Site<'_, 'c>, rows: Rows) {
-        let (e, args, wanted) = (site.e, site.args, rows == Rows::Wanted);
+    /// The next row is asked for ahead of the sums of the one at hand.
+    fn emit_short<'c>(&self, site: &mut Site<'_, 'c>, wanted: bool) {
+        let (e, args) = (site.e, site.args);
         let ask = |site: &mut Site<'_, 'c>, groups: &[Group<'c>], row: Val<'c>| {
             site.set_row(row, wanted);
             self.ask(site, groups, |view| self.is_of_row(view))

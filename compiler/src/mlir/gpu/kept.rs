@@ -107,11 +107,6 @@ impl<'k, 'c> Kept<'k, 'c> {
         }
     }
 
-    /// What was loaded, in single precision.
-    pub(super) fn numbers(&self, loaded: Val<'c>) -> Vec<Val<'c>> {
-        numbers(self.e, loaded)
-    }
-
     /// A number as it is stored.
     pub(super) fn stored(&self, number: Val<'c>) -> Val<'c> {
         if self.store == Store::Bf16 { self.e.convert(number, Elem::Bf16) } else { number }
@@ -129,16 +124,6 @@ impl<'k, 'c> Kept<'k, 'c> {
             _ => e.store_aligned(place, side_by_side(e, numbers)),
         }
     }
-}
-
-/// What was loaded of keys or values, in single precision.
-pub(super) fn numbers<'c>(e: &Emitter<'c>, loaded: Val<'c>) -> Vec<Val<'c>> {
-    let all = (0..loaded.lanes()).map(|at| e.extract(loaded, at));
-    if loaded.elem() == Elem::F32 {
-        return all.collect();
-    }
-    let halves = |pair: Val<'c>| [e.shift_left(pair, 16), e.and(pair, e.i32(!0xFFFF))];
-    all.flat_map(halves).map(|bits| e.bitcast(bits, Elem::F32)).collect()
 }
 
 /// So many of some numbers, of so many bytes each, that a thread takes at once.

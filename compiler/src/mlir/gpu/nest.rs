@@ -65,11 +65,10 @@ pub fn emit(e: &Emitter, name: &str, code: &Nests, (setting, alone): (Setting, O
         let wide = many && segments::is_split(code, e.has_groups());
         let once = Once::of(code, wide).filter(|_| alone.is_none());
         let done = once.map(|once| once.emit(&mut site, args));
-        let long = || Held::of_long_rows(code, e.has_groups()).filter(|_| many);
-        let held = Held::of_rows(code).or_else(long).filter(|_| alone.is_none() && !(many && by_warps(code)));
+        let held = Held::of_kernel(code, e.has_groups(), many).filter(|_| alone.is_none());
         let mut tasks = || {
-            if let (Walk::Rows(rows @ (Rows::All | Rows::Wanted)), Some(held)) = (&code.walk, &held) {
-                return held.emit_rows(&mut site, *rows);
+            if let Some(held) = &held {
+                return held.emit_rows(&mut site);
             }
             for_each(e, args.begin, args.end, e.blocks(), |task| match &code.walk {
                 Walk::Rows(_) if let Some(places) = alone => {
